@@ -1,0 +1,496 @@
+//! Group commit: many callers' writes become one atomic batch, which the server syncs once.
+//!
+//! A caller hands over a write (one message or several that belong together) and waits for its
+//! commit. While a batch is in flight, further writes queue; when it is answered, they leave as
+//! the next one. There is no timer, so a lone write waits for nothing. What the server would
+//! refuse a whole batch for (a subject twice, a guard on a subject that the batch changes) is kept
+//! out of it, and a refused batch is split until the offender stands alone, so no write fails for
+//! another's sake.
+//!
+//! The writer does not know what the messages mean. Whether a refused or unknown write is tried
+//! again is the caller's decision.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, HeaderMap, RequestErrorKind};
+use bytes::Bytes;
+use prometheus::{Histogram, HistogramOpts, Registry, exponential_buckets};
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::subject::header;
+
+/// Messages in one batch; nats-server takes at most 1,000.
+const MAX_MESSAGES: usize = 1_000;
+/// Bytes in one batch, so that a batch never holds much memory on either side.
+const MAX_BYTES: usize = 8 << 20;
+/// Writes that may queue before callers wait.
+const QUEUE: usize = 8_192;
+/// How long the server may take to answer a commit.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Times that a batch which lost a message on the way is sent again.
+const INCOMPLETE_RETRIES: usize = 3;
+
+/// One message of a write.
+#[derive(Debug, Clone)]
+pub struct Message {
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
+    guarded: Option<String>,
+}
+
+impl Message {
+    /// A message without headers.
+    #[must_use]
+    pub fn new(subject: impl Into<String>, payload: impl Into<Bytes>) -> Self {
+        Self {
+            subject: subject.into(),
+            headers: HeaderMap::new(),
+            payload: payload.into(),
+            guarded: None,
+        }
+    }
+
+    /// Sets a header. The value must be free of line breaks, see
+    /// [`encode_header`](crate::subject::encode_header).
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
+        self.headers.insert(name, value.as_ref());
+        self
+    }
+
+    /// The write is refused unless `sequence` is that of the subject's last message (0: none).
+    #[must_use]
+    pub fn expect_last(self, sequence: u64) -> Self {
+        self.header(header::EXPECTED_SEQUENCE, sequence.to_string())
+    }
+
+    /// The write is refused unless `sequence` is that of the last message of another subject. A
+    /// message has either this guard or [`expect_last`](Self::expect_last).
+    #[must_use]
+    pub fn guard(mut self, subject: &str, sequence: u64) -> Self {
+        self.guarded = Some(subject.to_owned());
+        self.header(header::EXPECTED_SUBJECT, subject)
+            .expect_last(sequence)
+    }
+
+    /// The subject that the message is written to.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Bytes on the wire, roughly.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, values)| {
+                let name: &str = name.as_ref();
+                values
+                    .iter()
+                    .map(|value| name.len() + value.as_str().len() + 4)
+                    .sum::<usize>()
+            })
+            .sum();
+        headers + self.payload.len() + 16
+    }
+}
+
+/// Where a write was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// Stream sequence of the write's first message.
+    pub first_sequence: u64,
+    /// Stream sequence of the write's last message.
+    pub last_sequence: u64,
+}
+
+/// Why a write was not committed, or not known to be.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// A guard did not hold.
+    #[error("another write was first")]
+    Conflict,
+    /// The stream has seen the `Nats-Msg-Id` of one of the messages: an earlier try may have been
+    /// stored.
+    #[error("a message with this id is stored already")]
+    DuplicateId,
+    /// The stream or the server's storage has no room.
+    #[error("the stream is full")]
+    Full,
+    /// A message is larger than the server or the stream takes.
+    #[error("the message is too large")]
+    TooLarge,
+    /// Nothing was stored: the stream has no leader, or does not exist.
+    #[error("the stream is not available")]
+    Unavailable,
+    /// No answer: the write may be stored or not.
+    #[error("the server did not answer in time")]
+    Unknown,
+    /// The server refused for another reason.
+    #[error("the server refused the write: {description} ({code})")]
+    Rejected {
+        /// The server's `err_code`.
+        code: u64,
+        /// The server's words.
+        description: String,
+    },
+    /// The writer has been shut down.
+    #[error("the writer has stopped")]
+    Closed,
+}
+
+/// What a writer tells of its work.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    messages: Histogram,
+    seconds: Histogram,
+}
+
+impl Metrics {
+    /// Registers the metrics of one writer, told apart by `writer`.
+    ///
+    /// # Errors
+    /// If metrics of that writer are registered already.
+    pub fn register(registry: &Registry, writer: &str) -> Result<Self, prometheus::Error> {
+        let messages = Histogram::with_opts(
+            HistogramOpts::new(
+                "hookline_batch_messages",
+                "Messages per atomic batch of the group commit",
+            )
+            .const_label("writer", writer)
+            .buckets(exponential_buckets(1.0, 4.0, 6)?),
+        )?;
+        let seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "hookline_batch_commit_seconds",
+                "Time from the send of a batch to the server's answer",
+            )
+            .const_label("writer", writer)
+            .buckets(exponential_buckets(0.000_5, 2.0, 14)?),
+        )?;
+        registry.register(Box::new(messages.clone()))?;
+        registry.register(Box::new(seconds.clone()))?;
+        Ok(Self { messages, seconds })
+    }
+}
+
+/// A handle on the writer of one stream; clones share it. The writer ends when the last handle is
+/// dropped and what was queued is answered.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Write>,
+    max_payload: usize,
+}
+
+#[derive(Debug)]
+struct Write {
+    messages: Vec<Message>,
+    done: oneshot::Sender<Result<Committed, Error>>,
+}
+
+impl Writer {
+    /// Starts a writer. All messages must belong to one stream that allows atomic publishing.
+    #[must_use]
+    pub fn spawn(client: Client, metrics: Option<Metrics>) -> Self {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let max_payload = client.server_info().max_payload;
+        tokio::spawn(run(client, receiver, metrics));
+        Self { queue, max_payload }
+    }
+
+    /// Stores all messages or none, and returns once they are on disk.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] leaves open whether the messages are stored; every other error means
+    /// that this call stored nothing.
+    ///
+    /// # Panics
+    /// If there are no messages, or more than 1,000.
+    pub async fn commit(&self, messages: Vec<Message>) -> Result<Committed, Error> {
+        assert!(
+            (1..=MAX_MESSAGES).contains(&messages.len()),
+            "a write has 1 to {MAX_MESSAGES} messages"
+        );
+        if messages.iter().any(|m| m.size() > self.max_payload) {
+            return Err(Error::TooLarge);
+        }
+        let (done, result) = oneshot::channel();
+        self.queue
+            .send(Write { messages, done })
+            .await
+            .map_err(|_| Error::Closed)?;
+        result.await.unwrap_or(Err(Error::Closed))
+    }
+}
+
+async fn run(client: Client, mut receiver: mpsc::Receiver<Write>, metrics: Option<Metrics>) {
+    let mut waiting = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            match receiver.recv().await {
+                Some(write) => waiting.push_back(write),
+                None => return,
+            }
+        }
+        while waiting.len() < MAX_MESSAGES {
+            match receiver.try_recv() {
+                Ok(write) => waiting.push_back(write),
+                Err(_) => break,
+            }
+        }
+        let group = take_group(&mut waiting);
+        settle_group(&client, group, metrics.as_ref()).await;
+    }
+}
+
+/// Takes writes from the front that may share a batch; what may not stays, in order.
+fn take_group(waiting: &mut VecDeque<Write>) -> Vec<Write> {
+    let mut group = Vec::new();
+    let mut left = VecDeque::new();
+    let (mut written, mut guarded) = (HashSet::new(), HashSet::new());
+    let (mut messages, mut bytes) = (0, 0);
+    while let Some(write) = waiting.pop_front() {
+        let size: usize = write.messages.iter().map(Message::size).sum();
+        let fits = group.is_empty()
+            || (messages + write.messages.len() <= MAX_MESSAGES && bytes + size <= MAX_BYTES);
+        let clash = write.messages.iter().any(|m| {
+            written.contains(&m.subject)
+                || guarded.contains(&m.subject)
+                || m.guarded.as_ref().is_some_and(|g| written.contains(g))
+        });
+        // What was passed over counts as written, so that no later write overtakes it.
+        for message in &write.messages {
+            written.insert(message.subject.clone());
+            guarded.extend(message.guarded.clone());
+        }
+        if fits && !clash {
+            messages += write.messages.len();
+            bytes += size;
+            group.push(write);
+        } else {
+            left.push_back(write);
+        }
+        if messages >= MAX_MESSAGES || bytes >= MAX_BYTES {
+            break;
+        }
+    }
+    left.append(waiting);
+    *waiting = left;
+    group
+}
+
+/// Commits a group and answers its callers; a refused group is split in two.
+async fn settle_group(client: &Client, group: Vec<Write>, metrics: Option<&Metrics>) {
+    let mut groups = vec![group];
+    while let Some(mut group) = groups.pop() {
+        let count: usize = group.iter().map(|w| w.messages.len()).sum();
+        let started = Instant::now();
+        let result = publish(client, &group).await;
+        if let Some(metrics) = metrics {
+            metrics.messages.observe(count as f64);
+            metrics.seconds.observe(started.elapsed().as_secs_f64());
+        }
+        match result {
+            Ok(last) => {
+                let mut next = (last + 1).saturating_sub(count as u64);
+                for write in group {
+                    let first_sequence = next;
+                    next += write.messages.len() as u64;
+                    answer(
+                        write,
+                        Ok(Committed {
+                            first_sequence,
+                            last_sequence: next - 1,
+                        }),
+                    );
+                }
+            }
+            Err(error) if group.len() > 1 && is_one_writes_fault(&error) => {
+                let second = group.split_off(group.len() / 2);
+                groups.push(second);
+                groups.push(group);
+            }
+            Err(error) => {
+                for write in group {
+                    answer(write, Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+fn answer(write: Write, result: Result<Committed, Error>) {
+    // A caller that went away no longer wants to know.
+    let _ = write.done.send(result);
+}
+
+/// Whether one write of a group may be the cause, so that the others deserve another try.
+fn is_one_writes_fault(error: &Error) -> bool {
+    match error {
+        Error::Conflict | Error::DuplicateId | Error::TooLarge | Error::Rejected { .. } => true,
+        Error::Full | Error::Unavailable | Error::Unknown | Error::Closed => false,
+    }
+}
+
+/// Sends a group as one atomic batch, or as a plain message where there is one only. Returns the
+/// sequence of the last message.
+async fn publish(client: &Client, group: &[Write]) -> Result<u64, Error> {
+    for _ in 0..INCOMPLETE_RETRIES {
+        let sent = tokio::time::timeout(COMMIT_TIMEOUT, publish_once(client, group)).await;
+        match sent {
+            Ok(Err(Error::Rejected {
+                code: INCOMPLETE_BATCH,
+                ..
+            })) => {}
+            Ok(result) => return result,
+            Err(_) => return Err(Error::Unknown),
+        }
+    }
+    Err(Error::Unavailable)
+}
+
+async fn publish_once(client: &Client, group: &[Write]) -> Result<u64, Error> {
+    let messages: Vec<&Message> = group.iter().flat_map(|w| &w.messages).collect();
+    let id = Uuid::new_v4().simple().to_string();
+    let last = messages.len() - 1;
+    for (index, message) in messages.into_iter().enumerate() {
+        let mut headers = message.headers.clone();
+        if last > 0 {
+            headers.insert(header::BATCH_ID, id.as_str());
+            headers.insert(header::BATCH_SEQUENCE, (index + 1).to_string());
+        }
+        let (subject, payload) = (message.subject.clone(), message.payload.clone());
+        if index < last {
+            client
+                .publish_with_headers(subject, headers, payload)
+                .await
+                .map_err(|_| Error::Unavailable)?;
+        } else {
+            if last > 0 {
+                headers.insert(header::BATCH_COMMIT, "1");
+            }
+            let reply = client
+                .request_with_headers(subject, headers, payload)
+                .await
+                .map_err(|error| match error.kind() {
+                    RequestErrorKind::NoResponders => Error::Unavailable,
+                    RequestErrorKind::MaxPayloadExceeded => Error::TooLarge,
+                    _ => Error::Unknown,
+                })?;
+            return read_ack(&reply.payload);
+        }
+    }
+    Err(Error::Closed)
+}
+
+/// `atomic publish batch is incomplete`: a message was lost on the way, nothing was stored.
+const INCOMPLETE_BATCH: u64 = 10_176;
+
+#[derive(Deserialize)]
+struct Ack {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<AckError>,
+}
+
+#[derive(Deserialize)]
+struct AckError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+fn read_ack(payload: &[u8]) -> Result<u64, Error> {
+    let ack: Ack = serde_json::from_slice(payload).map_err(|_| Error::Unknown)?;
+    match ack.error {
+        None if ack.duplicate => Err(Error::DuplicateId),
+        None => Ok(ack.seq),
+        Some(error) => Err(match error.err_code {
+            10_071 | 10_164 => Error::Conflict,
+            10_201 => Error::DuplicateId,
+            10_023 | 10_047 | 10_076 | 10_077 => Error::Full,
+            10_054 | 10_097 => Error::TooLarge,
+            10_008 | 10_009 => Error::Unavailable,
+            code => Error::Rejected {
+                code,
+                description: error.description,
+            },
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(messages: Vec<Message>) -> Write {
+        Write {
+            messages,
+            done: oneshot::channel().0,
+        }
+    }
+
+    fn subjects(group: &[Write]) -> Vec<&str> {
+        group
+            .iter()
+            .flat_map(|w| w.messages.iter().map(Message::subject))
+            .collect()
+    }
+
+    #[test]
+    fn writes_of_one_subject_go_into_different_batches_in_order() {
+        let mut waiting: VecDeque<_> = ["a", "b", "a", "c"]
+            .into_iter()
+            .map(|s| write(vec![Message::new(s, "")]))
+            .collect();
+        assert_eq!(subjects(&take_group(&mut waiting)), ["a", "b", "c"]);
+        assert_eq!(subjects(&take_group(&mut waiting)), ["a"]);
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn a_guard_and_a_change_of_its_subject_do_not_meet_in_a_batch() {
+        let child = |id: &str| write(vec![Message::new(id, "").guard("parent", 7)]);
+        let parent = || write(vec![Message::new("parent", "")]);
+        let mut waiting = VecDeque::from([child("x"), child("y"), parent(), child("z")]);
+        assert_eq!(subjects(&take_group(&mut waiting)), ["x", "y"]);
+        assert_eq!(subjects(&take_group(&mut waiting)), ["parent"]);
+        assert_eq!(subjects(&take_group(&mut waiting)), ["z"]);
+    }
+
+    #[test]
+    fn a_batch_holds_at_most_1000_messages() {
+        let mut waiting: VecDeque<_> = (0..600)
+            .map(|n| {
+                write(vec![
+                    Message::new(format!("a{n}"), ""),
+                    Message::new(format!("b{n}"), ""),
+                ])
+            })
+            .collect();
+        assert_eq!(subjects(&take_group(&mut waiting)).len(), 1_000);
+        assert_eq!(subjects(&take_group(&mut waiting)).len(), 200);
+    }
+
+    #[test]
+    fn the_servers_refusals_are_told_apart() {
+        let refuse = |code: u64| {
+            read_ack(format!(r#"{{"error":{{"err_code":{code},"description":"d"}}}}"#).as_bytes())
+        };
+        assert!(matches!(refuse(10_071), Err(Error::Conflict)));
+        assert!(matches!(refuse(10_201), Err(Error::DuplicateId)));
+        assert!(matches!(refuse(10_077), Err(Error::Full)));
+        assert!(matches!(refuse(1), Err(Error::Rejected { code: 1, .. })));
+        assert!(matches!(read_ack(b"not json"), Err(Error::Unknown)));
+        assert!(matches!(read_ack(br#"{"stream":"S","seq":9}"#), Ok(9)));
+    }
+}

@@ -1,0 +1,347 @@
+//! An event: something that happened on a gateway node, as it stands on the wire.
+//!
+//! The message body is the event's data, a JSON object; source, event name and workspace come from
+//! the subject; headers are optional. What does not follow this is [`Malformed`], whatever its
+//! size or shape, and costs bounded time and memory to find out.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::signature::hex;
+use crate::subject::{self, header};
+
+/// The largest event in bytes. A server whose `max_payload` is smaller lowers it, see
+/// [`streams`](crate::streams).
+pub const MAX_EVENT_BYTES: usize = 1 << 20;
+
+/// What identifies an event: the publisher's `Nats-Msg-Id` within the workspace, else sequence and
+/// stored time of the message, which stay the same over redelivery and are not repeated when a
+/// stream is made anew.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EventId {
+    text: String,
+    given: bool,
+}
+
+impl EventId {
+    /// An id that the publisher gave.
+    #[must_use]
+    pub fn given(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            given: true,
+        }
+    }
+
+    /// An id made of a message's place in the stream; `stored` in Unix nanoseconds.
+    #[must_use]
+    pub fn stored(sequence: u64, stored: i128) -> Self {
+        Self {
+            text: format!("{sequence}-{stored}"),
+            given: false,
+        }
+    }
+
+    /// The id as text. Ids of both kinds may have the same text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the publisher gave it.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.given
+    }
+
+    /// A hash that fits into a subject, for an event that has no deliveries.
+    #[must_use]
+    pub fn digest(&self, workspace: &str) -> String {
+        DeliveryId::hash(self, workspace, "")
+    }
+}
+
+/// The id of a delivery: a hash of the event's id and the hook's, so that it is the same on every
+/// dispatcher and every attempt, and fits into a subject.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DeliveryId(String);
+
+impl DeliveryId {
+    /// The id of the delivery of `event` to the hook with the id `hook`.
+    #[must_use]
+    pub fn new(event: &Event, hook: &str) -> Self {
+        Self(Self::hash(&event.id, &event.workspace, hook))
+    }
+
+    fn hash(event: &EventId, workspace: &str, hook: &str) -> String {
+        let mut hash = Sha256::new();
+        // Only ids that publishers give are told apart by workspace: the others are the stream's.
+        let (kind, workspace) = if event.given {
+            ("given", workspace)
+        } else {
+            ("stored", "")
+        };
+        for part in [kind, workspace, &event.text, hook] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hex(&hash.finalize()[..16])
+    }
+
+    /// 32 hexadecimal digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A number that is as random as the id, for jitter.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        u64::from_str_radix(&self.0[..16], 16).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where an event's message stands in its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Sequence in `HOOKLINE_EVENTS`.
+    pub sequence: u64,
+    /// When it was stored there, in Unix nanoseconds.
+    pub time: i128,
+}
+
+/// An event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// What identifies it.
+    pub id: EventId,
+    /// The workspace it happened in.
+    pub workspace: String,
+    /// Where it comes from: `crud`, `balancer`, ...
+    pub source: String,
+    /// What happened: `consumers`, `health`, ...
+    pub name: String,
+    /// The data as published.
+    pub raw: Bytes,
+    /// The data.
+    pub data: Map<String, Value>,
+    /// Process id of the node it happened on.
+    pub pid: Option<u64>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// Sequence of its outbox entry in the bucket, if it came through one.
+    pub outbox_sequence: Option<u64>,
+    /// The only hook it is for, if it is a ping.
+    pub addressed_to: Option<String>,
+}
+
+/// Why a message is no event. The text tells nothing of the body but where it is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    /// The subject does not follow the scheme.
+    #[error(transparent)]
+    Subject(#[from] subject::Error),
+    /// The body is no JSON, is nested too deep or holds a number out of range.
+    #[error("the body is not JSON: {0}")]
+    Json(#[source] serde_json::Error),
+    /// The body is JSON, but no object.
+    #[error("the body is not a JSON object but {0}")]
+    NotAnObject(&'static str),
+    /// The body is larger than [`MAX_EVENT_BYTES`].
+    #[error("the body has {0} bytes, more than {MAX_EVENT_BYTES}")]
+    TooLarge(usize),
+}
+
+impl Event {
+    /// Reads an event from the parts of its message; `stored` gives it an id if it brings none.
+    ///
+    /// # Errors
+    /// [`Malformed`] says what is wrong.
+    pub fn parse(
+        subject: &str,
+        headers: Option<&HeaderMap>,
+        body: Bytes,
+        stored: Stored,
+    ) -> Result<Self, Malformed> {
+        let id = identify(headers, stored);
+        Self::parse_with_id(subject, headers, body, id)
+    }
+
+    /// As [`parse`](Self::parse), for an event whose id is known.
+    ///
+    /// # Errors
+    /// [`Malformed`] says what is wrong.
+    pub fn parse_with_id(
+        subject: &str,
+        headers: Option<&HeaderMap>,
+        body: Bytes,
+        id: EventId,
+    ) -> Result<Self, Malformed> {
+        let (workspace, source, name) = subject::parse_event_subject(subject)?;
+        if body.len() > MAX_EVENT_BYTES {
+            return Err(Malformed::TooLarge(body.len()));
+        }
+        // serde_json refuses what is nested deeper than 128.
+        let data = match serde_json::from_slice(&body).map_err(Malformed::Json)? {
+            Value::Object(data) => data,
+            other => return Err(Malformed::NotAnObject(kind_of(&other))),
+        };
+        let text = |name: &str| get(headers, name);
+        Ok(Self {
+            id,
+            workspace,
+            source,
+            name,
+            data,
+            raw: body,
+            pid: text(header::PID).and_then(|pid| pid.parse().ok()),
+            traceparent: text(header::TRACEPARENT).map(str::to_owned),
+            outbox_sequence: text(header::STREAM_SOURCE).and_then(outbox_sequence),
+            addressed_to: text(header::HOOK).map(str::to_owned),
+        })
+    }
+
+    /// The data's `operation`, which a hook's `name:operation` matches.
+    #[must_use]
+    pub fn operation(&self) -> Option<&str> {
+        self.data.get("operation").and_then(Value::as_str)
+    }
+}
+
+/// The id of a message, which it has even if it is malformed.
+#[must_use]
+pub fn identify(headers: Option<&HeaderMap>, stored: Stored) -> EventId {
+    match get(headers, header::MESSAGE_ID).filter(|id| !id.is_empty()) {
+        Some(id) => EventId::given(id),
+        None => EventId::stored(stored.sequence, stored.time),
+    }
+}
+
+/// A header's first value.
+#[must_use]
+pub fn get<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
+    headers?.get(name).map(|value| value.as_str())
+}
+
+/// The sequence in `KV_hookline <sequence> ...`.
+fn outbox_sequence(source: &str) -> Option<u64> {
+    let mut words = source.split(' ');
+    (words.next()? == subject::BUCKET_STREAM)
+        .then(|| words.next()?.parse().ok())
+        .flatten()
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: Stored = Stored {
+        sequence: 7,
+        time: 9,
+    };
+    const SUBJECT: &str = "hookline.events.default.crud.consumers";
+
+    fn parse(body: &str) -> Result<Event, Malformed> {
+        Event::parse(
+            SUBJECT,
+            None,
+            Bytes::copy_from_slice(body.as_bytes()),
+            STORED,
+        )
+    }
+
+    #[test]
+    fn a_plain_publish_is_an_event() {
+        let event = parse("{\"operation\":\"create\",\"n\":null}\n").expect("an event");
+        assert_eq!(
+            (event.source.as_str(), event.name.as_str()),
+            ("crud", "consumers")
+        );
+        assert_eq!(event.operation(), Some("create"));
+        assert_eq!(event.id.as_str(), "7-9");
+        assert_eq!(event.pid, None);
+    }
+
+    #[test]
+    fn headers_bring_id_pid_and_outbox_sequence() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::MESSAGE_ID, "e-1");
+        headers.insert(header::PID, "42");
+        headers.insert(header::STREAM_SOURCE, "KV_hookline 12 a b c d");
+        let event = Event::parse(SUBJECT, Some(&headers), Bytes::from_static(b"{}"), STORED)
+            .expect("an event");
+        assert!(event.id.is_given());
+        assert_eq!(
+            (event.id.as_str(), event.pid, event.outbox_sequence),
+            ("e-1", Some(42), Some(12))
+        );
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_malformed() {
+        for body in [
+            "",
+            "{",
+            "[1]",
+            "3",
+            "null",
+            "\"text\"",
+            "{\"n\":1e999}",
+            "{\"a\":1} x",
+        ] {
+            assert!(parse(body).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_object_nested_10_000_deep_is_malformed() {
+        let body = format!("{}1{}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
+        assert!(
+            parse(&body)
+                .expect_err("too deep")
+                .to_string()
+                .contains("recursion limit")
+        );
+    }
+
+    #[test]
+    fn a_delivery_id_depends_on_event_workspace_and_hook() {
+        let event = |workspace: &str, id: EventId| {
+            let subject = subject::event_subject(workspace, "crud", "consumers");
+            Event::parse_with_id(&subject, None, Bytes::from_static(b"{}"), id).expect("an event")
+        };
+        let ids = [
+            DeliveryId::new(&event("a", EventId::given("7-9")), "h"),
+            DeliveryId::new(&event("b", EventId::given("7-9")), "h"),
+            DeliveryId::new(&event("a", EventId::stored(7, 9)), "h"),
+            DeliveryId::new(&event("a", EventId::given("7-9")), "g"),
+        ];
+        for (index, id) in ids.iter().enumerate() {
+            assert_eq!(id.as_str().len(), 32);
+            assert!(!ids[..index].contains(id));
+        }
+        assert_eq!(
+            ids[0],
+            DeliveryId::new(&event("a", EventId::given("7-9")), "h")
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! A hook: a subscription to events, with its handler and that handler's config.
+//!
+//! The JSON form is Kong's entity (`source`, `event`, `handler`, `config`, `snooze`, `on_change`)
+//! with one optional object of our own, `delivery`. The gateway checks the form against its schema
+//! table before anything gets here; [`Hook::validate`] checks what only compiling can tell.
+
+mod config;
+mod validate;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use config::{
+    DeliveryOptions, HandlerConfig, Headers, LambdaConfig, LogConfig, Secret, WebhookConfig,
+    WebhookCustomConfig,
+};
+pub use validate::Violation;
+
+/// What stands in answers, pings and events in place of a secret.
+pub const REDACTED: &str = "[redacted]";
+
+/// A subscription to events.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hook {
+    /// UUID.
+    pub id: String,
+    /// Unix seconds.
+    pub created_at: i64,
+    /// Unix seconds.
+    #[serde(default)]
+    pub updated_at: Option<i64>,
+    /// The source it listens to.
+    pub source: String,
+    /// The event it listens to, also as `name:operation`; nothing: all of the source.
+    #[serde(default)]
+    pub event: Option<String>,
+    /// After a delivery, equal events are silent for that many seconds.
+    #[serde(default)]
+    pub snooze: Option<u32>,
+    /// Fire only when key parts of the payload have changed.
+    #[serde(default)]
+    pub on_change: Option<bool>,
+    /// Handler and config.
+    #[serde(flatten)]
+    pub handler: HandlerConfig,
+    /// How its deliveries are made: an extension to Kong's entity.
+    #[serde(default)]
+    pub delivery: Option<DeliveryOptions>,
+}
+
+impl Hook {
+    /// Reads a stored hook.
+    ///
+    /// # Errors
+    /// If the JSON does not have the form of a hook.
+    pub fn from_json(json: &Value) -> Result<Self, serde_json::Error> {
+        Self::deserialize(json)
+    }
+
+    /// The hook's own delivery options, or the defaults.
+    #[must_use]
+    pub fn options(&self) -> DeliveryOptions {
+        self.delivery.clone().unwrap_or_default()
+    }
+
+    /// Everything about the hook that a dispatcher could not prepare: URL, method, headers,
+    /// templates and Lua are compiled, nothing is run. Empty if it is sound.
+    #[must_use]
+    pub fn validate(&self) -> Vec<Violation> {
+        validate::violations(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn hook(handler: &str, config: Value) -> Hook {
+        Hook::from_json(&json!({
+            "id": "c57340ab-9fed-40fd-bb7e-1cef8d37c2df", "created_at": 1_627_581_575,
+            "source": "crud", "event": "consumers", "handler": handler, "config": config,
+            "snooze": null, "on_change": null,
+        }))
+        .expect("a hook")
+    }
+
+    #[test]
+    fn the_documents_four_hooks_are_sound() {
+        let hooks = [
+            hook(
+                "webhook",
+                json!({"url": "https://webhook.site/x", "headers": {}, "secret": null}),
+            ),
+            hook(
+                "webhook-custom",
+                json!({
+                    "method": "POST", "url": "https://hooks.slack.com/services/foo/bar/baz",
+                    "headers": {"content-type": "application/json"},
+                    "payload": {"text": "Admin account `{{ entity.username }}` {{ operation}}d"},
+                }),
+            ),
+            hook("log", json!({})),
+            hook(
+                "lambda",
+                json!({"functions": ["return function (data, event, source, pid) \
+                    local user = data.entity.username \
+                    error(\"Event hook on consumer \" .. user .. \"\")end"]}),
+            ),
+        ];
+        for hook in hooks {
+            assert_eq!(hook.validate(), [], "{hook:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_prepared_is_named_by_its_field() {
+        let cases = [
+            (hook("webhook", json!({"url": "ftp://x"})), "config.url"),
+            (hook("webhook", json!({"url": "http://"})), "config.url"),
+            (
+                hook(
+                    "webhook",
+                    json!({"url": "http://x", "headers": {"bad name": "v"}}),
+                ),
+                "config.headers",
+            ),
+            (
+                hook(
+                    "webhook",
+                    json!({"url": "http://x", "headers": {"a": "line\nbreak"}}),
+                ),
+                "config.headers",
+            ),
+            (
+                hook(
+                    "webhook-custom",
+                    json!({"url": "http://x", "method": "get"}),
+                ),
+                "config.method",
+            ),
+            (
+                hook(
+                    "webhook-custom",
+                    json!({"url": "http://x", "method": "POST", "body": "{{ 1 + }}"}),
+                ),
+                "config.body",
+            ),
+            (
+                hook(
+                    "webhook-custom",
+                    json!({"url": "http://x", "method": "POST", "payload": {"a": "{{ b"}}),
+                ),
+                "config.payload",
+            ),
+            (
+                hook("lambda", json!({"functions": ["return function ("]})),
+                "config.functions",
+            ),
+            (hook("lambda", json!({"functions": []})), "config.functions"),
+        ];
+        for (hook, field) in cases {
+            let fields: Vec<_> = hook.validate().into_iter().map(|v| v.field).collect();
+            assert_eq!(fields, [field], "{hook:?}");
+        }
+    }
+
+    #[test]
+    fn templates_that_are_switched_off_are_not_compiled() {
+        let config = json!({
+            "url": "http://x", "method": "POST", "body": "{{ 1 + }}", "body_format": false,
+            "headers": {"a": "{{ 1 + }}"},
+        });
+        assert_eq!(hook("webhook-custom", config).validate(), []);
+    }
+
+    #[test]
+    fn a_secret_never_shows_in_debug_output() {
+        let hook = hook(
+            "webhook",
+            json!({"url": "http://x", "secret": "s3cret",
+            "headers": {"authorization": "t0ken"}}),
+        );
+        let text = format!("{hook:?}");
+        assert!(
+            !text.contains("s3cret") && !text.contains("t0ken"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! What is wrong with a hook, field by field, in the words of Kong's schema errors.
+
+use std::collections::BTreeMap;
+
+use axum::http::{HeaderName, HeaderValue};
+use url::Url;
+
+use super::{DeliveryOptions, HandlerConfig, Headers, Hook};
+use crate::template::{Escape, Template};
+use crate::{lua, template};
+
+/// The most attempts that a hook's own schedule may ask for.
+const MAX_RETRIES: usize = 50;
+/// The longest single delay in seconds: 30 days.
+const MAX_RETRY_DELAY: f64 = 2_592_000.0;
+/// The longest that an attempt may be allowed to take, in seconds.
+const MAX_TIMEOUT: f64 = 60.0;
+/// The most attempts at the same time per dispatcher.
+const MAX_CONCURRENCY: u32 = 1_000;
+/// The most Lua functions in a hook.
+const MAX_FUNCTIONS: usize = 16;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The field's path, such as `config.url`.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+pub(super) fn violations(hook: &Hook) -> Vec<Violation> {
+    let mut found = Found::default();
+    match &hook.handler {
+        HandlerConfig::Webhook(config) => {
+            found.check("config.url", url(&config.url));
+            found.check("config.headers", headers(config.headers.as_ref(), false));
+        }
+        HandlerConfig::WebhookCustom(config) => {
+            found.check("config.url", url(&config.url));
+            found.check("config.method", method(&config.method));
+            found.check(
+                "config.headers",
+                headers(config.headers.as_ref(), config.headers_format),
+            );
+            if config.body_format {
+                found.check(
+                    "config.body",
+                    config.body.as_deref().map_or(Ok(()), template),
+                );
+            }
+            if config.payload_format {
+                found.check("config.payload", payload(config.payload.as_ref()));
+            }
+        }
+        HandlerConfig::Log(_) => {}
+        HandlerConfig::Lambda(config) => {
+            found.check("config.functions", functions(&config.functions));
+        }
+    }
+    if let Some(options) = &hook.delivery {
+        found.delivery(options);
+    }
+    found.0
+}
+
+#[derive(Default)]
+struct Found(Vec<Violation>);
+
+impl Found {
+    fn check(&mut self, field: &str, result: Result<(), String>) {
+        if let Err(message) = result {
+            self.0.push(Violation {
+                field: field.to_owned(),
+                message,
+            });
+        }
+    }
+
+    fn delivery(&mut self, options: &DeliveryOptions) {
+        let between = |value: f64, low: f64, high: f64| {
+            if value >= low && value <= high {
+                Ok(())
+            } else {
+                Err(format!("value should be between {low} and {high}"))
+            }
+        };
+        if let Some(concurrency) = options.concurrency {
+            let result = between(concurrency.into(), 1.0, MAX_CONCURRENCY.into());
+            self.check("delivery.concurrency", result);
+        }
+        if let Some(timeout) = options.timeout {
+            self.check("delivery.timeout", between(timeout, 0.001, MAX_TIMEOUT));
+        }
+        if let Some(steps) = &options.retry {
+            let result = if steps.len() > MAX_RETRIES {
+                Err(format!("length must be at most {MAX_RETRIES}"))
+            } else {
+                steps
+                    .iter()
+                    .try_for_each(|step| between(*step, 0.0, MAX_RETRY_DELAY))
+            };
+            self.check("delivery.retry", result);
+        }
+    }
+}
+
+fn url(text: &str) -> Result<(), String> {
+    let url = Url::parse(text).map_err(|error| format!("could not parse url. {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("expected the scheme http or https in url".to_owned());
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("missing host in url".to_owned());
+    }
+    Ok(())
+}
+
+fn method(text: &str) -> Result<(), String> {
+    let sound = (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_uppercase());
+    if sound {
+        Ok(())
+    } else {
+        Err(format!("invalid value: {text}"))
+    }
+}
+
+fn headers(headers: Option<&Headers>, templated: bool) -> Result<(), String> {
+    for (name, value) in headers.iter().flat_map(|headers| &headers.0) {
+        HeaderName::from_bytes(name.as_bytes()).map_err(|_| "invalid header name".to_owned())?;
+        if templated {
+            template(value).map_err(|message| format!("{name}: {message}"))?;
+        } else {
+            HeaderValue::from_str(value).map_err(|_| format!("{name}: invalid header value"))?;
+        }
+    }
+    Ok(())
+}
+
+fn payload(payload: Option<&BTreeMap<String, String>>) -> Result<(), String> {
+    for (key, value) in payload.into_iter().flatten() {
+        template(value).map_err(|message| format!("{key}: {message}"))?;
+    }
+    Ok(())
+}
+
+fn template(source: &str) -> Result<(), String> {
+    match Template::compile(source, Escape::None) {
+        Ok(_) => Ok(()),
+        Err(template::Error::Compile(reason)) => Err(format!("invalid template: {reason}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn functions(functions: &[String]) -> Result<(), String> {
+    if functions.is_empty() {
+        return Err("length must be at least 1".to_owned());
+    }
+    if functions.len() > MAX_FUNCTIONS {
+        return Err(format!("length must be at most {MAX_FUNCTIONS}"));
+    }
+    functions.iter().try_for_each(|source| {
+        lua::compile(source)
+            .map(drop)
+            .map_err(|error| format!("Error parsing function: {error}"))
+    })
+}

@@ -1,0 +1,26 @@
+//! What gateway and dispatcher must agree on.
+//!
+//! * [`event`] and [`hook`]: the two things everything is about;
+//! * [`subject`]: every stream, subject, key and header name;
+//! * [`streams`]: connecting, and creating or checking streams and consumers;
+//! * [`watch`]: following keys of the bucket;
+//! * [`batch`]: group commit by atomic batches;
+//! * [`retry`], [`signature`]: pure functions;
+//! * [`template`], [`lua`]: user code, compiled by both services;
+//! * [`rpc`]: what a gateway asks a dispatcher;
+//! * [`telemetry`], [`status`], [`shutdown`]: the shape of a service process.
+
+pub mod batch;
+pub mod event;
+pub mod hook;
+pub mod lua;
+pub mod retry;
+pub mod rpc;
+pub mod shutdown;
+pub mod signature;
+pub mod status;
+pub mod streams;
+pub mod subject;
+pub mod telemetry;
+pub mod template;
+pub mod watch;

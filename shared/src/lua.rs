@@ -1,0 +1,301 @@
+//! Lua of `lambda`: compiled by both services, run by dispatchers in a sandbox.
+//!
+//! The VM is Luau, which is made for hostile authors: its interrupt also fires inside pattern
+//! matching and sorting, and its memory is capped. A script sees an allow-list of functions and
+//! nothing else, and an environment of its own for every call, so that no state passes from one
+//! event to the next. A C function whose work is not bounded by the memory cap must not be on the
+//! list: the interrupt does not fire inside it (`table.move` over two thousand million empty slots
+//! is one).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mlua::chunk::{ChunkMode, Compiler};
+use mlua::{Function, Lua, LuaSerdeExt as _, Table, Value, VmState};
+use serde_json::Map;
+
+/// The longest script in bytes.
+pub const MAX_SOURCE_BYTES: usize = 64 << 10;
+/// The longest error text that is kept, in bytes.
+const MAX_ERROR_BYTES: usize = 2_048;
+
+/// Global functions that a script may call.
+const FUNCTIONS: [&str; 14] = [
+    "assert", "error", "ipairs", "next", "pairs", "pcall", "select", "tonumber", "tostring",
+    "type", "typeof", "unpack", "xpcall", "_VERSION",
+];
+
+/// Library functions that a script may call.
+const LIBRARIES: [(&str, &[&str]); 7] = [
+    (
+        "bit32",
+        &[
+            "arshift", "band", "bnot", "bor", "btest", "bxor", "countlz", "countrz", "extract",
+            "lrotate", "lshift", "replace", "rrotate", "rshift",
+        ],
+    ),
+    (
+        "coroutine",
+        &[
+            "create",
+            "isyieldable",
+            "resume",
+            "running",
+            "status",
+            "wrap",
+            "yield",
+        ],
+    ),
+    (
+        "math",
+        &[
+            "abs", "acos", "asin", "atan", "atan2", "ceil", "clamp", "cos", "cosh", "deg", "exp",
+            "floor", "fmod", "frexp", "huge", "ldexp", "log", "log10", "max", "min", "modf", "pi",
+            "pow", "rad", "random", "round", "sign", "sin", "sinh", "sqrt", "tan", "tanh",
+        ],
+    ),
+    ("os", &["clock", "date", "difftime", "time"]),
+    (
+        "string",
+        &[
+            "byte", "char", "find", "format", "gmatch", "gsub", "len", "lower", "match", "rep",
+            "reverse", "split", "sub", "upper",
+        ],
+    ),
+    (
+        "table",
+        &[
+            "clone", "concat", "find", "insert", "maxn", "pack", "remove", "sort", "unpack",
+        ],
+    ),
+    (
+        "utf8",
+        &["char", "charpattern", "codepoint", "codes", "len", "offset"],
+    ),
+];
+
+/// A compiled script.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// The source, from which Lua makes the name in error messages, as in Kong's log.
+    source: Arc<str>,
+    bytecode: Arc<[u8]>,
+}
+
+/// Bounds of one call.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Time that a call may run.
+    pub time: Duration,
+    /// Bytes that the VM may hold.
+    pub memory: usize,
+}
+
+/// What a script said of the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It returned nothing, or anything but `false`.
+    Done,
+    /// It returned `false`: call again later.
+    Again,
+}
+
+/// Why a script did not come to a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It is longer than [`MAX_SOURCE_BYTES`].
+    #[error("the script is longer than {MAX_SOURCE_BYTES} bytes")]
+    TooLong,
+    /// Its syntax is wrong; or it raised an error, here with chunk and line in front.
+    #[error("{0}")]
+    Script(String),
+    /// The chunk did not return a function.
+    #[error("Bad return value from function, expected function type, got {0}")]
+    NotAFunction(&'static str),
+    /// It ran longer than it may.
+    #[error("the script ran longer than {0:?}")]
+    Time(Duration),
+    /// It wanted more memory than it may have.
+    #[error("the script needs more than {0} bytes of memory")]
+    Memory(usize),
+}
+
+/// Compiles a script without running any of it.
+///
+/// # Errors
+/// [`Error::TooLong`] or [`Error::Script`].
+pub fn compile(source: &str) -> Result<Script, Error> {
+    if source.len() > MAX_SOURCE_BYTES {
+        return Err(Error::TooLong);
+    }
+    let bytecode = Compiler::new()
+        .compile(source)
+        .map_err(|error| describe(&error))?;
+    Ok(Script {
+        source: source.into(),
+        bytecode: bytecode.into(),
+    })
+}
+
+/// What a script is called with.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The event's data.
+    pub data: &'a Map<String, serde_json::Value>,
+    /// The event's name, as the hook asked for it.
+    pub event: &'a str,
+    /// The event's source.
+    pub source: &'a str,
+    /// The originating process.
+    pub pid: u64,
+}
+
+/// A VM that runs scripts within limits. It belongs to one thread.
+pub struct Sandbox {
+    lua: Lua,
+    base: Table,
+    limits: Limits,
+    started: Instant,
+    deadline: Arc<AtomicU64>,
+}
+
+impl Sandbox {
+    /// Makes a VM.
+    ///
+    /// # Errors
+    /// If the VM cannot be set up, for lack of memory.
+    pub fn new(limits: Limits) -> Result<Self, mlua::Error> {
+        let lua = Lua::new();
+        let base = allow_list(&lua)?;
+        let (started, deadline) = (Instant::now(), Arc::new(AtomicU64::new(u64::MAX)));
+        let limit = Arc::clone(&deadline);
+        lua.set_interrupt(move |_| {
+            if elapsed(started) < limit.load(Ordering::Relaxed) {
+                return Ok(VmState::Continue);
+            }
+            Err(mlua::Error::runtime("time is up"))
+        });
+        lua.set_memory_limit(limits.memory)?;
+        Ok(Self {
+            lua,
+            base,
+            limits,
+            started,
+            deadline,
+        })
+    }
+
+    /// Runs the chunk anew and calls the function that it returns.
+    ///
+    /// # Errors
+    /// Everything but [`Error::TooLong`].
+    pub fn call(&self, script: &Script, call: Call<'_>) -> Result<Verdict, Error> {
+        let deadline = elapsed(self.started) + self.limits.time.as_micros() as u64;
+        self.deadline.store(deadline, Ordering::Relaxed);
+        let result = self.run(script, call);
+        let late = elapsed(self.started) >= deadline;
+        self.deadline.store(u64::MAX, Ordering::Relaxed);
+        match result {
+            Err(Error::Script(_)) if late => Err(Error::Time(self.limits.time)),
+            Err(Error::Memory(_)) => Err(Error::Memory(self.limits.memory)),
+            result => result,
+        }
+    }
+
+    fn run(&self, script: &Script, call: Call<'_>) -> Result<Verdict, Error> {
+        let function = match self.load(script).map_err(|error| describe(&error))? {
+            Value::Function(function) => function,
+            Value::Integer(_) => return Err(Error::NotAFunction("number")),
+            other => return Err(Error::NotAFunction(other.type_name())),
+        };
+        let verdict = self
+            .apply(&function, call)
+            .map_err(|error| describe(&error))?;
+        Ok(if matches!(verdict, Value::Boolean(false)) {
+            Verdict::Again
+        } else {
+            Verdict::Done
+        })
+    }
+
+    fn load(&self, script: &Script) -> Result<Value, mlua::Error> {
+        let environment = self.lua.create_table()?;
+        let meta = self.lua.create_table()?;
+        meta.raw_set("__index", &self.base)?;
+        environment.raw_set("_G", &environment)?;
+        environment.set_metatable(Some(meta))?;
+        self.lua
+            .load(&script.bytecode[..])
+            .set_name(&*script.source)
+            .set_mode(ChunkMode::Binary)
+            .set_environment(environment)
+            .call(())
+    }
+
+    fn apply(&self, function: &Function, call: Call<'_>) -> Result<Value, mlua::Error> {
+        let options = mlua::serde::ser::Options::new()
+            .set_array_metatable(false)
+            .serialize_none_to_null(false)
+            .serialize_unit_to_null(false);
+        let data = self.lua.to_value_with(call.data, options)?;
+        function.call((data, call.event, call.source, call.pid))
+    }
+}
+
+/// Microseconds since `started`.
+fn elapsed(started: Instant) -> u64 {
+    started.elapsed().as_micros() as u64
+}
+
+/// The read-only table behind every environment. The string library itself is replaced as well,
+/// since methods (`("x"):rep(2)`) reach it past the environment.
+fn allow_list(lua: &Lua) -> Result<Table, mlua::Error> {
+    let globals = lua.globals();
+    let base = lua.create_table()?;
+    for name in FUNCTIONS {
+        base.raw_set(name, globals.raw_get::<Value>(name)?)?;
+    }
+    for (name, functions) in LIBRARIES {
+        let (library, all) = (lua.create_table()?, globals.raw_get::<Table>(name)?);
+        for function in functions {
+            library.raw_set(*function, all.raw_get::<Value>(*function)?)?;
+        }
+        for pair in all.pairs::<Value, Value>() {
+            let (key, _) = pair?;
+            if library.raw_get::<Value>(&key)?.is_nil() {
+                all.raw_set(key, Value::Nil)?;
+            }
+        }
+        all.set_readonly(true);
+        library.set_readonly(true);
+        base.raw_set(name, library)?;
+    }
+    base.set_readonly(true);
+    Ok(base)
+}
+
+/// The error's message without the stack trace, cut where it grows too long.
+fn describe(error: &mlua::Error) -> Error {
+    match error {
+        mlua::Error::MemoryError(_) => Error::Memory(0),
+        mlua::Error::CallbackError { cause, .. } => describe(cause),
+        mlua::Error::SyntaxError { message, .. } => Error::Script(cut(message)),
+        mlua::Error::RuntimeError(message) => Error::Script(cut(message
+            .split("\nstack traceback:")
+            .next()
+            .unwrap_or_default())),
+        other => Error::Script(cut(&other.to_string())),
+    }
+}
+
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(MAX_ERROR_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,24 @@
+//! SIGINT and SIGTERM as a token that is passed down, never a static.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// A token that is cancelled on the first SIGINT or SIGTERM.
+///
+/// # Errors
+/// If the handlers cannot be installed.
+pub fn on_signal() -> std::io::Result<CancellationToken> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        };
+        tracing::info!(signal = name, "shutting down");
+        stop.cancel();
+    });
+    Ok(token)
+}

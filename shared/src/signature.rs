@@ -1,0 +1,158 @@
+//! Signatures of outgoing requests: Kong's header and the Standard Webhooks headers. Pure.
+//!
+//! Both are made from one secret. Kong's receivers use the secret's bytes as they are; a Standard
+//! Webhooks secret is base64 behind `whsec_`, so there the decoded part is the key, and a secret
+//! without that prefix is used as it is.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, Mac as _};
+use serde::{Deserialize, Serialize};
+use sha1::Sha1;
+use sha2::Sha256;
+
+/// Kong's header.
+pub const KONG_SIGNATURE: &str = "x-kong-signature";
+/// The delivery's id, the same on every attempt.
+pub const WEBHOOK_ID: &str = "webhook-id";
+/// When the attempt was made, in Unix seconds.
+pub const WEBHOOK_TIMESTAMP: &str = "webhook-timestamp";
+/// The signature over id, timestamp and body.
+pub const WEBHOOK_SIGNATURE: &str = "webhook-signature";
+
+const STANDARD_PREFIX: &str = "whsec_";
+
+/// The hash in Kong's header: SHA-256 since Kong 3.14, SHA-1 before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// HMAC-SHA256.
+    #[default]
+    Sha256,
+    /// HMAC-SHA1, for receivers written against Kong before 3.14.
+    Sha1,
+}
+
+/// Keys prepared from a hook's secret, once per change of the hook.
+#[derive(Clone)]
+pub struct Signer {
+    kong: KongKey,
+    standard: Hmac<Sha256>,
+}
+
+#[derive(Clone)]
+enum KongKey {
+    Sha256(Hmac<Sha256>),
+    Sha1(Hmac<Sha1>),
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signer")
+    }
+}
+
+impl Signer {
+    /// Prepares the keys of a secret.
+    #[must_use]
+    pub fn new(secret: &str, algorithm: Algorithm) -> Self {
+        let decoded = secret
+            .strip_prefix(STANDARD_PREFIX)
+            .and_then(|encoded| BASE64.decode(encoded).ok());
+        let standard = decoded.as_deref().unwrap_or(secret.as_bytes());
+        Self {
+            kong: match algorithm {
+                Algorithm::Sha256 => KongKey::Sha256(key(secret.as_bytes())),
+                Algorithm::Sha1 => KongKey::Sha1(key(secret.as_bytes())),
+            },
+            standard: key(standard),
+        }
+    }
+
+    /// The value of `X-Kong-Signature`: the algorithm, `=`, and the body's HMAC in lower case hex.
+    #[must_use]
+    pub fn kong(&self, body: &[u8]) -> String {
+        match &self.kong {
+            KongKey::Sha256(key) => {
+                format!(
+                    "sha256={}",
+                    hex(&key.clone().chain_update(body).finalize().into_bytes())
+                )
+            }
+            KongKey::Sha1(key) => {
+                format!(
+                    "sha1={}",
+                    hex(&key.clone().chain_update(body).finalize().into_bytes())
+                )
+            }
+        }
+    }
+
+    /// The value of `webhook-signature`, over `<id>.<timestamp>.<body>`; `timestamp` in Unix
+    /// seconds.
+    #[must_use]
+    pub fn standard(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
+        let mac = self
+            .standard
+            .clone()
+            .chain_update(format!("{id}.{timestamp}."))
+            .chain_update(body)
+            .finalize();
+        format!("v1,{}", BASE64.encode(mac.into_bytes()))
+    }
+}
+
+fn key<M: hmac::KeyInit>(bytes: &[u8]) -> M {
+    M::new_from_slice(bytes).expect("an HMAC key may have any length")
+}
+
+/// Lower case hex.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4231 test case 2 and RFC 2202 test case 2.
+    #[test]
+    fn kongs_signature_is_the_bodys_hmac_in_hex() {
+        let body = b"what do ya want for nothing?";
+        assert_eq!(
+            Signer::new("Jefe", Algorithm::Sha256).kong(body),
+            "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+        assert_eq!(
+            Signer::new("Jefe", Algorithm::Sha1).kong(body),
+            "sha1=effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"
+        );
+    }
+
+    /// The example of the Standard Webhooks specification.
+    #[test]
+    fn the_standard_signature_decodes_a_prefixed_secret() {
+        let signer = Signer::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", Algorithm::Sha256);
+        assert_eq!(
+            signer.standard(
+                "msg_p5jXN8AQM9LWM0D4loKWxJek",
+                1_614_265_330,
+                br#"{"test": 2432232314}"#
+            ),
+            "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+        );
+    }
+
+    #[test]
+    fn a_secret_never_shows_in_debug_output() {
+        let signer = Signer::new("s3cret", Algorithm::Sha256);
+        assert_eq!(format!("{signer:?}"), "Signer");
+    }
+}

@@ -1,0 +1,104 @@
+//! The status API of a service: `/metrics`, `/healthz` and `/readyz`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use prometheus::{Encoder as _, Registry, TextEncoder};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What the process waits for before it can do its work, by name. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, String>>>);
+
+impl Readiness {
+    /// A process that waits for the things named.
+    #[must_use]
+    pub fn waiting_for(things: &[&'static str]) -> Self {
+        let readiness = Self::default();
+        for thing in things {
+            readiness.missing(thing, "not there yet");
+        }
+        readiness
+    }
+
+    /// The thing is there.
+    pub fn ready(&self, thing: &str) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(thing);
+    }
+
+    /// The thing is missing, for the reason given.
+    pub fn missing(&self, thing: &'static str, reason: &str) {
+        let mut missing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.insert(thing, reason.to_owned());
+    }
+
+    /// Whether nothing is missing.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
+    }
+
+    fn answer(&self) -> Response {
+        let missing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if missing.is_empty() {
+            return "ready\n".into_response();
+        }
+        let lines: String = missing
+            .iter()
+            .map(|(thing, why)| format!("{thing}: {why}\n"))
+            .collect();
+        (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
+    }
+}
+
+/// Serves the status API until `shutdown`.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    registry: Registry,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(async move || metrics(&registry)))
+        .route("/healthz", get(async || "ok\n"))
+        .route(
+            "/readyz",
+            get(async |State(ready): State<Readiness>| ready.answer()),
+        )
+        .with_state(readiness);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
+}
+
+fn metrics(registry: &Registry) -> Response {
+    let mut text = Vec::new();
+    let encoder = TextEncoder::new();
+    match encoder.encode(&registry.gather(), &mut text) {
+        Ok(()) => (
+            [(header::CONTENT_TYPE, encoder.format_type())],
+            Body::from(text),
+        )
+            .into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be encoded");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

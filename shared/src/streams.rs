@@ -1,0 +1,429 @@
+//! Connecting to NATS, and creating or checking the streams and consumers.
+//!
+//! Every service does this at its start, so there is no set-up step and no first service. What
+//! exists is never changed: an operator may have tuned it. Settings that differ are reported.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Republish, RetentionPolicy, Source, StorageType, SubjectTransform,
+};
+use async_nats::jetstream::{self, ErrorCode, consumer};
+use async_nats::{Client, ConnectErrorKind, ServerAddr};
+use tokio_util::sync::CancellationToken;
+
+use crate::event::MAX_EVENT_BYTES;
+use crate::subject;
+
+/// The oldest nats-server that has message schedules and atomic batches with ids.
+pub const MIN_SERVER: (u64, u64) = (2, 14);
+/// What is left of the server's `max_payload` for the headers of a parked delivery.
+const HEADER_ROOM: usize = 64 << 10;
+/// How often an unreachable server is tried.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// Window in which JetStream drops a repeated `Nats-Msg-Id`.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// Messages of a consumer that may be out at the same time, over all dispatchers.
+const MAX_ACK_PENDING: i64 = 100_000;
+/// How long dead letters are kept.
+const DEAD_AGE: Duration = Duration::from_secs(30 * 86_400);
+
+/// Where NATS is and how the streams are made.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "NATS")]
+#[group(skip)]
+pub struct Options {
+    /// NATS servers, separated by commas; user and password or a token may stand in the URL.
+    #[arg(
+        long,
+        env = "HOOKLINE_NATS_URL",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "nats://127.0.0.1:4222",
+        hide_env_values = true
+    )]
+    pub nats_url: Vec<ServerAddr>,
+
+    /// NATS credentials file (`.creds`).
+    #[arg(long, env = "HOOKLINE_NATS_CREDENTIALS", value_name = "FILE")]
+    pub nats_credentials: Option<PathBuf>,
+
+    /// Copies of every stream, when it is created; 3 or 5 in a NATS cluster.
+    #[arg(
+        long,
+        env = "HOOKLINE_REPLICAS",
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..=5)
+    )]
+    pub replicas: u64,
+
+    /// Size in bytes at which the event stream refuses publishers, when it is created.
+    #[arg(
+        long,
+        env = "HOOKLINE_EVENTS_MAX_BYTES",
+        value_name = "BYTES",
+        default_value_t = 4 << 30,
+        value_parser = clap::value_parser!(i64).range(1 << 20..)
+    )]
+    pub events_max_bytes: i64,
+}
+
+/// Why the streams cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The credentials file cannot be read.
+    #[error("cannot read the NATS credentials file")]
+    Credentials(#[source] std::io::Error),
+    /// The server refuses these credentials.
+    #[error("NATS refuses the credentials given")]
+    Authorization,
+    /// The server is older than [`MIN_SERVER`].
+    #[error("nats-server {0} is too old: 2.14 or newer is required (message schedules)")]
+    ServerTooOld(String),
+    /// A stream or consumer cannot be created.
+    #[error("cannot create {name}: {reason}")]
+    Create {
+        /// Its name.
+        name: &'static str,
+        /// The server's words.
+        reason: String,
+    },
+    /// The process is to stop before the server was reached.
+    #[error("stopped while waiting for NATS")]
+    Stopped,
+}
+
+/// Connects, and goes on trying until the server is there.
+///
+/// # Errors
+/// If waiting does not help: wrong credentials, a server that is too old, or a shutdown.
+pub async fn connect(
+    options: &Options,
+    name: &str,
+    shutdown: &CancellationToken,
+) -> Result<Client, Error> {
+    let mut told = false;
+    loop {
+        let mut connect = async_nats::ConnectOptions::new()
+            .name(name)
+            .ping_interval(Duration::from_secs(10))
+            .connection_timeout(Duration::from_secs(5))
+            .reconnect_delay_callback(|tries| {
+                RECONNECT.min(Duration::from_millis(100) * tries as u32)
+            })
+            .event_callback(log_event);
+        if let Some(file) = &options.nats_credentials {
+            connect = connect
+                .credentials_file(file)
+                .await
+                .map_err(Error::Credentials)?;
+        }
+        match connect.connect(&options.nats_url[..]).await {
+            Ok(client) => {
+                check_version(&client.server_info().version)?;
+                return Ok(client);
+            }
+            Err(error) if error.kind() == ConnectErrorKind::AuthorizationViolation => {
+                return Err(Error::Authorization);
+            }
+            Err(error) if !told => {
+                told = true;
+                tracing::warn!(server = %address(options), %error, "NATS is not there yet, trying every second");
+            }
+            Err(error) => tracing::debug!(%error, "NATS is not there yet"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RECONNECT) => {}
+            () = shutdown.cancelled() => return Err(Error::Stopped),
+        }
+    }
+}
+
+/// The servers' hosts and ports, without what else the URLs may hold.
+fn address(options: &Options) -> String {
+    let hosts = options
+        .nats_url
+        .iter()
+        .map(|url| format!("{}:{}", url.host(), url.port()));
+    hosts.collect::<Vec<_>>().join(",")
+}
+
+async fn log_event(event: async_nats::Event) {
+    match event {
+        async_nats::Event::Connected => tracing::info!("connected to NATS"),
+        async_nats::Event::Disconnected => tracing::warn!("lost the connection to NATS"),
+        async_nats::Event::SlowConsumer(subscription) => {
+            tracing::debug!(
+                subscription,
+                "messages were dropped, they will be delivered again"
+            );
+        }
+        other => tracing::debug!(event = %other, "NATS"),
+    }
+}
+
+fn check_version(version: &str) -> Result<(), Error> {
+    let mut numbers = version
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
+    let found: (u64, u64) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if found < MIN_SERVER {
+        return Err(Error::ServerTooOld(version.to_owned()));
+    }
+    Ok(())
+}
+
+/// The largest event in bytes that this server lets through when parked with its headers.
+#[must_use]
+pub fn max_event_bytes(client: &Client) -> usize {
+    MAX_EVENT_BYTES.min(client.server_info().max_payload.saturating_sub(HEADER_ROOM))
+}
+
+/// Creates the streams that do not exist and reports how existing ones differ; goes on trying
+/// while JetStream has no leader yet.
+///
+/// # Errors
+/// If the server refuses a stream for good, or a shutdown.
+pub async fn ensure(
+    context: &jetstream::Context,
+    options: &Options,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let max_event = max_event_bytes(&context.client());
+    for (name, config) in configs(options, max_event) {
+        ensure_stream(context, name, config, shutdown).await?;
+    }
+    Ok(())
+}
+
+fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 4] {
+    let base = |name: &str, subjects: &str| Config {
+        name: name.to_owned(),
+        subjects: vec![subjects.to_owned()],
+        storage: StorageType::File,
+        num_replicas: options.replicas as usize,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        max_message_size: -1,
+        duplicate_window: DUPLICATE_WINDOW,
+        allow_direct: true,
+        ..Default::default()
+    };
+    let bucket = Config {
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_atomic_publish: true,
+        ..base(subject::BUCKET_STREAM, subject::BUCKET_SUBJECTS)
+    };
+    let outbox = Source {
+        name: subject::BUCKET_STREAM.to_owned(),
+        subject_transforms: vec![SubjectTransform {
+            source: subject::OUTBOX_SUBJECTS.to_owned(),
+            destination: subject::EVENT_SUBJECTS.to_owned(),
+        }],
+        ..Default::default()
+    };
+    let events = Config {
+        retention: RetentionPolicy::WorkQueue,
+        discard: DiscardPolicy::New,
+        max_bytes: options.events_max_bytes,
+        max_message_size: max_event as i32,
+        sources: Some(vec![outbox]),
+        republish: Some(Republish {
+            source: subject::EVENT_SUBJECTS.to_owned(),
+            destination: subject::WATCH_SUBJECTS.to_owned(),
+            headers_only: false,
+        }),
+        ..base(subject::EVENTS_STREAM, subject::EVENT_SUBJECTS)
+    };
+    let deliveries = Config {
+        retention: RetentionPolicy::WorkQueue,
+        allow_message_schedules: true,
+        allow_rollup: true,
+        allow_atomic_publish: true,
+        ..base(subject::DELIVERIES_STREAM, subject::DELIVERY_SUBJECTS)
+    };
+    let dead = Config {
+        discard: DiscardPolicy::New,
+        max_age: DEAD_AGE,
+        max_messages_per_subject: 1,
+        allow_atomic_publish: true,
+        ..base(subject::DEAD_STREAM, subject::DEAD_SUBJECTS)
+    };
+    [
+        (subject::BUCKET_STREAM, bucket),
+        (subject::EVENTS_STREAM, events),
+        (subject::DELIVERIES_STREAM, deliveries),
+        (subject::DEAD_STREAM, dead),
+    ]
+}
+
+async fn ensure_stream(
+    context: &jetstream::Context,
+    name: &'static str,
+    config: Config,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let mut told = false;
+    loop {
+        let error = match context.get_or_create_stream(config.clone()).await {
+            Ok(stream) => {
+                for difference in differences(&config, &stream.cached_info().config) {
+                    tracing::warn!(
+                        stream = name,
+                        difference,
+                        "a stream setting differs from what Hookline would create; it is left as it is"
+                    );
+                }
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        use jetstream::context::CreateStreamErrorKind as Kind;
+        let refused = match error.kind() {
+            Kind::JetStreamUnavailable | Kind::TimedOut => false,
+            // Another service created it a moment ago with settings of its own: read it.
+            Kind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST => false,
+            Kind::JetStream(error) => !matches!(error.code(), 500..),
+            _ => false,
+        };
+        if refused {
+            return Err(Error::Create {
+                name,
+                reason: error.to_string(),
+            });
+        }
+        if !told {
+            told = true;
+            tracing::warn!(stream = name, %error, "JetStream is not ready, trying every second; is it enabled on the server?");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RECONNECT) => {}
+            () = shutdown.cancelled() => return Err(Error::Stopped),
+        }
+    }
+}
+
+/// The settings that matter and differ, as `name: have, want`.
+fn differences(want: &Config, have: &Config) -> Vec<String> {
+    let json = |config| serde_json::to_value(config).unwrap_or_default();
+    let (want, have) = (json(want), json(have));
+    let checked = [
+        "subjects",
+        "retention",
+        "discard",
+        "storage",
+        "num_replicas",
+        "max_bytes",
+        "max_age",
+        "max_msg_size",
+        "max_msgs",
+        "max_msgs_per_subject",
+        "duplicate_window",
+        "sources",
+        "republish",
+        "allow_atomic",
+        "allow_msg_schedules",
+        "allow_direct",
+        "deny_delete",
+        "subject_delete_marker_ttl",
+    ];
+    checked
+        .into_iter()
+        .filter(|name| want.get(name) != have.get(name))
+        .map(|name| {
+            let show = |config: &serde_json::Value| {
+                config
+                    .get(name)
+                    .map_or("unset".to_owned(), ToString::to_string)
+            };
+            format!("{name} is {}, expected {}", show(&have), show(&want))
+        })
+        .collect()
+}
+
+/// A durable pull consumer that all dispatchers share.
+///
+/// # Errors
+/// If the server refuses it.
+pub async fn ensure_consumer(
+    context: &jetstream::Context,
+    stream: &'static str,
+    name: &'static str,
+    filter: &str,
+    ack_wait: Duration,
+) -> Result<consumer::PullConsumer, Error> {
+    let config = consumer::pull::Config {
+        durable_name: Some(name.to_owned()),
+        filter_subject: filter.to_owned(),
+        ack_policy: consumer::AckPolicy::Explicit,
+        ack_wait,
+        max_ack_pending: MAX_ACK_PENDING,
+        max_deliver: -1,
+        ..Default::default()
+    };
+    context
+        .create_consumer_on_stream(config, stream)
+        .await
+        .map_err(|error| Error::Create {
+            name,
+            reason: error.to_string(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(arguments: &[&str]) -> Options {
+        let arguments = std::iter::once(&"x").chain(arguments);
+        Arguments::try_parse_from(arguments)
+            .expect("valid arguments")
+            .options
+    }
+
+    #[test]
+    fn servers_older_than_2_14_are_refused() {
+        for version in ["2.13.9", "2.9", "1.99.0", "", "junk"] {
+            assert!(check_version(version).is_err(), "{version}");
+        }
+        for version in ["2.14.0", "2.15.1-beta.1", "3.0.0"] {
+            assert!(check_version(version).is_ok(), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_streams_differences_are_named() {
+        let [_, (_, want), ..] = configs(&options(&[]), MAX_EVENT_BYTES);
+        let have = Config {
+            max_bytes: 7,
+            discard: DiscardPolicy::Old,
+            ..want.clone()
+        };
+        let found = differences(&want, &have).join("; ");
+        assert!(
+            found.contains("max_bytes is 7") && found.contains("discard is \"old\""),
+            "{found}"
+        );
+        assert!(differences(&want, &want).is_empty());
+    }
+
+    #[test]
+    fn a_password_in_the_url_is_not_shown() {
+        let options = options(&["--nats-url", "nats://user:hush@localhost:4222"]);
+        assert_eq!(address(&options), "localhost:4222");
+    }
+}

@@ -1,0 +1,277 @@
+//! Templates of `webhook-custom`: compiled once per change of a hook, rendered once per attempt.
+//!
+//! Values are escaped for the place they land in ([`Escape`]), never for HTML. A missing name
+//! renders empty, also below a missing parent. Both the text of a template and the event are
+//! hostile: a render's work and memory are bounded by the engine's fuel.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, Value, ValueKind};
+use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior};
+use serde::Serialize;
+
+use crate::event::Event;
+
+/// The longest template in bytes.
+pub const MAX_SOURCE_BYTES: usize = 64 << 10;
+/// Work of one render: about an instruction or 64 bytes each, so 12 MiB in all.
+const FUEL: u64 = 200_000;
+/// The name of the only template in an environment; it stands in error messages.
+const NAME: &str = "template";
+
+/// The names that a template sees, see [`context`].
+pub type Context = Value;
+
+/// Where a template's values land, and so how they are escaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Escape {
+    /// Plain text: as they are.
+    None,
+    /// Inside a JSON text: as the inside of a JSON string.
+    Json,
+    /// Inside an `application/x-www-form-urlencoded` text.
+    Form,
+}
+
+/// Why a template does not compile or render.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its text is longer than [`MAX_SOURCE_BYTES`].
+    #[error("the template is longer than {MAX_SOURCE_BYTES} bytes")]
+    TooLong,
+    /// Its syntax is wrong. The engine names the place, not the values.
+    #[error("the template does not compile: {0}")]
+    Compile(#[source] minijinja::Error),
+    /// It asks for more work than one render may do.
+    #[error("the template needs too much work or memory")]
+    OutOfFuel,
+    /// It cannot be rendered with this event.
+    #[error("the template cannot be rendered: {kind}")]
+    Render {
+        /// The kind of failure; the engine's detail may hold values of the event.
+        kind: ErrorKind,
+    },
+}
+
+/// A compiled template.
+pub struct Template {
+    environment: Environment<'static>,
+}
+
+impl std::fmt::Debug for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Template")
+    }
+}
+
+impl Template {
+    /// Compiles a template whose values land in a text of the kind given.
+    ///
+    /// # Errors
+    /// If the text is too long or its syntax is wrong.
+    pub fn compile(source: &str, escape: Escape) -> Result<Self, Error> {
+        if source.len() > MAX_SOURCE_BYTES {
+            return Err(Error::TooLong);
+        }
+        let syntax = SyntaxConfig::builder()
+            .keep_trailing_newline(true)
+            .build()
+            .map_err(Error::Compile)?;
+        let mut environment = Environment::new();
+        environment.set_syntax(syntax);
+        environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+        environment.set_fuel(Some(FUEL));
+        environment.set_debug(false);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_formatter(move |out, _state: &mut State, value| write(out, value, escape));
+        environment
+            .add_template_owned(NAME, source.to_owned())
+            .map_err(Error::Compile)?;
+        Ok(Self { environment })
+    }
+
+    /// Renders the template.
+    ///
+    /// # Errors
+    /// [`Error::OutOfFuel`] or [`Error::Render`].
+    pub fn render(&self, context: &Context) -> Result<String, Error> {
+        self.environment
+            .get_template(NAME)
+            .and_then(|template| template.render(context.clone()))
+            .map_err(|error| match error.kind() {
+                ErrorKind::OutOfFuel => Error::OutOfFuel,
+                kind => Error::Render { kind },
+            })
+    }
+}
+
+/// The names that a template sees: the event's data, and `source` and `event` as delivered.
+#[must_use]
+pub fn context(event: &Event, event_name: &str) -> Context {
+    #[derive(Serialize)]
+    struct Names<'a> {
+        #[serde(flatten)]
+        data: std::collections::BTreeMap<&'a str, &'a serde_json::Value>,
+        source: &'a str,
+        event: &'a str,
+    }
+    let data = event
+        .data
+        .iter()
+        .map(|(name, value)| (name.as_str(), value))
+        .filter(|(name, _)| !matches!(*name, "source" | "event"))
+        .collect();
+    Value::from(Serde(Names {
+        data,
+        source: &event.source,
+        event: event_name,
+    }))
+}
+
+fn write(out: &mut Output, value: &Value, escape: Escape) -> Result<(), minijinja::Error> {
+    let json;
+    let text = match (value.as_str(), value.kind()) {
+        (_, ValueKind::Undefined | ValueKind::None) => return Ok(()),
+        (Some(text), _) => text,
+        // Everything else shows as JSON, which is what any receiver can read.
+        (None, _) => {
+            json = serde_json::to_string(value)
+                .map_err(|_| minijinja::Error::from(ErrorKind::BadSerialization))?;
+            &json
+        }
+    };
+    let escape = if value.is_safe() {
+        Escape::None
+    } else {
+        escape
+    };
+    let written = match escape {
+        Escape::None => out.write_str(text),
+        Escape::Json => {
+            let quoted = serde_json::to_string(text)
+                .map_err(|_| minijinja::Error::from(ErrorKind::BadSerialization))?;
+            out.write_str(&quoted[1..quoted.len() - 1])
+        }
+        Escape::Form => {
+            percent_encoding::percent_encode(text.as_bytes(), percent_encoding::NON_ALPHANUMERIC)
+                .try_for_each(|part| out.write_str(part))
+        }
+    };
+    written.map_err(minijinja::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, EventId};
+    use bytes::Bytes;
+
+    fn event(data: &serde_json::Value) -> Event {
+        Event::parse_with_id(
+            "hookline.events.default.crud.admins",
+            None,
+            Bytes::from(data.to_string()),
+            EventId::given("1"),
+        )
+        .expect("an event")
+    }
+
+    fn render(source: &str, escape: Escape, data: &serde_json::Value) -> Result<String, Error> {
+        Template::compile(source, escape)?.render(&context(&event(data), "admins"))
+    }
+
+    #[test]
+    fn the_documents_slack_text_renders() {
+        let data = serde_json::json!({"operation": "create",
+            "entity": {"username": "ada", "email": "ada@example.com"}});
+        let source = "Admin account `{{ entity.username }}` {{ operation}}d; \
+                      email address set to `{{ entity.email }}`";
+        assert_eq!(
+            render(source, Escape::None, &data).expect("a text"),
+            "Admin account `ada` created; email address set to `ada@example.com`"
+        );
+    }
+
+    #[test]
+    fn a_missing_name_renders_empty_also_below_a_missing_parent() {
+        let data = serde_json::json!({"a": null});
+        let source = "[{{ b }}{{ old_entity.username }}{{ a }}{{ a.b.c }}]";
+        assert_eq!(render(source, Escape::None, &data).expect("a text"), "[]");
+    }
+
+    #[test]
+    fn values_are_escaped_for_where_they_land() {
+        let data =
+            serde_json::json!({"t": "a\"b\\\n<&> é", "n": 1.5, "o": {"k": ["v"]}, "s": true});
+        let json = render(
+            r#"{"t":"{{ t }}","n":{{ n }},"o":{{ o|tojson }}}"#,
+            Escape::Json,
+            &data,
+        )
+        .expect("a text");
+        let parsed: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(parsed["t"], data["t"]);
+        assert_eq!(parsed["o"], data["o"]);
+        assert_eq!(
+            render("t={{ t }}&s={{ s }}", Escape::Form, &data).expect("a text"),
+            "t=a%22b%5C%0A%3C%26%3E%20%C3%A9&s=true"
+        );
+        assert_eq!(
+            render("{{ t }} {{ o }}", Escape::None, &data).expect("a text"),
+            "a\"b\\\n<&> é {\"k\":[\"v\"]}"
+        );
+    }
+
+    #[test]
+    fn source_and_event_are_those_delivered() {
+        let data = serde_json::json!({"source": "x", "event": "y"});
+        assert_eq!(
+            render("{{ source }} {{ event }}", Escape::None, &data).expect("a text"),
+            "crud admins"
+        );
+    }
+
+    #[test]
+    fn hostile_templates_end_within_bounds() {
+        let data =
+            serde_json::json!({"s": "x".repeat(100_000), "l": (0..1_000).collect::<Vec<_>>()});
+        let double = "{% set s = s ~ s %}".repeat(40) + "{{ s }}";
+        let nested = "{% for a in l %}{% for b in l %}{% for c in l %}{{ s }}{% endfor %}{% endfor %}{% endfor %}";
+        let silent =
+            "{% for a in l %}{% for b in l %}{% for c in l %}{% endfor %}{% endfor %}{% endfor %}";
+        let replace = "{{ s|replace('x', s)|length }}";
+        let times = "{{ ('x' * 99999999)|length }}";
+        let containers = "{% for a in l %}{{ l }}{{ l }}{{ l }}{% endfor %}";
+        for source in [double.as_str(), nested, silent, replace, times, containers] {
+            let started = std::time::Instant::now();
+            let result = render(source, Escape::Json, &data);
+            assert!(
+                matches!(result, Err(Error::OutOfFuel | Error::Render { .. })),
+                "{source}"
+            );
+            assert!(
+                started.elapsed().as_secs() < 10,
+                "{source} took {:?}",
+                started.elapsed()
+            );
+        }
+    }
+
+    #[test]
+    fn deep_and_long_templates_are_refused_when_compiled() {
+        let deep = "{{ ".to_owned() + &"(".repeat(20_000) + "1" + &")".repeat(20_000) + " }}";
+        assert!(matches!(
+            Template::compile(&deep, Escape::None),
+            Err(Error::Compile(_))
+        ));
+        let blocks = "{% if a %}".repeat(6_000);
+        assert!(matches!(
+            Template::compile(&blocks, Escape::None),
+            Err(Error::Compile(_))
+        ));
+        let long = "x".repeat(MAX_SOURCE_BYTES + 1);
+        assert!(matches!(
+            Template::compile(&long, Escape::None),
+            Err(Error::TooLong)
+        ));
+    }
+}
