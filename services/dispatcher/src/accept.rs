@@ -1,0 +1,388 @@
+//! Which worker makes which attempt: claims on deliveries in Redis.
+//!
+//! One key a delivery holds its state: claimed by a worker until a time, parked or buried after an
+//! attempt, or done. One script decides in one round trip what a worker that holds a message may
+//! do. A claim carries a token: a worker whose claim ran out and was taken over finds another token
+//! (or state) there, and its result counts for nothing.
+//!
+//! Redis is not needed to deliver. When it does not answer, attempts are made without a claim (so
+//! at least once), a metric and one log line say so, and it is probed until it is back.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hookline_shared::event::DeliveryId;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{FromRedisValue, Script, ScriptInvocation};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::metrics::Metrics;
+
+/// How long a call may take. Redis answers in a fraction of a millisecond; a call that is waited
+/// for is a delivery that is late.
+const DEADLINE: Duration = Duration::from_millis(250);
+/// While Redis does not answer, how often one call finds out whether it does again.
+const PROBE: Duration = Duration::from_millis(500);
+/// Milliseconds that a parked or claimed delivery's state outlives its due time.
+const KEEP: Duration = Duration::from_secs(3_600);
+
+/// The state is `D` (done), `P<attempt>` (parked or buried after it), or
+/// `L<attempt>:<until>:<token>` (claimed; `until` in Unix milliseconds by Redis's clock).
+const CLAIM: &str = r"
+local state = redis.call('GET', KEYS[1])
+local attempt = tonumber(ARGV[1])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if state then
+  local kind = string.sub(state, 1, 1)
+  if kind == 'D' then return {'done', 0} end
+  if kind == 'P' then
+    if tonumber(string.sub(state, 2)) >= attempt then return {'parked', 0} end
+  else
+    local held, till = string.match(state, '^L(%d+):(%d+):')
+    if tonumber(till) > now then return {'busy', tonumber(till) - now} end
+    if tonumber(held) > attempt then return {'parked', 0} end
+  end
+end
+local till = string.format('%.0f', now + ARGV[3])
+redis.call('SET', KEYS[1], 'L' .. attempt .. ':' .. till .. ':' .. ARGV[2], 'PX', ARGV[4])
+return {'attempt', 0}
+";
+
+/// Lengthens a claim, if it is still the caller's. A key that is gone (a Redis that lost its data)
+/// is claimed again.
+const RENEW: &str = r"
+local state = redis.call('GET', KEYS[1])
+if state and string.match(state, ':([^:]*)$') ~= ARGV[2] then return 0 end
+local time = redis.call('TIME')
+local till = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3])
+redis.call('SET', KEYS[1], 'L' .. ARGV[1] .. ':' .. till .. ':' .. ARGV[2], 'PX', ARGV[4])
+return 1
+";
+
+/// Ends a claim with a final state, if it is still the caller's.
+const FINISH: &str = r"
+local state = redis.call('GET', KEYS[1])
+if state and string.match(state, ':([^:]*)$') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+";
+
+/// What a worker may do with a delivery.
+#[derive(Debug)]
+pub enum Answer {
+    /// Make the attempt.
+    Attempt(Lease),
+    /// Nothing: it was delivered before.
+    Done,
+    /// Nothing: this attempt was parked or buried before.
+    Parked,
+    /// Come back later: a live worker holds it.
+    Busy(Duration),
+}
+
+/// How a claim ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Delivered.
+    Done,
+    /// Parked for that long, or buried.
+    Parked(Duration),
+    /// Given back: the attempt was not made, or not settled.
+    Released,
+}
+
+/// A claim on a delivery. It is renewed until it is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    claim: Claim,
+    lost: CancellationToken,
+    held: Arc<Held>,
+}
+
+#[derive(Debug, Clone)]
+struct Claim {
+    key: String,
+    attempt: u32,
+    /// Nothing: made without Redis.
+    token: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Held(Mutex<HashMap<String, (Claim, CancellationToken)>>);
+
+impl Lease {
+    /// Resolves when another worker has taken the delivery over.
+    pub async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(token) = &self.claim.token {
+            self.held
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(token);
+        }
+    }
+}
+
+/// The handle on Redis; clones share it.
+#[derive(Clone)]
+pub struct Accept {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    connection: ConnectionManager,
+    claim: Script,
+    renew: Script,
+    finish: Script,
+    held: Arc<Held>,
+    worker: String,
+    counter: AtomicU64,
+    lease: Duration,
+    window: Duration,
+    up: AtomicBool,
+    started: Instant,
+    next_probe: AtomicU64,
+    metrics: Metrics,
+}
+
+impl Accept {
+    /// Prepares the connection; nothing is sent yet.
+    ///
+    /// # Errors
+    /// If the URL is not valid.
+    pub fn new(
+        url: &str,
+        lease: Duration,
+        window: Duration,
+        metrics: Metrics,
+    ) -> Result<Self, redis::RedisError> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(1)))
+            .set_response_timeout(Some(DEADLINE))
+            .set_min_delay(Duration::from_millis(100))
+            .set_max_delay(Duration::from_secs(1));
+        let client = redis::Client::open(url)?;
+        let connection = ConnectionManager::new_lazy_with_config(client, config)?;
+        metrics.redis_up(true);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                connection,
+                claim: Script::new(CLAIM),
+                renew: Script::new(RENEW),
+                finish: Script::new(FINISH),
+                held: Arc::default(),
+                worker: Uuid::new_v4().simple().to_string(),
+                counter: AtomicU64::new(0),
+                lease,
+                window,
+                up: AtomicBool::new(true),
+                started: Instant::now(),
+                next_probe: AtomicU64::new(0),
+                metrics,
+            }),
+        })
+    }
+
+    /// Whether Redis answers.
+    pub async fn ping(&self) -> bool {
+        let mut connection = self.inner.connection.clone();
+        let ping = redis::cmd("PING");
+        let answer = ping.query_async::<String>(&mut connection);
+        let up = matches!(
+            tokio::time::timeout(Duration::from_secs(2), answer).await,
+            Ok(Ok(_))
+        );
+        self.inner.tell(up, "no answer to PING");
+        up
+    }
+
+    /// Claims attempt `attempt` of a delivery, if it is to be made.
+    pub async fn accept(&self, hook: &str, delivery: &DeliveryId, attempt: u32) -> Answer {
+        let inner = &self.inner;
+        let number = inner.counter.fetch_add(1, Ordering::Relaxed);
+        let token = format!("{}-{number}", inner.worker);
+        let mut claim = Claim {
+            key: key(hook, delivery),
+            attempt,
+            token: Some(token.clone()),
+        };
+        let mut call = inner.claim.key(&claim.key);
+        call.arg(attempt)
+            .arg(&token)
+            .arg(millis(inner.lease))
+            .arg(millis(inner.window + KEEP));
+        let answer: Option<(String, u64)> = inner.call(&call).await;
+        match answer.as_ref().map(|(word, wait)| (word.as_str(), *wait)) {
+            Some(("done", _)) => Answer::Done,
+            Some(("parked", _)) => Answer::Parked,
+            Some(("busy", wait)) => Answer::Busy(Duration::from_millis(wait)),
+            Some(_) => Answer::Attempt(inner.hold(claim)),
+            None => {
+                inner.metrics.redis_skipped();
+                claim.token = None;
+                Answer::Attempt(inner.hold(claim))
+            }
+        }
+    }
+
+    /// Makes sure that the claim is still this worker's, and stays so for a lease. Without Redis
+    /// nobody can tell, and the answer is yes.
+    pub async fn renew(&self, lease: &Lease) -> bool {
+        self.inner.renew_claim(&lease.claim).await.unwrap_or(true)
+    }
+
+    /// Ends a claim. False: another worker has taken the delivery over.
+    pub async fn finish(&self, lease: &Lease, end: End) -> bool {
+        self.inner.end(&lease.claim, end).await.unwrap_or(true)
+    }
+
+    /// Gives back every claim that is still held, at a shutdown whose deadline has passed.
+    pub async fn release_all(&self) {
+        let claims: Vec<Claim> = self
+            .inner
+            .held
+            .all()
+            .into_iter()
+            .map(|(claim, _)| claim)
+            .collect();
+        for claim in claims {
+            self.inner.end(&claim, End::Released).await;
+        }
+    }
+
+    /// Renews what is held, for ever.
+    pub async fn keep_leases(&self) {
+        let inner = &self.inner;
+        let mut tick = tokio::time::interval(inner.lease / 3);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let renewals = inner
+                .held
+                .all()
+                .into_iter()
+                .map(|(claim, lost)| async move {
+                    if inner.renew_claim(&claim).await == Some(false) {
+                        lost.cancel();
+                    }
+                });
+            futures::future::join_all(renewals).await;
+        }
+    }
+}
+
+impl Held {
+    fn all(&self) -> Vec<(Claim, CancellationToken)> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+}
+
+impl Inner {
+    fn hold(&self, claim: Claim) -> Lease {
+        let lost = CancellationToken::new();
+        if let Some(token) = &claim.token {
+            let mut held = self.held.0.lock().unwrap_or_else(PoisonError::into_inner);
+            held.insert(token.clone(), (claim.clone(), lost.clone()));
+        }
+        Lease {
+            claim,
+            lost,
+            held: Arc::clone(&self.held),
+        }
+    }
+
+    async fn renew_claim(&self, claim: &Claim) -> Option<bool> {
+        let token = claim.token.as_ref()?;
+        let mut call = self.renew.key(&claim.key);
+        call.arg(claim.attempt)
+            .arg(token)
+            .arg(millis(self.lease))
+            .arg(millis(self.window + KEEP));
+        self.call(&call).await
+    }
+
+    async fn end(&self, claim: &Claim, end: End) -> Option<bool> {
+        let (state, keep) = match end {
+            End::Done => ("D".to_owned(), self.window),
+            End::Parked(wait) => (format!("P{}", claim.attempt), wait + self.window),
+            End::Released => (format!("P{}", claim.attempt.saturating_sub(1)), self.window),
+        };
+        let mut call = self.finish.key(&claim.key);
+        // A claim that was made without Redis may still leave its mark, if nobody else has one.
+        call.arg(claim.token.as_deref().unwrap_or("none"))
+            .arg(state)
+            .arg(millis(keep));
+        self.call(&call).await
+    }
+
+    /// Runs a script; nothing if Redis does not answer.
+    async fn call<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Option<T> {
+        if !self.up.load(Ordering::Relaxed) && !self.may_probe() {
+            return None;
+        }
+        let mut connection = self.connection.clone();
+        let answer = call.invoke_async(&mut connection);
+        match tokio::time::timeout(DEADLINE, answer).await {
+            Ok(Ok(answer)) => {
+                self.tell(true, "");
+                Some(answer)
+            }
+            Ok(Err(error)) => {
+                self.tell(false, &error.to_string());
+                None
+            }
+            Err(_) => {
+                self.tell(false, "no answer in time");
+                None
+            }
+        }
+    }
+
+    /// Lets one call through per [`PROBE`].
+    fn may_probe(&self) -> bool {
+        let now = self.started.elapsed().as_millis() as u64;
+        let next = now + PROBE.as_millis() as u64;
+        let due = |at: u64| (at <= now).then_some(next);
+        self.next_probe
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, due)
+            .is_ok()
+    }
+
+    fn tell(&self, up: bool, reason: &str) {
+        if self.up.swap(up, Ordering::Relaxed) == up {
+            return;
+        }
+        self.metrics.redis_up(up);
+        if up {
+            tracing::info!("Redis answers again");
+        } else {
+            tracing::warn!(
+                reason,
+                "Redis does not answer: deliveries go on, repeats are possible"
+            );
+        }
+    }
+}
+
+fn key(hook: &str, delivery: &DeliveryId) -> String {
+    format!("hookline:{{{hook}}}:d:{delivery}")
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}

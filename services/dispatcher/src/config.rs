@@ -1,0 +1,318 @@
+//! The dispatcher's settings: flags, environment variables, help and defaults from one struct.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hookline_shared::{retry, streams, telemetry};
+use ipnet::IpNet;
+
+/// A Hookline dispatcher: takes events from NATS JetStream, matches hooks, and delivers. Run as
+/// many as you like; they share the work.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "hookline-dispatcher", version)]
+pub struct Config {
+    /// Where the status API listens: /metrics, /healthz, /readyz.
+    #[arg(
+        long,
+        env = "HOOKLINE_STATUS_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9100"
+    )]
+    pub status_listen: SocketAddr,
+
+    /// On SIGTERM, how long attempts in flight may take to finish.
+    #[arg(
+        long,
+        env = "HOOKLINE_SHUTDOWN_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "20s",
+        value_parser = duration
+    )]
+    pub shutdown_timeout: Duration,
+
+    /// Connection to NATS, and the streams.
+    #[command(flatten)]
+    pub nats: streams::Options,
+
+    /// Coordination through Redis.
+    #[command(flatten)]
+    pub redis: Coordination,
+
+    /// How much is done at the same time.
+    #[command(flatten)]
+    pub lanes: Lanes,
+
+    /// How attempts are made.
+    #[command(flatten)]
+    pub attempts: Attempts,
+
+    /// Logs.
+    #[command(flatten)]
+    pub logs: telemetry::Options,
+}
+
+/// Coordination through Redis.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Redis")]
+pub struct Coordination {
+    /// Redis or Valkey; `rediss://` for TLS, user and password may stand in the URL.
+    #[arg(
+        long,
+        env = "HOOKLINE_REDIS_URL",
+        value_name = "URL",
+        default_value = "redis://127.0.0.1:6379",
+        hide_env_values = true
+    )]
+    pub redis_url: String,
+
+    /// How long a claim on a delivery holds without renewal: what a dead worker held is taken
+    /// over after that. Shorter than the ack wait.
+    #[arg(
+        long,
+        env = "HOOKLINE_LEASE",
+        value_name = "DURATION",
+        default_value = "6s",
+        value_parser = duration
+    )]
+    pub lease: Duration,
+
+    /// How long a delivery that was made is remembered, so that a repeat is dropped.
+    #[arg(
+        long,
+        env = "HOOKLINE_DEDUPE_WINDOW",
+        value_name = "DURATION",
+        default_value = "1h",
+        value_parser = duration
+    )]
+    pub dedupe_window: Duration,
+}
+
+/// How much is done at the same time.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Lanes")]
+pub struct Lanes {
+    /// Events handled at the same time.
+    #[arg(
+        long,
+        env = "HOOKLINE_EVENT_PERMITS",
+        value_name = "N",
+        default_value_t = 512,
+        value_parser = clap::value_parser!(u32).range(1..=20_000)
+    )]
+    pub event_permits: u32,
+
+    /// Parked deliveries handled at the same time.
+    #[arg(
+        long,
+        env = "HOOKLINE_RETRY_PERMITS",
+        value_name = "N",
+        default_value_t = 256,
+        value_parser = clap::value_parser!(u32).range(1..=20_000)
+    )]
+    pub retry_permits: u32,
+
+    /// Attempts of one hook at the same time, unless the hook says otherwise.
+    #[arg(
+        long,
+        env = "HOOKLINE_HOOK_CONCURRENCY",
+        value_name = "N",
+        default_value_t = 32,
+        value_parser = clap::value_parser!(u32).range(1..=1_000)
+    )]
+    pub hook_concurrency: u32,
+
+    /// How long NATS waits for a sign of life before another dispatcher gets a message; longer
+    /// than the lease.
+    #[arg(
+        long,
+        env = "HOOKLINE_ACK_WAIT",
+        value_name = "DURATION",
+        default_value = "8s",
+        value_parser = duration
+    )]
+    pub ack_wait: Duration,
+}
+
+/// How attempts are made.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Attempts")]
+pub struct Attempts {
+    /// Networks that hooks may reach although they are not public, separated by commas, such as
+    /// `10.0.0.0/8,127.0.0.1`. Nothing else that is not globally routable can be reached.
+    #[arg(
+        long,
+        env = "HOOKLINE_EGRESS_ALLOW",
+        value_name = "NETWORKS",
+        value_delimiter = ',',
+        value_parser = network
+    )]
+    pub egress_allow: Vec<IpNet>,
+
+    /// How long a connection may take.
+    #[arg(
+        long,
+        env = "HOOKLINE_CONNECT_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "5s",
+        value_parser = duration
+    )]
+    pub connect_timeout: Duration,
+
+    /// How long an attempt may take in all, unless the hook says otherwise.
+    #[arg(
+        long,
+        env = "HOOKLINE_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "15s",
+        value_parser = duration
+    )]
+    pub timeout: Duration,
+
+    /// Pauses after failed attempts, separated by commas, unless the hook says otherwise; after
+    /// the last one the delivery is dead. [default: 1s,5s,30s,2m,10m,30m,1h,3h,6h,12h]
+    #[arg(
+        long,
+        env = "HOOKLINE_RETRY_SCHEDULE",
+        value_name = "DURATIONS",
+        value_delimiter = ',',
+        value_parser = duration,
+        default_values = ["1s", "5s", "30s", "2m", "10m", "30m", "1h", "3h", "6h", "12h"],
+        hide_default_value = true
+    )]
+    pub retry_schedule: Vec<Duration>,
+
+    /// How long a lambda may run.
+    #[arg(
+        long,
+        env = "HOOKLINE_LAMBDA_TIME",
+        value_name = "DURATION",
+        default_value = "50ms",
+        value_parser = duration
+    )]
+    pub lambda_time: Duration,
+
+    /// Memory in bytes that lambdas may use, per Lua thread.
+    #[arg(
+        long,
+        env = "HOOKLINE_LAMBDA_MEMORY",
+        value_name = "BYTES",
+        default_value_t = 32 << 20,
+        value_parser = clap::value_parser!(u64).range(1 << 20..1 << 32)
+    )]
+    pub lambda_memory: u64,
+}
+
+/// Settings that contradict each other.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A worker would lose its message before its claim.
+    #[error(
+        "HOOKLINE_LEASE ({lease:?}) must be at least 1s and shorter than HOOKLINE_ACK_WAIT ({ack_wait:?})"
+    )]
+    Lease {
+        /// The lease.
+        lease: Duration,
+        /// The ack wait.
+        ack_wait: Duration,
+    },
+    /// A duration is zero.
+    #[error("{0} must be longer than nothing")]
+    Zero(&'static str),
+}
+
+impl Config {
+    /// Checks what no single setting can tell.
+    ///
+    /// # Errors
+    /// Names the settings that contradict each other.
+    pub fn check(&self) -> Result<(), Error> {
+        let (lease, ack_wait) = (self.redis.lease, self.lanes.ack_wait);
+        if lease < Duration::from_secs(1) || lease >= ack_wait {
+            return Err(Error::Lease { lease, ack_wait });
+        }
+        let durations = [
+            ("HOOKLINE_TIMEOUT", self.attempts.timeout),
+            ("HOOKLINE_CONNECT_TIMEOUT", self.attempts.connect_timeout),
+            ("HOOKLINE_LAMBDA_TIME", self.attempts.lambda_time),
+            ("HOOKLINE_DEDUPE_WINDOW", self.redis.dedupe_window),
+        ];
+        match durations
+            .into_iter()
+            .find(|(_, duration)| duration.is_zero())
+        {
+            Some((name, _)) => Err(Error::Zero(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// The policy by which failed attempts are repeated.
+    #[must_use]
+    pub fn retry_policy(&self) -> retry::Policy {
+        retry::Policy::new(self.attempts.retry_schedule.clone())
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}, such as 500ms, 15s or 2m"))
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| "expected an address or a network such as 10.0.0.0/8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, Parser as _};
+
+    fn parse(arguments: &[&str]) -> Result<Config, clap::Error> {
+        Config::try_parse_from(std::iter::once(&"hookline-dispatcher").chain(arguments))
+    }
+
+    #[test]
+    fn the_defaults_are_sound() {
+        Config::command().debug_assert();
+        let config = parse(&[]).expect("defaults");
+        config.check().expect("sound defaults");
+        assert_eq!(config.retry_policy(), retry::Policy::default());
+        assert!(config.attempts.egress_allow.is_empty(), "closed by default");
+        assert!(config.status_listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn every_setting_has_an_environment_variable() {
+        for argument in Config::command().get_arguments() {
+            let name = argument.get_id().as_str();
+            if !matches!(name, "help" | "version") {
+                assert!(argument.get_env().is_some(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn lists_are_separated_by_commas() {
+        let config = parse(&[
+            "--egress-allow",
+            "127.0.0.0/8, ::1",
+            "--retry-schedule",
+            "1s,500ms",
+        ])
+        .expect("valid lists");
+        assert_eq!(config.attempts.egress_allow.len(), 2);
+        assert_eq!(
+            config.attempts.retry_schedule[1],
+            Duration::from_millis(500)
+        );
+    }
+
+    #[test]
+    fn a_lease_that_outlasts_the_ack_wait_is_refused() {
+        let config = parse(&["--lease", "8s", "--ack-wait", "8s"]).expect("parsed");
+        assert!(config.check().is_err());
+        assert!(parse(&["--egress-allow", "example.com"]).is_err());
+        assert!(parse(&["--timeout", "soon"]).is_err());
+    }
+}

@@ -1,0 +1,169 @@
+//! Pulling messages: one lane takes what it has permits for, and hands each message to its work.
+//! It knows nothing of handlers, nor of what the messages are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::{AckKind, Message};
+use async_trait::async_trait;
+use futures::stream::ReadyChunks;
+use futures::{FutureExt as _, StreamExt as _};
+use prometheus::IntGauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::inflight::InFlight;
+
+/// The most messages that one pull asks for.
+const PULL: usize = 256;
+/// How long the server keeps a pull open; a connection that broke is noticed after that.
+const OPEN: Duration = Duration::from_secs(2);
+/// How much longer than [`OPEN`] this side waits.
+const GRACE: Duration = Duration::from_millis(500);
+/// The pause after a pull that could not be made.
+const PAUSE: Duration = Duration::from_millis(250);
+/// A pull for fewer messages than this waits a moment for more permits: small pulls cost as much
+/// as large ones.
+const SMALL: usize = 32;
+const MOMENT: Duration = Duration::from_millis(1);
+/// How soon messages come again that could not be prepared for.
+const AGAIN: Duration = Duration::from_secs(1);
+
+type Batch = ReadyChunks<async_nats::jetstream::consumer::pull::Batch>;
+
+/// What is done with messages.
+#[async_trait]
+pub trait Work: Send + Sync + 'static {
+    /// Gets ready for the messages that were just pulled; false: give them back.
+    async fn prepare(&self) -> bool;
+
+    /// Handles one message to its end, acks included.
+    async fn handle(&self, message: &Message);
+}
+
+/// A stream of work with permits of its own.
+pub struct Lane {
+    /// The lane's name.
+    pub name: &'static str,
+    /// The consumer that all dispatchers share.
+    pub consumer: PullConsumer,
+    /// One for each message being handled.
+    pub permits: Arc<Semaphore>,
+    /// Messages that are kept alive.
+    pub in_flight: InFlight,
+    /// The tasks that handle messages.
+    pub tasks: TaskTracker,
+    /// How many are being handled.
+    pub gauge: IntGauge,
+}
+
+impl Lane {
+    /// Pulls and hands out messages until `shutdown`.
+    pub async fn run(self, work: Arc<impl Work>, shutdown: CancellationToken) {
+        loop {
+            let permits = tokio::select! {
+                () = shutdown.cancelled() => return,
+                permits = self.permits() => permits,
+            };
+            let Some(permits) = permits else { return };
+            let pull = self
+                .consumer
+                .batch()
+                .max_messages(permits.num_permits())
+                .expires(OPEN);
+            match tokio::time::timeout(OPEN + GRACE, pull.messages()).await {
+                Ok(Ok(batch)) => {
+                    self.take(batch.ready_chunks(PULL), permits, &work, &shutdown)
+                        .await
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(lane = self.name, %error, "a pull failed");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(_) => tracing::debug!(lane = self.name, "a pull could not be sent"),
+            }
+        }
+    }
+
+    /// At least one permit, and as many more as are free.
+    async fn permits(&self) -> Option<OwnedSemaphorePermit> {
+        let mut permits = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+        self.take_free(&mut permits);
+        if permits.num_permits() < SMALL {
+            tokio::time::sleep(MOMENT).await;
+            self.take_free(&mut permits);
+        }
+        Some(permits)
+    }
+
+    fn take_free(&self, permits: &mut OwnedSemaphorePermit) {
+        let more = self
+            .permits
+            .available_permits()
+            .min(PULL - permits.num_permits());
+        if let Ok(more) = Arc::clone(&self.permits).try_acquire_many_owned(more as u32) {
+            permits.merge(more);
+        }
+    }
+
+    async fn take(
+        &self,
+        mut batch: Batch,
+        mut permits: OwnedSemaphorePermit,
+        work: &Arc<impl Work>,
+        shutdown: &CancellationToken,
+    ) {
+        loop {
+            let chunk = tokio::select! {
+                () = shutdown.cancelled() => return give_back_rest(batch).await,
+                chunk = tokio::time::timeout(OPEN + GRACE, batch.next()) => chunk,
+            };
+            let Ok(Some(chunk)) = chunk else { return };
+            // An error ends a pull early, it says nothing of the messages.
+            let messages: Vec<_> = chunk
+                .into_iter()
+                .filter_map(Result::ok)
+                .map(|message| (self.in_flight.track(&message), message))
+                .collect();
+            if messages.is_empty() {
+                continue;
+            }
+            let ready = work.prepare().await;
+            for (guard, message) in messages {
+                if !ready {
+                    answer(&message, AckKind::Nak(Some(AGAIN))).await;
+                    continue;
+                }
+                let Some(permit) = permits.split(1) else {
+                    // More than was asked for.
+                    answer(&message, AckKind::Nak(None)).await;
+                    continue;
+                };
+                let (work, gauge) = (Arc::clone(work), self.gauge.clone());
+                self.tasks.spawn(async move {
+                    let _held = (guard, permit);
+                    gauge.inc();
+                    work.handle(&message).await;
+                    gauge.dec();
+                });
+            }
+        }
+    }
+}
+
+/// Gives back what has arrived and was not started.
+async fn give_back_rest(mut batch: Batch) {
+    while let Some(Some(chunk)) = batch.next().now_or_never() {
+        for message in chunk.into_iter().flatten() {
+            answer(&message, AckKind::Nak(None)).await;
+        }
+    }
+}
+
+async fn answer(message: &Message, kind: AckKind) {
+    if let Err(error) = message.ack_with(kind).await {
+        tracing::debug!(%error, "a message could not be given back");
+    }
+}

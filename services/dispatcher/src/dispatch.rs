@@ -1,0 +1,253 @@
+//! One message on its way: match, accept, attempt, settle.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::Message;
+use async_trait::async_trait;
+use futures::FutureExt as _;
+use hookline_shared::event::{self, DeliveryId, Event, EventId, Stored};
+use hookline_shared::subject::{self, decode_token, header};
+use tokio::sync::SemaphorePermit;
+
+use crate::accept::{Accept, Answer};
+use crate::consumer;
+use crate::handler::{Delivery, DeliveryError, Receipt};
+use crate::index::{Index, Prepared};
+use crate::metrics::{DeliveryResult, EventResult, Metrics};
+use crate::settle::{Settle, Settled, Work, now_millis};
+
+/// How long deliveries of a paused hook wait before they are looked at again.
+const PAUSED: Duration = Duration::from_secs(30);
+/// How long deliveries wait that a hook has no room for.
+const OVERFLOW: Duration = Duration::from_secs(1);
+
+/// What both lanes do their work with.
+pub struct Dispatch {
+    /// The hooks.
+    pub index: Arc<Index>,
+    /// Claims.
+    pub accept: Accept,
+    /// Ends.
+    pub settle: Settle,
+    /// Metrics.
+    pub metrics: Metrics,
+}
+
+/// The event lane: first attempts.
+pub struct EventLane {
+    /// Shared by the lanes.
+    pub dispatch: Arc<Dispatch>,
+    /// Deliveries of one hook that may wait for its permits here.
+    pub queue: usize,
+}
+
+/// The retry lane: parked deliveries that fell due.
+pub struct RetryLane {
+    /// Shared by the lanes.
+    pub dispatch: Arc<Dispatch>,
+    /// Deliveries of one hook that may wait for its permits here.
+    pub queue: usize,
+}
+
+#[async_trait]
+impl consumer::Work for EventLane {
+    /// The read barrier: what was pulled is matched against hooks at least as new.
+    async fn prepare(&self) -> bool {
+        match self.dispatch.index.catch_up().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "events wait until the hooks are known");
+                false
+            }
+        }
+    }
+
+    async fn handle(&self, message: &Message) {
+        let Ok(info) = message.info() else {
+            // Not from JetStream: nobody waits for an answer.
+            return;
+        };
+        let time = info.published.unix_timestamp_nanos();
+        let stored = Stored {
+            sequence: info.stream_sequence,
+            time,
+        };
+        let headers = message.headers.as_ref();
+        let dispatch = &self.dispatch;
+        match Event::parse(&message.subject, headers, message.payload.clone(), stored) {
+            Ok(event) => {
+                let age = i128::from(now_millis()) * 1_000_000 - time;
+                dispatch.metrics.delay(Duration::from_nanos(
+                    age.clamp(0, i128::from(u64::MAX)) as u64
+                ));
+                dispatch.event(event, stored, message, self.queue).await;
+            }
+            Err(reason) => {
+                dispatch.metrics.event(EventResult::Malformed);
+                let id = event::identify(headers, stored);
+                dispatch
+                    .settle
+                    .malformed(message, &id, &reason.to_string())
+                    .await;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl consumer::Work for RetryLane {
+    /// A parked delivery's hook is known since it was first attempted.
+    async fn prepare(&self) -> bool {
+        true
+    }
+
+    async fn handle(&self, message: &Message) {
+        let dispatch = &self.dispatch;
+        let hook = subject::parse_due_subject(&message.subject)
+            .and_then(|(hook, _)| dispatch.index.snapshot().get(hook).cloned());
+        let Some(hook) = hook else {
+            dispatch.metrics.delivery("none", DeliveryResult::Orphaned);
+            dispatch.settle.message(message, &[Settled::Dealt]).await;
+            return;
+        };
+        match parked(message, &hook) {
+            Some(work) => {
+                let settled = dispatch.deliver(&hook, work, self.queue).await;
+                dispatch.settle.message(message, &[settled]).await;
+            }
+            None => {
+                let id = EventId::given(message.subject.as_str());
+                let reason = "a parked delivery cannot be read";
+                dispatch.settle.malformed(message, &id, reason).await;
+            }
+        }
+    }
+}
+
+impl Dispatch {
+    /// Delivers an event to every hook that it fires.
+    async fn event(&self, event: Event, stored: Stored, message: &Message, queue: usize) {
+        let hooks = self.index.snapshot().matching(&event, stored);
+        let matched = if hooks.is_empty() {
+            EventResult::Unmatched
+        } else {
+            EventResult::Matched
+        };
+        self.metrics.event(matched);
+        let (event, first_attempt) = (Arc::new(event), now_millis());
+        let deliveries = hooks.iter().map(|hook| {
+            let delivery = delivery(&event, hook);
+            self.deliver(
+                hook,
+                Work {
+                    delivery,
+                    attempt: 1,
+                    first_attempt,
+                },
+                queue,
+            )
+        });
+        let settled = futures::future::join_all(deliveries).await;
+        self.settle.message(message, &settled).await;
+    }
+
+    /// Makes one attempt, if it is this worker's to make.
+    async fn deliver(&self, hook: &Arc<Prepared>, work: Work, queue: usize) -> Settled {
+        if hook.is_paused() {
+            return self
+                .settle
+                .defer(hook, &work, PAUSED, "the hook is paused")
+                .await;
+        }
+        let Some(_permit) = permit(hook, queue).await else {
+            let delay = OVERFLOW.mul_f64(1.0 + (work.delivery.id.seed() % 1_000) as f64 / 1_000.0);
+            return self
+                .settle
+                .defer(hook, &work, delay, "the hook has no room")
+                .await;
+        };
+        let id = &work.delivery.id;
+        let lease = match self.accept.accept(&hook.hook.id, id, work.attempt).await {
+            Answer::Attempt(lease) => lease,
+            Answer::Done | Answer::Parked => {
+                return self.settle.count(hook, DeliveryResult::Duplicate);
+            }
+            Answer::Busy(wait) => {
+                self.metrics
+                    .delivery(hook.handler.kind(), DeliveryResult::Busy);
+                return Settled::NotYet(wait);
+            }
+        };
+        let started = Instant::now();
+        let result = tokio::select! {
+            result = attempt(hook, &work.delivery) => result,
+            () = lease.lost() => {
+                tracing::warn!(hook = hook.hook.id, delivery = %id, "another worker took a delivery over, its attempt here is dropped");
+                return self.settle.count(hook, DeliveryResult::Busy);
+            }
+        };
+        self.metrics.attempt(hook.handler.kind(), started.elapsed());
+        self.settle.attempt(hook, &work, &lease, result).await
+    }
+}
+
+/// The delivery of an event to a hook.
+#[must_use]
+pub fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
+    let event_name = match &hook.event_name {
+        Some(name) if event.source != subject::PING_SOURCE => Arc::clone(name),
+        _ => event.name.as_str().into(),
+    };
+    Delivery {
+        id: DeliveryId::new(event, &hook.hook.id),
+        event: Arc::clone(event),
+        event_name,
+    }
+}
+
+/// Makes one attempt; a panic is one that failed.
+///
+/// # Errors
+/// [`DeliveryError`] tells why the event was not delivered.
+pub async fn attempt(hook: &Prepared, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
+    let attempt = AssertUnwindSafe(hook.handler.attempt(delivery)).catch_unwind();
+    attempt.await.unwrap_or(Err(DeliveryError::Panicked))
+}
+
+/// One of the hook's permits; nothing if too many deliveries wait for one already.
+async fn permit(hook: &Prepared, queue: usize) -> Option<SemaphorePermit<'_>> {
+    if let Ok(permit) = hook.permits.try_acquire() {
+        return Some(permit);
+    }
+    if hook.queued.fetch_add(1, Ordering::Relaxed) >= queue {
+        hook.queued.fetch_sub(1, Ordering::Relaxed);
+        return None;
+    }
+    let permit = hook.permits.acquire().await.ok();
+    hook.queued.fetch_sub(1, Ordering::Relaxed);
+    permit
+}
+
+/// Reads a parked delivery.
+fn parked(message: &Message, hook: &Prepared) -> Option<Work> {
+    let headers = message.headers.as_ref();
+    let get = |name| event::get(headers, name);
+    let id = decode_token(get(header::EVENT_ID)?).ok()?.into_owned();
+    let id = match get(header::EVENT_ID_GIVEN)? {
+        "1" => EventId::given(id),
+        _ => {
+            let (sequence, time) = id.split_once('-')?;
+            EventId::stored(sequence.parse().ok()?, time.parse().ok()?)
+        }
+    };
+    let body = message.payload.clone();
+    let event = Event::parse_with_id(get(header::SUBJECT)?, headers, body, id).ok()?;
+    Some(Work {
+        delivery: delivery(&Arc::new(event), hook),
+        attempt: get(header::ATTEMPT)?.parse().ok()?,
+        first_attempt: get(header::FIRST_ATTEMPT)?.parse().ok()?,
+    })
+}

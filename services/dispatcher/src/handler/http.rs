@@ -1,0 +1,316 @@
+//! What the two webhook handlers share: clients, one request, and what its answer means.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use hookline_shared::hook::Headers;
+use hookline_shared::signature::{
+    KONG_SIGNATURE, Signer, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
+};
+use hookline_shared::subject::header::TRACEPARENT;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, redirect};
+use url::Url;
+
+use super::{Class, Delivery, DeliveryError, Receipt, Response, refused};
+use crate::egress::{Policy, Refused};
+
+/// How much of an answer's body is read.
+const MAX_BODY_BYTES: usize = 64 << 10;
+/// How long a connection that is not used is kept.
+const IDLE: Duration = Duration::from_secs(60);
+/// Connections to one receiver that are kept though not used.
+const MAX_IDLE: usize = 64;
+const USER_AGENT: &str = concat!("hookline/", env!("CARGO_PKG_VERSION"));
+
+/// The HTTP clients, one for each TLS setting, shared by all hooks.
+#[derive(Debug)]
+pub struct Clients {
+    verify: Client,
+    trust: Client,
+    policy: Policy,
+}
+
+impl Clients {
+    /// Builds the clients.
+    ///
+    /// # Errors
+    /// If the system's certificates cannot be read.
+    pub fn new(policy: &Policy, connect_timeout: Duration) -> Result<Self, reqwest::Error> {
+        let build = |verify: bool| {
+            Client::builder()
+                .user_agent(USER_AGENT)
+                .connect_timeout(connect_timeout)
+                .redirect(redirect::Policy::none())
+                .no_proxy()
+                .dns_resolver(Arc::new(policy.clone()))
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(MAX_IDLE)
+                .tls_danger_accept_invalid_certs(!verify)
+                .build()
+        };
+        Ok(Self {
+            verify: build(true)?,
+            trust: build(false)?,
+            policy: policy.clone(),
+        })
+    }
+
+    /// The client that verifies certificates, or the one that does not.
+    #[must_use]
+    pub fn get(&self, verify: bool) -> Client {
+        if verify {
+            self.verify.clone()
+        } else {
+            self.trust.clone()
+        }
+    }
+
+    /// The addresses that hooks may connect to.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+}
+
+/// Where a hook's requests go.
+pub(super) struct Target {
+    client: Client,
+    url: Url,
+    timeout: Duration,
+    refused: Option<IpAddr>,
+}
+
+impl Target {
+    /// Parses the URL. An address in it is checked here, since no name is resolved for it.
+    pub(super) fn new(
+        url: &str,
+        client: Client,
+        timeout: Duration,
+        policy: &Policy,
+    ) -> Result<Self, String> {
+        let url = Url::parse(url).map_err(|error| format!("config.url: {error}"))?;
+        let address = match url.host() {
+            Some(url::Host::Ipv4(address)) => Some(IpAddr::from(address)),
+            Some(url::Host::Ipv6(address)) => Some(IpAddr::from(address)),
+            Some(url::Host::Domain(_)) | None => None,
+        };
+        let refused = address.and_then(|address| policy.check(address).err());
+        Ok(Self {
+            client,
+            url,
+            timeout,
+            refused: refused.map(|Refused(address)| address),
+        })
+    }
+
+    /// Sends one request and reads its answer.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Receipt, DeliveryError> {
+        if let Some(address) = self.refused {
+            return Err(DeliveryError::EgressRefused(address));
+        }
+        let exchange = async {
+            let request = self.client.request(method, self.url.clone());
+            let response = request
+                .headers(headers)
+                .body(body)
+                .send()
+                .await
+                .map_err(classify)?;
+            read(response).await
+        };
+        let response = tokio::time::timeout(self.timeout, exchange)
+            .await
+            .map_err(|_| DeliveryError::Timeout(self.timeout))??;
+        if (200..300).contains(&response.status) {
+            return Ok(Receipt::Response(response));
+        }
+        let retry_after = retry_after(&response.headers);
+        Err(DeliveryError::Status {
+            response,
+            retry_after,
+        })
+    }
+}
+
+/// Adds what says which delivery this is: the Standard Webhooks headers, the signatures where the
+/// hook has a secret, and the trace.
+pub(super) fn sign(
+    headers: &mut HeaderMap,
+    delivery: &Delivery,
+    signer: Option<&Signer>,
+    body: &[u8],
+) {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs() as i64;
+    let mut set = |name: &'static str, value: String| {
+        // Ids, numbers and base64 are always valid header values.
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    };
+    set(WEBHOOK_ID, delivery.id.to_string());
+    set(WEBHOOK_TIMESTAMP, now.to_string());
+    if let Some(signer) = signer {
+        set(KONG_SIGNATURE, signer.kong(body));
+        set(
+            WEBHOOK_SIGNATURE,
+            signer.standard(delivery.id.as_str(), now, body),
+        );
+    }
+    if let Some(trace) = &delivery.event.traceparent {
+        set(TRACEPARENT, trace.clone());
+    }
+}
+
+/// A hook's headers, parsed.
+pub(super) fn parse_headers(headers: Option<&Headers>) -> Result<HeaderMap, String> {
+    let mut parsed = HeaderMap::new();
+    for (name, value) in headers.iter().flat_map(|headers| &headers.0) {
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| "config.headers: invalid header name".to_owned())?;
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| format!("config.headers: invalid value of {name}"))?;
+        parsed.insert(name, value);
+    }
+    Ok(parsed)
+}
+
+/// What follows from an answer that is not 2xx.
+pub(super) fn class(status: u16, retry_after: Option<Duration>) -> Class {
+    match status {
+        410 => Class::Gone,
+        408 | 425 | 429 | 500.. => Class::Retry(retry_after),
+        _ => Class::RetryBriefly,
+    }
+}
+
+fn classify(error: reqwest::Error) -> DeliveryError {
+    if let Some(address) = refused(&error) {
+        return DeliveryError::EgressRefused(address);
+    }
+    // The URL may hold a token.
+    let error = error.without_url();
+    if error.is_connect() || error.is_timeout() {
+        DeliveryError::Connect(Box::new(Innermost::of(&error)))
+    } else if error.is_builder() {
+        DeliveryError::Request("the URL or a header is not valid")
+    } else {
+        DeliveryError::Broken(Box::new(Innermost::of(&error)))
+    }
+}
+
+/// The last cause of an error: the one that says what happened.
+#[derive(Debug)]
+struct Innermost(String);
+
+impl Innermost {
+    fn of(error: &dyn std::error::Error) -> Self {
+        let mut error = error;
+        while let Some(source) = error.source() {
+            error = source;
+        }
+        Self(error.to_string())
+    }
+}
+
+impl std::fmt::Display for Innermost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Innermost {}
+
+/// Reads an answer, its body up to the cap. What is longer is dropped with its connection.
+async fn read(mut response: reqwest::Response) -> Result<Response, DeliveryError> {
+    let status = response.status().as_u16();
+    let headers = response
+        .headers()
+        .iter()
+        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect();
+    let mut body = BytesMut::new();
+    while body.len() < MAX_BODY_BYTES {
+        match response.chunk().await.map_err(classify)? {
+            Some(chunk) => {
+                body.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY_BYTES - body.len())])
+            }
+            None => break,
+        }
+    }
+    Ok(Response {
+        status,
+        headers,
+        body: body.freeze(),
+    })
+}
+
+/// `Retry-After` in seconds or as a date.
+fn retry_after(headers: &[(String, String)]) -> Option<Duration> {
+    let (_, value) = headers
+        .iter()
+        .find(|(name, _)| name == RETRY_AFTER.as_str())?;
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_classed_as_documented() {
+        for status in [408, 425, 429, 500, 502, 503, 599] {
+            assert_eq!(class(status, None), Class::Retry(None), "{status}");
+        }
+        for status in [301, 302, 400, 401, 404, 409, 422] {
+            assert_eq!(class(status, None), Class::RetryBriefly, "{status}");
+        }
+        assert_eq!(class(410, None), Class::Gone);
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let headers = |value: &str| vec![("retry-after".to_owned(), value.to_owned())];
+        assert_eq!(retry_after(&headers("120")), Some(Duration::from_secs(120)));
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        let asked = retry_after(&headers(&date)).expect("a date");
+        assert!((55..=60).contains(&asked.as_secs()), "{asked:?}");
+        assert_eq!(
+            retry_after(&headers("Wed, 21 Oct 2015 07:28:00 GMT")),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(retry_after(&headers("soon")), None);
+        assert_eq!(retry_after(&[]), None);
+    }
+
+    #[test]
+    fn an_address_in_the_url_is_checked_without_a_name_server() {
+        crate::install_crypto();
+        let policy = Policy::default();
+        let clients = Clients::new(&policy, Duration::from_secs(1)).expect("clients");
+        for url in [
+            "http://127.0.0.1/",
+            "http://[::1]/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://[::ffff:7f00:1]/",
+        ] {
+            let target = Target::new(url, clients.get(true), Duration::from_secs(1), &policy);
+            assert!(target.expect("a URL").refused.is_some(), "{url}");
+        }
+    }
+}

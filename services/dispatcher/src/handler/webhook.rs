@@ -1,0 +1,131 @@
+//! `webhook`: a JSON POST of the event's data, with `source` and `event` on top.
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use hookline_shared::event::Event;
+use hookline_shared::hook::Headers;
+use hookline_shared::signature::Signer;
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+
+use super::http::{Target, parse_headers, sign};
+use super::{Delivery, DeliveryError, Handler, Receipt};
+
+/// The `webhook` handler of one hook.
+pub(super) struct Webhook {
+    target: Target,
+    headers: HeaderMap,
+    signer: Option<Signer>,
+}
+
+impl Webhook {
+    pub(super) fn new(
+        target: Target,
+        headers: Option<&Headers>,
+        signer: Option<Signer>,
+    ) -> Result<Self, String> {
+        let mut headers = parse_headers(headers)?;
+        headers
+            .entry(CONTENT_TYPE)
+            .or_insert(HeaderValue::from_static("application/json"));
+        Ok(Self {
+            target,
+            headers,
+            signer,
+        })
+    }
+}
+
+#[async_trait]
+impl Handler for Webhook {
+    fn kind(&self) -> &'static str {
+        "webhook"
+    }
+
+    async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
+        let body = body(&delivery.event, &delivery.event_name);
+        let mut headers = self.headers.clone();
+        sign(&mut headers, delivery, self.signer.as_ref(), &body);
+        self.target.send(Method::POST, headers, body).await
+    }
+}
+
+/// The request's body. The published bytes are spliced in as they are; only data that has
+/// `source` or `event` of its own is written anew without them.
+fn body(event: &Event, event_name: &str) -> Bytes {
+    let written;
+    let data: &[u8] = if event.data.contains_key("source") || event.data.contains_key("event") {
+        let mut data = event.data.clone();
+        data.retain(|name, _| !matches!(name.as_str(), "source" | "event"));
+        written = serde_json::Value::Object(data).to_string();
+        written.as_bytes()
+    } else {
+        event.raw.trim_ascii()
+    };
+    let inside = data[1..data.len() - 1].trim_ascii();
+    let mut body = BytesMut::with_capacity(data.len() + event_name.len() + event.source.len() + 32);
+    body.extend_from_slice(b"{\"source\":");
+    body.extend_from_slice(quote(&event.source).as_bytes());
+    body.extend_from_slice(b",\"event\":");
+    body.extend_from_slice(quote(event_name).as_bytes());
+    if !inside.is_empty() {
+        body.extend_from_slice(b",");
+        body.extend_from_slice(inside);
+    }
+    body.extend_from_slice(b"}");
+    body.freeze()
+}
+
+fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hookline_shared::event::EventId;
+    use serde_json::{Value, json};
+
+    fn body_of(data: &str) -> Bytes {
+        let event = Event::parse_with_id(
+            "hookline.events.default.crud.consumers",
+            None,
+            Bytes::copy_from_slice(data.as_bytes()),
+            EventId::given("1"),
+        )
+        .expect("an event");
+        body(&event, "consumers:create")
+    }
+
+    #[test]
+    fn source_and_event_stand_on_top_of_the_data() {
+        for (data, want) in [
+            ("{}", json!({})),
+            (" \n{ }\n", json!({})),
+            ("{\"a\":1}\n", json!({"a": 1})),
+            (
+                "{\"a\":{\"event\":2},\"b\":[]}",
+                json!({"a": {"event": 2}, "b": []}),
+            ),
+            (
+                "{\"a\":1,\"event\":\"x\",\"\\u0073ource\":3}",
+                json!({"a": 1}),
+            ),
+        ] {
+            let got: Value = serde_json::from_slice(&body_of(data)).expect("JSON");
+            let mut want = want;
+            want["source"] = "crud".into();
+            want["event"] = "consumers:create".into();
+            assert_eq!(got, want, "{data}");
+        }
+    }
+
+    #[test]
+    fn numbers_arrive_as_they_were_published() {
+        let body = body_of("{\"n\":12345678901234567890123,\"f\":1.10}");
+        assert!(
+            body.ends_with(b"\"n\":12345678901234567890123,\"f\":1.10}"),
+            "{body:?}"
+        );
+    }
+}

@@ -1,0 +1,277 @@
+//! `webhook-custom`: any method, with templates in body, payload and headers.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hookline_shared::hook::WebhookCustomConfig;
+use hookline_shared::signature::Signer;
+use hookline_shared::template::{Context, Escape, Template, context};
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+
+use super::http::{Target, parse_headers, sign};
+use super::{Delivery, DeliveryError, Handler, Receipt};
+
+/// A text that is sent as it is, or rendered for every event.
+enum Text {
+    Plain(String),
+    Template(Box<Template>),
+}
+
+impl Text {
+    fn new(text: &str, format: bool, escape: Escape) -> Result<Self, String> {
+        if format {
+            Template::compile(text, escape)
+                .map(|template| Self::Template(Box::new(template)))
+                .map_err(|error| error.to_string())
+        } else {
+            Ok(Self::Plain(text.to_owned()))
+        }
+    }
+
+    fn render(&self, part: &'static str, context: &Context) -> Result<String, DeliveryError> {
+        match self {
+            Self::Plain(text) => Ok(text.clone()),
+            Self::Template(template) => template
+                .render(context)
+                .map_err(|source| DeliveryError::Template { part, source }),
+        }
+    }
+}
+
+/// What the request's body is made of.
+enum Content {
+    Body(Text),
+    Json(Vec<(String, Text)>),
+    Form(Vec<(String, Text)>),
+    Empty,
+}
+
+/// The `webhook-custom` handler of one hook.
+pub(super) struct WebhookCustom {
+    target: Target,
+    method: Method,
+    fixed_headers: HeaderMap,
+    templated_headers: Vec<(HeaderName, Text)>,
+    content: Content,
+    signer: Option<Signer>,
+}
+
+/// How a body is encoded, by its content type.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Json,
+    Form,
+    Plain,
+}
+
+impl WebhookCustom {
+    pub(super) fn new(
+        target: Target,
+        config: &WebhookCustomConfig,
+        signer: Option<Signer>,
+    ) -> Result<Self, String> {
+        let method = Method::from_bytes(config.method.as_bytes())
+            .map_err(|_| "config.method: invalid value".to_owned())?;
+        let (mut fixed_headers, mut templated_headers) = (HeaderMap::new(), Vec::new());
+        if config.headers_format {
+            for (name, value) in config.headers.iter().flat_map(|headers| &headers.0) {
+                let name = HeaderName::from_bytes(name.as_bytes())
+                    .map_err(|_| "config.headers: invalid header name".to_owned())?;
+                templated_headers.push((name, Text::new(value, true, Escape::None)?));
+            }
+        } else {
+            fixed_headers = parse_headers(config.headers.as_ref())?;
+        }
+        let content_type = config.headers.iter().flat_map(|headers| &headers.0);
+        let content_type = content_type
+            .filter(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE.as_str()))
+            .map(|(_, value)| value.as_str())
+            .next();
+        let content = content(config, content_type)?;
+        if content_type.is_none() && matches!(content, Content::Json(_)) {
+            fixed_headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        Ok(Self {
+            target,
+            method,
+            fixed_headers,
+            templated_headers,
+            content,
+            signer,
+        })
+    }
+
+    fn headers(&self, context: &Context) -> Result<HeaderMap, DeliveryError> {
+        let mut headers = self.fixed_headers.clone();
+        for (name, value) in &self.templated_headers {
+            let value = value.render("config.headers", context)?;
+            let value = HeaderValue::from_str(value.trim())
+                .map_err(|_| DeliveryError::Request("a rendered header value holds line breaks"))?;
+            headers.insert(name.clone(), value);
+        }
+        Ok(headers)
+    }
+
+    fn body(&self, context: &Context) -> Result<Bytes, DeliveryError> {
+        let text = match &self.content {
+            Content::Empty => String::new(),
+            Content::Body(text) => text.render("config.body", context)?,
+            Content::Json(fields) => {
+                let mut object = serde_json::Map::with_capacity(fields.len());
+                for (key, value) in fields {
+                    object.insert(key.clone(), value.render("config.payload", context)?.into());
+                }
+                serde_json::Value::Object(object).to_string()
+            }
+            Content::Form(fields) => {
+                let mut form = form_urlencoded::Serializer::new(String::new());
+                for (key, value) in fields {
+                    form.append_pair(key, &value.render("config.payload", context)?);
+                }
+                form.finish()
+            }
+        };
+        Ok(text.into())
+    }
+}
+
+/// `body` wins over `payload`; a payload goes as a form where the content type says so, else as
+/// JSON.
+fn content(config: &WebhookCustomConfig, content_type: Option<&str>) -> Result<Content, String> {
+    let encoding = encoding(content_type);
+    if let Some(body) = &config.body {
+        let escape = match encoding {
+            Encoding::Json => Escape::Json,
+            Encoding::Form => Escape::Form,
+            Encoding::Plain => Escape::None,
+        };
+        return Text::new(body, config.body_format, escape).map(Content::Body);
+    }
+    let Some(payload) = &config.payload else {
+        return Ok(Content::Empty);
+    };
+    let fields = payload
+        .iter()
+        .map(|(key, value)| {
+            Ok((
+                key.clone(),
+                Text::new(value, config.payload_format, Escape::None)?,
+            ))
+        })
+        .collect::<Result<_, String>>()?;
+    Ok(if encoding == Encoding::Form {
+        Content::Form(fields)
+    } else {
+        Content::Json(fields)
+    })
+}
+
+fn encoding(content_type: Option<&str>) -> Encoding {
+    let essence = content_type
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default();
+    match essence.trim().to_ascii_lowercase().as_str() {
+        "application/x-www-form-urlencoded" => Encoding::Form,
+        essence if essence == "application/json" || essence.ends_with("+json") => Encoding::Json,
+        _ => Encoding::Plain,
+    }
+}
+
+#[async_trait]
+impl Handler for WebhookCustom {
+    fn kind(&self) -> &'static str {
+        "webhook-custom"
+    }
+
+    async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
+        let context = context(&delivery.event, &delivery.event_name);
+        let mut headers = self.headers(&context)?;
+        let body = self.body(&context)?;
+        sign(&mut headers, delivery, self.signer.as_ref(), &body);
+        self.target.send(self.method.clone(), headers, body).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::Policy;
+    use crate::handler::Clients;
+    use hookline_shared::event::{Event, EventId};
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn handler(config: serde_json::Value) -> WebhookCustom {
+        crate::install_crypto();
+        let mut config = config;
+        config["url"] = "http://localhost/".into();
+        config["method"] = "PUT".into();
+        let clients = Clients::new(&Policy::default(), Duration::from_secs(1)).expect("clients");
+        let config: WebhookCustomConfig = serde_json::from_value(config).expect("a config");
+        let second = Duration::from_secs(1);
+        let target = Target::new(&config.url, clients.get(true), second, clients.policy());
+        WebhookCustom::new(target.expect("a URL"), &config, None).expect("a handler")
+    }
+
+    fn names(data: &serde_json::Value) -> Context {
+        let subject = "hookline.events.default.crud.consumers";
+        let event =
+            Event::parse_with_id(subject, None, data.to_string().into(), EventId::given("1"));
+        context(&event.expect("an event"), "consumers")
+    }
+
+    fn render(config: serde_json::Value) -> (HeaderMap, String) {
+        let handler = handler(config);
+        let context = names(&json!({"t": "a \"b\" & c", "line": "x\ny"}));
+        let body = handler.body(&context).expect("a body");
+        let headers = handler.headers(&context).expect("headers");
+        (headers, String::from_utf8(body.to_vec()).expect("UTF-8"))
+    }
+
+    #[test]
+    fn a_payload_goes_by_the_content_type() {
+        let form = json!({"content-type": "application/x-www-form-urlencoded; charset=utf-8"});
+        let (_, body) = render(json!({"headers": form, "payload": {"text": "<{{ t }}>"}}));
+        assert_eq!(body, "text=%3Ca+%22b%22+%26+c%3E");
+        let (headers, body) = render(json!({"payload": {"text": "<{{ t }}>"}}));
+        assert_eq!(body, r#"{"text":"<a \"b\" & c>"}"#);
+        assert_eq!(headers[CONTENT_TYPE], "application/json");
+    }
+
+    #[test]
+    fn body_wins_over_payload() {
+        let (_, body) = render(json!({"body": "B {{ t }}", "payload": {"text": "P"}}));
+        assert_eq!(body, "B a \"b\" & c");
+    }
+
+    #[test]
+    fn a_json_bodys_values_are_escaped() {
+        let json = json!({"Content-Type": "application/json"});
+        let (_, body) =
+            render(json!({"headers": json, "body": r#"{"t":"{{ t }}","l":"{{ line }}"}"#}));
+        let parsed: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(parsed, json!({"t": "a \"b\" & c", "l": "x\ny"}));
+    }
+
+    #[test]
+    fn templates_can_be_switched_off_part_by_part() {
+        let (headers, body) =
+            render(json!({"headers": {"x-a": "{{ t }}"}, "body": "{{ t }}", "body_format": false}));
+        assert_eq!(headers["x-a"], "{{ t }}");
+        assert_eq!(body, "{{ t }}");
+        let (_, body) = render(json!({"payload": {"a": "{{ t }}"}, "payload_format": false}));
+        assert_eq!(body, r#"{"a":"{{ t }}"}"#);
+        let (headers, _) = render(json!({"headers": {"x-a": "<{{ t }}>"}, "headers_format": true}));
+        assert_eq!(headers["x-a"], "<a \"b\" & c>");
+    }
+
+    #[test]
+    fn a_line_break_cannot_smuggle_a_header() {
+        let handler = handler(json!({"headers": {"x-a": "a{{ line }}"}, "headers_format": true}));
+        let context = names(&json!({"line": "x\r\nevil: 1"}));
+        assert!(matches!(
+            handler.headers(&context),
+            Err(DeliveryError::Request(_))
+        ));
+    }
+}

@@ -1,0 +1,351 @@
+//! The hooks, by source and event: an immutable snapshot that is swapped whole.
+//!
+//! A watch on the bucket keeps a table of hooks, each prepared once per change. When the watch
+//! reaches the key `hooks_revision`, which every change of a hook writes after the hook itself in
+//! the same batch, the table becomes the new snapshot. [`Index::catch_up`] asks the leader for that
+//! key's last sequence and waits until the snapshot is as new: a hook that was created anywhere
+//! before an event was published is always seen when the event is matched.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use async_nats::jetstream::{self, stream::LastRawMessageErrorKind};
+use hookline_shared::event::{self, Event, Stored};
+use hookline_shared::hook::Hook;
+use hookline_shared::retry::Policy;
+use hookline_shared::subject::{self, header};
+use hookline_shared::watch::{self, Change};
+use tokio::sync::{Semaphore, watch as signal};
+
+use crate::handler::{self, Handler, Unusable};
+use crate::metrics::Metrics;
+
+/// How long a snapshot may take to catch up before the caller tries again.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// A hook, ready for use.
+pub struct Prepared {
+    /// The hook.
+    pub hook: Hook,
+    /// The workspace that it hears, or [`subject::ALL_WORKSPACES`].
+    pub workspace: String,
+    /// Makes its attempts.
+    pub handler: Box<dyn Handler>,
+    /// Its event, as it is delivered; nothing: the event's own name.
+    pub event_name: Option<Arc<str>>,
+    /// When attempts are repeated.
+    pub policy: Policy,
+    /// Attempts at the same time.
+    pub permits: Semaphore,
+    /// Deliveries that wait for a permit.
+    pub queued: AtomicUsize,
+    /// Why it cannot be used, if it cannot.
+    unusable: bool,
+    created: Created,
+}
+
+/// When a hook was made.
+#[derive(Debug, Clone, Copy)]
+struct Created {
+    sequence: u64,
+    time: i128,
+}
+
+impl Prepared {
+    /// Whether deliveries wait.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.hook
+            .delivery
+            .as_ref()
+            .is_some_and(|options| options.paused)
+    }
+
+    /// Whether the hook hears an event: its workspace's, and only what happened after it was made.
+    fn hears(&self, event: &Event, stored: Stored) -> bool {
+        let after = match event.outbox_sequence {
+            Some(sequence) => sequence > self.created.sequence,
+            None => stored.time >= self.created.time,
+        };
+        after && (self.workspace == subject::ALL_WORKSPACES || self.workspace == event.workspace)
+    }
+}
+
+/// All hooks at one revision.
+#[derive(Default)]
+pub struct Snapshot {
+    sources: HashMap<String, Listeners>,
+    by_id: HashMap<String, Arc<Prepared>>,
+}
+
+#[derive(Default)]
+struct Listeners {
+    any: Vec<Arc<Prepared>>,
+    by_event: HashMap<String, Vec<Arc<Prepared>>>,
+}
+
+impl Snapshot {
+    fn new<'a>(hooks: impl Iterator<Item = &'a Arc<Prepared>>) -> Self {
+        let mut snapshot = Self::default();
+        for prepared in hooks {
+            let listeners = snapshot
+                .sources
+                .entry(prepared.hook.source.clone())
+                .or_default();
+            match &prepared.hook.event {
+                Some(event) => listeners.by_event.entry(event.clone()).or_default(),
+                None => &mut listeners.any,
+            }
+            .push(Arc::clone(prepared));
+            snapshot
+                .by_id
+                .insert(prepared.hook.id.clone(), Arc::clone(prepared));
+        }
+        snapshot
+    }
+
+    /// The hook with that id.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Arc<Prepared>> {
+        self.by_id.get(id)
+    }
+
+    /// The hooks that an event fires, each once: those that listen to all of its source, to its
+    /// name, or to `name:operation`. A ping fires the hook that it is addressed to.
+    #[must_use]
+    pub fn matching(&self, event: &Event, stored: Stored) -> Vec<Arc<Prepared>> {
+        if event.source == subject::PING_SOURCE {
+            let addressed = event
+                .addressed_to
+                .as_deref()
+                .and_then(|id| self.by_id.get(id));
+            return addressed.cloned().into_iter().collect();
+        }
+        let Some(listeners) = self.sources.get(&event.source) else {
+            return Vec::new();
+        };
+        let with_operation = event
+            .operation()
+            .map(|operation| format!("{}:{operation}", event.name));
+        let named = [Some(&event.name), with_operation.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|name| listeners.by_event.get(name))
+            .flatten();
+        listeners
+            .any
+            .iter()
+            .chain(named)
+            .filter(|hook| hook.hears(event, stored))
+            .cloned()
+            .collect()
+    }
+}
+
+/// The hook index.
+pub struct Index {
+    snapshot: ArcSwap<Snapshot>,
+    revision: signal::Sender<u64>,
+    context: jetstream::Context,
+    shared: handler::Shared,
+    defaults: Defaults,
+    metrics: Metrics,
+}
+
+/// What a hook gets where it says nothing.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// When attempts are repeated.
+    pub policy: Policy,
+    /// Attempts at the same time.
+    pub concurrency: u32,
+}
+
+/// Why the index may be too old.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bucket does not answer.
+    #[error("the bucket does not say how new the hooks are: {0}")]
+    Revision(#[from] jetstream::stream::LastRawMessageError),
+    /// The bucket cannot be opened.
+    #[error("the bucket is not there: {0}")]
+    Bucket(#[from] jetstream::context::GetStreamError),
+    /// The watch lags.
+    #[error("the hook index did not reach revision {0} in time")]
+    Lags(u64),
+}
+
+impl Index {
+    /// An empty index.
+    #[must_use]
+    pub fn new(
+        context: jetstream::Context,
+        shared: handler::Shared,
+        defaults: Defaults,
+        metrics: Metrics,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot: ArcSwap::default(),
+            revision: signal::channel(0).0,
+            context,
+            shared,
+            defaults,
+            metrics,
+        })
+    }
+
+    /// The hooks as they are known now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Follows the bucket for ever.
+    pub async fn follow(&self) {
+        let hooks = subject::bucket_subject(subject::HOOKS_FILTER);
+        let subjects = vec![hooks, subject::HOOKS_REVISION.to_owned()];
+        let mut table = Table::default();
+        watch::follow(&self.context, subjects, |change| {
+            if change.subject == subject::HOOKS_REVISION {
+                self.publish(&table, change.sequence);
+            } else {
+                self.apply(&mut table, change);
+            }
+        })
+        .await;
+    }
+
+    /// Waits until the index holds every hook that was stored before this call.
+    ///
+    /// # Errors
+    /// If the bucket does not answer, or the watch lags for seconds: try again.
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        let started = Instant::now();
+        let stream = self
+            .context
+            .get_stream_no_info(subject::BUCKET_STREAM)
+            .await?;
+        // Not a direct get: any replica answers those, and it may lag.
+        let wanted = match stream
+            .get_last_raw_message_by_subject(subject::HOOKS_REVISION)
+            .await
+        {
+            Ok(message) => message.sequence,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let mut revision = self.revision.subscribe();
+        let reached = revision.wait_for(|revision| *revision >= wanted);
+        match tokio::time::timeout(CATCH_UP, reached).await {
+            Ok(Ok(_)) => {}
+            _ => return Err(Error::Lags(wanted)),
+        }
+        self.metrics.barrier(started.elapsed());
+        Ok(())
+    }
+
+    fn apply(&self, table: &mut Table, change: Change) {
+        let Some((workspace, _, id)) = subject::parse_entity_key(&change.subject) else {
+            return;
+        };
+        if table
+            .sequences
+            .get(&id)
+            .is_some_and(|seen| *seen >= change.sequence)
+        {
+            return;
+        }
+        table.sequences.insert(id.clone(), change.sequence);
+        let created = created(&change);
+        let Some(value) = change.value else {
+            table.hooks.remove(&id);
+            table.sequences.remove(&id);
+            return;
+        };
+        let hook: Result<Hook, _> = serde_json::from_slice(&value);
+        match hook {
+            Ok(hook) => {
+                let prepared = self.prepare(hook, workspace, created);
+                table.hooks.insert(id, Arc::new(prepared));
+            }
+            Err(error) => {
+                table.hooks.remove(&id);
+                tracing::error!(hook = id, %error, "a stored hook cannot be read and is left out");
+            }
+        }
+    }
+
+    fn prepare(&self, hook: Hook, workspace: String, created: Created) -> Prepared {
+        let options = hook.options();
+        let (handler, unusable) = match handler::prepare(&hook, &self.shared) {
+            Ok(handler) => (handler, false),
+            Err(reason) => {
+                tracing::warn!(
+                    hook = hook.id,
+                    reason,
+                    "a hook cannot be used, its deliveries will be dead"
+                );
+                let kind = hook.handler.name();
+                (
+                    Box::new(Unusable {
+                        kind,
+                        reason: reason.into(),
+                    }) as Box<dyn Handler>,
+                    true,
+                )
+            }
+        };
+        Prepared {
+            workspace,
+            handler,
+            unusable,
+            created,
+            event_name: hook.event.as_deref().map(Arc::from),
+            policy: options
+                .retry_schedule()
+                .map_or_else(|| self.defaults.policy.clone(), Policy::new),
+            permits: Semaphore::new(
+                options.concurrency.unwrap_or(self.defaults.concurrency) as usize
+            ),
+            queued: AtomicUsize::new(0),
+            hook,
+        }
+    }
+
+    fn publish(&self, table: &Table, revision: u64) {
+        let snapshot = Snapshot::new(table.hooks.values());
+        let unusable = table.hooks.values().filter(|hook| hook.unusable).count();
+        self.metrics.index(table.hooks.len(), unusable, revision);
+        self.snapshot.store(Arc::new(snapshot));
+        self.revision.send_replace(revision);
+        tracing::debug!(hooks = table.hooks.len(), revision, "the hook index is new");
+    }
+}
+
+/// What the watch has told so far.
+#[derive(Default)]
+struct Table {
+    hooks: HashMap<String, Arc<Prepared>>,
+    sequences: HashMap<String, u64>,
+}
+
+/// When the hook's first message was stored: an update carries it along.
+fn created(change: &Change) -> Created {
+    let kept = event::get(change.headers.as_ref(), header::CREATED).and_then(|text| {
+        let (sequence, time) = text.split_once(' ')?;
+        Some(Created {
+            sequence: sequence.parse().ok()?,
+            time: time.parse().ok()?,
+        })
+    });
+    kept.unwrap_or(Created {
+        sequence: change.sequence,
+        time: change.time,
+    })
+}
+
+#[cfg(test)]
+mod tests;

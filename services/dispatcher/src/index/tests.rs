@@ -1,0 +1,157 @@
+//! Which hooks an event fires.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookline_shared::event::EventId;
+use serde_json::json;
+
+use super::*;
+use crate::handler::Unusable;
+
+const STORED: Stored = Stored {
+    sequence: 1,
+    time: 100,
+};
+
+fn hook(
+    id: &str,
+    source: &str,
+    event: Option<&str>,
+    workspace: &str,
+    created: Created,
+) -> Arc<Prepared> {
+    let hook = Hook::from_json(&json!({"id": id, "created_at": 1, "source": source,
+        "event": event, "handler": "log", "config": {}}))
+    .expect("a hook");
+    Arc::new(Prepared {
+        event_name: event.map(Arc::from),
+        workspace: workspace.to_owned(),
+        handler: Box::new(Unusable {
+            kind: "log",
+            reason: "".into(),
+        }),
+        policy: Policy::new(vec![Duration::ZERO]),
+        permits: Semaphore::new(1),
+        queued: AtomicUsize::new(0),
+        unusable: false,
+        created,
+        hook,
+    })
+}
+
+fn event(workspace: &str, source: &str, name: &str, data: &'static str) -> Event {
+    let subject = subject::event_subject(workspace, source, name);
+    Event::parse_with_id(
+        &subject,
+        None,
+        Bytes::from_static(data.as_bytes()),
+        EventId::given("1"),
+    )
+    .expect("an event")
+}
+
+fn fired(hooks: &[Arc<Prepared>], event: &Event) -> Vec<String> {
+    let mut ids: Vec<_> = Snapshot::new(hooks.iter())
+        .matching(event, STORED)
+        .iter()
+        .map(|prepared| prepared.hook.id.clone())
+        .collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn a_hook_matches_by_source_and_by_event_name_or_operation() {
+    let old = Created {
+        sequence: 1,
+        time: 1,
+    };
+    let hooks = [
+        hook("all", "crud", None, "*", old),
+        hook("name", "crud", Some("consumers"), "*", old),
+        hook("operation", "crud", Some("consumers:create"), "*", old),
+        hook("other", "crud", Some("consumers:delete"), "*", old),
+        hook("source", "dao:crud", None, "*", old),
+    ];
+    let create = event("default", "crud", "consumers", r#"{"operation":"create"}"#);
+    assert_eq!(fired(&hooks, &create), ["all", "name", "operation"]);
+    let plain = event("default", "crud", "consumers", "{}");
+    assert_eq!(fired(&hooks, &plain), ["all", "name"]);
+    assert_eq!(
+        fired(&hooks, &event("default", "crud", "routes", "{}")),
+        ["all"]
+    );
+    assert!(fired(&hooks, &event("default", "balancer", "health", "{}")).is_empty());
+}
+
+#[test]
+fn a_hook_hears_its_workspace_or_every_one() {
+    let old = Created {
+        sequence: 1,
+        time: 1,
+    };
+    let hooks = [
+        hook("every", "crud", None, "*", old),
+        hook("one", "crud", None, "team", old),
+    ];
+    assert_eq!(
+        fired(&hooks, &event("team", "crud", "x", "{}")),
+        ["every", "one"]
+    );
+    assert_eq!(
+        fired(&hooks, &event("default", "crud", "x", "{}")),
+        ["every"]
+    );
+}
+
+#[test]
+fn a_hook_does_not_hear_what_happened_before_it_was_made() {
+    let before = hook(
+        "before",
+        "crud",
+        None,
+        "*",
+        Created {
+            sequence: 7,
+            time: 99,
+        },
+    );
+    let after = hook(
+        "after",
+        "crud",
+        None,
+        "*",
+        Created {
+            sequence: 9,
+            time: 101,
+        },
+    );
+    let hooks = [before, after];
+    let mut published = event("default", "crud", "x", "{}");
+    assert_eq!(fired(&hooks, &published), ["before"]);
+    // Through the outbox, the bucket's own order decides.
+    published.outbox_sequence = Some(8);
+    assert_eq!(fired(&hooks, &published), ["before"]);
+    published.outbox_sequence = Some(10);
+    assert_eq!(fired(&hooks, &published), ["after", "before"]);
+    published.outbox_sequence = Some(7);
+    assert!(fired(&hooks, &published).is_empty());
+}
+
+#[test]
+fn a_ping_fires_only_the_hook_it_is_addressed_to() {
+    let old = Created {
+        sequence: 1,
+        time: 1,
+    };
+    let hooks = [
+        hook("one", "crud", None, "*", old),
+        hook("two", "crud", None, "*", old),
+        hook("eavesdropper", subject::PING_SOURCE, None, "*", old),
+    ];
+    let mut ping = event("default", subject::PING_SOURCE, subject::PING_EVENT, "{}");
+    assert!(fired(&hooks, &ping).is_empty());
+    ping.addressed_to = Some("two".to_owned());
+    assert_eq!(fired(&hooks, &ping), ["two"]);
+}

@@ -1,0 +1,27 @@
+//! The dispatcher process: settings, logs, listener, then [`hookline_dispatcher::run`].
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use hookline_dispatcher::Config;
+use hookline_shared::{shutdown, telemetry};
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    telemetry::init(&config.logs)?;
+    config.check()?;
+    let shutdown = shutdown::on_signal()?;
+    let status = TcpListener::bind(config.status_listen)
+        .await
+        .with_context(|| {
+            format!(
+                "cannot listen on {} for the status API",
+                config.status_listen
+            )
+        })?;
+    tracing::info!(status = %status.local_addr()?, version = env!("CARGO_PKG_VERSION"), "starting");
+    hookline_dispatcher::run(config, status, shutdown).await?;
+    tracing::info!("stopped");
+    Ok(())
+}

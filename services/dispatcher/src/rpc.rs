@@ -1,0 +1,211 @@
+//! Answers to what gateways ask about a hook: `ping` and `test`. Each is one attempt by the hook's
+//! own handler, without claim, retry or settlement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, Message};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use hookline_shared::event::{DeliveryId, Event, EventId};
+use hookline_shared::hook::{HandlerConfig, Hook, REDACTED};
+use hookline_shared::rpc::{PING, Reply, Request, TEST};
+use hookline_shared::subject::{self, PING_EVENT, PING_SOURCE};
+use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::dispatch::attempt;
+use crate::handler::{Delivery, DeliveryError, Receipt, Response};
+use crate::index::{Index, Prepared};
+
+/// Answers made at the same time.
+const PERMITS: usize = 64;
+/// The pause before subscribing again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Answers until `shutdown`.
+pub async fn serve(client: Client, index: Arc<Index>, shutdown: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(PERMITS));
+    loop {
+        let group = subject::RPC_GROUP.to_owned();
+        match client.queue_subscribe(subject::RPC_SUBJECTS, group).await {
+            Ok(mut requests) => loop {
+                let request = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    request = requests.next() => request,
+                };
+                let Some(request) = request else { break };
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                    return;
+                };
+                let (client, index) = (client.clone(), Arc::clone(&index));
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    answer(&client, &index, request).await;
+                });
+            },
+            Err(error) => tracing::warn!(%error, "cannot subscribe to what gateways ask"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+async fn answer(client: &Client, index: &Index, message: Message) {
+    let Some(reply_to) = message.reply.clone() else {
+        return;
+    };
+    let reply = match serde_json::from_slice::<Request>(&message.payload) {
+        Ok(request) => reply(index, message.subject.as_str(), request).await,
+        Err(_) => problem(400, "the request is not understood"),
+    };
+    let body = serde_json::to_vec(&reply).unwrap_or_default();
+    if let Err(error) = client.publish(reply_to, body.into()).await {
+        tracing::warn!(%error, "an answer to a gateway could not be sent");
+    }
+}
+
+async fn reply(index: &Index, subject: &str, request: Request) -> Reply {
+    if let Err(error) = index.catch_up().await {
+        tracing::warn!(%error, "a gateway's question cannot be answered");
+        return problem(503, "the dispatcher does not know the hooks yet");
+    }
+    let snapshot = index.snapshot();
+    let Some(hook) = snapshot.get(&request.hook) else {
+        return problem(404, "Not found");
+    };
+    match subject.rsplit('.').next() {
+        Some(PING) => ping(hook).await,
+        Some(TEST) => test(hook, request.data).await,
+        _ => problem(400, "the request is not understood"),
+    }
+}
+
+fn problem(status: u16, message: &str) -> Reply {
+    Reply {
+        status,
+        body: json!({ "message": message }),
+    }
+}
+
+/// Sends the ping and answers with it, as Kong does.
+async fn ping(hook: &Prepared) -> Reply {
+    let data = Map::from_iter([("event_hooks".to_owned(), ping_entity(&hook.hook))]);
+    let mut body = data.clone();
+    match call(hook, PING_SOURCE, PING_EVENT, data).await {
+        Ok(_) => {
+            body.insert("source".to_owned(), PING_SOURCE.into());
+            body.insert("event".to_owned(), PING_EVENT.into());
+            Reply {
+                status: 200,
+                body: body.into(),
+            }
+        }
+        Err(error) => problem(502, &format!("the ping was not delivered: {error}")),
+    }
+}
+
+/// The hook as a ping shows it: without the secret, and with the content type it is sent with.
+fn ping_entity(hook: &Hook) -> Value {
+    let mut entity = serde_json::to_value(hook).unwrap_or_default();
+    let config = &mut entity["config"];
+    if config["secret"].is_string() {
+        config["secret"] = REDACTED.into();
+    }
+    if matches!(hook.handler, HandlerConfig::Webhook(_)) {
+        if !config["headers"].is_object() {
+            config["headers"] = json!({});
+        }
+        if let Some(headers) = config["headers"].as_object_mut()
+            && !headers
+                .keys()
+                .any(|name| name.eq_ignore_ascii_case("content-type"))
+        {
+            headers.insert("content-type".to_owned(), "application/json".into());
+        }
+    }
+    if entity["delivery"].is_null()
+        && let Some(fields) = entity.as_object_mut()
+    {
+        fields.remove("delivery");
+    }
+    entity
+}
+
+/// Makes one attempt with the caller's data and answers with it and the receiver's answer.
+async fn test(hook: &Prepared, data: Map<String, Value>) -> Reply {
+    let source = hook.hook.source.clone();
+    // A hook that hears all of a source has no event name of its own.
+    let event = hook.hook.event.clone().unwrap_or_else(|| TEST.to_owned());
+    let result = call(hook, &source, &event, data.clone()).await;
+    let mut shown = data;
+    shown.insert("source".to_owned(), source.into());
+    shown.insert("event".to_owned(), event.into());
+    let (status, result, message) = match result {
+        Ok(Receipt::Response(response)) | Err(DeliveryError::Status { response, .. }) => {
+            (200, show(&response), None)
+        }
+        Ok(Receipt::Done) => (200, json!({ "delivered": true }), None),
+        Err(error) => {
+            let message = format!("the test was not delivered: {error}");
+            (502, json!({ "error": error.to_string() }), Some(message))
+        }
+    };
+    let mut body = json!({ "data": shown, "result": result });
+    if let Some(message) = message {
+        body["message"] = message.into();
+    }
+    Reply { status, body }
+}
+
+fn show(response: &Response) -> Value {
+    let headers: Map<_, _> = response
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone().into()))
+        .collect();
+    json!({
+        "status": response.status,
+        "headers": headers,
+        "body": String::from_utf8_lossy(&response.body),
+    })
+}
+
+/// One attempt, outside of any stream.
+async fn call(
+    hook: &Prepared,
+    source: &str,
+    event_name: &str,
+    data: Map<String, Value>,
+) -> Result<Receipt, DeliveryError> {
+    let workspace = match hook.workspace.as_str() {
+        subject::ALL_WORKSPACES => subject::DEFAULT_WORKSPACE,
+        workspace => workspace,
+    };
+    let event = Event {
+        id: EventId::given(Uuid::new_v4().to_string()),
+        workspace: workspace.to_owned(),
+        source: source.to_owned(),
+        name: event_name.to_owned(),
+        raw: Bytes::from(Value::Object(data.clone()).to_string()),
+        data,
+        pid: None,
+        traceparent: None,
+        outbox_sequence: None,
+        addressed_to: None,
+    };
+    let id = DeliveryId::new(&event, &hook.hook.id);
+    attempt(
+        hook,
+        &Delivery {
+            id,
+            event: Arc::new(event),
+            event_name: event_name.into(),
+        },
+    )
+    .await
+}

@@ -1,0 +1,309 @@
+//! What becomes of a delivery after an attempt, and of an event after its deliveries. The only
+//! place that acks, parks or buries.
+//!
+//! The order is always the same: what must survive is written to a stream first, then marked in
+//! Redis, and only then is the message acked. Before anything is written the claim is renewed: a
+//! worker whose delivery was taken over writes nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_nats::jetstream::{AckKind, Message};
+use hookline_shared::batch::{self, Writer};
+use hookline_shared::event::{Event, EventId};
+use hookline_shared::retry::Policy;
+use hookline_shared::subject::{self, encode_header, header};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::accept::{Accept, End, Lease};
+use crate::handler::{Class, Delivery, DeliveryError, Receipt};
+use crate::index::Prepared;
+use crate::metrics::{DeliveryResult, Metrics};
+use crate::pause::Pauser;
+
+/// How soon an event comes again whose delivery could not be settled.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How much of a malformed event is kept.
+const DEAD_EVENT_BYTES: usize = 64 << 10;
+/// How long a reason may be, in bytes.
+const REASON_BYTES: usize = 1_024;
+
+/// One delivery on one worker.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// The attempt's number, from 1.
+    pub attempt: u32,
+    /// When the first attempt began, in Unix milliseconds.
+    pub first_attempt: u64,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Done, parked or dead: its message may be acked.
+    Dealt,
+    /// Not yet: its message comes again after that time.
+    NotYet(Duration),
+    /// Another worker has it, message and all.
+    TakenOver,
+}
+
+/// Settles deliveries and their messages.
+pub struct Settle {
+    deliveries: Writer,
+    dead: Writer,
+    accept: Accept,
+    pauser: Pauser,
+    metrics: Metrics,
+}
+
+impl Settle {
+    /// Settles with the writers of the streams of parked deliveries and dead letters.
+    #[must_use]
+    pub fn new(
+        deliveries: Writer,
+        dead: Writer,
+        accept: Accept,
+        pauser: Pauser,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            deliveries,
+            dead,
+            accept,
+            pauser,
+            metrics,
+        }
+    }
+
+    /// Settles an attempt by its result.
+    pub async fn attempt(
+        &self,
+        hook: &Arc<Prepared>,
+        work: &Work,
+        lease: &Lease,
+        result: Result<Receipt, DeliveryError>,
+    ) -> Settled {
+        let error = match result {
+            Ok(_) => {
+                let mine = self.accept.finish(lease, End::Done).await;
+                return self.count(
+                    hook,
+                    if mine {
+                        DeliveryResult::Delivered
+                    } else {
+                        DeliveryResult::Busy
+                    },
+                );
+            }
+            Err(error) => error,
+        };
+        if !self.accept.renew(lease).await {
+            return self.count(hook, DeliveryResult::Busy);
+        }
+        let (written, end, result) = match delay(hook, work, error.class()) {
+            Some(delay) => {
+                tracing::debug!(
+                    hook = hook.hook.id,
+                    delivery = %work.delivery.id,
+                    attempt = work.attempt,
+                    retry_in_ms = delay.as_millis() as u64,
+                    %error,
+                    "an attempt failed"
+                );
+                let next = Work {
+                    attempt: work.attempt + 1,
+                    ..work.clone()
+                };
+                let written = self.park(hook, &next, delay, &error.to_string()).await;
+                (written, End::Parked(delay), DeliveryResult::Retry)
+            }
+            None => {
+                log_dead(hook, work, &error);
+                if error.class() == Class::Gone {
+                    self.pauser
+                        .pause(&hook.workspace, &hook.hook.id, &error.to_string())
+                        .await;
+                }
+                let written = self.bury(hook, work, &error.to_string()).await;
+                (written, End::Parked(Duration::ZERO), DeliveryResult::Dead)
+            }
+        };
+        if let Err(error) = written {
+            tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked or buried, its message stays");
+            self.accept.finish(lease, End::Released).await;
+            return self.count(hook, DeliveryResult::Unsettled);
+        }
+        self.accept.finish(lease, end).await;
+        self.count(hook, result)
+    }
+
+    /// Parks a delivery without an attempt.
+    pub async fn defer(
+        &self,
+        hook: &Arc<Prepared>,
+        work: &Work,
+        delay: Duration,
+        reason: &str,
+    ) -> Settled {
+        match self.park(hook, work, delay, reason).await {
+            Ok(_) => self.count(hook, DeliveryResult::Deferred),
+            Err(error) => {
+                tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked, its message stays");
+                self.count(hook, DeliveryResult::Unsettled)
+            }
+        }
+    }
+
+    /// Buries what is no event, and ends its message.
+    pub async fn malformed(&self, message: &Message, id: &EventId, reason: &str) {
+        let workspace = message.subject.split('.').nth(2).unwrap_or_default();
+        let body = message
+            .payload
+            .slice(..message.payload.len().min(DEAD_EVENT_BYTES));
+        let letter = batch::Message::new(subject::dead_event_subject(&id.digest(workspace)), body)
+            .header(header::SUBJECT, encode_header(&message.subject))
+            .header(header::EVENT_ID, encode_header(id.as_str()))
+            .header(header::ORIGINAL_SIZE, message.payload.len().to_string())
+            .header(header::REASON, encode_header(cut(reason)));
+        let kind = match self.dead.commit(vec![letter]).await {
+            Ok(_) => {
+                tracing::warn!(subject = %message.subject, event = id.as_str(), reason, "a message is no event and is dead");
+                AckKind::Term
+            }
+            Err(error) => {
+                tracing::warn!(event = id.as_str(), %error, "a message that is no event could not be buried and stays");
+                AckKind::Nak(Some(AGAIN))
+            }
+        };
+        send(message, kind).await;
+    }
+
+    /// Ends a message whose deliveries have come to this: acks it if each was dealt with.
+    pub async fn message(&self, message: &Message, deliveries: &[Settled]) {
+        let mut wait = None;
+        for settled in deliveries {
+            match settled {
+                Settled::Dealt => {}
+                Settled::NotYet(delay) => wait = wait.max(Some(*delay)),
+                // Whoever took it over got the message as well; an ack from here could lose it.
+                Settled::TakenOver => return,
+            }
+        }
+        let kind = wait.map_or(AckKind::Ack, |delay| AckKind::Nak(Some(delay)));
+        send(message, kind).await;
+    }
+
+    /// Counts a result, and says what it means for the message.
+    pub fn count(&self, hook: &Prepared, result: DeliveryResult) -> Settled {
+        self.metrics.delivery(hook.handler.kind(), result);
+        match result {
+            DeliveryResult::Busy => Settled::TakenOver,
+            DeliveryResult::Unsettled => Settled::NotYet(AGAIN),
+            DeliveryResult::Delivered
+            | DeliveryResult::Retry
+            | DeliveryResult::Dead
+            | DeliveryResult::Duplicate
+            | DeliveryResult::Deferred
+            | DeliveryResult::Orphaned => Settled::Dealt,
+        }
+    }
+
+    async fn park(
+        &self,
+        hook: &Prepared,
+        work: &Work,
+        delay: Duration,
+        reason: &str,
+    ) -> Result<batch::Committed, batch::Error> {
+        let (hook, id) = (hook.hook.id.as_str(), work.delivery.id.as_str());
+        let due = OffsetDateTime::now_utc() + delay;
+        let due = due
+            .format(&Rfc3339)
+            .map_err(|_| batch::Error::Unavailable)?;
+        let message = describe(subject::wait_subject(hook, id), work, reason)
+            .header(header::SCHEDULE, format!("@at {due}"))
+            .header(header::SCHEDULE_TARGET, subject::due_subject(hook, id));
+        self.deliveries.commit(vec![message]).await
+    }
+
+    async fn bury(
+        &self,
+        hook: &Prepared,
+        work: &Work,
+        reason: &str,
+    ) -> Result<batch::Committed, batch::Error> {
+        let subject = subject::dead_subject(&hook.hook.id, work.delivery.id.as_str());
+        let message = describe(subject, work, reason).header(header::HANDLER, hook.handler.kind());
+        self.dead.commit(vec![message]).await
+    }
+}
+
+/// How long to wait for the next attempt; nothing if there is none.
+fn delay(hook: &Prepared, work: &Work, class: Class) -> Option<Duration> {
+    let (attempt, seed) = (work.attempt, work.delivery.id.seed());
+    match class {
+        Class::Retry(asked) => hook.policy.delay_asked(attempt, seed, asked),
+        Class::RetryBriefly => {
+            // A schedule that is over ends these as well.
+            hook.policy.delay(attempt, seed)?;
+            Policy::client_error().delay(attempt, seed)
+        }
+        Class::Dead | Class::Gone => None,
+    }
+}
+
+/// One line for a delivery that is given up on; an error that a script raised is the user's own
+/// record, as in Kong's log.
+fn log_dead(hook: &Prepared, work: &Work, error: &DeliveryError) {
+    let (hook, delivery, attempt) = (&hook.hook.id, &work.delivery.id, work.attempt);
+    if matches!(error, DeliveryError::Script(_)) {
+        tracing::error!(hook, %delivery, attempt, "{error}");
+    } else {
+        tracing::warn!(hook, %delivery, attempt, reason = %error, "a delivery is dead");
+    }
+}
+
+/// The message that keeps a delivery: the event as it was published, and where the delivery is.
+fn describe(subject: String, work: &Work, reason: &str) -> batch::Message {
+    let event: &Event = &work.delivery.event;
+    let published = subject::event_subject(&event.workspace, &event.source, &event.name);
+    let mut message = batch::Message::new(subject, event.raw.clone())
+        .header(header::SUBJECT, published)
+        .header(header::EVENT_ID, encode_header(event.id.as_str()))
+        .header(
+            header::EVENT_ID_GIVEN,
+            if event.id.is_given() { "1" } else { "0" },
+        )
+        .header(header::ATTEMPT, work.attempt.to_string())
+        .header(header::FIRST_ATTEMPT, work.first_attempt.to_string())
+        .header(header::PID, work.delivery.pid().to_string())
+        .header(header::REASON, encode_header(cut(reason)));
+    if let Some(trace) = &event.traceparent {
+        message = message.header(header::TRACEPARENT, encode_header(trace));
+    }
+    message
+}
+
+fn cut(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(REASON_BYTES)]
+}
+
+async fn send(message: &Message, kind: AckKind) {
+    // A message that is not answered comes again.
+    if let Err(error) = message.ack_with(kind).await {
+        tracing::debug!(%error, "an ack could not be sent");
+    }
+}
+
+/// Now, in Unix milliseconds.
+#[must_use]
+pub fn now_millis() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64
+}
