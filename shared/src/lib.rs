@@ -8,7 +8,7 @@
 //! * [`retry`], [`signature`]: pure functions;
 //! * [`template`], [`lua`]: user code, compiled by both services;
 //! * [`rpc`]: what a gateway asks a dispatcher;
-//! * [`telemetry`], [`status`], [`shutdown`]: the shape of a service process.
+//! * [`settings`], [`telemetry`], [`status`], [`shutdown`]: the shape of a service process.
 
 pub mod batch;
 pub mod event;
@@ -16,6 +16,7 @@ pub mod hook;
 pub mod lua;
 pub mod retry;
 pub mod rpc;
+pub mod settings;
 pub mod shutdown;
 pub mod signature;
 pub mod status;

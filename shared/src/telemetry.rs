@@ -17,7 +17,7 @@ pub struct Options {
         long,
         env = "HOOKLINE_LOG",
         value_name = "FILTER",
-        default_value = "info"
+        default_value = "info,async_nats=warn"
     )]
     pub log: String,
 

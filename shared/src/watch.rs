@@ -1,6 +1,7 @@
 //! Following keys of the bucket: every key's last state first, then every change, in order.
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -30,6 +31,9 @@ pub struct Change {
     pub value: Option<Bytes>,
 }
 
+/// How often the connection is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// Calls `apply` with the last state of every key under `subjects`, then with every change. When
 /// the watch breaks it is set up anew, and `apply` sees the last states again, so it must ignore
 /// sequences that it has seen. Never returns; drop the future to stop.
@@ -41,8 +45,15 @@ pub async fn follow(
     let mut pause = MIN_PAUSE;
     loop {
         let mut seen = false;
-        if let Err(error) = follow_once(context, &subjects, &mut apply, &mut seen).await {
-            tracing::warn!(%error, "the watch on the bucket broke, setting it up again");
+        tokio::select! {
+            end = follow_once(context, &subjects, &mut apply, &mut seen) => {
+                if let Err(error) = end {
+                    tracing::warn!(%error, "the watch on the bucket broke, setting it up again");
+                }
+            }
+            () = reconnected(context) => {
+                tracing::debug!("reconnected, setting the watch on the bucket up again");
+            }
         }
         pause = if seen {
             MIN_PAUSE
@@ -50,6 +61,16 @@ pub async fn follow(
             (pause * 2).min(MAX_PAUSE)
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Resolves after a reconnect: a server that restarted has forgotten the watch, and missing
+/// heartbeats tell so only after a minute.
+async fn reconnected(context: &jetstream::Context) {
+    let statistics = context.client().statistics();
+    let before = statistics.connects.load(Ordering::Relaxed);
+    while statistics.connects.load(Ordering::Relaxed) == before {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

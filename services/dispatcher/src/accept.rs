@@ -141,6 +141,8 @@ pub struct Accept {
 
 struct Inner {
     connection: ConnectionManager,
+    /// Host and port, for the log.
+    address: String,
     claim: Script,
     renew: Script,
     finish: Script,
@@ -172,11 +174,13 @@ impl Accept {
             .set_min_delay(Duration::from_millis(100))
             .set_max_delay(Duration::from_secs(1));
         let client = redis::Client::open(url)?;
+        let address = client.get_connection_info().addr().to_string();
         let connection = ConnectionManager::new_lazy_with_config(client, config)?;
         metrics.redis_up(true);
         Ok(Self {
             inner: Arc::new(Inner {
                 connection,
+                address,
                 claim: Script::new(CLAIM),
                 renew: Script::new(RENEW),
                 finish: Script::new(FINISH),
@@ -369,9 +373,10 @@ impl Inner {
         }
         self.metrics.redis_up(up);
         if up {
-            tracing::info!("Redis answers again");
+            tracing::info!(redis = self.address, "Redis answers again");
         } else {
             tracing::warn!(
+                redis = self.address,
                 reason,
                 "Redis does not answer: deliveries go on, repeats are possible"
             );

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hookline_shared::settings::duration;
 use hookline_shared::{retry, streams, telemetry};
 use ipnet::IpNet;
 
@@ -250,10 +251,6 @@ impl Config {
     pub fn retry_policy(&self) -> retry::Policy {
         retry::Policy::new(self.attempts.retry_schedule.clone())
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}, such as 500ms, 15s or 2m"))
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

@@ -1,0 +1,259 @@
+//! The Admin API: which path and method does what, and the frame around every request.
+
+mod collections;
+mod decode;
+mod event_hooks;
+mod form;
+mod paging;
+mod path;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use axum::serve::ListenerExt as _;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+use crate::schema::{Input, Schema};
+use crate::store::Store;
+
+use collections::Collection;
+use path::{Path, Target};
+
+/// The content type of every answer with a body.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+/// How long a request body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The Admin API of one node.
+#[derive(Debug)]
+pub struct Admin {
+    store: Arc<OnceLock<Arc<Store>>>,
+    metrics: Metrics,
+    node: String,
+    max_body: usize,
+    requests: TaskTracker,
+}
+
+impl Admin {
+    /// An Admin API that answers 503 until it is given a store.
+    #[must_use]
+    pub fn new(store: Arc<OnceLock<Arc<Store>>>, metrics: Metrics, config: &Config) -> Self {
+        Self {
+            store,
+            metrics,
+            node: config.node.clone(),
+            max_body: config.admin_max_body.get(),
+            requests: TaskTracker::new(),
+        }
+    }
+
+    /// The router.
+    async fn route(&self, path: Path, request: Request) -> Result<Response, ApiError> {
+        let (parts, body) = request.into_parts();
+        let store = || self.store.get().map(Arc::as_ref).ok_or(ApiError::Starting);
+        let input = || self.input(&parts.headers, body);
+        let collection = async |schema: &'static Schema| {
+            let place = store()?.place(schema, path.workspace.as_deref()).await?;
+            Ok::<_, ApiError>(Collection::new(
+                store()?,
+                schema,
+                place.ok_or(ApiError::NotFound)?,
+            ))
+        };
+        let hooks = || collection(event_hooks::schema());
+        let uri = &parts.uri;
+        let method = match &parts.method {
+            &Method::HEAD => &Method::GET,
+            method => method,
+        };
+        let methods = path.target.methods();
+        match (path.target, method.as_str()) {
+            (_, "OPTIONS") => Ok(options(methods)),
+            (Target::Node, "GET") => Ok(self.describe()),
+            (Target::Status, "GET") => Ok(self.state()),
+            (Target::Collection(schema), "GET") => collection(schema).await?.list(uri),
+            (Target::Collection(schema), "POST") => {
+                collection(schema).await?.create(input().await?).await
+            }
+            (Target::Item(schema, key), "GET") => collection(schema).await?.show(&key).await,
+            (Target::Item(schema, key), "PATCH") => {
+                collection(schema).await?.patch(&key, input().await?).await
+            }
+            (Target::Item(schema, key), "PUT") => {
+                collection(schema).await?.put(&key, input().await?).await
+            }
+            (Target::Item(schema, key), "DELETE") => collection(schema).await?.delete(&key).await,
+            (
+                Target::Children {
+                    parent,
+                    key,
+                    child,
+                    field,
+                },
+                "GET",
+            ) => {
+                let parent = collection(parent).await?.find(&key).await?;
+                collection(child).await?.list_children(uri, field, &parent)
+            }
+            (
+                Target::Children {
+                    parent,
+                    key,
+                    child,
+                    field,
+                },
+                "POST",
+            ) => {
+                let parent = collection(parent).await?.find(&key).await?;
+                collection(child)
+                    .await?
+                    .create_child(input().await?, field, &parent)
+                    .await
+            }
+            (Target::Ping(key), "GET") => hooks().await?.ping(&key).await,
+            (Target::Test(key), "POST") => hooks().await?.test(&key, input().await?).await,
+            _ => Err(ApiError::MethodNotAllowed(methods)),
+        }
+    }
+
+    fn describe(&self) -> Response {
+        answer(
+            StatusCode::OK,
+            &json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "tagline": "hookline",
+                "node_id": self.node,
+                "hostname": self.node,
+                "pid": std::process::id(),
+            }),
+        )
+    }
+
+    fn state(&self) -> Response {
+        let store = self.store.get();
+        let reachable = store.is_some_and(|store| store.is_connected());
+        let sequence = store.map(|store| store.view().sequence());
+        answer(
+            StatusCode::OK,
+            &json!({"database": {"reachable": reachable}, "view": {"sequence": sequence}}),
+        )
+    }
+
+    async fn input(&self, headers: &HeaderMap, body: Body) -> Result<Input, ApiError> {
+        let body = tokio::time::timeout(BODY_TIMEOUT, self.read(body))
+            .await
+            .map_err(|_| ApiError::BodyTimeout)?;
+        decode::decode(headers, body?).await
+    }
+
+    async fn read(&self, body: Body) -> Result<Bytes, ApiError> {
+        let mut chunks = body.into_data_stream();
+        let mut body = BytesMut::new();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| ApiError::BadRequest("Cannot read body"))?;
+            if body.len() + chunk.len() > self.max_body {
+                return Err(ApiError::BodyTooLarge(self.max_body));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+}
+
+/// Serves until `shutdown`; then requests in flight have `timeout` to be answered.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    admin: Admin,
+    shutdown: CancellationToken,
+    timeout: Duration,
+) -> std::io::Result<()> {
+    let requests = admin.requests.clone();
+    let listener = listener.tap_io(|connection| {
+        // Small answers must not wait for one another.
+        let _ = connection.set_nodelay(true);
+    });
+    let router = Router::new().fallback(handle).with_state(Arc::new(admin));
+    let server =
+        axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let drained = async {
+        server.await?;
+        requests.close();
+        requests.wait().await;
+        Ok(())
+    };
+    let time_is_up = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(timeout).await;
+    };
+    tokio::select! {
+        result = drained => result,
+        () = time_is_up => {
+            tracing::warn!(open = requests.len(), "requests in flight were given up");
+            Ok(())
+        }
+    }
+}
+
+async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let Some(path) = Path::parse(request.uri().path()) else {
+        let response = ApiError::NotFound.into_response();
+        admin
+            .metrics
+            .answered("none", &method, response.status(), started.elapsed());
+        return response;
+    };
+    let kind = path.kind();
+    // In a task of its own: a change that has begun is finished, also if the client goes away.
+    let task = admin.requests.spawn({
+        let admin = Arc::clone(&admin);
+        async move { admin.route(path, request).await }
+    });
+    let result = task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request panicked");
+        Err(ApiError::Internal)
+    });
+    let response = result.unwrap_or_else(ApiError::into_response);
+    let (status, took) = (response.status(), started.elapsed());
+    admin.metrics.answered(kind, &method, status, took);
+    tracing::debug!(kind, %method, status = status.as_u16(), duration_ms = took.as_millis(), "answered");
+    response
+}
+
+fn options(methods: &'static str) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let methods = HeaderValue::from_static(methods);
+    response
+        .headers_mut()
+        .insert(header::ALLOW, methods.clone());
+    response
+        .headers_mut()
+        .insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    response
+}
+
+/// An answer with a JSON body.
+fn answer(status: StatusCode, body: &Value) -> Response {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
+}

@@ -1,0 +1,310 @@
+//! What can be done with the entities of any kind: list, create, show, change, replace, delete.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::answer;
+use super::paging::Paging;
+use crate::error::ApiError;
+use crate::schema::{Entity, Input, Schema, Scope, is_uuid};
+use crate::store::{self, Place, Row, Store, Write};
+
+/// How often a change is decided anew when the entity has changed meanwhile.
+const ROUNDS: u32 = 10;
+
+/// The entities of one kind in one place.
+#[derive(Debug)]
+pub(super) struct Collection<'a> {
+    pub(super) store: &'a Store,
+    schema: &'static Schema,
+    place: Place,
+}
+
+impl<'a> Collection<'a> {
+    pub(super) fn new(store: &'a Store, schema: &'static Schema, place: Place) -> Self {
+        Self {
+            store,
+            schema,
+            place,
+        }
+    }
+
+    /// GET of all.
+    pub(super) fn list(&self, uri: &Uri) -> Result<Response, ApiError> {
+        self.list_part(
+            uri,
+            Paging::read(self.schema, uri.query().unwrap_or_default())?,
+        )
+    }
+
+    /// GET of those that refer to an entity.
+    pub(super) fn list_children(
+        &self,
+        uri: &Uri,
+        field: &'static str,
+        parent: &Row,
+    ) -> Result<Response, ApiError> {
+        let mut paging = Paging::read(self.schema, uri.query().unwrap_or_default())?;
+        paging.query.parent = Some((field, parent.id.clone()));
+        self.list_part(uri, paging)
+    }
+
+    fn list_part(&self, uri: &Uri, paging: Paging) -> Result<Response, ApiError> {
+        let page = self
+            .store
+            .view()
+            .list(self.schema, &self.place.workspace, &paging.query);
+        let path = uri.path().trim_end_matches('/');
+        Ok(answer(
+            StatusCode::OK,
+            &paging.envelope(self.schema, path, &page),
+        ))
+    }
+
+    /// POST to all.
+    pub(super) async fn create(&self, input: Input) -> Result<Response, ApiError> {
+        let id_given = input
+            .values
+            .get("id")
+            .is_some_and(|id| !id.is_null() && id != "");
+        let entity = self.insert(input, id_given).await?;
+        Ok(answer(StatusCode::CREATED, &self.schema.answer(&entity)))
+    }
+
+    /// POST of one that refers to an entity.
+    pub(super) async fn create_child(
+        &self,
+        mut input: Input,
+        field: &'static str,
+        parent: &Row,
+    ) -> Result<Response, ApiError> {
+        input
+            .values
+            .insert(field.to_owned(), json!({"id": parent.id}));
+        self.create(input).await
+    }
+
+    /// GET of one.
+    pub(super) async fn show(&self, key: &str) -> Result<Response, ApiError> {
+        let row = self.find(key).await?;
+        Ok(answer(StatusCode::OK, &self.schema.answer(&row.entity)))
+    }
+
+    /// PATCH of one.
+    pub(super) async fn patch(&self, key: &str, input: Input) -> Result<Response, ApiError> {
+        let mut found = Some(self.find(key).await?);
+        for _ in 0..ROUNDS {
+            let row = found.take().ok_or(ApiError::NotFound)?;
+            let _lock = self.store.lock(self.schema, &row.id).await;
+            let row = self.newer(row).await?.ok_or(ApiError::NotFound)?;
+            let entity = self.schema.update(&row.entity, input.clone())?;
+            match self.save(&row, entity).await {
+                Err(ApiError::Store(store::Error::Stale)) => found = self.reread(&row).await?,
+                result => return Ok(answer(StatusCode::OK, &self.schema.answer(&result?))),
+            }
+        }
+        Err(store::Error::Contended.into())
+    }
+
+    /// PUT of one: it is written anew, or made.
+    pub(super) async fn put(&self, key: &str, mut input: Input) -> Result<Response, ApiError> {
+        let by_id = is_uuid(key);
+        match self.schema.endpoint_key {
+            _ if by_id => input
+                .values
+                .insert("id".to_owned(), json!(key.to_ascii_lowercase())),
+            Some(field) => input.values.insert(field.to_owned(), json!(key)),
+            None => return Err(ApiError::NotFound),
+        };
+        let mut result = Err(store::Error::Contended.into());
+        let mut stored = false;
+        for _ in 0..ROUNDS {
+            let found = if stored {
+                self.lookup_stored(key).await?
+            } else {
+                self.lookup(key).await?
+            };
+            result = match found {
+                None => self.insert(input.clone(), by_id).await,
+                Some(row) => {
+                    let _lock = self.store.lock(self.schema, &row.id).await;
+                    match self.newer(row).await? {
+                        Some(row) => {
+                            let entity = self.schema.replace(&row.entity, input.clone())?;
+                            self.save(&row, entity).await
+                        }
+                        None => Err(store::Error::Stale.into()),
+                    }
+                }
+            };
+            stored = true;
+            // Made, changed or deleted by somebody else between the look and the write.
+            let lost_race = match &result {
+                Err(ApiError::Store(store::Error::Stale | store::Error::PrimaryKey { .. })) => true,
+                Err(ApiError::Store(store::Error::Unique { field, .. })) => {
+                    !by_id && Some(*field) == self.schema.endpoint_key
+                }
+                _ => false,
+            };
+            if !lost_race {
+                break;
+            }
+        }
+        Ok(answer(StatusCode::OK, &self.schema.answer(&result?)))
+    }
+
+    /// DELETE of one. That it is not there is what was wanted: 204, as in Kong's generic endpoint.
+    pub(super) async fn delete(&self, key: &str) -> Result<Response, ApiError> {
+        let mut found = self.lookup(key).await?;
+        for _ in 0..ROUNDS {
+            let Some(row) = found else {
+                return Ok(no_content());
+            };
+            let _lock = self.store.lock(self.schema, &row.id).await;
+            let Some(row) = self.newer(row).await? else {
+                return Ok(no_content());
+            };
+            match self
+                .store
+                .delete(self.place.clone(), Arc::clone(&row))
+                .await
+            {
+                Err(store::Error::Stale) => found = self.reread(&row).await?,
+                result => return Ok(result.map(|()| no_content())?),
+            }
+        }
+        Err(store::Error::Contended.into())
+    }
+
+    /// The entity with an id or unique name.
+    pub(super) async fn find(&self, key: &str) -> Result<Arc<Row>, ApiError> {
+        self.lookup(key).await?.ok_or(ApiError::NotFound)
+    }
+
+    async fn lookup(&self, key: &str) -> Result<Option<Arc<Row>>, ApiError> {
+        let (schema, workspace) = (self.schema, self.place.workspace.as_str());
+        Ok(match schema.endpoint_key {
+            _ if is_uuid(key) => {
+                self.store
+                    .get(schema, workspace, &key.to_ascii_lowercase())
+                    .await?
+            }
+            Some(field) => {
+                self.store
+                    .get_by_unique(schema, workspace, field, key)
+                    .await?
+            }
+            None => None,
+        })
+    }
+
+    /// As [`lookup`](Self::lookup), but as the bucket has it.
+    async fn lookup_stored(&self, key: &str) -> Result<Option<Arc<Row>>, ApiError> {
+        let (schema, workspace) = (self.schema, self.place.workspace.as_str());
+        Ok(match self.lookup(key).await? {
+            Some(row) => self.store.get_stored(schema, workspace, &row.id).await?,
+            None => None,
+        })
+    }
+
+    /// What a row has become while its lock was waited for.
+    async fn newer(&self, row: Arc<Row>) -> Result<Option<Arc<Row>>, ApiError> {
+        match self
+            .store
+            .view()
+            .get(self.schema, &self.place.workspace, &row.id)
+        {
+            Some(known) if known.sequence > row.sequence => Ok(Some(known)),
+            Some(_) => Ok(Some(row)),
+            // Deleted meanwhile, or made on another node a moment ago.
+            None => self.reread(&row).await,
+        }
+    }
+
+    async fn reread(&self, row: &Row) -> Result<Option<Arc<Row>>, ApiError> {
+        Ok(self
+            .store
+            .get_stored(self.schema, &self.place.workspace, &row.id)
+            .await?)
+    }
+
+    async fn insert(&self, input: Input, id_given: bool) -> Result<Entity, ApiError> {
+        let entity = self.resolve(self.schema.create(input)?).await?;
+        self.write(None, entity, id_given).await
+    }
+
+    async fn save(&self, old: &Arc<Row>, entity: Entity) -> Result<Entity, ApiError> {
+        let entity = self.resolve(entity).await?;
+        self.write(Some(Arc::clone(old)), entity, false).await
+    }
+
+    async fn write(
+        &self,
+        old: Option<Arc<Row>>,
+        entity: Entity,
+        id_given: bool,
+    ) -> Result<Entity, ApiError> {
+        let write = Write {
+            schema: self.schema,
+            place: self.place.clone(),
+            old,
+            new: Some(entity.clone()),
+            id_given,
+        };
+        self.store.write(write).await?;
+        Ok(entity)
+    }
+
+    /// Replaces references by name with references by id.
+    async fn resolve(&self, mut entity: Entity) -> Result<Entity, ApiError> {
+        for reference in self.schema.references() {
+            let Some(value) = entity.get(reference.field) else {
+                continue;
+            };
+            if let Some(id) = value.get("id").and_then(Value::as_str) {
+                let id = json!({"id": id.to_ascii_lowercase()});
+                entity.insert(reference.field.to_owned(), id);
+                continue;
+            }
+            let Some(schema) = Schema::by_kind(reference.kind) else {
+                continue;
+            };
+            debug_assert_eq!(
+                schema.scope,
+                Scope::Workspace,
+                "parents live beside their children"
+            );
+            let Some(key) = schema.endpoint_key else {
+                continue;
+            };
+            let name = value.get(key).and_then(Value::as_str).unwrap_or_default();
+            let workspace = &self.place.workspace;
+            let parent = self
+                .store
+                .get_by_unique(schema, workspace, key, name)
+                .await?;
+            let Some(parent) = parent else {
+                let (field, kind, value) = (reference.field, reference.kind, name.to_owned());
+                return Err(store::Error::MissingParent {
+                    field,
+                    kind,
+                    key,
+                    value,
+                }
+                .into());
+            };
+            entity.insert(reference.field.to_owned(), json!({"id": parent.id}));
+        }
+        Ok(entity)
+    }
+}
+
+fn no_content() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}

@@ -1,0 +1,201 @@
+//! Request bodies: JSON, URL-encoded forms and multipart forms, decoded as Kong's Admin API does.
+
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use futures::stream;
+use serde_json::Value;
+
+use super::form::Form;
+use crate::error::ApiError;
+use crate::schema::Input;
+
+/// The most fields in a form.
+const MAX_ARGUMENTS: usize = 1_000;
+
+/// Reads a body by its content type. No body is an empty input.
+pub(super) async fn decode(headers: &HeaderMap, body: Bytes) -> Result<Input, ApiError> {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (content_type, another) = (types.next(), types.next());
+    if another.is_some() {
+        return Err(ApiError::BadRequest(
+            "Multiple Content-Type headers not allowed",
+        ));
+    }
+    let Some(content_type) = content_type else {
+        let empty = body.is_empty();
+        return if empty {
+            Ok(Input::default())
+        } else {
+            Err(ApiError::UnsupportedMediaType)
+        };
+    };
+    let content_type = content_type
+        .to_str()
+        .map_err(|_| ApiError::UnsupportedMediaType)?;
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    match media_type.to_ascii_lowercase().as_str() {
+        "application/json" => json(&body),
+        "application/x-www-form-urlencoded" => urlencoded(&body),
+        "multipart/form-data" => multipart(content_type, body).await,
+        _ => Err(ApiError::UnsupportedMediaType),
+    }
+}
+
+fn json(body: &[u8]) -> Result<Input, ApiError> {
+    if body.is_empty() {
+        return Ok(Input::default());
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(values)) => Ok(Input {
+            values,
+            form: false,
+        }),
+        Ok(_) | Err(_) => Err(ApiError::BadRequest("Cannot parse JSON body")),
+    }
+}
+
+fn urlencoded(body: &[u8]) -> Result<Input, ApiError> {
+    let mut fields = Fields::default();
+    for (name, value) in form_urlencoded::parse(body) {
+        fields.insert(&name, Value::String(value.into_owned()))?;
+    }
+    Ok(fields.into_input())
+}
+
+async fn multipart(content_type: &str, body: Bytes) -> Result<Input, ApiError> {
+    const MALFORMED: ApiError = ApiError::BadRequest("Cannot parse multipart body");
+    let boundary = multer::parse_boundary(content_type).map_err(|_| MALFORMED)?;
+    let body = stream::iter([Ok::<_, std::io::Error>(body)]);
+    let mut parts = multer::Multipart::new(body, boundary);
+    let mut fields = Fields::default();
+    while let Some(part) = parts.next_field().await.map_err(|_| MALFORMED)? {
+        let Some(name) = part.name().map(str::to_owned) else {
+            continue;
+        };
+        let is_json = part
+            .content_type()
+            .is_some_and(|kind| kind.essence_str() == "application/json");
+        let content = part.bytes().await.map_err(|_| MALFORMED)?;
+        let value = if is_json {
+            serde_json::from_slice(&content)
+                .map_err(|_| ApiError::BadRequest("Cannot parse JSON body"))?
+        } else {
+            Value::from(std::str::from_utf8(&content).map_err(|_| MALFORMED)?)
+        };
+        fields.insert(&name, value)?;
+    }
+    Ok(fields.into_input())
+}
+
+#[derive(Default)]
+struct Fields {
+    form: Form,
+    count: usize,
+}
+
+impl Fields {
+    fn insert(&mut self, name: &str, value: Value) -> Result<(), ApiError> {
+        self.count += 1;
+        if self.count > MAX_ARGUMENTS {
+            return Err(ApiError::BadRequest("Too many arguments"));
+        }
+        self.form
+            .insert(name, value)
+            .map_err(|_| ApiError::BadRequest("Arguments are nested too deep"))
+    }
+
+    fn into_input(self) -> Input {
+        Input {
+            values: self.form.into_values(),
+            form: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+    use serde_json::json;
+
+    async fn read(content_types: &[&str], body: &str) -> Result<Value, String> {
+        let mut headers = HeaderMap::new();
+        for content_type in content_types {
+            let value = HeaderValue::from_str(content_type).expect("a header value");
+            headers.append(header::CONTENT_TYPE, value);
+        }
+        decode(&headers, Bytes::from(body.to_owned()))
+            .await
+            .map(|input| Value::Object(input.values))
+            .map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn json_is_taken_as_it_is() {
+        let json = read(
+            &["application/json; charset=utf-8"],
+            r#"{"a.b": [1], "c": ""}"#,
+        )
+        .await;
+        assert_eq!(json, Ok(json!({"a.b": [1], "c": ""})));
+    }
+
+    #[tokio::test]
+    async fn malformed_bodies_are_named() {
+        for body in ["{", "[]", "1", &"[".repeat(100_000)] {
+            let answer = read(&["application/json"], body).await;
+            assert_eq!(answer, Err("Cannot parse JSON body".into()));
+        }
+        let answer = read(&["multipart/form-data; boundary=x"], "junk").await;
+        assert_eq!(answer, Err("Cannot parse multipart body".into()));
+        let answer = read(&["multipart/form-data"], "junk").await;
+        assert_eq!(answer, Err("Cannot parse multipart body".into()));
+    }
+
+    #[tokio::test]
+    async fn other_types_and_none_are_unsupported() {
+        for types in [&["text/plain"][..], &[]] {
+            assert_eq!(read(types, "x").await, Err("Unsupported Media Type".into()));
+        }
+        assert_eq!(read(&[], "").await, Ok(json!({})));
+        let both = ["application/json", "text/plain"];
+        assert_eq!(
+            read(&both, "{}").await,
+            Err("Multiple Content-Type headers not allowed".into())
+        );
+    }
+
+    #[tokio::test]
+    async fn urlencoded_fields_nest() {
+        let form = "source=crud&config.url=http%3A%2F%2Fx%2F%3Fa%3D1&a%5B%5D=1+2";
+        assert_eq!(
+            read(&["application/x-www-form-urlencoded"], form).await,
+            Ok(json!({"source": "crud", "config": {"url": "http://x/?a=1"}, "a": ["1 2"]}))
+        );
+    }
+
+    #[tokio::test]
+    async fn at_most_1000_arguments_are_taken() {
+        let form = |count: usize| "a=1&".repeat(count);
+        let types = &["application/x-www-form-urlencoded"];
+        assert!(read(types, &form(1_000)).await.is_ok());
+        assert_eq!(
+            read(types, &form(1_001)).await,
+            Err("Too many arguments".into())
+        );
+    }
+
+    #[tokio::test]
+    async fn multipart_parts_are_text_files_or_json() {
+        let body = "--b\r\nContent-Disposition: form-data; name=\"handler\"\r\n\r\nlambda\r\n\
+            --b\r\nContent-Disposition: form-data; name=\"config.functions\"; filename=\"l.lua\"\r\n\
+            Content-Type: application/octet-stream\r\n\r\nreturn function() end\r\n\
+            --b\r\nContent-Disposition: form-data; name=\"snooze\"\r\n\
+            Content-Type: application/json\r\n\r\n5\r\n--b--\r\n";
+        assert_eq!(
+            read(&["multipart/form-data; boundary=b"], body).await,
+            Ok(json!({"handler": "lambda", "snooze": 5,
+                      "config": {"functions": "return function() end"}}))
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! What can be done with event hooks beside the usual: ping and test. Both are answered by a
+//! dispatcher over NATS; a gateway never calls a hook's endpoint.
+
+use async_nats::{RequestErrorKind, client::Request};
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use hookline_shared::rpc;
+use hookline_shared::subject::HOOK_KIND;
+
+use super::answer;
+use super::collections::Collection;
+use crate::error::ApiError;
+use crate::schema::{Entity, Input, Schema};
+use crate::store;
+
+/// The table of hooks.
+pub(super) fn schema() -> &'static Schema {
+    Schema::by_kind(HOOK_KIND).expect("the table of hooks is in the list of kinds")
+}
+
+impl Collection<'_> {
+    /// GET `/event-hooks/{id}/ping`: the webhook's ping is sent now.
+    pub(super) async fn ping(&self, key: &str) -> Result<Response, ApiError> {
+        let hook = self.find(key).await?;
+        if hook
+            .entity
+            .get("handler")
+            .is_none_or(|handler| handler != "webhook")
+        {
+            return Err(ApiError::BadRequest(
+                "only hooks with the handler 'webhook' can be pinged; \
+                 any hook can be tried out with POST /event-hooks/{id}/test",
+            ));
+        }
+        self.ask(rpc::PING, hook.id.clone(), Entity::new()).await
+    }
+
+    /// POST `/event-hooks/{id}/test`: one attempt with the data of the body.
+    pub(super) async fn test(&self, key: &str, input: Input) -> Result<Response, ApiError> {
+        let hook = self.find(key).await?;
+        self.ask(rpc::TEST, hook.id.clone(), input.values).await
+    }
+
+    async fn ask(&self, verb: &str, hook: String, data: Entity) -> Result<Response, ApiError> {
+        self.store.connected().await?;
+        let question = rpc::Request { hook, data };
+        let question = serde_json::to_vec(&question).map_err(|_| ApiError::Internal)?;
+        let request = Request::new()
+            .payload(question.into())
+            .timeout(Some(rpc::TIMEOUT));
+        let reply = self
+            .store
+            .client()
+            .send_request(rpc::subject(verb), request)
+            .await
+            .map_err(|error| match error.kind() {
+                RequestErrorKind::NoResponders => ApiError::NoDispatcher,
+                RequestErrorKind::TimedOut => ApiError::DispatcherTimeout,
+                RequestErrorKind::MaxPayloadExceeded => store::Error::TooLarge.into(),
+                _ => store::Error::Unavailable(Some(error.into())).into(),
+            })?;
+        let reply: rpc::Reply = serde_json::from_slice(&reply.payload).map_err(|error| {
+            tracing::error!(%error, verb, "a dispatcher's answer cannot be read");
+            ApiError::Internal
+        })?;
+        let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        Ok(answer(status, &reply.body))
+    }
+}

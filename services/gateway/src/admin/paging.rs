@@ -1,0 +1,190 @@
+//! Parts of lists: `size`, `offset` and `tags` in, `next` and `offset` out.
+
+use serde_json::{Map, Value, json};
+
+use crate::error::ApiError;
+use crate::schema::{Schema, is_uuid};
+use crate::store::{Cursor, Page, Query, Tags};
+
+/// Entities in a part when no size is given, and at most.
+const DEFAULT_SIZE: usize = 100;
+const MAX_SIZE: usize = 1_000;
+/// The most URL arguments.
+const MAX_ARGUMENTS: usize = 1_000;
+
+/// What a client asks of a list.
+#[derive(Debug)]
+pub(super) struct Paging {
+    pub(super) query: Query,
+    /// The arguments that the next part's URL repeats.
+    repeat: Vec<(&'static str, String)>,
+}
+
+impl Paging {
+    /// Reads the arguments of a URL.
+    pub(super) fn read(schema: &Schema, arguments: &str) -> Result<Self, ApiError> {
+        let mut paging = Self {
+            query: Query {
+                size: DEFAULT_SIZE,
+                ..Query::default()
+            },
+            repeat: Vec::new(),
+        };
+        for (count, (name, value)) in form_urlencoded::parse(arguments.as_bytes()).enumerate() {
+            if count >= MAX_ARGUMENTS {
+                return Err(ApiError::BadRequest("Too many arguments"));
+            }
+            match name.as_ref() {
+                "size" => {
+                    paging.query.size = size(&value)?;
+                    paging.repeat.push(("size", value.into_owned()));
+                }
+                "offset" => {
+                    let cursor = cursor(&value);
+                    paging.query.after =
+                        Some(cursor.ok_or_else(|| ApiError::Offset(value.into_owned()))?);
+                }
+                "tags" if schema.field("tags").is_none() => {
+                    return Err(ApiError::Tags("cannot be used on entities without tags"));
+                }
+                "tags" => {
+                    paging.query.tags = Some(tags(&value)?);
+                    paging.repeat.push(("tags", value.into_owned()));
+                }
+                _ => {}
+            }
+        }
+        Ok(paging)
+    }
+
+    /// The answer with one part of the list at `path`.
+    pub(super) fn envelope(&self, schema: &Schema, path: &str, page: &Page) -> Value {
+        let data: Vec<_> = page
+            .rows
+            .iter()
+            .map(|row| schema.answer(&row.entity))
+            .collect();
+        let mut envelope = Map::from_iter([("data".to_owned(), json!(data))]);
+        let next = page.next.as_ref().map(|(created_at, id)| {
+            let offset = format!("{created_at}.{id}");
+            let arguments = form_urlencoded::Serializer::new(String::new())
+                .append_pair("offset", &offset)
+                .extend_pairs(&self.repeat)
+                .finish();
+            envelope.insert("offset".to_owned(), json!(offset));
+            format!("{path}?{arguments}")
+        });
+        envelope.insert("next".to_owned(), json!(next));
+        Value::Object(envelope)
+    }
+}
+
+fn size(text: &str) -> Result<usize, ApiError> {
+    match text.parse() {
+        Ok(size @ 1..=MAX_SIZE) => Ok(size),
+        Ok(_) => Err(ApiError::Size(
+            "invalid size: size must be an integer between 1 and 1000",
+        )),
+        Err(_) => Err(ApiError::Size("size must be a number")),
+    }
+}
+
+fn cursor(text: &str) -> Option<Cursor> {
+    let (created_at, id) = text.split_once('.')?;
+    is_uuid(id).then_some(())?;
+    Some((created_at.parse().ok()?, id.to_owned()))
+}
+
+fn tags(text: &str) -> Result<Tags, ApiError> {
+    let split = |separator| {
+        text.split(separator)
+            .map(|tag: &str| tag.trim().to_owned())
+            .collect()
+    };
+    let tags = match (text.contains(','), text.contains('/')) {
+        (true, true) => return Err(ApiError::Tags("invalid filter syntax")),
+        (false, true) => Tags::Any(split('/')),
+        (_, false) => Tags::All(split(',')),
+    };
+    let (Tags::All(list) | Tags::Any(list)) = &tags;
+    if list.iter().any(String::is_empty) {
+        return Err(ApiError::Tags("cannot be null"));
+    }
+    Ok(tags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &str) -> Result<Paging, String> {
+        let schema = Schema::by_kind("consumers").expect("a kind");
+        Paging::read(schema, arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_size_is_a_number_from_1_to_1000() {
+        assert_eq!(read("").expect("valid").query.size, 100);
+        assert_eq!(read("size=1000").expect("valid").query.size, 1000);
+        assert_eq!(read("size=x").unwrap_err(), "size must be a number");
+        for size in ["size=0", "size=1001"] {
+            assert!(
+                read(size).unwrap_err().starts_with("invalid size"),
+                "{size}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_offset_that_was_not_given_out_is_refused() {
+        for offset in [
+            "x",
+            "1.x",
+            "x.0fd2319f-13ea-4582-a448-8d11893026a8",
+            "%00",
+            "1",
+        ] {
+            let message = read(&format!("offset={offset}")).unwrap_err();
+            assert!(message.contains("is not a valid offset: "), "{message}");
+        }
+        let paging = read("offset=1.0fd2319f-13ea-4582-a448-8d11893026a8").expect("valid");
+        assert_eq!(
+            paging.query.after,
+            Some((1, "0fd2319f-13ea-4582-a448-8d11893026a8".to_owned()))
+        );
+    }
+
+    #[test]
+    fn the_next_url_repeats_size_and_tags() {
+        let page = Page {
+            rows: Vec::new(),
+            next: Some((5, "i".into())),
+        };
+        let schema = Schema::by_kind("consumers").expect("a kind");
+        let paging = read("size=1&tags=a,b").expect("valid");
+        assert_eq!(
+            paging.envelope(schema, "/consumers", &page),
+            json!({"data": [], "offset": "5.i",
+                   "next": "/consumers?offset=5.i&size=1&tags=a%2Cb"})
+        );
+        let last = Page::default();
+        assert_eq!(
+            paging.envelope(schema, "/consumers", &last),
+            json!({"data": [], "next": null})
+        );
+    }
+
+    #[test]
+    fn tags_are_all_or_any_of_a_list() {
+        let tags = |arguments: &str| read(arguments).map(|paging| paging.query.tags);
+        assert_eq!(
+            tags("tags=a,b"),
+            Ok(Some(Tags::All(vec!["a".into(), "b".into()])))
+        );
+        assert_eq!(
+            tags("tags=a/b"),
+            Ok(Some(Tags::Any(vec!["a".into(), "b".into()])))
+        );
+        assert!(tags("tags=a/b,c").is_err() && tags("tags=").is_err());
+    }
+}

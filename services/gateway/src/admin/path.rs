@@ -1,0 +1,184 @@
+//! What a path names.
+
+use percent_encoding::percent_decode_str;
+
+use crate::schema::Schema;
+
+/// What a request is about.
+#[derive(Debug)]
+pub(super) struct Path {
+    /// The workspace in front, if there is one.
+    pub(super) workspace: Option<String>,
+    /// What is named in it.
+    pub(super) target: Target,
+}
+
+/// The things that paths name.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// `/`: the node.
+    Node,
+    /// `/status`: the node's state.
+    Status,
+    /// `/{kind}`: all entities of a kind.
+    Collection(&'static Schema),
+    /// `/{kind}/{key}`: one entity, by id or unique name.
+    Item(&'static Schema, String),
+    /// `/{kind}/{key}/{child kind}`: the entities that refer to one.
+    Children {
+        parent: &'static Schema,
+        key: String,
+        child: &'static Schema,
+        field: &'static str,
+    },
+    /// `/event-hooks/{id}/ping`.
+    Ping(String),
+    /// `/event-hooks/{id}/test`.
+    Test(String),
+}
+
+impl Path {
+    /// Reads a path; `None`: it names nothing.
+    pub(super) fn parse(path: &str) -> Option<Self> {
+        let path = path.strip_prefix('/')?;
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let mut parts = Vec::new();
+        for part in path.split('/').filter(|_| !path.is_empty()) {
+            let part = percent_decode_str(part).decode_utf8().ok()?;
+            if part.is_empty() || parts.len() > 4 {
+                return None;
+            }
+            parts.push(part.into_owned());
+        }
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        match parts.as_slice() {
+            [] => Some(Self {
+                workspace: None,
+                target: Target::Node,
+            }),
+            ["status"] => Some(Self {
+                workspace: None,
+                target: Target::Status,
+            }),
+            [first, ..] if Schema::by_path(first).is_some() => Some(Self {
+                workspace: None,
+                target: Target::parse(&parts)?,
+            }),
+            [workspace, rest @ ..] => Some(Self {
+                target: Target::parse(rest)?,
+                workspace: Some((*workspace).to_owned()),
+            }),
+        }
+    }
+
+    /// The kind of entity that the path is about, for metrics.
+    pub(super) fn kind(&self) -> &'static str {
+        match &self.target {
+            Target::Node | Target::Status => "node",
+            Target::Collection(schema) | Target::Item(schema, _) => schema.kind,
+            Target::Children { child, .. } => child.kind,
+            Target::Ping(_) | Target::Test(_) => hookline_shared::subject::HOOK_KIND,
+        }
+    }
+}
+
+impl Target {
+    fn parse(parts: &[&str]) -> Option<Self> {
+        let (first, rest) = parts.split_first()?;
+        let schema = Schema::by_path(first)?;
+        let is_hooks = schema.kind == hookline_shared::subject::HOOK_KIND;
+        match *rest {
+            [] => Some(Self::Collection(schema)),
+            [key] => Some(Self::Item(schema, key.to_owned())),
+            [key, "ping"] if is_hooks => Some(Self::Ping(key.to_owned())),
+            [key, "test"] if is_hooks => Some(Self::Test(key.to_owned())),
+            [key, child] => {
+                let (child, field) = schema
+                    .referenced_by()
+                    .find(|(schema, _)| schema.path == child)?;
+                Some(Self::Children {
+                    parent: schema,
+                    key: key.to_owned(),
+                    child,
+                    field,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The methods that it answers to.
+    pub(super) fn methods(&self) -> &'static str {
+        match self {
+            Self::Node | Self::Status | Self::Ping(_) => "GET, HEAD, OPTIONS",
+            Self::Collection(_) | Self::Children { .. } => "GET, HEAD, OPTIONS, POST",
+            Self::Item(..) => "DELETE, GET, HEAD, OPTIONS, PATCH, PUT",
+            Self::Test(_) => "OPTIONS, POST",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Workspace and target in short.
+    fn parse(path: &str) -> Option<String> {
+        let Path { workspace, target } = Path::parse(path)?;
+        let target = match target {
+            Target::Node => "node".to_owned(),
+            Target::Status => "status".to_owned(),
+            Target::Collection(schema) => format!("all {}", schema.kind),
+            Target::Item(schema, key) => format!("{} {key}", schema.kind),
+            Target::Children {
+                parent,
+                key,
+                child,
+                field,
+            } => {
+                format!("{} of {} {key} by {field}", child.kind, parent.kind)
+            }
+            Target::Ping(key) => format!("ping {key}"),
+            Target::Test(key) => format!("test {key}"),
+        };
+        Some(workspace.map_or(target.clone(), |name| format!("{name}: {target}")))
+    }
+
+    #[test]
+    fn paths_name_kinds_entities_and_actions() {
+        for (path, target) in [
+            ("/", "node"),
+            ("/status", "status"),
+            ("/consumers", "all consumers"),
+            ("/consumers/", "all consumers"),
+            ("/event-hooks/1", "event_hooks 1"),
+            ("/event-hooks/1/ping", "ping 1"),
+            ("/team/event-hooks/1/test/", "team: test 1"),
+            (
+                "/team/consumers/Ada%20L%2Fovelace",
+                "team: consumers Ada L/ovelace",
+            ),
+            ("/services/s/routes", "routes of services s by service"),
+        ] {
+            assert_eq!(parse(path).as_deref(), Some(target), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_paths_name_nothing() {
+        for path in [
+            "",
+            "/consumers//",
+            "/team",
+            "/team/nothing",
+            "/consumers/a/ping",
+            "/consumers/a/b",
+            "/routes/r/services",
+            "/team/team/consumers",
+            "/consumers/%FF",
+            "/event-hooks/1/ping/2",
+        ] {
+            assert_eq!(parse(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Settings: flags, environment variables and defaults, from one struct.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use clap::Parser;
+
+use hookline_shared::settings::duration;
+use hookline_shared::{streams, telemetry};
+
+/// A gateway node of Hookline: the Admin API, which raises an event for every change.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "hookline-gateway", version)]
+pub struct Config {
+    /// Address of the Admin API. It has no authentication: keep it where only admins are.
+    #[arg(
+        long,
+        env = "HOOKLINE_ADMIN_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8001"
+    )]
+    pub admin_listen: SocketAddr,
+
+    /// Address of the status API: /metrics, /healthz, /readyz.
+    #[arg(
+        long,
+        env = "HOOKLINE_STATUS_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8100"
+    )]
+    pub status_listen: SocketAddr,
+
+    /// Name of this node, which its events carry; by default the host's name.
+    #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME", default_value_t = host_name())]
+    pub node: String,
+
+    /// The largest request body in bytes.
+    #[arg(
+        long,
+        env = "HOOKLINE_ADMIN_MAX_BODY",
+        value_name = "BYTES",
+        default_value = "1048576"
+    )]
+    pub admin_max_body: NonZeroUsize,
+
+    /// How long requests in flight have when the process is told to stop.
+    #[arg(
+        long,
+        env = "HOOKLINE_SHUTDOWN_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = duration
+    )]
+    pub shutdown_timeout: Duration,
+
+    /// NATS.
+    #[command(flatten)]
+    pub nats: streams::Options,
+
+    /// Logs.
+    #[command(flatten)]
+    pub telemetry: telemetry::Options,
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() {
+        "gateway".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_listen_on_loopback_only() {
+        let config = Config::try_parse_from(["hookline-gateway"]).expect("defaults are valid");
+        assert!(config.admin_listen.ip().is_loopback() && config.status_listen.ip().is_loopback());
+        assert!(!config.node.is_empty());
+        assert_eq!(config.shutdown_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_setting_that_makes_no_sense_is_refused() {
+        for arguments in [
+            ["--admin-max-body", "0"],
+            ["--shutdown-timeout", "30"],
+            ["--admin-listen", "8001"],
+        ] {
+            let arguments = ["hookline-gateway"].into_iter().chain(arguments);
+            assert!(Config::try_parse_from(arguments).is_err());
+        }
+    }
+}

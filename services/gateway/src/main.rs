@@ -1,0 +1,26 @@
+//! The process of a gateway node: settings, logs, sockets, then the library.
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::net::TcpListener;
+
+use hookline_gateway::{Config, Listeners};
+use hookline_shared::{shutdown, telemetry};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    telemetry::init(&config.telemetry)?;
+    let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
+    let bind = async |address| {
+        TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}"))
+    };
+    let listeners = Listeners {
+        admin: bind(config.admin_listen).await?,
+        status: bind(config.status_listen).await?,
+    };
+    hookline_gateway::run(config, listeners, shutdown).await?;
+    Ok(())
+}

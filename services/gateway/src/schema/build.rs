@@ -1,0 +1,252 @@
+//! From input to entity: types of forms are inferred, PATCH merges, defaults are filled in,
+//! everything is checked. What comes out has no nulls and is what is stored.
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use hookline_shared::hook::REDACTED;
+
+use super::check::Checker;
+use super::field::{Auto, Field, Type, Variants, Visibility};
+use super::{Entity, Schema, Violations, infer, now, strip_nulls};
+
+const MISSING: &str = "required field missing";
+
+/// What a client sent.
+#[derive(Debug, Clone, Default)]
+pub struct Input {
+    /// The fields by name.
+    pub values: Entity,
+    /// Whether it came as a form, where everything is text.
+    pub form: bool,
+}
+
+impl Schema {
+    /// A new entity.
+    ///
+    /// # Errors
+    /// What is wrong with the input.
+    pub fn create(&self, input: Input) -> Result<Entity, Violations> {
+        self.build(input, None, false)
+    }
+
+    /// An entity with some fields changed (PATCH): records merge, lists and maps are replaced.
+    ///
+    /// # Errors
+    /// What is wrong with the result.
+    pub fn update(&self, current: &Entity, input: Input) -> Result<Entity, Violations> {
+        self.build(input, Some(current), true)
+    }
+
+    /// An entity written anew (PUT): only its id and time of creation stay.
+    ///
+    /// # Errors
+    /// What is wrong with the input.
+    pub fn replace(&self, current: &Entity, input: Input) -> Result<Entity, Violations> {
+        self.build(input, Some(current), false)
+    }
+
+    fn build(
+        &self,
+        input: Input,
+        current: Option<&Entity>,
+        merge: bool,
+    ) -> Result<Entity, Violations> {
+        let mut values = input.values;
+        let merged = current.filter(|_| merge);
+        let form = self.select_form(&values, merged)?;
+        let mut violations = Violations::default();
+        if input.form {
+            infer::record(self.fields, form, &mut values);
+        }
+        if let Some(shorthand) = self.shorthand {
+            shorthand(&mut values, &mut violations);
+        }
+        if let Some(current) = merged {
+            let base = self.without_stale_config(current, &values);
+            values = merge_record(self.fields, form, base, values);
+        }
+        keep_secrets(
+            self.fields,
+            form,
+            current,
+            &mut values,
+            &mut Vec::new(),
+            &mut violations,
+        );
+        if let Some(current) = current {
+            self.keep_what_stays(current, &mut values, &mut violations);
+        }
+        self.fill_autos(current, &mut values);
+        fill_defaults(self.fields, form, &mut values);
+        Checker::new(&mut violations, form).record(self.fields, &mut values);
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        let entity = strip_nulls(&values);
+        for message in self.checks.iter().filter_map(|check| check(&entity)) {
+            violations.add_entity(message);
+        }
+        if let (true, Some(check)) = (violations.is_empty(), self.deep_check) {
+            check(&entity, &mut violations);
+        }
+        if violations.is_empty() {
+            Ok(entity)
+        } else {
+            Err(violations)
+        }
+    }
+
+    /// The variants of the polymorphic record, if there is one.
+    #[must_use]
+    pub fn variants(&self) -> Option<&'static Variants> {
+        self.fields.iter().find_map(|field| match field.kind {
+            Type::Polymorphic(variants) => Some(variants),
+            _ => None,
+        })
+    }
+
+    /// The form of the polymorphic record. As in Kong, the field that selects it is checked first
+    /// and alone.
+    fn select_form(
+        &self,
+        values: &Entity,
+        merged: Option<&Entity>,
+    ) -> Result<&'static [Field], Violations> {
+        let Some(variants) = self.variants() else {
+            return Ok(&[]);
+        };
+        let selector = variants.selector;
+        let stored = || merged.and_then(|current| current.get(selector));
+        match values.get(selector).or_else(stored) {
+            None | Some(Value::Null) => Err(Violations::of(selector, MISSING)),
+            Some(Value::String(name)) if name.is_empty() => Err(Violations::of(selector, MISSING)),
+            Some(Value::String(name)) => variants
+                .form(name)
+                .ok_or_else(|| Violations::of(selector, format!("unknown type: {name}"))),
+            Some(_) => Err(Violations::of(selector, "expected a string")),
+        }
+    }
+
+    /// The current entity, without its polymorphic record if another form is selected now.
+    fn without_stale_config(&self, current: &Entity, values: &Entity) -> Entity {
+        let mut base = current.clone();
+        for field in self.fields {
+            if let Type::Polymorphic(variants) = field.kind
+                && let Some(selected) = values.get(variants.selector)
+                && current.get(variants.selector) != Some(selected)
+            {
+                base.shift_remove(field.name);
+            }
+        }
+        base
+    }
+
+    fn keep_what_stays(&self, current: &Entity, values: &mut Entity, found: &mut Violations) {
+        for field in self.fields {
+            let Some(stored) = current.get(field.name) else {
+                continue;
+            };
+            let stays = matches!(field.auto, Some(Auto::Id | Auto::CreatedAt));
+            match values.get(field.name) {
+                None | Some(Value::Null) if stays => {
+                    values.insert(field.name.to_owned(), stored.clone());
+                }
+                Some(given) if field.immutable && given != stored => {
+                    found.add(&[field.name], "immutable field cannot be updated");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn fill_autos(&self, current: Option<&Entity>, values: &mut Entity) {
+        for field in self.fields {
+            let given = values.get(field.name).is_some_and(|value| !value.is_null());
+            let value = match field.auto {
+                Some(Auto::Id) if !given => Value::from(Uuid::new_v4().to_string()),
+                Some(Auto::CreatedAt) if !given => Value::from(now()),
+                Some(Auto::UpdatedAt) if !given || current.is_some() => Value::from(now()),
+                _ => continue,
+            };
+            values.insert(field.name.to_owned(), value);
+        }
+    }
+}
+
+/// The record type of a field, if it is one.
+pub(super) fn record_fields(field: &Field, form: &'static [Field]) -> Option<&'static [Field]> {
+    match field.kind {
+        Type::Record(fields) => Some(fields),
+        Type::Polymorphic(_) => Some(form),
+        _ => None,
+    }
+}
+
+fn merge_record(
+    fields: &[Field],
+    form: &'static [Field],
+    mut base: Entity,
+    values: Entity,
+) -> Entity {
+    for (name, value) in values {
+        let field = fields.iter().find(|field| field.name == name);
+        let inner = field.and_then(|field| record_fields(field, form));
+        let value = match (inner, base.get_mut(&name), value) {
+            (Some(inner), Some(Value::Object(old)), Value::Object(new)) => {
+                Value::Object(merge_record(inner, &[], std::mem::take(old), new))
+            }
+            (_, _, value) => value,
+        };
+        base.insert(name, value);
+    }
+    base
+}
+
+/// A secret that comes back as it was shown stays what it is.
+fn keep_secrets(
+    fields: &[Field],
+    form: &'static [Field],
+    current: Option<&Entity>,
+    values: &mut Entity,
+    path: &mut Vec<&'static str>,
+    violations: &mut Violations,
+) {
+    for field in fields {
+        let Some(value) = values.get_mut(field.name) else {
+            continue;
+        };
+        let stored = current.and_then(|current| current.get(field.name));
+        path.push(field.name);
+        if field.visibility == Visibility::Secret && value.as_str() == Some(REDACTED) {
+            match stored {
+                Some(stored) => *value = stored.clone(),
+                None => violations.add(path, "there is no stored value to keep"),
+            }
+        } else if let (Some(inner), Value::Object(map)) = (record_fields(field, form), value) {
+            let stored = stored.and_then(Value::as_object);
+            keep_secrets(inner, &[], stored, map, path, violations);
+        }
+        path.pop();
+    }
+}
+
+fn fill_defaults(fields: &[Field], form: &'static [Field], values: &mut Entity) {
+    for field in fields {
+        let inner = record_fields(field, form);
+        let unset = values.get(field.name).is_none_or(Value::is_null);
+        if unset {
+            if let Some(default) = &field.default {
+                values.insert(field.name.to_owned(), default.value());
+            } else if inner.is_some() && field.required {
+                values.insert(field.name.to_owned(), Value::Object(Map::new()));
+            }
+        }
+        if let (Some(inner), Some(Value::Object(map))) = (inner, values.get_mut(field.name)) {
+            fill_defaults(inner, &[], map);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! Consumers of the gateway's services.
+
+use super::field::Default;
+use super::{Entity, Field, Schema, Scope};
+
+pub(super) static TABLE: Schema = Schema {
+    kind: "consumers",
+    path: "consumers",
+    endpoint_key: Some("username"),
+    scope: Scope::Workspace,
+    fields: &[
+        Field::id(),
+        Field::created_at(),
+        Field::string("username").unique(),
+        Field::string("custom_id").unique(),
+        Field::tags(),
+        Field::integer("type")
+            .default(Default::Integer(0))
+            .between(0, 3),
+    ],
+    shorthand: None,
+    checks: &[has_a_name],
+    deep_check: None,
+};
+
+fn has_a_name(entity: &Entity) -> Option<String> {
+    let named = entity.contains_key("custom_id") || entity.contains_key("username");
+    (!named).then(|| {
+        "at least one of these fields must be non-empty: 'custom_id', 'username'".to_owned()
+    })
+}

@@ -1,0 +1,140 @@
+//! How an entity is shown: in answers with all its fields, in events without what is private.
+
+use serde_json::{Value, json};
+
+use hookline_shared::hook::REDACTED;
+
+use super::build::record_fields;
+use super::field::{Field, Type, Visibility};
+use super::{Entity, Schema};
+
+impl Schema {
+    /// The entity as answers show it: every field, unset ones as null, no secret.
+    #[must_use]
+    pub fn answer(&self, entity: &Entity) -> Value {
+        Value::Object(answer(self.fields, self.form_of(entity), entity))
+    }
+
+    /// The entity as events show it: no nulls, no secret, no private value.
+    #[must_use]
+    pub fn event(&self, entity: &Entity) -> Entity {
+        let mut entity = entity.clone();
+        redact(self.fields, self.form_of(&entity), &mut entity);
+        entity
+    }
+
+    /// The form of a stored entity's polymorphic record.
+    fn form_of(&self, entity: &Entity) -> &'static [Field] {
+        self.variants()
+            .and_then(|variants| variants.form(entity.get(variants.selector)?.as_str()?))
+            .unwrap_or(&[])
+    }
+}
+
+/// The data of the ping that a new webhook gets: the hook as its receiver may see it. The headers
+/// are the receiver's own, so they are shown; the secret is left out.
+#[must_use]
+pub fn ping(hook: &Entity) -> Entity {
+    let mut hook = hook.clone();
+    if let Some(Value::Object(config)) = hook.get_mut("config") {
+        config.shift_remove("secret");
+        let headers = config.entry("headers").or_insert_with(|| json!({}));
+        if let Value::Object(headers) = headers
+            && !headers
+                .keys()
+                .any(|name| name.eq_ignore_ascii_case("content-type"))
+        {
+            headers.insert("content-type".into(), json!("application/json"));
+        }
+    }
+    Entity::from_iter([
+        ("event_hooks".to_owned(), Value::Object(hook)),
+        ("operation".to_owned(), json!("create")),
+    ])
+}
+
+fn answer(fields: &[Field], form: &'static [Field], entity: &Entity) -> Entity {
+    let show = |field: &Field| {
+        let Some(value) = entity.get(field.name) else {
+            return Value::Null;
+        };
+        match (record_fields(field, form), value) {
+            _ if field.visibility == Visibility::Secret => json!(REDACTED),
+            (Some(inner), Value::Object(map)) => Value::Object(answer(inner, &[], map)),
+            _ => value.clone(),
+        }
+    };
+    fields
+        .iter()
+        .map(|field| (field.name.to_owned(), show(field)))
+        .collect()
+}
+
+fn redact(fields: &[Field], form: &'static [Field], entity: &mut Entity) {
+    for field in fields {
+        let Some(value) = entity.get_mut(field.name) else {
+            continue;
+        };
+        match (field.visibility, field.kind, value) {
+            (Visibility::Public, Type::Record(_) | Type::Polymorphic(_), Value::Object(map)) => {
+                redact(record_fields(field, form).unwrap_or(&[]), &[], map);
+            }
+            (Visibility::Public, ..) => {}
+            (_, Type::Map(_), Value::Object(map)) => {
+                map.values_mut().for_each(|value| *value = json!(REDACTED));
+            }
+            (_, _, value) => *value = json!(REDACTED),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook() -> Entity {
+        let hook = json!({
+            "id": "i", "created_at": 1, "updated_at": 1, "source": "crud", "handler": "webhook",
+            "config": {"url": "http://x", "secret": "s3cret", "headers": {"authorization": "t0ken"},
+                       "ssl_verify": true},
+        });
+        hook.as_object().expect("an object").clone()
+    }
+
+    fn schema() -> &'static Schema {
+        Schema::by_kind("event_hooks").expect("a kind")
+    }
+
+    #[test]
+    fn an_answer_has_every_field_and_no_secret() {
+        assert_eq!(
+            schema().answer(&hook()),
+            json!({
+                "id": "i", "created_at": 1, "updated_at": 1, "source": "crud", "event": null,
+                "handler": "webhook", "snooze": null, "on_change": null,
+                "config": {"url": "http://x", "headers": {"authorization": "t0ken"},
+                           "secret": REDACTED, "ssl_verify": true},
+                "delivery": null,
+            })
+        );
+    }
+
+    #[test]
+    fn an_event_has_neither_secret_nor_header_values() {
+        let event = Value::Object(schema().event(&hook())).to_string();
+        assert!(
+            !event.contains("s3cret") && !event.contains("t0ken"),
+            "{event}"
+        );
+        assert!(event.contains("authorization"), "{event}");
+    }
+
+    #[test]
+    fn a_ping_has_the_headers_and_a_content_type_but_no_secret() {
+        assert_eq!(
+            ping(&hook())["event_hooks"]["config"],
+            json!({"url": "http://x", "ssl_verify": true,
+                   "headers": {"authorization": "t0ken", "content-type": "application/json"}})
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! Rules on single values, in Kong's words.
+
+use serde_json::Value;
+
+/// The longest text of a unique field in bytes: it becomes a subject token, percent-encoded.
+pub const MAX_UNIQUE: usize = 512;
+
+/// Whether a text is a UUID in its usual form.
+#[must_use]
+pub fn is_uuid(text: &str) -> bool {
+    text.len() == 36 && uuid::Uuid::try_parse(text).is_ok()
+}
+
+pub(super) fn uuid(value: &Value) -> Result<(), String> {
+    ensure(is_uuid(text(value)), || "expected a valid UUID".to_owned())
+}
+
+/// A name that people choose: any letters, but of ASCII only what is safe in a URL.
+pub(super) fn name(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let sound = text.chars().all(|c| {
+        if c.is_ascii() {
+            is_plain(c)
+        } else {
+            !c.is_control() && !c.is_whitespace()
+        }
+    });
+    ensure(sound, || {
+        format!(
+            "invalid value '{text}': the only accepted ascii characters are alphanumerics or \
+             ., -, _, and ~"
+        )
+    })
+}
+
+/// A name that is one plain token: the first part of a path.
+pub(super) fn plain_name(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    ensure(text.chars().all(is_plain), || {
+        format!("invalid value '{text}': it should only contain alphanumerics or ., -, _, and ~")
+    })
+}
+
+pub(super) fn tag(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let sound = !text
+        .chars()
+        .any(|c| c.is_control() || matches!(c, ',' | '/'));
+    ensure(sound, || {
+        format!(
+            "invalid tag '{text}': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"
+        )
+    })
+}
+
+pub(super) fn method(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    ensure(text.chars().all(|c| c.is_ascii_uppercase()), || {
+        format!("invalid value: {text}")
+    })
+}
+
+pub(super) fn path(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    ensure(text.starts_with('/'), || "should start with: /".to_owned())?;
+    ensure(!text.contains("//"), || {
+        "must not have empty segments".to_owned()
+    })
+}
+
+pub(super) fn route_path(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    if text.starts_with('~') {
+        return Ok(());
+    }
+    ensure(text.starts_with('/'), || {
+        "should start with: / (fixed path) or ~/ (regex path)".to_owned()
+    })?;
+    path(value)
+}
+
+pub(super) fn host(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let sound = url::Host::parse(text).is_ok() || text.parse::<std::net::Ipv6Addr>().is_ok();
+    ensure(sound && !text.contains(['*', '/', '@']), || {
+        format!("invalid value: {text}")
+    })
+}
+
+/// A host that a route listens to: with a port, or with a wildcard at one end.
+pub(super) fn route_host(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let plain = text
+        .strip_prefix("*.")
+        .or_else(|| text.strip_suffix(".*"))
+        .unwrap_or(text);
+    let (plain, port) = plain.rsplit_once(':').unwrap_or((plain, "0"));
+    ensure(!plain.is_empty() && port.parse::<u16>().is_ok(), || {
+        format!("invalid value: {text}")
+    })?;
+    host(&Value::from(plain)).map_err(|_| format!("invalid value: {text}"))
+}
+
+pub(super) fn email(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let sound = text
+        .split_once('@')
+        .is_some_and(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'));
+    ensure(sound && !text.contains(char::is_whitespace), || {
+        format!("invalid value: {text}")
+    })
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '~')
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn ensure(sound: bool, message: impl FnOnce() -> String) -> Result<(), String> {
+    if sound { Ok(()) } else { Err(message()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_routes_may_have_wildcards_and_ports() {
+        for host in [
+            "example.com",
+            "*.example.com",
+            "example.*",
+            "example.com:8080",
+            "10.0.0.1",
+        ] {
+            assert_eq!(route_host(&host.into()), Ok(()), "{host}");
+        }
+        for host in ["", "*", "a b", "example.com:x", "http://example.com", ":80"] {
+            assert!(route_host(&host.into()).is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn names_take_any_letters_but_no_spaces_or_slashes() {
+        for text in ["my-service", "é漢字", "a.b~c_d"] {
+            assert_eq!(name(&text.into()), Ok(()), "{text}");
+        }
+        for text in ["a b", "a/b", "a\u{a0}b"] {
+            assert!(name(&text.into()).is_err(), "{text}");
+        }
+    }
+}

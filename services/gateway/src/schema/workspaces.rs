@@ -1,0 +1,44 @@
+//! Workspaces, which the other entities belong to. Entities are kept under their workspace's name,
+//! so it cannot change.
+
+use serde_json::Value;
+
+use super::{Field, KINDS, Schema, Scope, rules};
+
+pub(super) static TABLE: Schema = Schema {
+    kind: "workspaces",
+    path: "workspaces",
+    endpoint_key: Some("name"),
+    scope: Scope::Global,
+    fields: &[
+        Field::id(),
+        Field::created_at(),
+        Field::updated_at(),
+        Field::string("name")
+            .unique()
+            .required()
+            .immutable()
+            .rule(workspace_name),
+        Field::string("comment"),
+    ],
+    shorthand: None,
+    checks: &[],
+    deep_check: None,
+};
+
+/// First parts of paths that are not the name of a kind.
+const RESERVED: &[&str] = &[".", "..", "status", "metrics", "schemas"];
+
+fn workspace_name(value: &Value) -> Result<(), String> {
+    rules::plain_name(value)?;
+    let name = value.as_str().unwrap_or_default();
+    let reserved = RESERVED.contains(&name)
+        || KINDS
+            .iter()
+            .any(|schema| schema.kind == name || schema.path == name);
+    if reserved {
+        Err(format!("'{name}' is a reserved name"))
+    } else {
+        Ok(())
+    }
+}

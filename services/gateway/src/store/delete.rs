@@ -1,0 +1,134 @@
+//! Deletions. What others may refer to is marked first, see [`guard`](super::guard).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use hookline_shared::batch;
+use hookline_shared::subject::{DEFAULT_WORKSPACE, header};
+
+use super::guard::{is_abandoned, now_millis};
+use super::plan::unmarked;
+use super::row::State;
+use super::{Error, Place, Row, Store, Write, refusal};
+use crate::schema::Schema;
+
+/// How long a deletion waits for this node's view to show every child there can be.
+const VIEW_WAIT: Duration = Duration::from_secs(5);
+
+impl Store {
+    /// Deletes an entity, unless another refers to it.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if the entity is no longer what `row` says.
+    pub async fn delete(&self, place: Place, row: Arc<Row>) -> Result<(), Error> {
+        let schema = row.schema;
+        let is_workspace = schema.kind == Schema::workspaces().kind;
+        if is_workspace
+            && row
+                .entity
+                .get("name")
+                .is_some_and(|name| name == DEFAULT_WORKSPACE)
+        {
+            return Err(Error::DefaultWorkspace);
+        }
+        let delete = |row| Write {
+            schema,
+            place,
+            old: Some(row),
+            new: None,
+            id_given: false,
+        };
+        if !is_workspace && schema.referenced_by().next().is_none() {
+            return self.write(delete(row)).await;
+        }
+        if self.backlog.is_full() {
+            return Err(Error::Full);
+        }
+        let marked = self.mark_unreferenced(row).await?;
+        let result = self.write(delete(Arc::clone(&marked))).await;
+        if result
+            .as_ref()
+            .is_err_and(|error| !matches!(error, Error::Stale | Error::Unknown))
+        {
+            self.unmark(&marked).await;
+        }
+        result
+    }
+
+    /// Marks an entity that nobody refers to, so that nobody can from now on.
+    async fn mark_unreferenced(&self, row: Arc<Row>) -> Result<Arc<Row>, Error> {
+        if let Some(by) = self.referrer(&row) {
+            return Err(Error::Referenced {
+                kind: row.schema.kind,
+                by,
+            });
+        }
+        if row.deleting.is_some_and(|since| !is_abandoned(since)) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            return Err(Error::Stale);
+        }
+        let marked = self.mark(&row).await?;
+        let seen = self.view.wait_for(marked.sequence, VIEW_WAIT).await;
+        let by = self.referrer(&marked);
+        if seen && by.is_none() {
+            return Ok(Arc::new(marked));
+        }
+        self.unmark(&marked).await;
+        Err(match by {
+            Some(by) => Error::Referenced {
+                kind: row.schema.kind,
+                by,
+            },
+            None => Error::Unavailable(None),
+        })
+    }
+
+    async fn mark(&self, row: &Row) -> Result<Row, Error> {
+        self.connected().await?;
+        let write = Uuid::new_v4().to_string();
+        let since = now_millis();
+        let mark = unmarked(row)
+            .header(header::DELETING, since.to_string())
+            .header(header::WRITE, &write);
+        let sequence = match self.writer.commit(vec![mark]).await {
+            Ok(committed) => committed.first_sequence,
+            Err(batch::Error::Unknown) => {
+                match self.state(row.schema, &row.workspace, &row.id).await? {
+                    State::Live(now) if now.write.as_deref() == Some(&write) => now.sequence,
+                    _ => return Err(Error::Stale),
+                }
+            }
+            Err(error) => return Err(refusal(error)),
+        };
+        Ok(Row {
+            sequence,
+            deleting: Some(since),
+            write: Some(write),
+            ..row.clone()
+        })
+    }
+
+    async fn unmark(&self, marked: &Row) {
+        if let Err(error) = self.writer.commit(vec![unmarked(marked)]).await {
+            let kind = marked.schema.kind;
+            tracing::debug!(%error, kind, "a mark of deletion stays until it is too old");
+        }
+    }
+
+    /// A kind of which an entity refers to this one.
+    fn referrer(&self, row: &Row) -> Option<&'static str> {
+        if row.schema.kind == Schema::workspaces().kind {
+            let name = row.entity.get("name")?.as_str()?;
+            return self.view.first_kind_in(name);
+        }
+        row.schema
+            .referenced_by()
+            .find(|(child, field)| {
+                self.view
+                    .is_referenced(child, &row.workspace, field, &row.id)
+            })
+            .map(|(child, _)| child.kind)
+    }
+}

@@ -1,0 +1,292 @@
+//! The messages of one change, worked out once. Only the sequences they expect may differ from
+//! try to try.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use hookline_shared::batch::Message;
+use hookline_shared::subject::{
+    ALL_WORKSPACES, HOOK_KIND, HOOKS_REVISION, PING_EVENT, PING_SOURCE, encode_header, entity_key,
+    header, outbox_key, unique_key,
+};
+
+use super::{Error, Origin, Row, Write};
+use crate::schema::{Entity, Schema, present};
+
+/// Value of the header that makes a message a delete marker.
+const DELETE: &str = "DEL";
+
+/// The messages of one change.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) schema: &'static Schema,
+    pub(super) workspace: String,
+    pub(super) id: String,
+    /// Id of this write, in the entity's message.
+    pub(super) write: String,
+    /// Whether the entity is to be new, and its id was given by the client.
+    pub(super) is_create: bool,
+    pub(super) id_given: bool,
+    /// Unique values that the entity takes.
+    pub(super) takes: Vec<Take>,
+    /// What must be there all along.
+    pub(super) parents: Vec<Parent>,
+    entity: Message,
+    releases: Vec<String>,
+    revision: bool,
+    outbox: Vec<Message>,
+}
+
+/// A unique value that is taken.
+#[derive(Debug)]
+pub(super) struct Take {
+    pub(super) field: &'static str,
+    pub(super) value: String,
+    pub(super) subject: String,
+}
+
+/// An entity that must not be deleted meanwhile.
+#[derive(Debug)]
+pub(super) struct Parent {
+    pub(super) field: &'static str,
+    pub(super) schema: &'static Schema,
+    pub(super) workspace: String,
+    pub(super) id: String,
+}
+
+/// How a parent is held: by its sequence, or by writing it again without an abandoned mark.
+#[derive(Debug)]
+pub(super) enum Hold {
+    Guard { subject: String, sequence: u64 },
+    Rewrite(Box<Row>),
+}
+
+/// The sequences that a try expects.
+#[derive(Debug, Default)]
+pub(super) struct Expected {
+    pub(super) entity: u64,
+    pub(super) takes: Vec<u64>,
+    pub(super) claim: u64,
+    pub(super) holds: Vec<Hold>,
+}
+
+impl Plan {
+    pub(super) fn new(write: &Write, origin: &Origin, max_event: usize) -> Result<Self, Error> {
+        let Write {
+            schema,
+            place,
+            old,
+            new,
+            ..
+        } = write;
+        let (schema, workspace) = (*schema, place.workspace.clone());
+        let shown = new.as_ref().or(old.as_ref().map(|row| &row.entity));
+        let id = shown
+            .and_then(|entity| entity.get("id")?.as_str())
+            .unwrap_or_default()
+            .to_owned();
+        let write_id = Uuid::new_v4().to_string();
+        let subject = entity_key(&workspace, schema.kind, &id);
+        let mut entity = match new {
+            Some(new) => Message::new(subject, encode(new)),
+            None => delete_marker(subject),
+        }
+        .header(header::WRITE, &write_id);
+        if let Some(old) = old {
+            entity = entity.header(header::CREATED, &old.created);
+        }
+        let outbox = outbox(write, &id, origin);
+        if outbox.iter().any(|message| message.size() > max_event) || entity.size() > max_event {
+            return Err(Error::TooLarge);
+        }
+        let (takes, releases) = unique_changes(write, &id);
+        Ok(Self {
+            schema,
+            id,
+            write: write_id,
+            is_create: old.is_none(),
+            id_given: write.id_given,
+            takes,
+            parents: new_parents(write),
+            entity,
+            releases,
+            revision: schema.kind == HOOK_KIND,
+            outbox,
+            workspace,
+        })
+    }
+
+    /// The batch: the entity first, then what depends on it, its events last.
+    pub(super) fn messages(&self, expected: &Expected) -> Vec<Message> {
+        let mut messages = vec![self.entity.clone().expect_last(expected.entity)];
+        for (take, sequence) in self.takes.iter().zip(&expected.takes) {
+            messages.push(reservation(&take.subject, &self.id).expect_last(*sequence));
+        }
+        messages.extend(self.releases.iter().cloned().map(delete_marker));
+        if self.id_given {
+            messages.push(reservation(&self.claim(), &self.id).expect_last(expected.claim));
+        }
+        if self.revision {
+            messages.push(Message::new(HOOKS_REVISION, self.id.clone()));
+        }
+        let mut guards = Vec::new();
+        for hold in &expected.holds {
+            match hold {
+                Hold::Guard { subject, sequence } => guards.push((subject, *sequence)),
+                Hold::Rewrite(row) => messages.push(unmarked(row)),
+            }
+        }
+        debug_assert!(
+            guards.len() <= self.outbox.len(),
+            "every guard has a message"
+        );
+        let mut guards = guards.into_iter();
+        messages.extend(
+            self.outbox
+                .iter()
+                .cloned()
+                .map(|message| match guards.next() {
+                    Some((subject, sequence)) => message.guard(subject, sequence),
+                    None => message,
+                }),
+        );
+        messages
+    }
+
+    /// The key by which an id that a client gave is claimed over all workspaces. It is not
+    /// released: whether the id is in use, its entity tells.
+    pub(super) fn claim(&self) -> String {
+        unique_key(ALL_WORKSPACES, self.schema.kind, "id", &self.id)
+    }
+}
+
+/// An entity as it is, without a mark of deletion.
+pub(super) fn unmarked(row: &Row) -> Message {
+    Message::new(row.subject(), encode(&row.entity))
+        .header(header::CREATED, &row.created)
+        .expect_last(row.sequence)
+}
+
+pub(super) fn reservation(subject: &str, id: &str) -> Message {
+    Message::new(subject, id.to_owned())
+}
+
+pub(super) fn encode(entity: &Entity) -> Bytes {
+    Value::Object(entity.clone()).to_string().into()
+}
+
+fn delete_marker(subject: String) -> Message {
+    Message::new(subject, "").header(header::KV_OPERATION, DELETE)
+}
+
+fn unique_changes(write: &Write, id: &str) -> (Vec<Take>, Vec<String>) {
+    let values = |entity: Option<&Entity>| {
+        entity
+            .map(|entity| write.schema.unique_values(entity))
+            .unwrap_or_default()
+    };
+    let before = values(write.old.as_ref().map(|row| &row.entity));
+    let after = values(write.new.as_ref());
+    debug_assert!(!id.is_empty(), "an entity has an id");
+    let key = |field: &str, value: &str| {
+        unique_key(&write.place.workspace, write.schema.kind, field, value)
+    };
+    let releases = before
+        .iter()
+        .filter(|value| !after.contains(value))
+        .map(|(field, value)| key(field, value))
+        .collect();
+    let takes = after
+        .into_iter()
+        .filter(|value| !before.contains(value))
+        .map(|(field, value)| Take {
+            field,
+            subject: key(field, &value),
+            value,
+        })
+        .collect();
+    (takes, releases)
+}
+
+/// The parents that the entity did not have before: those it had cannot be deleted, because of it.
+fn new_parents(write: &Write) -> Vec<Parent> {
+    let Some(new) = &write.new else {
+        return Vec::new();
+    };
+    let had = write
+        .old
+        .as_ref()
+        .map(|row| write.schema.parents(&row.entity))
+        .unwrap_or_default();
+    let mut parents: Vec<_> = write
+        .schema
+        .parents(new)
+        .into_iter()
+        .filter(|(reference, id)| {
+            !had.iter()
+                .any(|(r, i)| r.field == reference.field && i == id)
+        })
+        .filter_map(|(reference, id)| {
+            let schema = Schema::by_kind(reference.kind)?;
+            let workspace = write.place.workspace.clone();
+            Some(Parent {
+                field: reference.field,
+                schema,
+                workspace,
+                id,
+            })
+        })
+        .collect();
+    if let (None, Some(id)) = (&write.old, &write.place.parent) {
+        parents.push(Parent {
+            field: "workspace",
+            schema: Schema::workspaces(),
+            workspace: ALL_WORKSPACES.to_owned(),
+            id: id.clone(),
+        });
+    }
+    parents
+}
+
+/// The events of a change: `crud` with the kind as its name, and `dao:crud` with the operation; a
+/// new webhook also gets its ping.
+fn outbox(write: &Write, id: &str, origin: &Origin) -> Vec<Message> {
+    let schema = write.schema;
+    let old = write.old.as_ref().map(|row| &row.entity);
+    let (operation, shown, before) = match (old, &write.new) {
+        (None, Some(new)) => ("create", new, None),
+        (Some(old), Some(new)) => ("update", new, Some(old)),
+        (Some(old), None) => ("delete", old, None),
+        (None, None) => return Vec::new(),
+    };
+    let mut data = json!({
+        "operation": operation,
+        "entity": schema.event(shown),
+        "schema": schema.kind,
+    });
+    if let Some(before) = before {
+        data["old_entity"] = Value::Object(schema.event(before));
+    }
+    let data = Bytes::from(data.to_string());
+    let event = |source: &str, name: &str, data: Bytes| {
+        let id = Uuid::new_v4().to_string();
+        Message::new(outbox_key(&id, &write.place.events, source, name), data)
+            .header(header::MESSAGE_ID, &id)
+            .header(header::NODE, encode_header(&origin.node))
+            .header(header::PID, origin.pid.to_string())
+    };
+    let mut messages = vec![
+        event("crud", schema.kind, data.clone()),
+        event("dao:crud", operation, data),
+    ];
+    let is_webhook = schema.kind == HOOK_KIND && shown.get("handler") == Some(&json!("webhook"));
+    if is_webhook && old.is_none() {
+        let data = Bytes::from(Value::Object(present::ping(shown)).to_string());
+        messages.push(event(PING_SOURCE, PING_EVENT, data).header(header::HOOK, id));
+    }
+    messages
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! Reads: from the view where it knows, from the bucket where it does not.
+
+use std::sync::Arc;
+
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+
+use hookline_shared::event::get;
+use hookline_shared::subject::{ENTITY_SUBJECTS, entity_key, header, unique_key};
+
+use super::row::{self, State};
+use super::{Error, Place, Row, Store};
+use crate::schema::{Schema, Scope};
+
+/// A longer key than this was never stored.
+const MAX_KEY: usize = crate::schema::MAX_UNIQUE;
+
+/// Who has a unique value.
+#[derive(Debug)]
+pub(super) enum Reservation {
+    /// Nobody; the key's last message has this sequence (0: it has none).
+    Free(u64),
+    /// The entity with this id.
+    Held {
+        /// The owner.
+        id: String,
+        /// Sequence of the reservation.
+        sequence: u64,
+    },
+}
+
+impl Store {
+    /// The entity with this id.
+    ///
+    /// # Errors
+    /// If the view does not know it and the bucket cannot be asked.
+    pub async fn get(
+        &self,
+        schema: &'static Schema,
+        workspace: &str,
+        id: &str,
+    ) -> Result<Option<Arc<Row>>, Error> {
+        match self.view.get(schema, workspace, id) {
+            Some(row) => Ok(Some(row)),
+            None => self.get_stored(schema, workspace, id).await,
+        }
+    }
+
+    /// The entity with this id, as the bucket has it.
+    ///
+    /// # Errors
+    /// If the bucket cannot be asked.
+    pub async fn get_stored(
+        &self,
+        schema: &'static Schema,
+        workspace: &str,
+        id: &str,
+    ) -> Result<Option<Arc<Row>>, Error> {
+        match self.state(schema, workspace, id).await? {
+            State::Live(row) => Ok(Some(Arc::from(row))),
+            State::Absent | State::Deleted { .. } => Ok(None),
+        }
+    }
+
+    /// The entity with this value of a unique field.
+    ///
+    /// # Errors
+    /// If the view does not know it and the bucket cannot be asked.
+    pub async fn get_by_unique(
+        &self,
+        schema: &'static Schema,
+        workspace: &str,
+        field: &'static str,
+        value: &str,
+    ) -> Result<Option<Arc<Row>>, Error> {
+        if let Some(row) = self.view.get_by_unique(schema, workspace, field, value) {
+            return Ok(Some(row));
+        }
+        if value.len() > MAX_KEY {
+            return Ok(None);
+        }
+        match self
+            .reservation(&unique_key(workspace, schema.kind, field, value))
+            .await?
+        {
+            Reservation::Free(_) => Ok(None),
+            Reservation::Held { id, .. } => self.get_stored(schema, workspace, &id).await,
+        }
+    }
+
+    /// Where entities of a kind belong, given the workspace in the path; `None`: there is no such
+    /// workspace.
+    ///
+    /// # Errors
+    /// If the view does not know the workspace and the bucket cannot be asked.
+    pub async fn place(
+        &self,
+        schema: &Schema,
+        prefix: Option<&str>,
+    ) -> Result<Option<Place>, Error> {
+        use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE};
+        let parent = match prefix {
+            None | Some(DEFAULT_WORKSPACE) => None,
+            Some(name) => {
+                let table = Schema::workspaces();
+                match self
+                    .get_by_unique(table, ALL_WORKSPACES, "name", name)
+                    .await?
+                {
+                    Some(row) => Some(row.id.clone()),
+                    None => return Ok(None),
+                }
+            }
+        };
+        let events = prefix.unwrap_or(DEFAULT_WORKSPACE).to_owned();
+        Ok(Some(match (schema.scope, prefix) {
+            (Scope::Global, _) | (Scope::WorkspaceOrAll, None) => Place {
+                workspace: ALL_WORKSPACES.to_owned(),
+                events,
+                parent: None,
+            },
+            (Scope::Workspace | Scope::WorkspaceOrAll, _) => Place {
+                workspace: events.clone(),
+                events,
+                parent,
+            },
+        }))
+    }
+
+    /// The sequence of the last change of any entity.
+    ///
+    /// # Errors
+    /// If the bucket cannot be asked.
+    pub async fn newest(&self) -> Result<u64, Error> {
+        Ok(self
+            .last_message(ENTITY_SUBJECTS)
+            .await?
+            .map_or(0, |message| message.sequence))
+    }
+
+    /// The state of one entity's key, as the bucket has it.
+    pub(super) async fn state(
+        &self,
+        schema: &'static Schema,
+        workspace: &str,
+        id: &str,
+    ) -> Result<State, Error> {
+        if workspace.len() > MAX_KEY || id.len() > MAX_KEY {
+            return Ok(State::Absent);
+        }
+        let subject = entity_key(workspace, schema.kind, id);
+        let Some(message) = self.last_message(&subject).await? else {
+            return Ok(State::Absent);
+        };
+        let headers = Some(&message.headers);
+        let deleted = State::Deleted {
+            sequence: message.sequence,
+            write: get(headers, header::WRITE).map(str::to_owned),
+        };
+        if is_deleted(&message) {
+            return Ok(deleted);
+        }
+        let parts = row::Message {
+            sequence: message.sequence,
+            time: message.time.unix_timestamp_nanos(),
+            headers,
+            body: &message.payload,
+        };
+        let row = Row::read(schema, workspace, id, &parts);
+        Ok(row.map_or(deleted, |row| State::Live(Box::new(row))))
+    }
+
+    /// Who holds a unique key, as the bucket has it.
+    pub(super) async fn reservation(&self, subject: &str) -> Result<Reservation, Error> {
+        Ok(match self.last_message(subject).await? {
+            None => Reservation::Free(0),
+            Some(message) if is_deleted(&message) => Reservation::Free(message.sequence),
+            Some(message) => Reservation::Held {
+                id: String::from_utf8_lossy(&message.payload).into_owned(),
+                sequence: message.sequence,
+            },
+        })
+    }
+
+    /// The last message of a subject, answered by the stream's leader; with wildcards, the last of
+    /// all that match.
+    pub(super) async fn last_message(&self, subject: &str) -> Result<Option<StreamMessage>, Error> {
+        self.connected().await?;
+        match self.bucket.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(Error::Unavailable(Some(error.into()))),
+        }
+    }
+}
+
+/// Whether a message is a delete marker.
+pub(super) fn is_deleted(message: &StreamMessage) -> bool {
+    get(Some(&message.headers), header::KV_OPERATION).is_some()
+}

@@ -1,0 +1,302 @@
+//! What this node knows of the bucket: every entity, ordered and indexed, kept up to date by the
+//! watch.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{Notify, oneshot};
+
+use super::Row;
+use crate::schema::Schema;
+
+/// A place in a list: time of creation and id.
+pub type Cursor = (i64, String);
+
+/// A part of a list.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The entities.
+    pub rows: Vec<Arc<Row>>,
+    /// The last of them, if there are more.
+    pub next: Option<Cursor>,
+}
+
+/// Which entities of a kind are wanted.
+#[derive(Debug, Default)]
+pub struct Query {
+    /// Only what comes after this place.
+    pub after: Option<Cursor>,
+    /// How many at most.
+    pub size: usize,
+    /// Only those with all (or any) of these tags.
+    pub tags: Option<Tags>,
+    /// Only those that refer to this entity by this field.
+    pub parent: Option<(&'static str, String)>,
+}
+
+/// A filter on tags.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Tags {
+    /// All of them.
+    All(Vec<String>),
+    /// Any of them.
+    Any(Vec<String>),
+}
+
+/// This node's view of the bucket.
+#[derive(Debug, Default)]
+pub struct View {
+    tables: RwLock<HashMap<String, HashMap<&'static str, Table>>>,
+    progress: Mutex<Progress>,
+    pub(super) lagging: Notify,
+}
+
+/// How far the view is, and who waits for it to be further: each waiter is woken once, however
+/// many there are.
+#[derive(Debug, Default)]
+struct Progress {
+    known: u64,
+    waiting: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
+}
+
+/// The entities of one kind in one workspace.
+#[derive(Debug, Default)]
+struct Table {
+    rows: BTreeMap<Cursor, Arc<Row>>,
+    places: HashMap<String, i64>,
+    unique: HashMap<(&'static str, String), String>,
+    children: HashMap<(&'static str, String), BTreeSet<Cursor>>,
+}
+
+impl View {
+    /// The entity with this id.
+    #[must_use]
+    pub fn get(&self, schema: &Schema, workspace: &str, id: &str) -> Option<Arc<Row>> {
+        self.read(schema, workspace, |table| table.get(id).cloned())
+    }
+
+    /// The entity with this value of a unique field.
+    #[must_use]
+    pub fn get_by_unique(
+        &self,
+        schema: &Schema,
+        workspace: &str,
+        field: &'static str,
+        value: &str,
+    ) -> Option<Arc<Row>> {
+        self.read(schema, workspace, |table| {
+            table
+                .get(table.unique.get(&(field, value.to_owned()))?)
+                .cloned()
+        })
+    }
+
+    /// Entities in the order in which they were made.
+    #[must_use]
+    pub fn list(&self, schema: &Schema, workspace: &str, query: &Query) -> Page {
+        self.read(schema, workspace, |table| Some(table.list(query)))
+            .unwrap_or_default()
+    }
+
+    /// Whether some entity refers to this one.
+    pub(super) fn is_referenced(
+        &self,
+        child: &Schema,
+        workspace: &str,
+        field: &'static str,
+        id: &str,
+    ) -> bool {
+        self.read(child, workspace, |table| {
+            table.children.get(&(field, id.to_owned())).map(drop)
+        })
+        .is_some()
+    }
+
+    /// A kind of which the workspace holds an entity.
+    pub(super) fn first_kind_in(&self, workspace: &str) -> Option<&'static str> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let kinds = tables.get(workspace)?.iter();
+        kinds
+            .filter(|(_, table)| !table.rows.is_empty())
+            .map(|(kind, _)| *kind)
+            .min()
+    }
+
+    /// The sequence up to which the bucket's entities are known.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .known
+    }
+
+    /// Waits until the message with this sequence is known; `false` after the timeout.
+    pub async fn wait_for(&self, sequence: u64, timeout: Duration) -> bool {
+        let caught_up = {
+            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            if progress.known >= sequence {
+                return true;
+            }
+            let (wake, caught_up) = oneshot::channel();
+            progress.waiting.entry(sequence).or_default().push(wake);
+            caught_up
+        };
+        let caught_up = tokio::time::timeout(timeout, caught_up).await.is_ok();
+        if !caught_up {
+            self.lagging.notify_one();
+        }
+        caught_up
+    }
+
+    /// Notes an entity's last state. Older states than the known one are ignored.
+    pub(super) fn put(&self, row: Row) {
+        let sequence = row.sequence;
+        {
+            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+            let workspace = tables.entry(row.workspace.clone()).or_default();
+            workspace.entry(row.schema.kind).or_default().put(row);
+        }
+        self.advance(sequence);
+    }
+
+    /// Notes that an entity was deleted.
+    pub(super) fn remove(&self, schema: &Schema, workspace: &str, id: &str, sequence: u64) {
+        {
+            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(kinds) = tables.get_mut(workspace)
+                && let Some(table) = kinds.get_mut(schema.kind)
+                && table.get(id).is_some_and(|row| row.sequence < sequence)
+            {
+                table.remove(id);
+                if table.rows.is_empty() {
+                    kinds.remove(schema.kind);
+                }
+                if kinds.is_empty() {
+                    tables.remove(workspace);
+                }
+            }
+        }
+        self.advance(sequence);
+    }
+
+    /// Notes that everything up to a message is known.
+    pub(super) fn advance(&self, sequence: u64) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if sequence <= progress.known {
+            return;
+        }
+        progress.known = sequence;
+        let later = progress.waiting.split_off(&(sequence + 1));
+        let caught_up = std::mem::replace(&mut progress.waiting, later);
+        for wake in caught_up.into_values().flatten() {
+            // Who no longer waits need not be woken.
+            let _ = wake.send(());
+        }
+    }
+
+    fn read<T>(
+        &self,
+        schema: &Schema,
+        workspace: &str,
+        read: impl FnOnce(&Table) -> Option<T>,
+    ) -> Option<T> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        read(tables.get(workspace)?.get(schema.kind)?)
+    }
+}
+
+impl Table {
+    fn get(&self, id: &str) -> Option<&Arc<Row>> {
+        self.rows.get(&(*self.places.get(id)?, id.to_owned()))
+    }
+
+    fn put(&mut self, row: Row) {
+        if let Some(known) = self.get(&row.id) {
+            if known.sequence >= row.sequence {
+                return;
+            }
+            self.remove(&row.id);
+        }
+        let cursor = (row.created_at(), row.id.clone());
+        for (field, value) in row.schema.unique_values(&row.entity) {
+            self.unique.insert((field, value), row.id.clone());
+        }
+        for (reference, parent) in row.schema.parents(&row.entity) {
+            self.children
+                .entry((reference.field, parent))
+                .or_default()
+                .insert(cursor.clone());
+        }
+        self.places.insert(row.id.clone(), cursor.0);
+        self.rows.insert(cursor, Arc::new(row));
+    }
+
+    fn remove(&mut self, id: &str) {
+        let Some(created_at) = self.places.remove(id) else {
+            return;
+        };
+        let cursor = (created_at, id.to_owned());
+        let Some(row) = self.rows.remove(&cursor) else {
+            return;
+        };
+        for (field, value) in row.schema.unique_values(&row.entity) {
+            // Another entity may have the value by now.
+            let key = (field, value);
+            if self.unique.get(&key).is_some_and(|owner| owner == id) {
+                self.unique.remove(&key);
+            }
+        }
+        for (reference, parent) in row.schema.parents(&row.entity) {
+            let key = (reference.field, parent);
+            if let Some(children) = self.children.get_mut(&key) {
+                children.remove(&cursor);
+                if children.is_empty() {
+                    self.children.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn list(&self, query: &Query) -> Page {
+        let after = match &query.after {
+            Some(cursor) => Bound::Excluded(cursor.clone()),
+            None => Bound::Unbounded,
+        };
+        let range = (after, Bound::Unbounded);
+        let rows: Box<dyn Iterator<Item = &Arc<Row>>> = match &query.parent {
+            None => Box::new(self.rows.range(range).map(|(_, row)| row)),
+            Some(key) => {
+                let children = self.children.get(key).into_iter();
+                let children = children.flat_map(|children| children.range(range.clone()));
+                Box::new(children.filter_map(|cursor| self.rows.get(cursor)))
+            }
+        };
+        let wanted = |row: &&Arc<Row>| query.tags.as_ref().is_none_or(|tags| tags.match_row(row));
+        let mut rows: Vec<_> = rows.filter(wanted).take(query.size + 1).cloned().collect();
+        let more = rows.len() > query.size;
+        rows.truncate(query.size);
+        let next = rows
+            .last()
+            .filter(|_| more)
+            .map(|row| (row.created_at(), row.id.clone()));
+        Page { rows, next }
+    }
+}
+
+impl Tags {
+    fn match_row(&self, row: &Row) -> bool {
+        let tags = row.entity.get("tags").and_then(Value::as_array);
+        let has = |tag: &String| tags.is_some_and(|tags| tags.iter().any(|have| have == tag));
+        match self {
+            Self::All(wanted) => wanted.iter().all(has),
+            Self::Any(wanted) => wanted.iter().any(has),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+use super::*;
+use serde_json::json;
+
+fn schema(kind: &str) -> &'static Schema {
+    Schema::by_kind(kind).expect("a kind")
+}
+
+fn row(kind: &str, id: &str, sequence: u64, entity: Value) -> Row {
+    Row {
+        schema: schema(kind),
+        workspace: "default".into(),
+        id: id.into(),
+        entity: entity.as_object().expect("an object").clone(),
+        sequence,
+        created: String::new(),
+        deleting: None,
+        write: None,
+    }
+}
+
+fn consumer(id: &str, sequence: u64, username: &str) -> Row {
+    row(
+        "consumers",
+        id,
+        sequence,
+        json!({"created_at": 1, "username": username}),
+    )
+}
+
+fn ids(page: &Page) -> Vec<&str> {
+    page.rows.iter().map(|row| row.id.as_str()).collect()
+}
+
+#[test]
+fn older_states_are_ignored() {
+    let view = View::default();
+    let consumers = schema("consumers");
+    view.put(consumer("a", 5, "new"));
+    view.put(consumer("a", 4, "old"));
+    assert!(
+        view.get_by_unique(consumers, "default", "username", "new")
+            .is_some()
+    );
+    assert!(
+        view.get_by_unique(consumers, "default", "username", "old")
+            .is_none()
+    );
+    view.remove(consumers, "default", "a", 3);
+    assert!(view.get(consumers, "default", "a").is_some());
+    view.remove(consumers, "default", "a", 6);
+    assert!(view.get(consumers, "default", "a").is_none());
+    assert_eq!(view.sequence(), 6);
+    assert_eq!(view.first_kind_in("default"), None);
+}
+
+#[test]
+fn a_name_that_changed_hands_stays_with_its_new_owner() {
+    let view = View::default();
+    let consumers = schema("consumers");
+    view.put(consumer("a", 1, "x"));
+    view.put(consumer("b", 3, "x"));
+    view.put(consumer("a", 4, "y"));
+    let owner = view
+        .get_by_unique(consumers, "default", "username", "x")
+        .expect("an owner");
+    assert_eq!(owner.id, "b");
+}
+
+#[test]
+fn pages_follow_one_another_without_gaps() {
+    let view = View::default();
+    for n in 0..25_u64 {
+        view.put(consumer(&format!("{n:02}"), n + 1, &format!("u{n}")));
+    }
+    let mut query = Query {
+        size: 10,
+        ..Query::default()
+    };
+    let mut seen = 0;
+    loop {
+        let page = view.list(schema("consumers"), "default", &query);
+        seen += page.rows.len();
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, 25);
+}
+
+#[test]
+fn a_full_last_page_says_that_it_is_the_last() {
+    let view = View::default();
+    view.put(consumer("a", 1, "x"));
+    let query = Query {
+        size: 1,
+        ..Query::default()
+    };
+    assert_eq!(view.list(schema("consumers"), "default", &query).next, None);
+}
+
+#[test]
+fn children_are_found_until_they_are_gone() {
+    let view = View::default();
+    let routes = schema("routes");
+    let route = |id: &str, sequence, service: &str| {
+        row(
+            "routes",
+            id,
+            sequence,
+            json!({"created_at": 1, "service": {"id": service}}),
+        )
+    };
+    view.put(route("r1", 1, "s"));
+    view.put(route("r2", 2, "t"));
+    assert!(view.is_referenced(routes, "default", "service", "s"));
+    let query = Query {
+        size: 10,
+        parent: Some(("service", "t".into())),
+        ..Query::default()
+    };
+    assert_eq!(ids(&view.list(routes, "default", &query)), ["r2"]);
+    view.put(route("r1", 3, "t"));
+    assert!(!view.is_referenced(routes, "default", "service", "s"));
+    assert_eq!(ids(&view.list(routes, "default", &query)), ["r1", "r2"]);
+    view.remove(routes, "default", "r1", 4);
+    assert_eq!(ids(&view.list(routes, "default", &query)), ["r2"]);
+}
+
+#[test]
+fn tags_select() {
+    let view = View::default();
+    let tagged = |id: &str, sequence, tags: Value| {
+        row(
+            "consumers",
+            id,
+            sequence,
+            json!({"created_at": 1, "tags": tags}),
+        )
+    };
+    view.put(tagged("a", 1, json!(["x", "y"])));
+    view.put(tagged("b", 2, json!(["x"])));
+    let list = |tags| {
+        let query = Query {
+            size: 10,
+            tags: Some(tags),
+            ..Query::default()
+        };
+        view.list(schema("consumers"), "default", &query).rows.len()
+    };
+    assert_eq!(list(Tags::All(vec!["x".into(), "y".into()])), 1);
+    assert_eq!(list(Tags::Any(vec!["x".into(), "y".into()])), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_when_the_message_is_known_or_time_is_up() {
+    let view = Arc::new(View::default());
+    assert!(!view.wait_for(3, Duration::from_secs(1)).await);
+    let waiting = tokio::spawn({
+        let view = Arc::clone(&view);
+        async move { view.wait_for(3, Duration::from_secs(1)).await }
+    });
+    tokio::task::yield_now().await;
+    view.advance(2);
+    assert!(!waiting.is_finished());
+    view.advance(4);
+    assert_eq!(waiting.await.ok(), Some(true));
+    assert!(view.wait_for(4, Duration::ZERO).await);
+}

@@ -1,0 +1,201 @@
+//! One change, from its plan to its commit: refused tries are looked into and tried again, and a
+//! result that got lost is found out by reading.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hookline_shared::batch;
+
+use super::plan::{Expected, Plan};
+use super::read::Reservation;
+use super::row::State;
+use super::{Error, Place, Row, Store, refusal};
+use crate::schema::{Entity, Schema};
+
+/// Tries of one change.
+const TRIES: u32 = 8;
+/// The longest pause between two tries.
+const MAX_PAUSE: Duration = Duration::from_millis(200);
+/// How long a write waits to be seen in this node's view.
+const VIEW_WAIT: Duration = Duration::from_secs(2);
+
+/// A change of one entity.
+#[derive(Debug)]
+pub struct Write {
+    /// Its kind.
+    pub schema: &'static Schema,
+    /// Where it belongs.
+    pub place: Place,
+    /// What it is; `None`: it is to be new.
+    pub old: Option<Arc<Row>>,
+    /// What it is to be, without nulls; `None`: it is to be deleted.
+    pub new: Option<Entity>,
+    /// Whether its id was chosen by the client.
+    pub id_given: bool,
+}
+
+impl Store {
+    /// Makes a change and raises its events, or does neither. Returns once this node's view has
+    /// it.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if the entity is no longer what `old` says: read it and decide anew.
+    pub async fn write(&self, write: Write) -> Result<(), Error> {
+        if self.backlog.is_full() {
+            return Err(Error::Full);
+        }
+        let started = Instant::now();
+        let plan = Plan::new(&write, &self.origin, self.max_event())?;
+        let _locks = self
+            .values
+            .lock_all(plan.takes.iter().map(|take| &take.subject))
+            .await;
+        let result = self.commit(&plan, write.old.as_deref()).await;
+        self.metrics
+            .wrote(write.schema.kind, &result, started.elapsed());
+        let sequence = result?;
+        if !self.view.wait_for(sequence, VIEW_WAIT).await {
+            tracing::warn!(
+                sequence,
+                kind = write.schema.kind,
+                "a write does not show in the view"
+            );
+        }
+        Ok(())
+    }
+
+    /// Commits a plan and returns the sequence of the entity's message.
+    async fn commit(&self, plan: &Plan, old: Option<&Row>) -> Result<u64, Error> {
+        self.connected().await?;
+        let mut expected = self.expected(plan, old).await?;
+        let mut lost = false;
+        for tried in 0..TRIES {
+            if tried > 0 {
+                let pause = Duration::from_millis(2) * 2_u32.pow(tried);
+                tokio::time::sleep(pause.min(MAX_PAUSE)).await;
+            }
+            match self.writer.commit(plan.messages(&expected)).await {
+                Ok(committed) => return Ok(committed.first_sequence),
+                Err(batch::Error::Conflict | batch::Error::DuplicateId) => {}
+                Err(batch::Error::Unknown) => lost = true,
+                Err(error) if lost => {
+                    tracing::warn!(%error, "the result of a write got lost");
+                    return Err(Error::Unknown);
+                }
+                Err(error) => return Err(refusal(error)),
+            }
+            self.metrics.retried(plan.schema.kind);
+            match self.look(plan, &mut expected).await {
+                Ok(Some(sequence)) => return Ok(sequence),
+                Ok(None) => {}
+                Err(Error::Unavailable(_)) if lost => return Err(Error::Unknown),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(if lost {
+            Error::Unknown
+        } else {
+            Error::Contended
+        })
+    }
+
+    /// What the first try expects. Where the view has a value taken, the bucket is asked, so that
+    /// a name that is taken does not cost a refused batch.
+    async fn expected(&self, plan: &Plan, old: Option<&Row>) -> Result<Expected, Error> {
+        let mut expected = Expected {
+            entity: old.map_or(0, |row| row.sequence),
+            holds: self.hold_all(&plan.parents, false).await?,
+            ..Expected::default()
+        };
+        for take in &plan.takes {
+            let (schema, workspace) = (plan.schema, plan.workspace.as_str());
+            let holder = self
+                .view
+                .get_by_unique(schema, workspace, take.field, &take.value);
+            let taken = holder.is_some_and(|row| row.id != plan.id);
+            expected.takes.push(if taken {
+                self.free(plan, take).await?
+            } else {
+                0
+            });
+        }
+        if plan.id_given {
+            self.claim_id(plan, &mut expected).await?;
+        }
+        Ok(expected)
+    }
+
+    /// Finds out why a try was refused, or what came of it: `Some` sequence if it was stored after
+    /// all, `None` if another try with the sequences now expected may do better.
+    async fn look(&self, plan: &Plan, expected: &mut Expected) -> Result<Option<u64>, Error> {
+        let state = self.state(plan.schema, &plan.workspace, &plan.id).await?;
+        let (sequence, live, write) = match state {
+            State::Absent => (0, false, None),
+            State::Deleted { sequence, write } => (sequence, false, write),
+            State::Live(row) => (row.sequence, true, row.write),
+        };
+        if write.as_deref() == Some(&plan.write) {
+            return Ok(Some(sequence));
+        }
+        if plan.is_create && live {
+            if plan.id_given {
+                return Err(Error::PrimaryKey {
+                    id: plan.id.clone(),
+                });
+            }
+            // Nobody else knows the id: it is ours, and was changed since.
+            return Ok(Some(sequence));
+        }
+        if !plan.is_create && sequence != expected.entity {
+            return Err(Error::Stale);
+        }
+        expected.entity = sequence;
+        for (take, expected) in plan.takes.iter().zip(&mut expected.takes) {
+            *expected = self.free(plan, take).await?;
+        }
+        if plan.id_given {
+            self.claim_id(plan, expected).await?;
+        }
+        expected.holds = self.hold_all(&plan.parents, true).await?;
+        Ok(None)
+    }
+
+    /// The sequence at which a unique value is free to be taken.
+    async fn free(&self, plan: &Plan, take: &super::plan::Take) -> Result<u64, Error> {
+        match self.reservation(&take.subject).await? {
+            Reservation::Free(sequence) => Ok(sequence),
+            Reservation::Held { id, sequence } if id == plan.id => Ok(sequence),
+            Reservation::Held { .. } => Err(Error::Unique {
+                field: take.field,
+                value: take.value.clone(),
+            }),
+        }
+    }
+
+    /// Expects that no workspace has an entity with an id that the client chose. The claim's
+    /// sequence is read first: an entity made since with the same id has changed it.
+    async fn claim_id(&self, plan: &Plan, expected: &mut Expected) -> Result<(), Error> {
+        use hookline_shared::subject::{entity_in_any_workspace, parse_entity_key};
+        let claim = self.last_message(&plan.claim()).await?;
+        expected.claim = claim.map_or(0, |message| message.sequence);
+        let anywhere = entity_in_any_workspace(plan.schema.kind, &plan.id);
+        let Some(message) = self.last_message(&anywhere).await? else {
+            return Ok(());
+        };
+        if !super::read::is_deleted(&message) {
+            return Err(Error::PrimaryKey {
+                id: plan.id.clone(),
+            });
+        }
+        let last = parse_entity_key(&message.subject).map(|(workspace, ..)| workspace);
+        expected.entity = if last.as_deref() == Some(&plan.workspace) {
+            message.sequence
+        } else {
+            match self.state(plan.schema, &plan.workspace, &plan.id).await? {
+                State::Deleted { sequence, .. } => sequence,
+                State::Absent | State::Live(_) => 0,
+            }
+        };
+        Ok(())
+    }
+}
