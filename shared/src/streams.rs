@@ -223,6 +223,10 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 4] {
     };
     let outbox = Source {
         name: subject::BUCKET_STREAM.to_owned(),
+        // Without it, a server that sets the source up while the stream is empty skips whatever
+        // was written to the outbox before the last event. With it, what is still in the outbox
+        // may come again, under the same event id.
+        start_sequence: Some(1),
         subject_transforms: vec![SubjectTransform {
             source: subject::OUTBOX_SUBJECTS.to_owned(),
             destination: subject::EVENT_SUBJECTS.to_owned(),

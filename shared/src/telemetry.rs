@@ -4,7 +4,11 @@ use std::io::IsTerminal as _;
 
 use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 /// How the process logs.
 #[derive(Debug, Clone, clap::Args)]
@@ -58,15 +62,24 @@ pub enum Error {
 /// If the filter does not parse.
 pub fn init(options: &Options) -> Result<(), Error> {
     let filter = EnvFilter::try_new(&options.log)?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let logs = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    match options.log_format {
-        Format::Text => logs.try_init(),
-        Format::Json => logs.json().flatten_event(true).try_init(),
-    }
-    .map_err(Error::Twice)
+    let logs = match options.log_format {
+        Format::Text => logs.boxed(),
+        Format::Json => logs.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(logs.with_filter(filter_fn(may_be_shown)))
+        .try_init()
+        .map_err(|error| Error::Twice(error.into()))
+}
+
+/// Whether a line may be shown, whatever the filter says: below `info`, libraries print what is
+/// sent and received, which holds secrets and bodies.
+fn may_be_shown(line: &Metadata<'_>) -> bool {
+    *line.level() <= Level::INFO || line.target().starts_with("hookline")
 }
 
 /// A registry that holds the process's own figures: memory, file handles, processor time.

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 
 /// How long a call may take. Redis answers in a fraction of a millisecond; a call that is waited
 /// for is a delivery that is late.
-const DEADLINE: Duration = Duration::from_millis(250);
+const DEADLINE: Duration = Duration::from_millis(500);
 /// While Redis does not answer, how often one call finds out whether it does again.
 const PROBE: Duration = Duration::from_millis(500);
 /// Milliseconds that a parked or claimed delivery's state outlives its due time.
@@ -107,8 +107,7 @@ pub struct Lease {
 struct Claim {
     key: String,
     attempt: u32,
-    /// Nothing: made without Redis.
-    token: Option<String>,
+    token: String,
 }
 
 #[derive(Debug, Default)]
@@ -123,13 +122,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(token) = &self.claim.token {
-            self.held
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(token);
-        }
+        self.held
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.claim.token);
     }
 }
 
@@ -215,10 +212,10 @@ impl Accept {
         let inner = &self.inner;
         let number = inner.counter.fetch_add(1, Ordering::Relaxed);
         let token = format!("{}-{number}", inner.worker);
-        let mut claim = Claim {
+        let claim = Claim {
             key: key(hook, delivery),
             attempt,
-            token: Some(token.clone()),
+            token: token.clone(),
         };
         let mut call = inner.claim.key(&claim.key);
         call.arg(attempt)
@@ -231,9 +228,9 @@ impl Accept {
             Some(("parked", _)) => Answer::Parked,
             Some(("busy", wait)) => Answer::Busy(Duration::from_millis(wait)),
             Some(_) => Answer::Attempt(inner.hold(claim)),
+            // The claim may have been made all the same, so it keeps its token.
             None => {
                 inner.metrics.redis_skipped();
-                claim.token = None;
                 Answer::Attempt(inner.hold(claim))
             }
         }
@@ -299,10 +296,11 @@ impl Held {
 impl Inner {
     fn hold(&self, claim: Claim) -> Lease {
         let lost = CancellationToken::new();
-        if let Some(token) = &claim.token {
-            let mut held = self.held.0.lock().unwrap_or_else(PoisonError::into_inner);
-            held.insert(token.clone(), (claim.clone(), lost.clone()));
-        }
+        self.held
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(claim.token.clone(), (claim.clone(), lost.clone()));
         Lease {
             claim,
             lost,
@@ -311,10 +309,9 @@ impl Inner {
     }
 
     async fn renew_claim(&self, claim: &Claim) -> Option<bool> {
-        let token = claim.token.as_ref()?;
         let mut call = self.renew.key(&claim.key);
         call.arg(claim.attempt)
-            .arg(token)
+            .arg(&claim.token)
             .arg(millis(self.lease))
             .arg(millis(self.window + KEEP));
         self.call(&call).await
@@ -327,10 +324,7 @@ impl Inner {
             End::Released => (format!("P{}", claim.attempt.saturating_sub(1)), self.window),
         };
         let mut call = self.finish.key(&claim.key);
-        // A claim that was made without Redis may still leave its mark, if nobody else has one.
-        call.arg(claim.token.as_deref().unwrap_or("none"))
-            .arg(state)
-            .arg(millis(keep));
+        call.arg(&claim.token).arg(state).arg(millis(keep));
         self.call(&call).await
     }
 

@@ -17,6 +17,7 @@ use crate::consumer;
 use crate::handler::{Delivery, DeliveryError, Receipt};
 use crate::index::{Index, Prepared};
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
+use crate::outbox::Outbox;
 use crate::settle::{Settle, Settled, Work, now_millis};
 
 /// How long deliveries of a paused hook wait before they are looked at again.
@@ -32,6 +33,8 @@ pub struct Dispatch {
     pub accept: Accept,
     /// Ends.
     pub settle: Settle,
+    /// What came through the outbox.
+    pub outbox: Outbox,
     /// Metrics.
     pub metrics: Metrics,
 }
@@ -79,6 +82,7 @@ impl consumer::Work for EventLane {
         let dispatch = &self.dispatch;
         match Event::parse(&message.subject, headers, message.payload.clone(), stored) {
             Ok(event) => {
+                dispatch.outbox.note(&event);
                 let age = i128::from(now_millis()) * 1_000_000 - time;
                 dispatch.metrics.delay(Duration::from_nanos(
                     age.clamp(0, i128::from(u64::MAX)) as u64

@@ -67,10 +67,21 @@ impl Prepared {
     /// Whether the hook hears an event: its workspace's, and only what happened after it was made.
     fn hears(&self, event: &Event, stored: Stored) -> bool {
         let after = match event.outbox_sequence {
-            Some(sequence) => sequence > self.created.sequence,
+            Some(sequence) => sequence > self.created.sequence && !self.is_made_by(event),
             None => stored.time >= self.created.time,
         };
         after && (self.workspace == subject::ALL_WORKSPACES || self.workspace == event.workspace)
+    }
+
+    /// Whether the event tells that this very hook was created: it follows the hook in one batch.
+    fn is_made_by(&self, event: &Event) -> bool {
+        event.operation() == Some("create")
+            && event.data.get("schema").and_then(|kind| kind.as_str()) == Some(subject::HOOK_KIND)
+            && event
+                .data
+                .get("entity")
+                .and_then(|hook| hook.get("id")?.as_str())
+                == Some(&self.hook.id)
     }
 }
 

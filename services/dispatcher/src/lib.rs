@@ -8,6 +8,7 @@
 //! * [`index`] knows the hooks; [`dispatch`] takes one message through the steps;
 //! * [`accept`] claims deliveries in Redis; [`handler`] makes attempts, within [`egress`];
 //! * [`settle`] alone acks, parks and buries; [`pause`] stops a hook whose receiver is gone;
+//! * [`outbox`] purges what has come through it;
 //! * [`rpc`] answers gateways; [`metrics`] and [`config`] are what their names say.
 
 pub mod accept;
@@ -19,6 +20,7 @@ pub mod handler;
 pub mod index;
 pub mod inflight;
 pub mod metrics;
+pub mod outbox;
 pub mod pause;
 pub mod rpc;
 pub mod settle;
@@ -45,6 +47,7 @@ use dispatch::{Dispatch, EventLane, RetryLane};
 use index::{Defaults, Index};
 use inflight::InFlight;
 use metrics::Metrics;
+use outbox::Outbox;
 use settle::Settle;
 
 /// How long a start waits for Redis before it goes on without.
@@ -189,6 +192,7 @@ impl Worker {
             index: Arc::clone(&index),
             accept: accept.clone(),
             settle,
+            outbox: Outbox::default(),
             metrics: metrics.clone(),
         });
         let worker = Self {
@@ -203,6 +207,8 @@ impl Worker {
         let ack_wait = config.lanes.ack_wait;
         tokio::spawn(async move { in_flight.keep_alive(ack_wait).await });
         tokio::spawn(async move { leases.keep_leases().await });
+        let (outbox, bucket) = (dispatch.outbox.clone(), context.clone());
+        tokio::spawn(async move { outbox.purge(&bucket).await });
         worker
             .lanes
             .spawn(rpc::serve(client.clone(), index, worker.pulling.clone()));
