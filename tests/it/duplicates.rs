@@ -1,0 +1,150 @@
+//! Nothing is delivered twice that need not be.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use e2e::{Cluster, Result, SOON, eventually, wire};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_id_published_again_is_not_delivered_again() -> Result {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    cluster.webhook("/hook").await?;
+    let window = Duration::from_secs(1);
+    cluster
+        .nats
+        .set_duplicate_window(wire::EVENTS, window)
+        .await?;
+
+    let subject = wire::event("crud", "consumers");
+    let body = json!({ "n": 1 }).to_string();
+    let publish = async || {
+        cluster
+            .nats
+            .publish_with_id(&subject, "the-one-id", &body)
+            .await
+    };
+    assert!(!publish().await?, "the first is no duplicate");
+    cluster.receiver.wait_for("/hook", 1).await?;
+    cluster.rest().await?;
+
+    // JetStream drops it as long as it remembers the id, then stores it anew.
+    for _ in 0..3 {
+        eventually(SOON, "JetStream forgets the id", async || {
+            ensure!(!publish().await?, "it still takes it for a duplicate");
+            Ok(())
+        })
+        .await?;
+    }
+    // An event behind it: once that is through, so is the repeat.
+    cluster
+        .publish("crud", "consumers", &json!({ "n": 2 }))
+        .await?;
+    cluster.receiver.wait_for("/hook", 2).await?;
+    cluster.rest().await?;
+    let events = cluster.receiver.events("/hook");
+    let markers: Vec<_> = events.iter().map(|event| event.json["n"].clone()).collect();
+    assert_eq!(markers, [1, 2]);
+
+    // The same id in another workspace is another event, once JetStream, which knows no
+    // workspaces, has forgotten it.
+    let elsewhere = wire::event_in("elsewhere", "crud", "consumers");
+    eventually(SOON, "JetStream forgets the id", async || {
+        let again = cluster
+            .nats
+            .publish_with_id(&elsewhere, "the-one-id", &body);
+        ensure!(!again.await?, "it still takes it for a duplicate");
+        Ok(())
+    })
+    .await?;
+    cluster.receiver.wait_for("/hook", 3).await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dispatcher_that_was_taken_over_settles_nothing() -> Result {
+    let mut cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_LEASE", "2s")
+        .dispatcher_env("HOOKLINE_ACK_WAIT", "3s")
+        .start()
+        .await?;
+    // What the late result is, and what it would do if it counted: deliver,
+    // park, bury.
+    let late = [("/delivered", 200), ("/parked", 500), ("/buried", 410)];
+    let mut hooks = Vec::new();
+    for (path, _) in late {
+        let hook = cluster.webhook(path).await?;
+        hooks.push(e2e::admin::id(&hook)?.to_owned());
+        cluster.receiver.wait_for_ping(path).await?;
+    }
+    cluster.rest().await?;
+    let holds = late.map(|(path, code)| (cluster.receiver.hold(path, 1), code));
+
+    cluster
+        .publish("crud", "consumers", &json!({ "n": 1 }))
+        .await?;
+    for (path, _) in late {
+        cluster.receiver.wait_for(path, 1).await?;
+    }
+    cluster.dispatchers[0].process().freeze()?;
+    let second = cluster.add_dispatcher()?;
+    second.start()?;
+    second.ready().await?;
+    for (path, _) in late {
+        cluster.receiver.wait_for(path, 2).await?;
+    }
+    cluster.rest().await?;
+
+    // The first wakes up, gets its answers, and ends once it has dealt with
+    // them.
+    for (hold, code) in holds {
+        hold.release(code);
+    }
+    cluster.dispatchers[0].process().thaw()?;
+    cluster.dispatchers[0].stop().await?;
+
+    cluster.rest().await?;
+    for (path, late) in late {
+        let events = cluster.receiver.events(path);
+        assert_eq!(events.len(), 2, "{path}");
+        assert_eq!(events[0].webhook_id(), events[1].webhook_id(), "{path}");
+        assert_eq!(events[0].answered, Some(late), "{path}");
+        assert_eq!(events[1].answered, Some(200), "{path}");
+    }
+    for id in hooks {
+        let hook = cluster.admin().get(&format!("/event-hooks/{id}")).await?;
+        let hook = hook.expect(200)?;
+        assert_ne!(hook["delivery"]["paused"], true, "a late 410 pauses nobody");
+    }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dispatcher_that_dies_in_an_attempt_loses_nothing() -> Result {
+    let mut cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_LEASE", "2s")
+        .dispatcher_env("HOOKLINE_ACK_WAIT", "3s")
+        .start()
+        .await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    let hold = cluster.receiver.hold("/hook", 5);
+    for n in 0..5 {
+        let data = json!({ "n": n });
+        cluster.publish("crud", "consumers", &data).await?;
+    }
+    cluster.receiver.wait_for("/hook", 5).await?;
+    cluster.dispatchers[0].process_mut().kill();
+    hold.release(200);
+
+    let second = cluster.add_dispatcher()?;
+    second.start()?;
+    second.ready().await?;
+    let events = cluster.receiver.wait_for("/hook", 10).await?;
+    let mut markers: Vec<_> = events[5..].iter().map(|e| e.json["n"].as_u64()).collect();
+    markers.sort_unstable();
+    assert_eq!(markers, [Some(0), Some(1), Some(2), Some(3), Some(4)]);
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 10);
+    cluster.finish().await
+}

@@ -1,0 +1,53 @@
+//! Addresses that no hook may reach.
+
+use e2e::nats::reason;
+use e2e::{Cluster, Leftovers, Result};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loopback_address_is_refused_unless_allowed() -> Result {
+    let cluster = Cluster::builder()
+        .dispatchers(2)
+        // Something is allowed, but not this.
+        .dispatcher_env("HOOKLINE_EGRESS_ALLOW", "192.0.2.0/24")
+        .start()
+        .await?;
+    let port = cluster.receiver.port();
+    let hosts = [
+        "127.0.0.1",
+        "localhost",
+        "[::ffff:127.0.0.1]",
+        "2130706433",
+        "0.0.0.0",
+        "127.1",
+    ];
+    let mut hooks = Vec::new();
+    for host in hosts {
+        let url = format!("http://{host}:{port}/hook");
+        let config = json!({ "url": url, "method": "POST", "body": "x" });
+        let hook = cluster.admin().hook_consumers("webhook-custom", config);
+        hooks.push(hook.await?);
+    }
+
+    cluster.admin().create_consumer("Ada").await?;
+
+    let dead = cluster.nats.dead_letters(hosts.len()).await?;
+    for letter in &dead {
+        let reason = reason(letter);
+        assert!(
+            reason.contains("HOOKLINE_EGRESS_ALLOW") || reason.contains("not allowed"),
+            "{reason}"
+        );
+    }
+    // A test leaves from the same place and is refused just so.
+    let path = format!("/event-hooks/{}/test", e2e::admin::id(&hooks[0])?);
+    let answer = cluster.admin().post(&path, &json!({})).await?;
+    assert!(answer.status >= 400, "{answer:?}");
+
+    assert_eq!(cluster.receiver.connections(), 0, "nobody connected");
+    let leftovers = Leftovers {
+        dead: hosts.len() as u64,
+        parked: 0,
+    };
+    cluster.finish_leaving(leftovers).await
+}

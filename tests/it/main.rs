@@ -1,0 +1,22 @@
+//! Scenarios on real servers, one file per subject.
+
+mod consumer_events;
+mod duplicates;
+mod egress;
+mod entities;
+mod lambda;
+mod log;
+mod malformed;
+mod outages;
+mod outbox;
+mod ping;
+mod propagation;
+mod retries;
+mod secrets;
+mod sharing;
+mod shutdown;
+mod signature;
+mod startup;
+mod webhook;
+mod webhook_custom;
+mod workspaces;

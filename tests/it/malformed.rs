@@ -1,0 +1,75 @@
+//! Events that are none.
+
+use std::collections::HashSet;
+
+use e2e::nats::reason;
+use e2e::{Cluster, Leftovers, Result, wire};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_events_are_buried_with_a_reason_and_block_nothing() -> Result {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+
+    let deep = format!("{}1{}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
+    let garbage: Vec<u8> = (0..1 << 20u32).map(|n: u32| (n * 31 % 251) as u8).collect();
+    let events = wire::event("crud", "consumers");
+    let malformed: [(&str, &str, &[u8]); 7] = [
+        ("not JSON", &events, b"hello"),
+        ("empty", &events, b""),
+        ("not an object", &events, b"[{\"a\":1}]"),
+        ("nested too deep", &events, deep.as_bytes()),
+        ("two tokens too few", "hookline.events.default", b"{}"),
+        (
+            "one token too many",
+            "hookline.events.default.crud.a.b",
+            b"{}",
+        ),
+        ("1 MiB of garbage", &events, &garbage),
+    ];
+    for (n, (_, subject, body)) in malformed.iter().enumerate() {
+        cluster.nats.publish(*subject, body).await?;
+        let data = json!({ "n": n });
+        cluster.publish("crud", "consumers", &data).await?;
+    }
+
+    let good = malformed.len();
+    cluster.receiver.wait_for("/hook", good).await?;
+    let dead = cluster.nats.dead_letters(malformed.len()).await?;
+    let leftovers = Leftovers {
+        dead: malformed.len() as u64,
+        parked: 0,
+    };
+    cluster.rest_leaving(leftovers).await?;
+
+    assert_eq!(cluster.receiver.events("/hook").len(), good);
+    let mut subjects = HashSet::new();
+    for letter in &dead {
+        let subject = letter.subject.as_str();
+        assert!(subject.starts_with("hookline.dead.event."), "{subject}");
+        assert!(subjects.insert(subject), "each event has its own letter");
+        assert!(!reason(letter).is_empty());
+        assert!(letter.payload.len() <= 128 * 1024, "it is truncated");
+    }
+    // Which letter belongs to which event: the bodies tell, or their beginning.
+    for (what, _, body) in malformed {
+        let start = &body[..body.len().min(1_000)];
+        let letter = dead.iter().find(|letter| letter.payload.starts_with(start));
+        assert!(letter.is_some(), "{what}");
+    }
+    let reasons: HashSet<&str> = dead.iter().map(reason).collect();
+    assert!(reasons.len() >= 4, "they tell them apart: {reasons:?}");
+
+    let counted = cluster.dispatchers_metric("hookline_events_total", &[("result", "malformed")]);
+    let counted = counted.await?;
+    assert!((counted - 7.0).abs() < 0.1, "{counted} counted");
+    let logged = cluster
+        .dispatchers
+        .iter()
+        .flat_map(|d| d.log_lines())
+        .filter(|line| line.level() == "WARN")
+        .count();
+    assert!(logged >= 7, "{logged} logged");
+    cluster.finish_leaving(leftovers).await
+}

@@ -1,0 +1,59 @@
+//! Servers that go away and come back: nothing needs a restart.
+
+use anyhow::ensure;
+use e2e::{Cluster, Result, SOON, eventually};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_go_on_while_redis_is_away() -> Result {
+    let mut cluster = Cluster::builder().dispatchers(2).start().await?;
+    cluster.webhook("/hook").await?;
+    cluster.redis.kill();
+    for n in 0..5 {
+        cluster
+            .admin()
+            .create_consumer(&format!("away-{n}"))
+            .await?;
+    }
+    cluster.receiver.wait_for("/hook", 5).await?;
+    cluster.rest().await?;
+
+    cluster.redis.start().await?;
+    for n in 0..5 {
+        cluster
+            .admin()
+            .create_consumer(&format!("back-{n}"))
+            .await?;
+    }
+    cluster.receiver.wait_for("/hook", 10).await?;
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 10);
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_nats_server_comes_back_and_work_goes_on() -> Result {
+    let mut cluster = Cluster::double().await?;
+    cluster.webhook("/hook").await?;
+    cluster.admin().create_consumer("before").await?;
+    cluster.receiver.wait_for("/hook", 1).await?;
+
+    cluster.nats.kill();
+    cluster.nats.start().await?;
+    for n in 0..2 {
+        let username = json!({ "username": format!("after-{n}") });
+        let admin = cluster.gateways[n].admin();
+        eventually(SOON, "the gateway works again", async || {
+            let answer = admin.post("/consumers", &username).await?;
+            // One that was in doubt may have been made after all.
+            ensure!([201, 409].contains(&answer.status), "{answer:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    cluster.receiver.wait_for("/hook", 3).await?;
+    let data = json!({ "entity": { "username": "published" } });
+    cluster.publish("crud", "consumers", &data).await?;
+    cluster.receiver.wait_for("/hook", 4).await?;
+    cluster.finish().await
+}

@@ -1,0 +1,59 @@
+//! The outbox: events on their way from the bucket to their stream.
+
+use anyhow::ensure;
+use e2e::{Cluster, Result, SOON, eventually, wire};
+use futures::TryStreamExt;
+use serde_json::json;
+
+/// Subjects of the outbox that the bucket still holds.
+async fn entries(cluster: &Cluster) -> Result<usize> {
+    let bucket = cluster.nats.stream(wire::BUCKET).await?;
+    let subjects = bucket.info_with_subjects("$KV.hookline.outbox.>").await?;
+    let subjects: Vec<_> = subjects.try_collect().await?;
+    Ok(subjects.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_outbox_is_emptied_once_its_events_are_stored() -> Result {
+    let cluster = Cluster::single().await?;
+    cluster.webhook("/hook").await?;
+    for n in 0..20 {
+        let username = format!("consumer-{n}");
+        cluster.admin().create_consumer(&username).await?;
+    }
+    cluster.receiver.wait_for("/hook", 20).await?;
+    eventually(SOON, "the outbox is purged", async || {
+        let entries = entries(&cluster).await?;
+        // The newest may stay until something comes after it.
+        ensure!(entries <= 1, "{entries} entries");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 20);
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_is_not_skipped_for_an_event_that_is_published_after_it() -> Result {
+    let mut cluster = Cluster::builder().gateways(2).start().await?;
+    cluster.webhook("/hook").await?;
+    // The server sets the stream's source up some time after its start. What is published
+    // meanwhile must not count for the outbox.
+    for round in 0..2 {
+        let username = format!("consumer-{round}");
+        cluster.admin().create_consumer(&username).await?;
+        let data = json!({ "entity": { "username": "published" } });
+        cluster.publish("crud", "consumers", &data).await?;
+        let events = cluster.receiver.wait_for("/hook", 2 * (round + 1)).await?;
+        let told = |event: &e2e::Request| event.json["entity"]["username"] == *username;
+        assert_eq!(events.iter().filter(|event| told(event)).count(), 1);
+        cluster.nats.kill();
+        cluster.nats.start().await?;
+        for gateway in &mut cluster.gateways {
+            gateway.ready().await?;
+        }
+    }
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 4);
+    cluster.finish().await
+}

@@ -1,0 +1,168 @@
+//! A change of a hook takes effect everywhere at once.
+
+use std::time::{Duration, Instant};
+
+use e2e::{Cluster, Result, admin};
+use serde_json::json;
+
+/// What the slowest allowed round may take on a busy machine.
+const BOUND: Duration = Duration::from_secs(5);
+
+/// Prints the median and the 99th percentile, and gives the maximum.
+#[allow(
+    clippy::print_stderr,
+    reason = "the issue asks for the measured time; shown with --nocapture"
+)]
+fn report(what: &str, mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+    let max = at(100);
+    eprintln!(
+        "{what}: p50 {:?}, p99 {:?}, max {max:?} of {}",
+        at(50),
+        at(99),
+        times.len()
+    );
+    max
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_created_hook_hears_the_next_change_on_another_gateway() -> Result {
+    let cluster = Cluster::double().await?;
+    let [first, second] = [0, 1].map(|n| cluster.gateways[n].admin());
+    let mut from_hook = Vec::new();
+    let mut from_change = Vec::new();
+    for round in 0..200 {
+        // Every other round the other way round.
+        let (here, there) = if round % 2 == 0 {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        let path = format!("/round/{round}");
+        let hook = here.webhook(&cluster.receiver.url(&path)).await?;
+        let hooked = Instant::now();
+        let consumer = there.create_consumer(&format!("consumer-{round}")).await?;
+        let changed = Instant::now();
+
+        let event = cluster.receiver.wait_for_one(&path).await?;
+        assert_eq!(event.json["entity"]["id"], consumer["id"], "round {round}");
+        from_hook.push(event.at.saturating_duration_since(hooked));
+        from_change.push(event.at.saturating_duration_since(changed));
+        let hook = format!("/event-hooks/{}", admin::id(&hook)?);
+        there.delete(&hook).await?.expect(204)?;
+    }
+    let max = report("hook created -> event received", from_hook);
+    assert!(max < BOUND, "{max:?}");
+    report("consumer created -> event received", from_change);
+    cluster.rest().await?;
+    for round in 0..200 {
+        let events = cluster.receiver.events(&format!("/round/{round}"));
+        assert_eq!(events.len(), 1, "round {round}");
+    }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_created_hook_hears_the_next_nats_publish() -> Result {
+    let cluster = Cluster::double().await?;
+    let mut times = Vec::new();
+    for round in 0..50 {
+        let path = format!("/round/{round}");
+        let admin = cluster.gateways[round % 2].admin();
+        let hook = admin.webhook(&cluster.receiver.url(&path)).await?;
+        let hooked = Instant::now();
+        let data = json!({ "round": round });
+        cluster.publish("crud", "consumers", &data).await?;
+        let event = cluster.receiver.wait_for_one(&path).await?;
+        assert_eq!(event.json["round"], round);
+        times.push(event.at.saturating_duration_since(hooked));
+        let hook = format!("/event-hooks/{}", admin::id(&hook)?);
+        admin.delete(&hook).await?.expect(204)?;
+    }
+    let max = report("hook created -> published event received", times);
+    assert!(max < BOUND, "{max:?}");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_hook_takes_effect_on_the_next_event() -> Result {
+    let cluster = Cluster::double().await?;
+    let [first, second] = [0, 1].map(|n| cluster.gateways[n].admin());
+    let hook = first.webhook(&cluster.receiver.url("/before")).await?;
+    let hook = format!("/event-hooks/{}", admin::id(&hook)?);
+    let mut times = Vec::new();
+    for round in 0..50 {
+        let path = format!("/round/{round}");
+        let config = json!({ "config": { "url": cluster.receiver.url(&path) } });
+        first.patch(&hook, &config).await?.expect(200)?;
+        let changed = Instant::now();
+        second.create_consumer(&format!("consumer-{round}")).await?;
+        let event = cluster.receiver.wait_for_one(&path).await?;
+        times.push(event.at.saturating_duration_since(changed));
+    }
+    let max = report("hook changed -> event received", times);
+    assert!(max < BOUND, "{max:?}");
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/before").len(), 0);
+    for round in 0..50 {
+        let events = cluster.receiver.events(&format!("/round/{round}"));
+        assert_eq!(events.len(), 1, "round {round}");
+    }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_hook_hears_nothing_more() -> Result {
+    let cluster = Cluster::double().await?;
+    let [first, second] = [0, 1].map(|n| cluster.gateways[n].admin());
+    // It hears every event, and so tells when each is through.
+    first.webhook(&cluster.receiver.url("/control")).await?;
+    for round in 0..50 {
+        let path = format!("/round/{round}");
+        let hook = first.webhook(&cluster.receiver.url(&path)).await?;
+        let hook = format!("/event-hooks/{}", admin::id(&hook)?);
+        // One round in two the hook has been in use before.
+        let used = round % 2;
+        if used == 1 {
+            first.create_consumer(&format!("before-{round}")).await?;
+            cluster.receiver.wait_for(&path, 1).await?;
+        }
+        first.delete(&hook).await?.expect(204)?;
+        first.get(&hook).await?.expect(404)?;
+        second.create_consumer(&format!("after-{round}")).await?;
+    }
+    cluster.receiver.wait_for("/control", 75).await?;
+    cluster.rest().await?;
+    for round in 0..50 {
+        let events = cluster.receiver.events(&format!("/round/{round}"));
+        assert_eq!(events.len(), round % 2, "round {round}");
+    }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_does_not_hear_what_happened_before_it_was_made() -> Result {
+    let mut cluster = Cluster::double().await?;
+    for dispatcher in &mut cluster.dispatchers {
+        dispatcher.stop().await?;
+    }
+    // A backlog that no dispatcher has seen when the hook is made.
+    for n in 0..20 {
+        cluster.admin().create_consumer(&format!("old-{n}")).await?;
+        let data = json!({ "entity": { "username": "old" } });
+        cluster.publish("crud", "consumers", &data).await?;
+    }
+    cluster.webhook("/hook").await?;
+    cluster.admin().create_consumer("new").await?;
+    for dispatcher in &mut cluster.dispatchers {
+        dispatcher.start()?;
+    }
+    cluster.ready().await?;
+    cluster.receiver.wait_for("/hook", 1).await?;
+    cluster.rest().await?;
+    let events = cluster.receiver.events("/hook");
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].json["entity"]["username"], "new");
+    cluster.finish().await
+}

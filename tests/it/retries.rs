@@ -1,0 +1,155 @@
+//! Attempts that fail.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use e2e::nats::reason;
+use e2e::{Cluster, Leftovers, Request, Result, SOON, eventually};
+use serde_json::json;
+
+/// What a machine busy with other tests may add to a delay.
+const SLACK: Duration = Duration::from_millis(1_500);
+
+/// The times between the requests.
+fn gaps(events: &[Request]) -> Vec<Duration> {
+    events
+        .windows(2)
+        .map(|pair| pair[1].at.duration_since(pair[0].at))
+        .collect()
+}
+
+fn assert_scheduled(gap: Duration, scheduled: Duration) {
+    let earliest = scheduled.mul_f64(0.8);
+    let latest = scheduled.mul_f64(1.2) + SLACK;
+    assert!(
+        (earliest..=latest).contains(&gap),
+        "{gap:?} is not {scheduled:?} with 20% jitter"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_receiver_is_tried_again_as_scheduled() -> Result {
+    // The default schedule: after 1 s, then after 5 s.
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.rest().await?;
+    let metric = "hookline_deliveries_total";
+    let labels = [("handler", "webhook"), ("outcome", "delivered")];
+    let before = cluster.dispatchers_metric(metric, &labels).await?;
+    cluster.receiver.answer("/hook", &[500, 500, 200]);
+
+    cluster.admin().create_consumer("Ada").await?;
+
+    let events = cluster.receiver.wait_for("/hook", 3).await?;
+    let gaps = gaps(&events);
+    assert_scheduled(gaps[0], Duration::from_secs(1));
+    assert_scheduled(gaps[1], Duration::from_secs(5));
+    let answers: Vec<_> = events.iter().map(|event| event.answered).collect();
+    assert_eq!(answers[..2], [Some(500); 2]);
+    for event in &events {
+        assert_eq!(event.webhook_id(), events[0].webhook_id());
+        assert_eq!(event.body, events[0].body);
+    }
+    assert!(!events[0].webhook_id().is_empty());
+
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 3);
+    let delivered = cluster.dispatchers_metric(metric, &labels).await? - before;
+    assert!((delivered - 1.0).abs() < 0.1, "{delivered} deliveries");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_is_gone_is_given_up_on_and_paused() -> Result {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    let hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.rest().await?;
+    cluster.receiver.answer("/hook", &[410]);
+
+    cluster.admin().create_consumer("Ada").await?;
+
+    let dead = cluster.nats.dead_letters(1).await?;
+    let id = e2e::admin::id(&hook)?;
+    let subject = &dead[0].subject;
+    assert!(
+        subject.starts_with(&format!("hookline.dead.{id}.")),
+        "{subject}"
+    );
+    assert!(reason(&dead[0]).contains("410"), "{}", reason(&dead[0]));
+    let body: serde_json::Value = serde_json::from_slice(&dead[0].payload)?;
+    assert_eq!(body["entity"]["username"], "Ada");
+    let path = format!("/event-hooks/{id}");
+    eventually(SOON, "the hook is paused", async || {
+        let hook = cluster.admin().get(&path).await?.expect(200)?;
+        ensure!(hook["delivery"]["paused"] == true, "{hook}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 1, "one attempt");
+    let leftovers = Leftovers { dead: 1, parked: 0 };
+    cluster.rest_leaving(leftovers).await?;
+
+    // What comes now waits, and goes out once the hook is no longer paused.
+    cluster.admin().create_consumer("Grace").await?;
+    let waiting = Leftovers { dead: 1, parked: 1 };
+    cluster.rest_leaving(waiting).await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 1);
+    cluster.finish_leaving(waiting).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_says_when_is_asked_then() -> Result {
+    let cluster = Cluster::single().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.receiver.answer("/hook", &[429, 200]);
+    cluster
+        .receiver
+        .answer_body("/hook", "slow down", ("retry-after", "4"));
+
+    cluster
+        .publish("crud", "consumers", &json!({ "n": 1 }))
+        .await?;
+
+    let events = cluster.receiver.wait_for("/hook", 2).await?;
+    let gap = gaps(&events)[0];
+    assert!(gap >= Duration::from_millis(3_900), "{gap:?}");
+    assert!(gap <= Duration::from_millis(4_800) + SLACK, "{gap:?}");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_that_is_used_up_ends_in_the_dead_letters() -> Result {
+    let cluster = Cluster::builder()
+        .dispatchers(2)
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s,1s")
+        .start()
+        .await?;
+    cluster.webhook("/broken").await?;
+    cluster.receiver.wait_for_ping("/broken").await?;
+    cluster.receiver.answer("/broken", &[500]);
+    // A redirect is a failure and not followed.
+    let elsewhere = cluster.receiver.url("/elsewhere");
+    cluster.webhook("/moved").await?;
+    cluster.receiver.wait_for_ping("/moved").await?;
+    cluster.receiver.answer("/moved", &[302]);
+    cluster
+        .receiver
+        .answer_body("/moved", "", ("location", &elsewhere));
+
+    let data = json!({ "n": 1 });
+    cluster.publish("crud", "consumers", &data).await?;
+
+    let dead = cluster.nats.dead_letters(1).await?;
+    assert_eq!(reason(&dead[0]), "the receiver answered 500");
+    let body: serde_json::Value = serde_json::from_slice(&dead[0].payload)?;
+    assert_eq!(body, data);
+    assert_eq!(cluster.receiver.events("/broken").len(), 3);
+    // It waits for the second of its three attempts, a minute later.
+    assert_eq!(cluster.receiver.events("/moved").len(), 1);
+    assert_eq!(cluster.receiver.requests("/elsewhere").len(), 0);
+    let leftovers = Leftovers { dead: 1, parked: 1 };
+    cluster.finish_leaving(leftovers).await
+}

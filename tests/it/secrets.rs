@@ -1,0 +1,89 @@
+//! Secrets stay out of logs and metrics.
+
+use e2e::{Cluster, Result, SOON, eventually};
+use serde_json::json;
+
+/// Parts of hooks and events that no log may show.
+const MARKERS: [(&str, &str); 6] = [
+    ("a secret", "marker1secret"),
+    ("a header's value", "marker2token"),
+    ("a URL's query", "marker3query"),
+    ("a URL's password", "marker4password"),
+    ("an event's data", "marker5data"),
+    ("a receiver's answer", "marker6answer"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
+    let cluster = Cluster::builder()
+        .dispatchers(2)
+        .gateway_env("HOOKLINE_LOG", "debug")
+        .dispatcher_env("HOOKLINE_LOG", "debug")
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s")
+        .start()
+        .await?;
+    let receiver = &cluster.receiver;
+    let admin = cluster.admin();
+    // One path for each end that a delivery can come to.
+    let ends = [("/ok", 200), ("/failing", 500), ("/gone", 410)];
+    for (path, code) in ends {
+        receiver.answer(path, &[code]);
+        receiver.answer_body(path, "marker6answer", ("x-answer", "marker6answer"));
+    }
+    let nobody = format!("http://127.0.0.1:{}/none", e2e::ports::free()?);
+    let urls = ends.map(|(path, _)| receiver.url(path));
+    for url in urls.iter().chain([&nobody]) {
+        let url = url.replace("http://", "http://user:marker4password@") + "?key=marker3query";
+        let config = json!({
+            "url": url, "secret": "marker1secret",
+            "headers": { "authorization": "Bearer marker2token" },
+        });
+        let hook = admin.hook_consumers("webhook", config.clone()).await?;
+        let path = format!("/event-hooks/{}", e2e::admin::id(&hook)?);
+        let mut custom = config;
+        custom["method"] = json!("POST");
+        custom["body"] = json!("{{ entity.username }} marker1secret");
+        admin.hook_consumers("webhook-custom", custom).await?;
+        admin.get(&format!("{path}/ping")).await?;
+        let test = json!({ "entity": { "username": "marker5data" } });
+        admin.post(&format!("{path}/test"), &test).await?;
+    }
+    // Refused ones too.
+    let wrong = json!({
+        "source": "crud", "handler": "webhook", "snooze": "marker1secret",
+        "config": { "url": "marker3query", "secret": "marker1secret" },
+    });
+    admin.post("/event-hooks", &wrong).await?.expect(400)?;
+
+    admin.create_consumer("marker5data").await?;
+    let taken = json!({ "username": "marker5data" });
+    admin.post("/consumers", &taken).await?.expect(409)?;
+    let subject = e2e::wire::event("crud", "consumers");
+    cluster
+        .nats
+        .publish(subject, "{\"broken\": marker5data")
+        .await?;
+
+    // Two hooks, both at an end that is gone: two letters each. The schedule
+    // has one retry, so the others die too. One event is malformed.
+    eventually(SOON, "the failing ones are given up on", async || {
+        let dead = cluster.nats.count(e2e::wire::DEAD).await?;
+        anyhow::ensure!(dead >= 7, "{dead} dead letters");
+        Ok(())
+    })
+    .await?;
+
+    let services = cluster.gateways.iter().chain(&cluster.dispatchers);
+    for service in services {
+        let name = service.process().name();
+        let log = service.process().log();
+        assert!(!log.is_empty(), "{name} logs");
+        let metrics = service.metrics().await?;
+        for (what, marker) in MARKERS {
+            let line = log.lines().find(|line| line.contains(marker));
+            assert_eq!(line, None, "{name} logged {what}");
+            assert!(!metrics.contains(marker), "{name} counts {what}");
+        }
+    }
+    cluster.finish_unchecked().await
+}

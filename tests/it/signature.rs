@@ -1,0 +1,111 @@
+//! Signatures, verified by code that is not ours.
+
+use e2e::{Cluster, Request, Result, python};
+use serde_json::{Value, json};
+
+/// The package of the Standard Webhooks project. It prints its verdict.
+const STANDARD_WEBHOOKS: &str = r#"
+import json, sys
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+given = json.load(sys.stdin)
+secret = given["secret"]
+# The package takes base64 or bytes; any other secret is its own bytes.
+webhook = Webhook(secret if secret.startswith("whsec_") else secret.encode())
+try:
+    webhook.verify(given["body"], given["headers"], json_parse=False)
+    print("valid")
+except WebhookVerificationError as error:
+    print(error)
+"#;
+
+/// What a receiver of Kong's hooks does. It prints its verdict.
+const KONG: &str = r#"
+import hashlib, hmac, json, sys
+given = json.load(sys.stdin)
+digest = hmac.new(given["secret"].encode(), given["body"].encode(), hashlib.sha256)
+expected = "sha256=" + digest.hexdigest()
+sent = given["headers"].get("x-kong-signature", "")
+print("valid" if hmac.compare_digest(expected, sent) else "invalid")
+"#;
+
+/// A request as the scripts take it.
+fn given(request: &Request, secret: &str) -> Value {
+    let headers = request.headers.iter();
+    let headers = headers.map(|(name, value)| {
+        let value = value.to_str().unwrap_or_default();
+        (name.as_str().to_owned(), json!(value))
+    });
+    let headers: serde_json::Map<String, Value> = headers.collect();
+    json!({ "secret": secret, "body": request.text(), "headers": headers })
+}
+
+fn verdicts(given: &Value) -> Result<[String; 2]> {
+    let given = given.to_string();
+    let standard = python::run(STANDARD_WEBHOOKS, &given)?;
+    Ok([standard, python::run(KONG, &given)?])
+}
+
+/// Whatever the handler, the request verifies, and does not once it is
+/// tampered with.
+async fn check(handler: &str, mut config: Value, secret: &str) -> Result {
+    let cluster = Cluster::single().await?;
+    config["url"] = json!(cluster.receiver.url("/hook"));
+    config["secret"] = json!(secret);
+    cluster.admin().hook_consumers(handler, config).await?;
+    cluster.admin().create_consumer("Ada é Lovelace").await?;
+
+    let request = cluster.receiver.wait_for_one("/hook").await?;
+    let sent = given(&request, secret);
+    assert_eq!(verdicts(&sent)?, ["valid", "valid"]);
+
+    let mut tampered = sent.clone();
+    tampered["body"] = json!(request.text().replace("Lovelace", "Loveless"));
+    assert_ne!(tampered["body"], sent["body"]);
+    assert_eq!(
+        verdicts(&tampered)?,
+        ["No matching signature found", "invalid"]
+    );
+
+    let mut other_id = sent.clone();
+    other_id["headers"]["webhook-id"] = json!("another");
+    let [standard, _] = verdicts(&other_id)?;
+    assert_eq!(standard, "No matching signature found");
+
+    let mut other_secret = sent.clone();
+    other_secret["secret"] = json!("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    assert_eq!(
+        verdicts(&other_secret)?,
+        ["No matching signature found", "invalid"]
+    );
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_verifies_with_a_standard_webhooks_secret() -> Result {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    check("webhook", json!({}), secret).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_verifies_with_any_secret() -> Result {
+    check("webhook", json!({}), "päss word & more").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_custom_webhook_verifies() -> Result {
+    let config = json!({ "method": "POST", "body": "hello {{ entity.username }}" });
+    check("webhook-custom", config, "s3cret").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_without_a_secret_signs_nothing() -> Result {
+    let cluster = Cluster::single().await?;
+    cluster.webhook("/hook").await?;
+    cluster.admin().create_consumer("Ada").await?;
+    let request = cluster.receiver.wait_for_one("/hook").await?;
+    for header in ["x-kong-signature", "webhook-signature"] {
+        assert!(!request.headers.contains_key(header), "{header}");
+    }
+    assert!(!request.webhook_id().is_empty());
+    cluster.finish().await
+}

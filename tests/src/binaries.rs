@@ -1,0 +1,89 @@
+//! Where the programs under test and the servers are.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+static SERVICES: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+
+/// The workspace's root.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the package lies inside the workspace")
+}
+
+/// A service's program, built from the sources as they are now. The folder in
+/// `HOOKLINE_BIN_DIR` is taken instead where that is set.
+///
+/// # Errors
+/// When the build fails.
+pub fn service(name: &str) -> Result<PathBuf> {
+    let built = SERVICES.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    let dir = built.as_ref().map_err(|error| anyhow!(error.clone()))?;
+    let path = dir.join(name);
+    ensure!(path.is_file(), "{} is missing", path.display());
+    Ok(path)
+}
+
+/// A server's program, as `make servers` puts it there.
+///
+/// # Errors
+/// When it is missing.
+pub fn server(name: &str) -> Result<PathBuf> {
+    let path = workspace().join(".servers/bin").join(name);
+    ensure!(
+        path.is_file(),
+        "{} is missing: run `make servers`",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// A setting of the test run itself.
+#[must_use]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the test run is configured by its caller, not by flags"
+)]
+pub fn setting(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Builds both services into the folder that this test itself was built to.
+fn build() -> Result<PathBuf> {
+    if let Some(dir) = setting("HOOKLINE_BIN_DIR") {
+        return Ok(PathBuf::from(dir));
+    }
+    let test = std::env::current_exe()?;
+    let dir = test
+        .parent()
+        .and_then(Path::parent)
+        .context("a test lies in <target>/<profile>/deps")?;
+    let target = dir.parent().context("a profile lies in <target>")?;
+    let profile = dir.file_name().context("a profile has a name")?;
+    let mut command = Command::new(setting("CARGO").unwrap_or_else(|| "cargo".into()));
+    // The whole workspace, so that features are the same as in the caller's
+    // own build and nothing is built twice.
+    command
+        .args(["build", "--quiet", "--workspace", "--bins", "--profile"])
+        .arg(if profile == "debug" {
+            "dev".as_ref()
+        } else {
+            profile
+        })
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(workspace());
+    let output = command.output().context("cannot run cargo")?;
+    ensure!(
+        output.status.success(),
+        "the services do not build:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(dir.to_owned())
+}

@@ -1,0 +1,338 @@
+//! Everything a scenario needs, started together and checked at the end.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::admin::Admin;
+use crate::nats::NatsServer;
+use crate::process::Process;
+use crate::receiver::Receiver;
+use crate::redis::RedisServer;
+use crate::service::Service;
+use crate::wait::eventually;
+use crate::wire;
+
+/// Lines of each log that a failed scenario prints.
+const TAIL: usize = 12;
+
+/// How long the cluster may take to come to rest.
+const REST: Duration = Duration::from_secs(20);
+
+/// What a scenario means to leave behind.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Leftovers {
+    /// Dead letters.
+    pub dead: u64,
+    /// Parked deliveries.
+    pub parked: u64,
+}
+
+/// How many of what to start, and with which settings.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    gateways: usize,
+    dispatchers: usize,
+    gateway_env: Vec<(String, String)>,
+    dispatcher_env: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// The number of gateways, 1 unless said.
+    #[must_use]
+    pub fn gateways(mut self, count: usize) -> Self {
+        self.gateways = count;
+        self
+    }
+
+    /// The number of dispatchers, 1 unless said.
+    #[must_use]
+    pub fn dispatchers(mut self, count: usize) -> Self {
+        self.dispatchers = count;
+        self
+    }
+
+    /// A setting of every gateway.
+    #[must_use]
+    pub fn gateway_env(mut self, name: &str, value: &str) -> Self {
+        self.gateway_env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A setting of every dispatcher.
+    #[must_use]
+    pub fn dispatcher_env(mut self, name: &str, value: &str) -> Self {
+        self.dispatcher_env
+            .push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it all and waits until it is ready.
+    ///
+    /// # Errors
+    /// When something does not start; every log's tail is printed then.
+    pub async fn start(self) -> Result<Cluster> {
+        let mut cluster = self.prepare().await?;
+        cluster.nats.start().await?;
+        cluster.redis.start().await?;
+        for service in cluster.services_mut() {
+            service.start()?;
+        }
+        cluster.ready().await?;
+        Ok(cluster)
+    }
+
+    /// Prepares it all, but starts only the receiver.
+    ///
+    /// # Errors
+    /// When a program is missing.
+    pub async fn prepare(self) -> Result<Cluster> {
+        let dir = tempfile::Builder::new().prefix("hookline-").tempdir()?;
+        let nats = NatsServer::new(dir.path())?;
+        let redis = RedisServer::new(dir.path())?;
+        let mut cluster = Cluster {
+            receiver: Receiver::start().await?,
+            gateways: Vec::new(),
+            dispatchers: Vec::new(),
+            nats,
+            redis,
+            builder: self,
+            finished: false,
+            dir,
+        };
+        for _ in 0..cluster.builder.gateways {
+            cluster.add_gateway()?;
+        }
+        for _ in 0..cluster.builder.dispatchers {
+            cluster.add_dispatcher()?;
+        }
+        Ok(cluster)
+    }
+}
+
+/// The servers, the services and the receiver of one scenario. The fields are
+/// dropped in this order: the folder goes last.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The gateways.
+    pub gateways: Vec<Service>,
+    /// The dispatchers.
+    pub dispatchers: Vec<Service>,
+    /// What hooks deliver to.
+    pub receiver: Receiver,
+    /// The NATS server.
+    pub nats: NatsServer,
+    /// The Redis server.
+    pub redis: RedisServer,
+    builder: Builder,
+    finished: bool,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// A cluster of one gateway and one dispatcher, unless told otherwise.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder {
+            gateways: 1,
+            dispatchers: 1,
+            ..Builder::default()
+        }
+    }
+
+    /// One gateway and one dispatcher.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn single() -> Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// Two gateways and two dispatchers.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn double() -> Result<Self> {
+        Self::builder().gateways(2).dispatchers(2).start().await
+    }
+
+    /// Prepares one more gateway; it is not started.
+    ///
+    /// # Errors
+    /// When the program is missing.
+    pub fn add_gateway(&mut self) -> Result<&mut Service> {
+        let name = format!("gateway-{}", self.gateways.len() + 1);
+        let mut gateway = Service::gateway(&name, self.dir.path(), &self.nats.url())?;
+        for (name, value) in &self.builder.gateway_env {
+            gateway.set(name, value);
+        }
+        self.gateways.push(gateway);
+        self.gateways.last_mut().context("it was just added")
+    }
+
+    /// Prepares one more dispatcher; it is not started.
+    ///
+    /// # Errors
+    /// When the program is missing.
+    pub fn add_dispatcher(&mut self) -> Result<&mut Service> {
+        let name = format!("dispatcher-{}", self.dispatchers.len() + 1);
+        let (nats, redis) = (self.nats.url(), self.redis.url());
+        let mut dispatcher = Service::dispatcher(&name, self.dir.path(), &nats, &redis)?;
+        for (name, value) in &self.builder.dispatcher_env {
+            dispatcher.set(name, value);
+        }
+        self.dispatchers.push(dispatcher);
+        self.dispatchers.last_mut().context("it was just added")
+    }
+
+    /// Waits until every service is ready.
+    ///
+    /// # Errors
+    /// When one is not in time.
+    pub async fn ready(&mut self) -> Result<()> {
+        for service in self.services_mut() {
+            service.ready().await?;
+        }
+        Ok(())
+    }
+
+    /// The Admin API of the first gateway.
+    #[must_use]
+    pub fn admin(&self) -> &Admin {
+        self.gateways[0].admin()
+    }
+
+    /// Creates a `webhook` on `crud`/`consumers` that calls this path of the
+    /// receiver, through the first gateway.
+    ///
+    /// # Errors
+    /// When the answer is not 201.
+    pub async fn webhook(&self, path: &str) -> Result<Value> {
+        self.admin().webhook(&self.receiver.url(path)).await
+    }
+
+    /// Publishes an event as `nats pub` does: no headers, no answer awaited.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn publish(&self, source: &str, event: &str, data: &Value) -> Result<()> {
+        let subject = wire::event(source, event);
+        self.nats.publish(subject, data.to_string()).await
+    }
+
+    /// The sum of a metric over all dispatchers.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub async fn dispatchers_metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        let mut sum = 0.0;
+        for dispatcher in &self.dispatchers {
+            sum += dispatcher.metric(name, labels).await?;
+        }
+        Ok(sum)
+    }
+
+    /// Waits until no event is open and nothing is parked or dead.
+    ///
+    /// # Errors
+    /// When something stays for too long.
+    pub async fn rest(&self) -> Result<()> {
+        self.rest_leaving(Leftovers::default()).await
+    }
+
+    /// Waits until no event is open: all are done, parked or dead.
+    ///
+    /// # Errors
+    /// When something other than `leftovers` stays for too long.
+    pub async fn rest_leaving(&self, leftovers: Leftovers) -> Result<()> {
+        eventually(REST, "the cluster comes to rest", async || {
+            let lag = self.nats.source_lag(wire::EVENTS).await?;
+            ensure!(lag == 0, "{lag} events in the outbox");
+            let open = self.nats.count(wire::EVENTS).await?;
+            ensure!(open == 0, "{open} events open");
+            let unacked = self.nats.unacked(wire::DELIVERIES).await?;
+            ensure!(unacked == 0, "{unacked} parked deliveries unacked");
+            let parked = self.nats.count(wire::DELIVERIES).await?;
+            let expected = leftovers.parked;
+            ensure!(parked == expected, "{parked} parked, expected {expected}");
+            let dead = self.nats.count(wire::DEAD).await?;
+            let expected = leftovers.dead;
+            ensure!(dead == expected, "{dead} dead letters, expected {expected}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends a scenario that leaves nothing behind.
+    ///
+    /// # Errors
+    /// When messages are left over, or a service panicked or does not end
+    /// cleanly.
+    pub async fn finish(self) -> Result<()> {
+        self.finish_leaving(Leftovers::default()).await
+    }
+
+    /// Ends a scenario.
+    ///
+    /// # Errors
+    /// When other messages are left over, or a service panicked or does not
+    /// end cleanly.
+    pub async fn finish_leaving(mut self, leftovers: Leftovers) -> Result<()> {
+        self.rest_leaving(leftovers).await?;
+        self.stop().await?;
+        self.finished = true;
+        Ok(())
+    }
+
+    /// Ends a scenario whose streams are not to be looked at.
+    ///
+    /// # Errors
+    /// When a service panicked or does not end cleanly.
+    pub async fn finish_unchecked(mut self) -> Result<()> {
+        self.stop().await?;
+        self.finished = true;
+        Ok(())
+    }
+
+    /// Stops every service that runs, all at once.
+    async fn stop(&mut self) -> Result<()> {
+        let stops = self.services_mut().map(async |service| {
+            service.check_no_panic()?;
+            if service.process().pid().is_ok() && service.check_running().is_ok() {
+                service.stop().await?;
+            }
+            service.check_no_panic()
+        });
+        futures::future::try_join_all(stops).await?;
+        Ok(())
+    }
+
+    fn services_mut(&mut self) -> impl Iterator<Item = &mut Service> {
+        self.gateways.iter_mut().chain(&mut self.dispatchers)
+    }
+
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        let services = self.gateways.iter().chain(&self.dispatchers);
+        [self.nats.process(), self.redis.process()]
+            .into_iter()
+            .chain(services.map(Service::process))
+    }
+}
+
+impl Drop for Cluster {
+    #[allow(
+        clippy::print_stderr,
+        reason = "a failed scenario shows what the services said"
+    )]
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        for process in self.processes() {
+            eprintln!("--- {}: last lines", process.name());
+            eprintln!("{}", process.tail(TAIL));
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The harness of the end-to-end tests: real servers, real processes, no mocks.
+//!
+//! A scenario starts a [`Cluster`] (a NATS server, a Redis server, gateways,
+//! dispatchers and a receiver, all on free ports of 127.0.0.1), does what a
+//! user does, and ends with [`Cluster::finish`], which fails where messages
+//! are left over or a service does not exit cleanly. A cluster dropped without
+//! it prints the tail of every log: the scenario has failed.
+//!
+//! The names of the wire are spelled here once more, in [`wire`], instead of
+//! being taken from the product: a change of the contract must fail a test.
+
+pub mod admin;
+pub mod binaries;
+pub mod cluster;
+pub mod logs;
+pub mod metrics;
+pub mod nats;
+pub mod ports;
+pub mod process;
+pub mod python;
+pub mod receiver;
+pub mod redis;
+pub mod service;
+pub mod wait;
+pub mod wire;
+
+pub use admin::{Admin, Answer};
+pub use cluster::{Cluster, Leftovers};
+pub use nats::NatsServer;
+pub use receiver::{Receiver, Request};
+pub use redis::RedisServer;
+pub use service::Service;
+pub use wait::eventually;
+
+/// What a scenario returns.
+pub type Result<T = ()> = anyhow::Result<T>;
+
+/// How long a scenario waits for something that should happen at once. It is
+/// generous: the tests share two cores with a build.
+pub const SOON: std::time::Duration = std::time::Duration::from_secs(20);

@@ -1,0 +1,199 @@
+//! A child process with its output in a file, which dies with its owner.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::eventually;
+
+/// A process that can be started again with the same settings.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    program: PathBuf,
+    args: Vec<String>,
+    env: BTreeMap<String, String>,
+    log: PathBuf,
+    child: Option<Child>,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Describes a process; `name` is also the name of its log in `dir`.
+    #[must_use]
+    pub fn new(name: &str, program: PathBuf, dir: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            program,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            log: dir.join(format!("{name}.log")),
+            child: None,
+            status: None,
+        }
+    }
+
+    /// Sets the arguments.
+    #[must_use]
+    pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets a variable; the child inherits none.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Changes a variable for the next start.
+    pub fn set_env(&mut self, name: &str, value: impl Into<String>) {
+        self.env.insert(name.to_owned(), value.into());
+    }
+
+    /// Starts the process. Its output is added to its log.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn start(&mut self) -> Result<()> {
+        let log = self.open_log()?;
+        let child = Command::new(&self.program)
+            .args(&self.args)
+            .env_clear()
+            .env("RUST_BACKTRACE", "1")
+            .envs(&self.env)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot run {}", self.program.display()))?;
+        self.child = Some(child);
+        self.status = None;
+        Ok(())
+    }
+
+    /// The name given to it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn pid(&self) -> Result<u32> {
+        let child = self.child.as_ref().context("not started")?;
+        Ok(child.id())
+    }
+
+    /// Everything it has written so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Fails if the process has ended.
+    ///
+    /// # Errors
+    /// When it has ended, with the end of its log.
+    pub fn check_running(&mut self) -> Result<()> {
+        if let Some(status) = self.poll()? {
+            bail!("{} ended ({status}):\n{}", self.name, self.tail(15));
+        }
+        Ok(())
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn tail(&self, lines: usize) -> String {
+        let log = self.log();
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Asks it to end: SIGTERM.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Stops it where it stands: SIGSTOP.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on: SIGCONT.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Kills it, SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Both only fail for a process that is gone already.
+            drop(child.kill());
+            self.status = child.wait().ok();
+        }
+        self.child = None;
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// When it still runs after `deadline`, or was ended by a signal.
+    pub async fn exit_code(&mut self, deadline: Duration) -> Result<i32> {
+        let what = format!("{} ends", self.name);
+        let status = eventually(deadline, &what, async || {
+            self.poll()?.context("still running")
+        })
+        .await?;
+        status
+            .code()
+            .with_context(|| format!("{} {status}", self.name))
+    }
+
+    fn poll(&mut self) -> Result<Option<ExitStatus>> {
+        if self.status.is_none()
+            && let Some(child) = &mut self.child
+        {
+            self.status = child.try_wait()?;
+        }
+        Ok(self.status)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid()?)?;
+        let pid = Pid::from_raw(pid).context("a process id is not zero")?;
+        kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    fn open_log(&self) -> Result<File> {
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| format!("cannot write {}", self.log.display()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,386 @@
+//! A real HTTP server that hooks deliver to: it records every request, and
+//! answers each path as the scenario says.
+
+mod state;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::serve::ListenerExt;
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use self::state::Shared;
+use crate::SOON;
+use crate::wait::eventually;
+
+/// Larger than any event.
+const MAX_BODY: usize = 8 * 1024 * 1024;
+
+/// A request as it came in.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The method.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// The query.
+    pub query: Option<String>,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// The body where it is JSON, else null.
+    pub json: Value,
+    /// When it came in.
+    pub at: Instant,
+    /// What it was answered; none while it is held or when the client left.
+    pub answered: Option<u16>,
+}
+
+impl Request {
+    /// A header, empty where it is missing or not text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    /// The id that stays the same over the attempts of a delivery.
+    #[must_use]
+    pub fn webhook_id(&self) -> &str {
+        self.header("webhook-id")
+    }
+
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Whether it is a ping and not an event.
+    #[must_use]
+    pub fn is_ping(&self) -> bool {
+        self.json["source"] == "kong:event_hooks" && self.json["event"] == "ping"
+    }
+}
+
+/// The server. Every path answers 200 until told otherwise.
+#[derive(Debug)]
+pub struct Receiver {
+    shared: Arc<Shared>,
+    port: u16,
+    server: JoinHandle<()>,
+}
+
+impl Receiver {
+    /// Starts the server.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn start() -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let counter = Arc::clone(&shared);
+        let listener = listener.tap_io(move |stream| {
+            counter.connections.fetch_add(1, Ordering::Relaxed);
+            // Without it an answer may wait for the kernel.
+            drop(stream.set_nodelay(true));
+        });
+        let router = Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&shared));
+        let server = tokio::spawn(async move {
+            // It ends when the receiver is dropped, never by itself.
+            drop(axum::serve(listener, router).await);
+        });
+        Ok(Self {
+            shared,
+            port,
+            server,
+        })
+    }
+
+    /// The URL of a path.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Answers the events that come to `path` with these codes, one each; the
+    /// last one stays. Pings are answered 200.
+    pub fn answer(&self, path: &str, codes: &[u16]) {
+        self.shared.route(path, |route| {
+            route.codes = codes.iter().copied().collect();
+        });
+    }
+
+    /// Answers requests to `path` with this body and header too.
+    pub fn answer_body(&self, path: &str, body: &str, header: (&str, &str)) {
+        self.shared.route(path, |route| {
+            body.clone_into(&mut route.body);
+            route.headers = vec![(header.0.to_owned(), header.1.to_owned())];
+        });
+    }
+
+    /// Takes this long for each event that comes to `path`.
+    pub fn delay(&self, path: &str, delay: Duration) {
+        self.shared.route(path, |route| route.delay = delay);
+    }
+
+    /// Keeps the next `count` events that come to `path` unanswered.
+    #[must_use]
+    pub fn hold(&self, path: &str, count: usize) -> Hold {
+        let (release, released) = watch::channel(None);
+        self.shared.route(path, |route| {
+            route.holds.extend(std::iter::repeat_n(released, count));
+        });
+        Hold(release)
+    }
+
+    /// Every request that came to `path`, pings too.
+    #[must_use]
+    pub fn requests(&self, path: &str) -> Vec<Request> {
+        let state = self.shared.lock();
+        let all = state.requests.iter();
+        all.filter(|request| request.path == path)
+            .cloned()
+            .collect()
+    }
+
+    /// The pings that came to `path`.
+    #[must_use]
+    pub fn pings(&self, path: &str) -> Vec<Request> {
+        let mut requests = self.requests(path);
+        requests.retain(Request::is_ping);
+        requests
+    }
+
+    /// The events that came to `path`.
+    #[must_use]
+    pub fn events(&self, path: &str) -> Vec<Request> {
+        let mut requests = self.requests(path);
+        requests.retain(|request| !request.is_ping());
+        requests
+    }
+
+    /// Every event that came to any path.
+    #[must_use]
+    pub fn all_events(&self) -> Vec<Request> {
+        let state = self.shared.lock();
+        let all = state.requests.iter();
+        all.filter(|request| !request.is_ping()).cloned().collect()
+    }
+
+    /// How many events came to any path.
+    #[must_use]
+    pub fn event_count(&self) -> usize {
+        self.shared.events.load(Ordering::Relaxed)
+    }
+
+    /// How many events wait for their answer.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.shared.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How many connections were ever opened.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// The events that came to `path`, once there are `count`.
+    ///
+    /// # Errors
+    /// When there are fewer for too long.
+    pub async fn wait_for(&self, path: &str, count: usize) -> Result<Vec<Request>> {
+        eventually(SOON, &format!("events at {path}"), async || {
+            let events = self.events(path);
+            ensure!(events.len() >= count, "{} of {count}", events.len());
+            Ok(events)
+        })
+        .await
+    }
+
+    /// The first event that came to `path`.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn wait_for_one(&self, path: &str) -> Result<Request> {
+        let mut events = self.wait_for(path, 1).await?;
+        Ok(events.swap_remove(0))
+    }
+
+    /// The first ping that came to `path`.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn wait_for_ping(&self, path: &str) -> Result<Request> {
+        eventually(SOON, &format!("a ping at {path}"), async || {
+            self.pings(path).into_iter().next().context("none yet")
+        })
+        .await
+    }
+
+    /// Waits until `count` events came to any path.
+    ///
+    /// # Errors
+    /// When there are fewer after `deadline`.
+    pub async fn wait_for_total(&self, count: usize, deadline: Duration) -> Result<()> {
+        eventually(deadline, "events", async || {
+            let got = self.event_count();
+            ensure!(got >= count, "{got} of {count}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// Requests kept unanswered. Dropped, it answers them 200.
+#[derive(Debug)]
+pub struct Hold(watch::Sender<Option<u16>>);
+
+impl Hold {
+    /// Answers all of them with this code.
+    pub fn release(self, code: u16) {
+        self.0.send_replace(Some(code));
+    }
+}
+
+/// Counts a request for as long as it lives.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl<'a> InFlight<'a> {
+    fn enter(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    request: axum::extract::Request,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
+        return plain(StatusCode::BAD_REQUEST, "the body did not arrive whole");
+    };
+    let request = Request {
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().map(str::to_owned),
+        headers: parts.headers,
+        json: serde_json::from_slice(&body).unwrap_or(Value::Null),
+        body,
+        at: Instant::now(),
+        answered: None,
+    };
+    let is_event = !request.is_ping();
+    let _in_flight = is_event.then(|| InFlight::enter(&shared.in_flight));
+    if is_event {
+        shared.events.fetch_add(1, Ordering::Relaxed);
+    }
+    let mut plan = shared.record(request);
+    if let Some(hold) = &mut plan.hold {
+        // A hold that was dropped answers as if there had been none.
+        if let Ok(released) = hold.wait_for(Option::is_some).await {
+            plan.code = released.unwrap_or(plan.code);
+        }
+    }
+    if !plan.delay.is_zero() {
+        tokio::time::sleep(plan.delay).await;
+    }
+    shared.answered(plan.index, plan.code);
+    let status = StatusCode::from_u16(plan.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = plain(status, &plan.body);
+    for (name, value) in &plan.headers {
+        insert_header(&mut response, name, value);
+    }
+    response
+}
+
+fn plain(status: StatusCode, body: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_owned()));
+    *response.status_mut() = status;
+    response
+}
+
+fn insert_header(response: &mut Response<Body>, name: &str, value: &str) {
+    let name = axum::http::HeaderName::try_from(name).expect("scenarios name real headers");
+    let value = axum::http::HeaderValue::try_from(value).expect("scenarios give real values");
+    response.headers_mut().insert(name, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Receiver;
+    use crate::admin::http_client;
+
+    #[tokio::test]
+    async fn a_path_answers_as_told_and_records_what_came() -> crate::Result {
+        let receiver = Receiver::start().await?;
+        receiver.answer("/a", &[500, 201]);
+        let hold = receiver.hold("/a", 1);
+        let http = http_client()?;
+        let post = async |body: &'static str| {
+            let url = receiver.url("/a?q=1");
+            let response = http.post(url).body(body).send().await?;
+            crate::Result::Ok(response.status().as_u16())
+        };
+        let held = async {
+            let first = receiver.wait_for_one("/a").await?;
+            assert_eq!(first.answered, None);
+            assert_eq!(receiver.in_flight(), 1);
+            hold.release(410);
+            crate::Result::Ok(())
+        };
+        let (code, held) = tokio::join!(post("{\"n\":1}"), held);
+        held?;
+        assert_eq!(code?, 410);
+        assert_eq!(post("2").await?, 201);
+        assert_eq!(post("3").await?, 201);
+        let ping = r#"{"source":"kong:event_hooks","event":"ping"}"#;
+        assert_eq!(post(ping).await?, 200);
+
+        let events = receiver.events("/a");
+        assert_eq!(events.len(), 3);
+        assert_eq!(events[0].json["n"], 1);
+        assert_eq!(events[0].query.as_deref(), Some("q=1"));
+        assert_eq!(events[1].text(), "2");
+        assert_eq!(receiver.pings("/a").len(), 1);
+        assert_eq!(receiver.event_count(), 3);
+        assert_eq!(receiver.in_flight(), 0);
+        Ok(())
+    }
+}

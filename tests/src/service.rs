@@ -1,0 +1,185 @@
+//! A gateway or a dispatcher: a process with a status API, the gateway with
+//! an Admin API too.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::admin::{self, Admin};
+use crate::logs::Line;
+use crate::process::Process;
+use crate::wait::eventually;
+use crate::{SOON, binaries, logs, metrics, ports};
+
+/// How long a service may take to end after SIGTERM.
+const SHUTDOWN: Duration = Duration::from_secs(30);
+
+/// The process and its addresses.
+#[derive(Debug)]
+pub struct Service {
+    process: Process,
+    status: String,
+    admin: Option<Admin>,
+    http: reqwest::Client,
+}
+
+impl Service {
+    /// Describes a gateway; [`Self::start`] runs it.
+    ///
+    /// # Errors
+    /// When the program does not build.
+    pub fn gateway(name: &str, dir: &Path, nats: &str) -> Result<Self> {
+        let listen = format!("127.0.0.1:{}", ports::free()?);
+        let mut gateway = Self::new(name, "hookline-gateway", dir, nats)?;
+        gateway.process.set_env("HOOKLINE_ADMIN_LISTEN", &listen);
+        gateway.process.set_env("HOOKLINE_NODE", name);
+        gateway.admin = Some(Admin::new(&format!("http://{listen}"))?);
+        Ok(gateway)
+    }
+
+    /// Describes a dispatcher that may call loopback addresses, with a lease
+    /// that a test can outwait; [`Self::start`] runs it.
+    ///
+    /// # Errors
+    /// When the program does not build.
+    pub fn dispatcher(name: &str, dir: &Path, nats: &str, redis: &str) -> Result<Self> {
+        let mut dispatcher = Self::new(name, "hookline-dispatcher", dir, nats)?;
+        for (variable, value) in [
+            ("HOOKLINE_REDIS_URL", redis),
+            ("HOOKLINE_EGRESS_ALLOW", "127.0.0.0/8"),
+            ("HOOKLINE_LEASE", "6s"),
+            ("HOOKLINE_ACK_WAIT", "8s"),
+        ] {
+            dispatcher.process.set_env(variable, value);
+        }
+        Ok(dispatcher)
+    }
+
+    fn new(name: &str, program: &str, dir: &Path, nats: &str) -> Result<Self> {
+        let listen = format!("127.0.0.1:{}", ports::free()?);
+        let process = Process::new(name, binaries::service(program)?, dir)
+            .env("HOOKLINE_STATUS_LISTEN", &listen)
+            .env("HOOKLINE_NATS_URL", nats)
+            .env("HOOKLINE_LOG_FORMAT", "json");
+        Ok(Self {
+            process,
+            status: format!("http://{listen}"),
+            admin: None,
+            http: admin::http_client()?,
+        })
+    }
+
+    /// Sets a variable for the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.process.set_env(name, value);
+    }
+
+    /// Starts the process and returns at once; [`Self::ready`] waits.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn start(&mut self) -> Result<()> {
+        self.process.start()
+    }
+
+    /// Waits until the service says that it is ready.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time.
+    pub async fn ready(&mut self) -> Result<()> {
+        let what = format!("{} is ready", self.process.name());
+        eventually(SOON, &what, async || {
+            self.process.check_running()?;
+            let status = self.status_of("/readyz").await?;
+            ensure!(status == 200, "/readyz answers {status}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// The status code of a path of the status API.
+    ///
+    /// # Errors
+    /// When the service does not answer.
+    pub async fn status_of(&self, path: &str) -> Result<u16> {
+        let url = format!("{}{path}", self.status);
+        Ok(self.http.get(url).send().await?.status().as_u16())
+    }
+
+    /// Its metrics, as text.
+    ///
+    /// # Errors
+    /// When the service does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        let url = format!("{}/metrics", self.status);
+        let response = self.http.get(url).send().await?.error_for_status()?;
+        Ok(response.text().await?)
+    }
+
+    /// The sum of a metric over all its series that carry these labels.
+    ///
+    /// # Errors
+    /// When the service does not answer.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        Ok(metrics::sum(&self.metrics().await?, name, labels))
+    }
+
+    /// The Admin API.
+    ///
+    /// # Panics
+    /// When the service is no gateway.
+    #[must_use]
+    pub fn admin(&self) -> &Admin {
+        self.admin.as_ref().expect("a gateway has an Admin API")
+    }
+
+    /// Its log, line by line.
+    #[must_use]
+    pub fn log_lines(&self) -> Vec<Line> {
+        logs::parse(&self.process.log())
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The process, to be signalled, killed or started.
+    #[must_use]
+    pub fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Ends the service with SIGTERM and wants exit code 0.
+    ///
+    /// # Errors
+    /// When it takes too long or ends otherwise.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.process.terminate()?;
+        let code = self.process.exit_code(SHUTDOWN).await?;
+        let name = self.process.name();
+        ensure!(code == 0, "{name} ended with code {code} after SIGTERM");
+        Ok(())
+    }
+
+    /// Fails if the service has panicked at any time.
+    ///
+    /// # Errors
+    /// With the line that says so.
+    pub fn check_no_panic(&self) -> Result<()> {
+        let log = self.process.log();
+        let panic = log.lines().find(|line| line.contains("panicked at"));
+        ensure!(panic.is_none(), "{}: {panic:?}", self.process.name());
+        Ok(())
+    }
+
+    /// Whether the process was started and not ended by the test.
+    ///
+    /// # Errors
+    /// When it ended by itself.
+    pub fn check_running(&mut self) -> Result<()> {
+        self.process.check_running().context("it should still run")
+    }
+}
