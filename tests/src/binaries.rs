@@ -54,16 +54,18 @@ pub fn setting(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// Builds both services into the folder that this test itself was built to.
+/// Builds both services into the folder that this program itself was built to.
 fn build() -> Result<PathBuf> {
     if let Some(dir) = setting("HOOKLINE_BIN_DIR") {
         return Ok(PathBuf::from(dir));
     }
-    let test = std::env::current_exe()?;
-    let dir = test
-        .parent()
-        .and_then(Path::parent)
-        .context("a test lies in <target>/<profile>/deps")?;
+    let program = std::env::current_exe()?;
+    let dir = program.parent().context("a program lies in a folder")?;
+    // Tests lie in <target>/<profile>/deps, other programs beside it.
+    let dir = match dir.file_name() {
+        Some(name) if name == "deps" => dir.parent().context("a profile lies in <target>")?,
+        _ => dir,
+    };
     let target = dir.parent().context("a profile lies in <target>")?;
     let profile = dir.file_name().context("a profile has a name")?;
     let mut command = Command::new(setting("CARGO").unwrap_or_else(|| "cargo".into()));
