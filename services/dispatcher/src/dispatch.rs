@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Message;
@@ -10,7 +9,6 @@ use async_trait::async_trait;
 use futures::FutureExt as _;
 use hookline_shared::event::{self, DeliveryId, Event, EventId, Stored};
 use hookline_shared::subject::{self, decode_token, header};
-use tokio::sync::SemaphorePermit;
 
 use crate::accept::{Accept, Answer};
 use crate::consumer;
@@ -18,6 +16,7 @@ use crate::handler::{Delivery, DeliveryError, Receipt};
 use crate::index::{Index, Prepared};
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
 use crate::outbox::Outbox;
+use crate::room::LaneRoom;
 use crate::settle::{Settle, Settled, Work, now_millis};
 
 /// How long deliveries of a paused hook wait before they are looked at again.
@@ -43,16 +42,16 @@ pub struct Dispatch {
 pub struct EventLane {
     /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
-    /// Deliveries of one hook that may wait for its permits here.
-    pub queue: usize,
+    /// How its room is used.
+    pub room: LaneRoom,
 }
 
 /// The retry lane: parked deliveries that fell due.
 pub struct RetryLane {
     /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
-    /// Deliveries of one hook that may wait for its permits here.
-    pub queue: usize,
+    /// How its room is used.
+    pub room: LaneRoom,
 }
 
 #[async_trait]
@@ -69,6 +68,7 @@ impl consumer::Work for EventLane {
     }
 
     async fn handle(&self, message: &Message) {
+        let _counted = self.room.message();
         let Ok(info) = message.info() else {
             // Not from JetStream: nobody waits for an answer.
             return;
@@ -87,7 +87,7 @@ impl consumer::Work for EventLane {
                 dispatch.metrics.delay(Duration::from_nanos(
                     age.clamp(0, i128::from(u64::MAX)) as u64
                 ));
-                dispatch.event(event, stored, message, self.queue).await;
+                dispatch.event(event, stored, message, &self.room).await;
             }
             Err(reason) => {
                 dispatch.metrics.event(EventResult::Malformed);
@@ -109,6 +109,7 @@ impl consumer::Work for RetryLane {
     }
 
     async fn handle(&self, message: &Message) {
+        let _counted = self.room.message();
         let dispatch = &self.dispatch;
         let hook = subject::parse_due_subject(&message.subject)
             .and_then(|(hook, _)| dispatch.index.snapshot().get(hook).cloned());
@@ -119,7 +120,7 @@ impl consumer::Work for RetryLane {
         };
         match parked(message, &hook) {
             Some(work) => {
-                let settled = dispatch.deliver(&hook, work, self.queue).await;
+                let settled = dispatch.deliver(&hook, work, &self.room).await;
                 dispatch.settle.message(message, &[settled]).await;
             }
             None => {
@@ -133,7 +134,7 @@ impl consumer::Work for RetryLane {
 
 impl Dispatch {
     /// Delivers an event to every hook that it fires.
-    async fn event(&self, event: Event, stored: Stored, message: &Message, queue: usize) {
+    async fn event(&self, event: Event, stored: Stored, message: &Message, lane: &LaneRoom) {
         let hooks = self.index.snapshot().matching(&event, stored);
         let matched = if hooks.is_empty() {
             EventResult::Unmatched
@@ -151,7 +152,7 @@ impl Dispatch {
                     attempt: 1,
                     first_attempt,
                 },
-                queue,
+                lane,
             )
         });
         let settled = futures::future::join_all(deliveries).await;
@@ -159,14 +160,14 @@ impl Dispatch {
     }
 
     /// Makes one attempt, if it is this worker's to make.
-    async fn deliver(&self, hook: &Arc<Prepared>, work: Work, queue: usize) -> Settled {
+    async fn deliver(&self, hook: &Arc<Prepared>, work: Work, lane: &LaneRoom) -> Settled {
         if hook.is_paused() {
             return self
                 .settle
                 .defer(hook, &work, PAUSED, "the hook is paused")
                 .await;
         }
-        let Some(_permit) = permit(hook, queue).await else {
+        let Some(place) = hook.room.enter(lane).await else {
             let delay = OVERFLOW.mul_f64(1.0 + (work.delivery.id.seed() % 1_000) as f64 / 1_000.0);
             return self
                 .settle
@@ -193,6 +194,7 @@ impl Dispatch {
                 return self.settle.count(hook, DeliveryResult::Busy);
             }
         };
+        place.attempted(started.elapsed());
         self.metrics.attempt(hook.handler.kind(), started.elapsed());
         self.settle.attempt(hook, &work, &lease, result).await
     }
@@ -219,20 +221,6 @@ pub fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
 pub async fn attempt(hook: &Prepared, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
     let attempt = AssertUnwindSafe(hook.handler.attempt(delivery)).catch_unwind();
     attempt.await.unwrap_or(Err(DeliveryError::Panicked))
-}
-
-/// One of the hook's permits; nothing if too many deliveries wait for one already.
-async fn permit(hook: &Prepared, queue: usize) -> Option<SemaphorePermit<'_>> {
-    if let Ok(permit) = hook.permits.try_acquire() {
-        return Some(permit);
-    }
-    if hook.queued.fetch_add(1, Ordering::Relaxed) >= queue {
-        hook.queued.fetch_sub(1, Ordering::Relaxed);
-        return None;
-    }
-    let permit = hook.permits.acquire().await.ok();
-    hook.queued.fetch_sub(1, Ordering::Relaxed);
-    permit
 }
 
 /// Reads a parked delivery.

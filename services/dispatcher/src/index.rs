@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -18,10 +17,11 @@ use hookline_shared::hook::Hook;
 use hookline_shared::retry::Policy;
 use hookline_shared::subject::{self, header};
 use hookline_shared::watch::{self, Change};
-use tokio::sync::{Semaphore, watch as signal};
+use tokio::sync::watch as signal;
 
 use crate::handler::{self, Handler, Unusable};
 use crate::metrics::Metrics;
+use crate::room::Room;
 
 /// How long a snapshot may take to catch up before the caller tries again.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -38,10 +38,8 @@ pub struct Prepared {
     pub event_name: Option<Arc<str>>,
     /// When attempts are repeated.
     pub policy: Policy,
-    /// Attempts at the same time.
-    pub permits: Semaphore,
-    /// Deliveries that wait for a permit.
-    pub queued: AtomicUsize,
+    /// Room for attempts on this worker.
+    pub room: Room,
     /// Why it cannot be used, if it cannot.
     unusable: bool,
     created: Created,
@@ -318,10 +316,7 @@ impl Index {
             policy: options
                 .retry_schedule()
                 .map_or_else(|| self.defaults.policy.clone(), Policy::new),
-            permits: Semaphore::new(
-                options.concurrency.unwrap_or(self.defaults.concurrency) as usize
-            ),
-            queued: AtomicUsize::new(0),
+            room: Room::new(options.concurrency.unwrap_or(self.defaults.concurrency) as usize),
             hook,
         }
     }

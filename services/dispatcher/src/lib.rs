@@ -6,7 +6,8 @@
 //!
 //! * [`consumer`] pulls, as far as a lane has permits; [`inflight`] keeps messages alive;
 //! * [`index`] knows the hooks; [`dispatch`] takes one message through the steps;
-//! * [`accept`] claims deliveries in Redis; [`handler`] makes attempts, within [`egress`];
+//! * [`room`] keeps hooks apart; [`accept`] claims deliveries in Redis;
+//! * [`handler`] makes attempts, within [`egress`];
 //! * [`settle`] alone acks, parks and buries; [`pause`] stops a hook whose receiver is gone;
 //! * [`outbox`] purges what has come through it;
 //! * [`rpc`] answers gateways; [`metrics`] and [`config`] are what their names say.
@@ -22,6 +23,7 @@ pub mod inflight;
 pub mod metrics;
 pub mod outbox;
 pub mod pause;
+pub mod room;
 pub mod rpc;
 pub mod settle;
 
@@ -48,8 +50,13 @@ use index::{Defaults, Index};
 use inflight::InFlight;
 use metrics::Metrics;
 use outbox::Outbox;
+use room::{Kind, LaneRoom};
 use settle::Settle;
 
+/// How long a first attempt waits for its hook's permit before it is parked.
+const EVENT_PATIENCE: Duration = Duration::from_millis(100);
+/// The same for what was parked already: schedules fall due in bursts of a second.
+const RETRY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a start waits for Redis before it goes on without.
 const REDIS_WAIT: Duration = Duration::from_secs(10);
 /// The pause between looks at something that is not there yet.
@@ -214,17 +221,16 @@ impl Worker {
             .spawn(rpc::serve(client.clone(), index, worker.pulling.clone()));
 
         let (events, retries) = consumers(context, ack_wait).await?;
-        let queue = |permits: u32| permits as usize / 2;
         let permits = config.lanes.event_permits;
         let work = EventLane {
             dispatch: Arc::clone(&dispatch),
-            queue: queue(permits),
+            room: LaneRoom::new(Kind::Events, permits as usize, EVENT_PATIENCE),
         };
         worker.lane("events", events, permits, &metrics, work);
         let permits = config.lanes.retry_permits;
         let work = RetryLane {
             dispatch,
-            queue: queue(permits),
+            room: LaneRoom::new(Kind::Retries, permits as usize, RETRY_PATIENCE),
         };
         worker.lane("retries", retries, permits, &metrics, work);
         Ok(worker)
