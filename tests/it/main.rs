@@ -11,6 +11,7 @@ mod outages;
 mod outbox;
 mod ping;
 mod propagation;
+mod redis;
 mod retries;
 mod secrets;
 mod sharing;

@@ -32,6 +32,30 @@ async fn deliveries_go_on_while_redis_is_away() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_wait_for_redis_where_that_is_asked_for() -> Result {
+    let mut cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_REDIS_REQUIRED", "true")
+        .start()
+        .await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.redis.kill();
+    cluster.admin().create_consumer("ada").await?;
+    let unsettled = [("outcome", "unsettled")];
+    eventually(SOON, "the delivery is put off", async || {
+        let count = cluster.dispatchers_metric("hookline_deliveries_total", &unsettled);
+        ensure!(count.await? > 0.0, "it is not");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 0);
+
+    cluster.redis.start().await?;
+    cluster.receiver.wait_for("/hook", 1).await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_nats_server_comes_back_and_work_goes_on() -> Result {
     let mut cluster = Cluster::double().await?;
     cluster.webhook("/hook").await?;

@@ -28,7 +28,7 @@ pub use admin::{Admin, Answer};
 pub use cluster::{Cluster, Leftovers};
 pub use nats::NatsServer;
 pub use receiver::{Receiver, Request};
-pub use redis::RedisServer;
+pub use redis::{RedisCluster, RedisServer, Sentinel};
 pub use service::Service;
 pub use wait::eventually;
 

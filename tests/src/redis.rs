@@ -1,10 +1,16 @@
-//! A real Redis-compatible server that keeps nothing on disk.
+//! Real Redis-compatible servers that keep nothing on disk.
+
+mod cluster;
+mod sentinel;
 
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+pub use cluster::RedisCluster;
+pub use sentinel::Sentinel;
 
 use crate::process::Process;
 use crate::wait::eventually;
@@ -23,10 +29,19 @@ impl RedisServer {
     /// # Errors
     /// When the program is missing.
     pub fn new(dir: &Path) -> Result<Self> {
+        Self::with_args(dir, "redis-server", &[])
+    }
+
+    /// Describes a server with a name and further settings of its own.
+    ///
+    /// # Errors
+    /// When the program is missing.
+    pub fn with_args(dir: &Path, name: &str, args: &[&str]) -> Result<Self> {
         let port = ports::free()?;
-        let process = Process::new("redis-server", binaries::server("redis-server")?, dir).args([
+        let (number, dir_name) = (port.to_string(), dir.display().to_string());
+        let common = [
             "--port",
-            &port.to_string(),
+            &number,
             "--bind",
             "127.0.0.1",
             "--save",
@@ -34,8 +49,10 @@ impl RedisServer {
             "--appendonly",
             "no",
             "--dir",
-            &dir.display().to_string(),
-        ]);
+            &dir_name,
+        ];
+        let program = binaries::server("redis-server")?;
+        let process = Process::new(name, program, dir).args(common.iter().chain(args).copied());
         Ok(Self { process, port })
     }
 
@@ -47,14 +64,32 @@ impl RedisServer {
         self.process.start()?;
         eventually(SOON, "Redis answers", async || {
             self.process.check_running()?;
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-            stream.write_all(b"PING\r\n").await?;
-            let mut answer = [0; 5];
-            stream.read_exact(&mut answer).await?;
-            ensure!(&answer == b"+PONG", "it answers {answer:?}");
+            let answer = self.ask("PING").await?;
+            let up = answer.starts_with("+PONG") || answer.starts_with("-NOAUTH");
+            ensure!(up, "it answers {answer:?}");
             Ok(())
         })
         .await
+    }
+
+    /// Sends a command and gives the start of the answer as it stands on the wire.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn ask(&self, command: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        stream
+            .write_all(format!("{command}\r\n").as_bytes())
+            .await?;
+        let mut answer = vec![0; 4_096];
+        let read = stream.read(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Kills the server, and with it all it knew.

@@ -5,28 +5,23 @@
 //! do. A claim carries a token: a worker whose claim ran out and was taken over finds another token
 //! (or state) there, and its result counts for nothing.
 //!
-//! Redis is not needed to deliver. When it does not answer, attempts are made without a claim (so
-//! at least once), a metric and one log line say so, and it is probed until it is back.
+//! Redis is not needed to deliver. When it does not answer, attempts are made without a claim, so
+//! at least once; a setting makes them wait instead.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hookline_shared::event::DeliveryId;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{FromRedisValue, Script, ScriptInvocation};
+use redis::Script;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::coordinator::Coordinator;
 use crate::metrics::Metrics;
 
-/// How long a call may take. Redis answers in a fraction of a millisecond; a call that is waited
-/// for is a delivery that is late.
-const DEADLINE: Duration = Duration::from_millis(500);
-/// While Redis does not answer, how often one call finds out whether it does again.
-const PROBE: Duration = Duration::from_millis(500);
-/// Milliseconds that a parked or claimed delivery's state outlives its due time.
+/// How much longer than the dedupe window the state of a claimed delivery is kept.
 const KEEP: Duration = Duration::from_secs(3_600);
 
 /// The state is `D` (done), `P<attempt>` (parked or buried after it), or
@@ -82,6 +77,8 @@ pub enum Answer {
     Parked,
     /// Come back later: a live worker holds it.
     Busy(Duration),
+    /// Come back later: Redis is away, and deliveries are to wait for it.
+    Unavailable,
 }
 
 /// How a claim ends.
@@ -105,6 +102,7 @@ pub struct Lease {
 
 #[derive(Debug, Clone)]
 struct Claim {
+    hook: String,
     key: String,
     attempt: u32,
     token: String,
@@ -130,81 +128,52 @@ impl Drop for Lease {
     }
 }
 
-/// The handle on Redis; clones share it.
+/// Makes claims; clones share it.
 #[derive(Clone)]
 pub struct Accept {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    connection: ConnectionManager,
-    /// Host and port, for the log.
-    address: String,
+    redis: Coordinator,
     claim: Script,
     renew: Script,
     finish: Script,
     held: Arc<Held>,
     worker: String,
     counter: AtomicU64,
-    lease: Duration,
-    window: Duration,
-    up: AtomicBool,
-    started: Instant,
-    next_probe: AtomicU64,
+    options: Options,
     metrics: Metrics,
 }
 
+/// How claims are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How long a claim holds without renewal.
+    pub lease: Duration,
+    /// How long a delivery that was made is remembered.
+    pub window: Duration,
+    /// Whether deliveries wait while Redis is away.
+    pub required: bool,
+}
+
 impl Accept {
-    /// Prepares the connection; nothing is sent yet.
-    ///
-    /// # Errors
-    /// If the URL is not valid.
-    pub fn new(
-        url: &str,
-        lease: Duration,
-        window: Duration,
-        metrics: Metrics,
-    ) -> Result<Self, redis::RedisError> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(DEADLINE))
-            .set_min_delay(Duration::from_millis(100))
-            .set_max_delay(Duration::from_secs(1));
-        let client = redis::Client::open(url)?;
-        let address = client.get_connection_info().addr().to_string();
-        let connection = ConnectionManager::new_lazy_with_config(client, config)?;
-        metrics.redis_up(true);
-        Ok(Self {
+    /// Makes claims in Redis.
+    #[must_use]
+    pub fn new(redis: Coordinator, options: Options, metrics: Metrics) -> Self {
+        Self {
             inner: Arc::new(Inner {
-                connection,
-                address,
+                redis,
                 claim: Script::new(CLAIM),
                 renew: Script::new(RENEW),
                 finish: Script::new(FINISH),
                 held: Arc::default(),
                 worker: Uuid::new_v4().simple().to_string(),
                 counter: AtomicU64::new(0),
-                lease,
-                window,
-                up: AtomicBool::new(true),
-                started: Instant::now(),
-                next_probe: AtomicU64::new(0),
+                options,
                 metrics,
             }),
-        })
-    }
-
-    /// Whether Redis answers.
-    pub async fn ping(&self) -> bool {
-        let mut connection = self.inner.connection.clone();
-        let ping = redis::cmd("PING");
-        let answer = ping.query_async::<String>(&mut connection);
-        let up = matches!(
-            tokio::time::timeout(Duration::from_secs(2), answer).await,
-            Ok(Ok(_))
-        );
-        self.inner.tell(up, "no answer to PING");
-        up
+        }
     }
 
     /// Claims attempt `attempt` of a delivery, if it is to be made.
@@ -213,6 +182,7 @@ impl Accept {
         let number = inner.counter.fetch_add(1, Ordering::Relaxed);
         let token = format!("{}-{number}", inner.worker);
         let claim = Claim {
+            hook: hook.to_owned(),
             key: key(hook, delivery),
             attempt,
             token: token.clone(),
@@ -220,14 +190,15 @@ impl Accept {
         let mut call = inner.claim.key(&claim.key);
         call.arg(attempt)
             .arg(&token)
-            .arg(millis(inner.lease))
-            .arg(millis(inner.window + KEEP));
-        let answer: Option<(String, u64)> = inner.call(&call).await;
+            .arg(millis(inner.options.lease))
+            .arg(millis(inner.options.window + KEEP));
+        let answer: Option<(String, u64)> = inner.redis.call(hook, &call).await;
         match answer.as_ref().map(|(word, wait)| (word.as_str(), *wait)) {
             Some(("done", _)) => Answer::Done,
             Some(("parked", _)) => Answer::Parked,
             Some(("busy", wait)) => Answer::Busy(Duration::from_millis(wait)),
             Some(_) => Answer::Attempt(inner.hold(claim)),
+            None if inner.options.required => Answer::Unavailable,
             // The claim may have been made all the same, so it keeps its token.
             None => {
                 inner.metrics.redis_skipped();
@@ -264,7 +235,7 @@ impl Accept {
     /// Renews what is held, for ever.
     pub async fn keep_leases(&self) {
         let inner = &self.inner;
-        let mut tick = tokio::time::interval(inner.lease / 3);
+        let mut tick = tokio::time::interval(inner.options.lease / 3);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
@@ -312,69 +283,23 @@ impl Inner {
         let mut call = self.renew.key(&claim.key);
         call.arg(claim.attempt)
             .arg(&claim.token)
-            .arg(millis(self.lease))
-            .arg(millis(self.window + KEEP));
-        self.call(&call).await
+            .arg(millis(self.options.lease))
+            .arg(millis(self.options.window + KEEP));
+        self.redis.call(&claim.hook, &call).await
     }
 
     async fn end(&self, claim: &Claim, end: End) -> Option<bool> {
         let (state, keep) = match end {
-            End::Done => ("D".to_owned(), self.window),
-            End::Parked(wait) => (format!("P{}", claim.attempt), wait + self.window),
-            End::Released => (format!("P{}", claim.attempt.saturating_sub(1)), self.window),
+            End::Done => ("D".to_owned(), self.options.window),
+            End::Parked(wait) => (format!("P{}", claim.attempt), wait + self.options.window),
+            End::Released => (
+                format!("P{}", claim.attempt.saturating_sub(1)),
+                self.options.window,
+            ),
         };
         let mut call = self.finish.key(&claim.key);
         call.arg(&claim.token).arg(state).arg(millis(keep));
-        self.call(&call).await
-    }
-
-    /// Runs a script; nothing if Redis does not answer.
-    async fn call<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Option<T> {
-        if !self.up.load(Ordering::Relaxed) && !self.may_probe() {
-            return None;
-        }
-        let mut connection = self.connection.clone();
-        let answer = call.invoke_async(&mut connection);
-        match tokio::time::timeout(DEADLINE, answer).await {
-            Ok(Ok(answer)) => {
-                self.tell(true, "");
-                Some(answer)
-            }
-            Ok(Err(error)) => {
-                self.tell(false, &error.to_string());
-                None
-            }
-            Err(_) => {
-                self.tell(false, "no answer in time");
-                None
-            }
-        }
-    }
-
-    /// Lets one call through per [`PROBE`].
-    fn may_probe(&self) -> bool {
-        let now = self.started.elapsed().as_millis() as u64;
-        let next = now + PROBE.as_millis() as u64;
-        let due = |at: u64| (at <= now).then_some(next);
-        self.next_probe
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, due)
-            .is_ok()
-    }
-
-    fn tell(&self, up: bool, reason: &str) {
-        if self.up.swap(up, Ordering::Relaxed) == up {
-            return;
-        }
-        self.metrics.redis_up(up);
-        if up {
-            tracing::info!(redis = self.address, "Redis answers again");
-        } else {
-            tracing::warn!(
-                redis = self.address,
-                reason,
-                "Redis does not answer: deliveries go on, repeats are possible"
-            );
-        }
+        self.redis.call(&claim.hook, &call).await
     }
 }
 

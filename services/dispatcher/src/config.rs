@@ -7,6 +7,9 @@ use hookline_shared::settings::duration;
 use hookline_shared::{retry, streams, telemetry};
 use ipnet::IpNet;
 
+use crate::accept;
+use crate::redis_url::{self, RedisUrl};
+
 /// A Hookline dispatcher: takes events from NATS JetStream, matches hooks, and delivers. Run as
 /// many as you like; they share the work.
 #[derive(Debug, Clone, clap::Parser)]
@@ -56,7 +59,8 @@ pub struct Config {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Redis")]
 pub struct Coordination {
-    /// Redis or Valkey; `rediss://` for TLS, user and password may stand in the URL.
+    /// Redis or Valkey: `redis://USER:PASSWORD@HOST:PORT`, `redis+cluster://HOST:PORT,HOST:PORT`
+    /// or `redis+sentinel://HOST:PORT,HOST:PORT/MASTER`; `rediss` for TLS.
     #[arg(
         long,
         env = "HOOKLINE_REDIS_URL",
@@ -86,6 +90,31 @@ pub struct Coordination {
         value_parser = duration
     )]
     pub dedupe_window: Duration,
+
+    /// Hold deliveries while Redis does not answer. Otherwise they go on, and repeats are
+    /// possible.
+    #[arg(long, env = "HOOKLINE_REDIS_REQUIRED")]
+    pub redis_required: bool,
+}
+
+impl Coordination {
+    /// Where Redis is.
+    ///
+    /// # Errors
+    /// Says what form is expected.
+    pub fn url(&self) -> Result<RedisUrl, redis_url::Error> {
+        RedisUrl::parse(&self.redis_url)
+    }
+
+    /// How claims are made.
+    #[must_use]
+    pub fn claims(&self) -> accept::Options {
+        accept::Options {
+            lease: self.lease,
+            window: self.dedupe_window,
+            required: self.redis_required,
+        }
+    }
 }
 
 /// How much is done at the same time.
@@ -216,6 +245,9 @@ pub enum Error {
         /// The ack wait.
         ack_wait: Duration,
     },
+    /// The Redis URL cannot be read.
+    #[error(transparent)]
+    Redis(#[from] redis_url::Error),
     /// A duration is zero.
     #[error("{0} must be longer than nothing")]
     Zero(&'static str),
@@ -227,6 +259,7 @@ impl Config {
     /// # Errors
     /// Names the settings that contradict each other.
     pub fn check(&self) -> Result<(), Error> {
+        self.redis.url()?;
         let (lease, ack_wait) = (self.redis.lease, self.lanes.ack_wait);
         if lease < Duration::from_secs(1) || lease >= ack_wait {
             return Err(Error::Lease { lease, ack_wait });

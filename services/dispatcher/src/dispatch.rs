@@ -185,6 +185,7 @@ impl Dispatch {
                     .delivery(hook.handler.kind(), DeliveryResult::Busy);
                 return Settled::NotYet(wait);
             }
+            Answer::Unavailable => return self.settle.count(hook, DeliveryResult::Unsettled),
         };
         let started = Instant::now();
         let result = tokio::select! {

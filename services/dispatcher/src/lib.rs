@@ -6,7 +6,7 @@
 //!
 //! * [`consumer`] pulls, as far as a lane has permits; [`inflight`] keeps messages alive;
 //! * [`index`] knows the hooks; [`dispatch`] takes one message through the steps;
-//! * [`room`] keeps hooks apart; [`accept`] claims deliveries in Redis;
+//! * [`room`] keeps hooks apart; [`accept`] claims deliveries in Redis, through [`coordinator`];
 //! * [`handler`] makes attempts, within [`egress`];
 //! * [`settle`] alone acks, parks and buries; [`pause`] stops a hook whose receiver is gone;
 //! * [`outbox`] purges what has come through it;
@@ -15,6 +15,7 @@
 pub mod accept;
 pub mod config;
 pub mod consumer;
+pub mod coordinator;
 pub mod dispatch;
 pub mod egress;
 pub mod handler;
@@ -23,6 +24,7 @@ pub mod inflight;
 pub mod metrics;
 pub mod outbox;
 pub mod pause;
+pub mod redis_url;
 pub mod room;
 pub mod rpc;
 pub mod settle;
@@ -45,6 +47,7 @@ pub use config::Config;
 
 use accept::Accept;
 use consumer::Lane;
+use coordinator::Coordinator;
 use dispatch::{Dispatch, EventLane, RetryLane};
 use index::{Defaults, Index};
 use inflight::InFlight;
@@ -60,7 +63,7 @@ const RETRY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a start waits for Redis before it goes on without.
 const REDIS_WAIT: Duration = Duration::from_secs(10);
 /// The pause between looks at something that is not there yet.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(100);
 /// How long the last messages to NATS may take at the end.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -91,13 +94,8 @@ pub async fn run(
         stopped,
     ));
 
-    let redis = &config.redis;
-    let accept = Accept::new(
-        &redis.redis_url,
-        redis.lease,
-        redis.dedupe_window,
-        metrics.clone(),
-    )?;
+    let redis = Coordinator::new(&config.redis.url()?, metrics.clone())?;
+    let accept = Accept::new(redis.clone(), config.redis.claims(), metrics.clone());
     let client = match streams::connect(&config.nats, "hookline-dispatcher", &shutdown).await {
         Err(streams::Error::Stopped) => return Ok(()),
         client => client?,
@@ -120,7 +118,7 @@ pub async fn run(
     let watch = background.spawn(async move { watched.follow().await });
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
-        () = ready(&accept, &index, &readiness) => {}
+        () = ready(&redis, &index, &readiness) => {}
     }
 
     let worker = Worker::start(&config, &context, &registry, accept, index, metrics).await?;
@@ -147,16 +145,16 @@ fn shared(config: &Config) -> anyhow::Result<handler::Shared> {
 
 /// Waits for the hooks, and for Redis as long as that makes sense: a Redis that stays away must
 /// not stop deliveries.
-async fn ready(accept: &Accept, index: &Index, readiness: &Readiness) {
+async fn ready(redis: &Coordinator, index: &Index, readiness: &Readiness) {
     let redis = async {
-        while !accept.ping().await {
+        while !redis.is_up() {
             readiness.missing("redis", "does not answer");
             tokio::time::sleep(LOOK).await;
         }
         readiness.ready("redis");
     };
     if tokio::time::timeout(REDIS_WAIT, redis).await.is_err() {
-        tracing::warn!("Redis is not there, starting without: repeats are possible");
+        tracing::warn!("starting without Redis: repeats are possible");
         readiness.ready("redis");
     }
     while let Err(error) = index.catch_up().await {

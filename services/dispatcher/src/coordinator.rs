@@ -1,0 +1,308 @@
+//! The connection to Redis, be it one server, a cluster, or the master that sentinels name.
+//!
+//! Redis is not needed to deliver. A call has a short deadline; after one that failed, calls are
+//! skipped and a task of its own asks until there is an answer again. In a cluster that is kept
+//! apart for groups of hooks, so that a lost master leaves the hooks of the others alone. Nothing
+//! here ever needs a restart.
+
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::{
+    ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection,
+};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::{Cmd, FromRedisValue, Pipeline, RedisFuture, ScriptInvocation, Value};
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+
+use crate::metrics::Metrics;
+use crate::redis_url::{Form, RedisUrl};
+
+/// How long a call may take. Redis answers in a fraction of a millisecond; a call that is waited
+/// for is a delivery that is late.
+const DEADLINE: Duration = Duration::from_millis(500);
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(2);
+/// While Redis does not answer, how often it is asked whether it does again.
+const PROBE: Duration = Duration::from_millis(250);
+/// How many groups of hooks of a cluster are told apart.
+const GROUPS: usize = 64;
+
+/// The connection; clones share it.
+#[derive(Clone)]
+pub struct Coordinator(Arc<Inner>);
+
+struct Inner {
+    connector: Connector,
+    current: ArcSwapOption<Connection>,
+    groups: Vec<Group>,
+    down: Notify,
+    /// Hosts and ports, for the log.
+    address: String,
+    metrics: Metrics,
+}
+
+/// Whether the part of Redis that some hooks are kept in answers.
+struct Group {
+    up: AtomicBool,
+    /// A key of that part.
+    key: Mutex<String>,
+}
+
+enum Connector {
+    One(redis::Client),
+    Cluster(ClusterClient),
+    Sentinels(AsyncMutex<redis::sentinel::SentinelClient>),
+}
+
+#[derive(Clone)]
+enum Connection {
+    One(ConnectionManager),
+    Cluster(ClusterConnection),
+    Master(MultiplexedConnection),
+}
+
+impl Coordinator {
+    /// Prepares the connection and keeps it up from then on.
+    ///
+    /// # Errors
+    /// If the URL cannot be used.
+    pub fn new(url: &RedisUrl, metrics: Metrics) -> Result<Self, redis::RedisError> {
+        let connector = Connector::new(url)?;
+        let groups = match connector {
+            Connector::Cluster(_) => GROUPS,
+            Connector::One(_) | Connector::Sentinels(_) => 1,
+        };
+        let inner = Arc::new(Inner {
+            connector,
+            current: ArcSwapOption::empty(),
+            groups: (0..groups).map(|_| Group::new()).collect(),
+            down: Notify::new(),
+            address: url.address(),
+            metrics,
+        });
+        inner.metrics.redis_up(false);
+        let watched = Arc::clone(&inner);
+        tokio::spawn(async move { watched.keep_up().await });
+        Ok(Self(inner))
+    }
+
+    /// Whether all of Redis answers.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.0.is_up()
+    }
+
+    /// Runs a script on keys of one hook; nothing if Redis does not answer.
+    pub async fn call<T: FromRedisValue>(
+        &self,
+        hook: &str,
+        call: &ScriptInvocation<'_>,
+    ) -> Option<T> {
+        let group = self.0.group(hook);
+        if !group.up.load(Ordering::Relaxed) {
+            return None;
+        }
+        let current = self.0.current.load_full()?;
+        let mut connection = Connection::clone(&current);
+        match in_time(DEADLINE, call.invoke_async(&mut connection)).await {
+            Ok(answer) => Some(answer),
+            Err(reason) => {
+                self.0.lost(group, hook, &reason);
+                None
+            }
+        }
+    }
+}
+
+impl Group {
+    fn new() -> Self {
+        Self {
+            up: AtomicBool::new(false),
+            key: Mutex::new(probe_key("")),
+        }
+    }
+}
+
+impl Inner {
+    fn group(&self, hook: &str) -> &Group {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(hook);
+        &self.groups[hash as usize % self.groups.len()]
+    }
+
+    fn is_up(&self) -> bool {
+        self.groups
+            .iter()
+            .all(|group| group.up.load(Ordering::Relaxed))
+    }
+
+    fn lost(&self, group: &Group, hook: &str, reason: &str) {
+        *group.key.lock().unwrap_or_else(PoisonError::into_inner) = probe_key(hook);
+        let was_up = self.is_up();
+        group.up.store(false, Ordering::Relaxed);
+        self.metrics.redis_up(false);
+        self.down.notify_one();
+        if was_up {
+            tracing::warn!(
+                redis = self.address,
+                reason,
+                "Redis does not answer: deliveries go on, repeats are possible"
+            );
+        }
+    }
+
+    /// Connects, and asks those parts that do not answer, for ever.
+    async fn keep_up(&self) {
+        let (mut was_up, mut told) = (false, false);
+        loop {
+            if self.is_up() {
+                self.down.notified().await;
+            }
+            match self.probe_all().await {
+                Ok(()) => {
+                    self.metrics.redis_up(true);
+                    if was_up {
+                        tracing::info!(redis = self.address, "Redis answers again");
+                    }
+                    was_up = true;
+                }
+                Err(reason) => {
+                    if !was_up && !told {
+                        tracing::warn!(redis = self.address, reason, "Redis is not there yet");
+                        told = true;
+                    }
+                    tokio::time::sleep(PROBE).await;
+                }
+            }
+        }
+    }
+
+    async fn probe_all(&self) -> Result<(), String> {
+        let connection = self.connected().await?;
+        let silent = |group: &&Group| !group.up.load(Ordering::Relaxed);
+        let probes = self
+            .groups
+            .iter()
+            .filter(silent)
+            .map(|group| self.probe(group, connection.clone()));
+        let answers = futures::future::join_all(probes).await;
+        let all: Result<(), String> = answers.into_iter().collect();
+        if all.is_err() && matches!(connection, Connection::Master(_)) {
+            // Another server may be the master by now.
+            self.current.store(None);
+        }
+        all
+    }
+
+    /// Writes, since a server that only reads is of no use.
+    async fn probe(&self, group: &Group, mut connection: Connection) -> Result<(), String> {
+        let key = group
+            .key
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut set = redis::cmd("SET");
+        set.arg(key).arg("").arg("PX").arg(1_000);
+        let answer = set.exec_async(&mut connection);
+        in_time(DEADLINE, answer).await?;
+        group.up.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn connected(&self) -> Result<Connection, String> {
+        if let Some(connection) = self.current.load_full() {
+            return Ok(Connection::clone(&connection));
+        }
+        let connection = in_time(CONNECT, self.connector.connect()).await?;
+        self.current.store(Some(Arc::new(connection.clone())));
+        Ok(connection)
+    }
+}
+
+impl Connector {
+    fn new(url: &RedisUrl) -> Result<Self, redis::RedisError> {
+        Ok(match &url.form {
+            Form::One(info) => Self::One(redis::Client::open(info.clone())?),
+            Form::Cluster(nodes) => Self::Cluster(
+                ClusterClient::builder(nodes.clone())
+                    .connection_timeout(CONNECT)
+                    .response_timeout(DEADLINE)
+                    .retries(2)
+                    .max_retry_wait(100)
+                    .build()?,
+            ),
+            Form::Sentinels(sentinels) => Self::Sentinels(AsyncMutex::new(sentinels.client()?)),
+        })
+    }
+
+    async fn connect(&self) -> Result<Connection, redis::RedisError> {
+        Ok(match self {
+            Self::One(client) => {
+                let config = ConnectionManagerConfig::new()
+                    .set_connection_timeout(Some(CONNECT))
+                    .set_response_timeout(Some(DEADLINE))
+                    .set_min_delay(Duration::from_millis(100))
+                    .set_max_delay(Duration::from_secs(1));
+                Connection::One(ConnectionManager::new_lazy_with_config(
+                    client.clone(),
+                    config,
+                )?)
+            }
+            Self::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
+            Self::Sentinels(client) => {
+                Connection::Master(client.lock().await.get_async_connection().await?)
+            }
+        })
+    }
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::One(connection) => connection.req_packed_command(cmd),
+            Self::Cluster(connection) => connection.req_packed_command(cmd),
+            Self::Master(connection) => connection.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        cmd: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::One(connection) => connection.req_packed_commands(cmd, offset, count),
+            Self::Cluster(connection) => connection.req_packed_commands(cmd, offset, count),
+            Self::Master(connection) => connection.req_packed_commands(cmd, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::One(connection) => connection.get_db(),
+            Self::Cluster(connection) => connection.get_db(),
+            Self::Master(connection) => connection.get_db(),
+        }
+    }
+}
+
+/// What came of a call, with the reason in words where nothing did.
+async fn in_time<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<T, redis::RedisError>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+/// A key on the same node as the hook's own.
+fn probe_key(hook: &str) -> String {
+    format!("hookline:{{{hook}}}:probe")
+}

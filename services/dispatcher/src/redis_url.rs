@@ -1,0 +1,199 @@
+//! Where Redis is, as one setting says it.
+//!
+//! ```text
+//! redis://user:password@host:6379/0            one server; rediss:// for TLS
+//! redis+cluster://user:password@a:6379,b:6379  a cluster, by some of its nodes; rediss+cluster://
+//! redis+sentinel://user:password@a:26379,b:26379/mymaster   a master, by its sentinels; rediss+sentinel://
+//! ```
+
+use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
+use redis::{ConnectionInfo, IntoConnectionInfo as _, TlsMode};
+
+/// A setting that does not say where Redis is. It quotes nothing, since there may be a password.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not one of the forms.
+    #[error(
+        "HOOKLINE_REDIS_URL must be redis://HOST:PORT, redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT,HOST:PORT/MASTER (rediss for TLS)"
+    )]
+    Form,
+    /// A host, port, user or password cannot be read.
+    #[error(
+        "HOOKLINE_REDIS_URL has an address that cannot be read; a password with special characters must be percent-encoded"
+    )]
+    Address,
+    /// A sentinel URL without the master's name.
+    #[error(
+        "HOOKLINE_REDIS_URL must name the master after the sentinels: redis+sentinel://HOST:PORT/MASTER"
+    )]
+    Master,
+}
+
+/// Where Redis is.
+#[derive(Debug, Clone)]
+pub struct RedisUrl {
+    /// What is there.
+    pub form: Form,
+}
+
+/// What is there.
+#[derive(Debug, Clone)]
+pub enum Form {
+    /// One server.
+    One(ConnectionInfo),
+    /// Some nodes of a cluster.
+    Cluster(Vec<ConnectionInfo>),
+    /// Sentinels, and the master that they know.
+    Sentinels(Sentinels),
+}
+
+/// Sentinels, and the master that they know.
+#[derive(Debug, Clone)]
+pub struct Sentinels {
+    sentinels: Vec<ConnectionInfo>,
+    master: String,
+    node: ConnectionInfo,
+    tls: bool,
+}
+
+impl RedisUrl {
+    /// Reads the setting.
+    ///
+    /// # Errors
+    /// Says what form is expected, and quotes nothing.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let (scheme, rest) = text.split_once("://").ok_or(Error::Form)?;
+        let tls = scheme.starts_with("rediss");
+        let form = match scheme {
+            "redis" | "rediss" => Form::One(info(text)?),
+            "redis+cluster" | "rediss+cluster" => Form::Cluster(nodes(tls, rest, true)?),
+            "redis+sentinel" | "rediss+sentinel" => {
+                let (hosts, master) = rest.rsplit_once('/').ok_or(Error::Master)?;
+                if master.is_empty() {
+                    return Err(Error::Master);
+                }
+                let mut node = nodes(tls, hosts, true)?;
+                Form::Sentinels(Sentinels {
+                    sentinels: nodes(tls, hosts, false)?,
+                    master: master.to_owned(),
+                    node: node.swap_remove(0),
+                    tls,
+                })
+            }
+            _ => return Err(Error::Form),
+        };
+        Ok(Self { form })
+    }
+
+    /// Hosts and ports, without user and password.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let list = |nodes: &[ConnectionInfo]| {
+            let addresses: Vec<_> = nodes.iter().map(|node| node.addr().to_string()).collect();
+            addresses.join(",")
+        };
+        match &self.form {
+            Form::One(info) => info.addr().to_string(),
+            Form::Cluster(nodes) => list(nodes),
+            Form::Sentinels(sentinels) => {
+                format!("{} of {}", sentinels.master, list(&sentinels.sentinels))
+            }
+        }
+    }
+}
+
+impl Sentinels {
+    /// A client that asks them.
+    ///
+    /// # Errors
+    /// If the addresses cannot be used.
+    pub fn client(&self) -> Result<SentinelClient, redis::RedisError> {
+        let mut node = SentinelNodeConnectionInfo::default()
+            .set_redis_connection_info(self.node.redis_settings().clone());
+        if self.tls {
+            node = node.set_tls_mode(TlsMode::Secure);
+        }
+        SentinelClient::build(
+            self.sentinels.clone(),
+            self.master.clone(),
+            Some(node),
+            SentinelServerType::Master,
+        )
+    }
+}
+
+/// Every host of a list, with the user and password before it or without.
+fn nodes(tls: bool, list: &str, with_user: bool) -> Result<Vec<ConnectionInfo>, Error> {
+    let scheme = if tls { "rediss" } else { "redis" };
+    let (user, hosts) = match list.rsplit_once('@') {
+        Some((user, hosts)) => (format!("{user}@"), hosts),
+        None => (String::new(), list),
+    };
+    let user = if with_user { user.as_str() } else { "" };
+    let hosts = hosts.trim_end_matches('/').split(',');
+    hosts
+        .map(|host| info(&format!("{scheme}://{user}{}", host.trim())))
+        .collect()
+}
+
+fn info(url: &str) -> Result<ConnectionInfo, Error> {
+    url.into_connection_info().map_err(|_| Error::Address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_read_and_shown_without_its_password() {
+        let cases = [
+            ("redis://127.0.0.1:6379", "127.0.0.1:6379"),
+            (
+                "rediss://user:s3cret@example.com:6380/2",
+                "example.com:6380",
+            ),
+            ("redis+cluster://:s3cret@a:7000,b:7001", "a:7000,b:7001"),
+            (
+                "rediss+sentinel://user:s3cret@a:26379,b:26379/main",
+                "main of a:26379,b:26379",
+            ),
+        ];
+        for (text, address) in cases {
+            let url = RedisUrl::parse(text).expect(text);
+            assert_eq!(url.address(), address);
+        }
+    }
+
+    #[test]
+    fn user_and_password_go_to_every_node_but_not_to_sentinels() {
+        let url = RedisUrl::parse("redis+cluster://me:s3cret@a:7000,b:7001").expect("a URL");
+        let Form::Cluster(nodes) = url.form else {
+            panic!("a cluster")
+        };
+        for node in &nodes {
+            assert_eq!(node.redis_settings().username(), Some("me"));
+            assert_eq!(node.redis_settings().password(), Some("s3cret"));
+        }
+        let url = RedisUrl::parse("redis+sentinel://me:s3cret@a:26379/main").expect("a URL");
+        let Form::Sentinels(sentinels) = url.form else {
+            panic!("sentinels")
+        };
+        assert_eq!(sentinels.node.redis_settings().password(), Some("s3cret"));
+        assert_eq!(sentinels.sentinels[0].redis_settings().password(), None);
+        assert!(sentinels.client().is_ok());
+    }
+
+    #[test]
+    fn an_error_quotes_nothing() {
+        for text in [
+            "s3cret",
+            "http://s3cret@a",
+            "redis+sentinel://:s3cret@a:1",
+            "redis+sentinel://:s3cret@a:1/",
+            "redis://:s3cret@a:notaport",
+        ] {
+            let error = RedisUrl::parse(text).expect_err(text).to_string();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+}

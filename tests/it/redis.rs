@@ -1,0 +1,115 @@
+//! Every kind of Redis: with a user and password, a cluster, a master that sentinels name.
+
+use anyhow::ensure;
+use e2e::{Cluster, RedisCluster, RedisServer, Result, SOON, Sentinel, eventually};
+
+/// Creates a consumer and waits until every hook has heard of it.
+async fn deliver(cluster: &Cluster, username: &str, paths: &[String], count: usize) -> Result {
+    cluster.admin().create_consumer(username).await?;
+    for path in paths {
+        cluster.receiver.wait_for(path, count).await?;
+    }
+    Ok(())
+}
+
+async fn redis_is_up(cluster: &Cluster) -> Result {
+    eventually(SOON, "the dispatcher reaches Redis", async || {
+        let up = cluster.dispatchers_metric("hookline_redis_up", &[]).await?;
+        ensure!(up == 1.0, "it does not");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_a_password_is_enough() -> Result {
+    let dir = tempfile::tempdir()?;
+    let users = "--user hookline on >s3cret ~hookline:* +@all --user default off";
+    let users: Vec<_> = users.split(' ').collect();
+    let mut redis = RedisServer::with_args(dir.path(), "redis-acl", &users)?;
+    redis.start().await?;
+    let url = format!("redis://hookline:s3cret@127.0.0.1:{}", redis.port());
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_REDIS_URL", &url)
+        .start()
+        .await?;
+    let path = "/hook".to_owned();
+    cluster.webhook(&path).await?;
+    deliver(&cluster, "consumer", &[path], 1).await?;
+    redis_is_up(&cluster).await?;
+    let skipped = cluster.dispatchers_metric("hookline_redis_skipped_total", &[]);
+    assert_eq!(skipped.await?, 0.0);
+    assert!(!cluster.dispatchers[0].process().log().contains("s3cret"));
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_cluster_that_loses_a_master_costs_no_delivery() -> Result {
+    let mut redis = RedisCluster::start().await?;
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_REDIS_URL", &redis.url())
+        .start()
+        .await?;
+    let paths: Vec<_> = (0..12).map(|n| format!("/hook/{n}")).collect();
+    for path in &paths {
+        cluster.webhook(path).await?;
+    }
+    deliver(&cluster, "all-there", &paths, 1).await?;
+    cluster.rest().await?;
+    let sizes = redis.sizes().await?;
+    assert!(
+        sizes.iter().all(|size| *size > 0),
+        "every node is used: {sizes:?}"
+    );
+
+    redis.nodes[1].kill();
+    deliver(&cluster, "one-lost", &paths, 2).await?;
+    // Hooks whose keys are on the others are still protected against repeats.
+    let before = redis.nodes[0].ask("DBSIZE").await?;
+    deliver(&cluster, "one-still-lost", &paths, 3).await?;
+    eventually(SOON, "the nodes that are left take claims", async || {
+        let now = redis.nodes[0].ask("DBSIZE").await?;
+        ensure!(now != before, "none was taken: {now}");
+        Ok(())
+    })
+    .await?;
+
+    redis.nodes[1].start().await?;
+    redis_is_up(&cluster).await?;
+    deliver(&cluster, "back", &paths, 4).await?;
+    cluster.rest().await?;
+    for path in &paths {
+        assert_eq!(cluster.receiver.events(path).len(), 4, "{path}");
+    }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_master_that_sentinels_name_is_followed() -> Result {
+    let mut redis = Sentinel::start().await?;
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_REDIS_URL", &redis.url())
+        .start()
+        .await?;
+    let paths = ["/hook".to_owned()];
+    cluster.webhook(&paths[0]).await?;
+    deliver(&cluster, "first-master", &paths, 1).await?;
+    cluster.rest().await?;
+    assert!(redis.master.ask("DBSIZE").await?.trim() != ":0");
+
+    redis.master.kill();
+    deliver(&cluster, "no-master", &paths, 2).await?;
+    eventually(SOON, "the replica is the master", async || {
+        let role = redis.replica.ask("ROLE").await?;
+        ensure!(role.contains("master"), "{role}");
+        Ok(())
+    })
+    .await?;
+    redis_is_up(&cluster).await?;
+    let before = redis.replica.ask("DBSIZE").await?;
+    deliver(&cluster, "second-master", &paths, 3).await?;
+    cluster.rest().await?;
+    assert_ne!(redis.replica.ask("DBSIZE").await?, before);
+    assert_eq!(cluster.receiver.events(&paths[0]).len(), 3);
+    cluster.finish().await
+}
