@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use config::{
-    DeliveryOptions, HandlerConfig, Headers, LambdaConfig, LogConfig, Secret, WebhookConfig,
-    WebhookCustomConfig,
+    CircuitBreaker, DeliveryOptions, HandlerConfig, Headers, LambdaConfig, LogConfig, Secret,
+    WebhookConfig, WebhookCustomConfig,
 };
 pub use validate::Violation;
 

@@ -7,6 +7,7 @@
 //! * [`batch`]: group commit by atomic batches;
 //! * [`retry`], [`signature`]: pure functions;
 //! * [`template`], [`lua`]: user code, compiled by both services;
+//! * [`registry`]: what is known of sources and events beforehand;
 //! * [`rpc`]: what a gateway asks a dispatcher;
 //! * [`settings`], [`telemetry`], [`status`], [`shutdown`]: the shape of a service process.
 
@@ -14,6 +15,7 @@ pub mod batch;
 pub mod event;
 pub mod hook;
 pub mod lua;
+pub mod registry;
 pub mod retry;
 pub mod rpc;
 pub mod settings;

@@ -114,6 +114,10 @@ pub mod header {
     pub const EVENT_ID_GIVEN: &str = "Hookline-Event-Id-Given";
     /// Number of the attempt that a parked delivery waits for, from 1.
     pub const ATTEMPT: &str = "Hookline-Attempt";
+    /// How often a delivery was parked without an attempt since its last one.
+    pub const DEFERRALS: &str = "Hookline-Deferrals";
+    /// Marks a delivery that has its place in the hook's rate limit.
+    pub const RESERVED: &str = "Hookline-Reserved";
     /// When the delivery's first attempt began (Unix milliseconds).
     pub const FIRST_ATTEMPT: &str = "Hookline-First-Attempt";
     /// Why a delivery is parked or dead.

@@ -1,70 +1,45 @@
-//! Which worker makes which attempt: claims on deliveries in Redis.
+//! Which worker makes which attempt, and whether there is one at all: claims on deliveries in Redis.
 //!
-//! One key a delivery holds its state: claimed by a worker until a time, parked or buried after an
-//! attempt, or done. One script decides in one round trip what a worker that holds a message may
-//! do. A claim carries a token: a worker whose claim ran out and was taken over finds another token
-//! (or state) there, and its result counts for nothing.
+//! One script decides in one round trip what a worker that holds a message may do: make attempt n,
+//! or nothing since it is done, parked, another worker's, or suppressed by the hook's `snooze` or
+//! `on_change`; or wait, for the hook's circuit or rate limit. A claim carries a token: a worker
+//! whose claim ran out and was taken over finds another token (or state) there, and its result
+//! counts for nothing.
 //!
 //! Redis is not needed to deliver. When it does not answer, attempts are made without a claim, so
-//! at least once; a setting makes them wait instead.
+//! at least once, and [`Gate`] decides from this worker's memory; a setting makes them wait instead.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod lease;
+mod scripts;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use hookline_shared::event::DeliveryId;
-use redis::Script;
-use tokio_util::sync::CancellationToken;
+use redis::ScriptInvocation;
 use uuid::Uuid;
 
 use crate::coordinator::Coordinator;
+use crate::gate::{Gate, Refusal};
+use crate::index::Prepared;
+use crate::marks::Marks;
 use crate::metrics::Metrics;
+use crate::settle::Work;
+use lease::{Claim, Held};
+use scripts::Scripts;
+
+pub use lease::Lease;
 
 /// How much longer than the dedupe window the state of a claimed delivery is kept.
 const KEEP: Duration = Duration::from_secs(3_600);
-
-/// The state is `D` (done), `P<attempt>` (parked or buried after it), or
-/// `L<attempt>:<until>:<token>` (claimed; `until` in Unix milliseconds by Redis's clock).
-const CLAIM: &str = r"
-local state = redis.call('GET', KEYS[1])
-local attempt = tonumber(ARGV[1])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if state then
-  local kind = string.sub(state, 1, 1)
-  if kind == 'D' then return {'done', 0} end
-  if kind == 'P' then
-    if tonumber(string.sub(state, 2)) >= attempt then return {'parked', 0} end
-  else
-    local held, till = string.match(state, '^L(%d+):(%d+):')
-    if tonumber(till) > now then return {'busy', tonumber(till) - now} end
-    if tonumber(held) > attempt then return {'parked', 0} end
-  end
-end
-local till = string.format('%.0f', now + ARGV[3])
-redis.call('SET', KEYS[1], 'L' .. attempt .. ':' .. till .. ':' .. ARGV[2], 'PX', ARGV[4])
-return {'attempt', 0}
-";
-
-/// Lengthens a claim, if it is still the caller's. A key that is gone (a Redis that lost its data)
-/// is claimed again.
-const RENEW: &str = r"
-local state = redis.call('GET', KEYS[1])
-if state and string.match(state, ':([^:]*)$') ~= ARGV[2] then return 0 end
-local time = redis.call('TIME')
-local till = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3])
-redis.call('SET', KEYS[1], 'L' .. ARGV[1] .. ':' .. till .. ':' .. ARGV[2], 'PX', ARGV[4])
-return 1
-";
-
-/// Ends a claim with a final state, if it is still the caller's.
-const FINISH: &str = r"
-local state = redis.call('GET', KEYS[1])
-if state and string.match(state, ':([^:]*)$') ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1
-";
+/// How long what `on_change` saw last is kept.
+pub(crate) const KEEP_CHANGE: Duration = Duration::from_secs(7 * 86_400);
+/// How many leases a probe may take before another is made.
+const PROBE_LEASES: u32 = 3;
+/// How much longer than it is open a circuit is remembered.
+const KEEP_CIRCUIT: Duration = Duration::from_secs(600);
+/// The most that deliveries are spread out over.
+const SPREAD: Duration = Duration::from_secs(600);
 
 /// What a worker may do with a delivery.
 #[derive(Debug)]
@@ -77,6 +52,8 @@ pub enum Answer {
     Parked,
     /// Come back later: a live worker holds it.
     Busy(Duration),
+    /// Nothing, or park it: the hook does not want it, or not now.
+    Refused(Refusal),
     /// Come back later: Redis is away, and deliveries are to wait for it.
     Unavailable,
 }
@@ -86,64 +63,12 @@ pub enum Answer {
 pub enum End {
     /// Delivered.
     Done,
-    /// Parked for that long, or buried.
+    /// Parked for that long.
     Parked(Duration),
+    /// Given up on.
+    Buried,
     /// Given back: the attempt was not made, or not settled.
     Released,
-}
-
-/// A claim on a delivery. It is renewed until it is dropped.
-#[derive(Debug)]
-pub struct Lease {
-    claim: Claim,
-    lost: CancellationToken,
-    held: Arc<Held>,
-}
-
-#[derive(Debug, Clone)]
-struct Claim {
-    hook: String,
-    key: String,
-    attempt: u32,
-    token: String,
-}
-
-#[derive(Debug, Default)]
-struct Held(Mutex<HashMap<String, (Claim, CancellationToken)>>);
-
-impl Lease {
-    /// Resolves when another worker has taken the delivery over.
-    pub async fn lost(&self) {
-        self.lost.cancelled().await;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.held
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.claim.token);
-    }
-}
-
-/// Makes claims; clones share it.
-#[derive(Clone)]
-pub struct Accept {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    redis: Coordinator,
-    claim: Script,
-    renew: Script,
-    finish: Script,
-    held: Arc<Held>,
-    worker: String,
-    counter: AtomicU64,
-    options: Options,
-    metrics: Metrics,
 }
 
 /// How claims are made.
@@ -157,6 +82,24 @@ pub struct Options {
     pub required: bool,
 }
 
+/// Makes claims; clones share it.
+#[derive(Clone)]
+pub struct Accept {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    redis: Coordinator,
+    scripts: Scripts,
+    held: Arc<Held>,
+    worker: String,
+    counter: AtomicU64,
+    /// Dispatchers that live.
+    workers: AtomicU32,
+    options: Options,
+    metrics: Metrics,
+}
+
 impl Accept {
     /// Makes claims in Redis.
     #[must_use]
@@ -164,75 +107,118 @@ impl Accept {
         Self {
             inner: Arc::new(Inner {
                 redis,
-                claim: Script::new(CLAIM),
-                renew: Script::new(RENEW),
-                finish: Script::new(FINISH),
+                scripts: Scripts::new(),
                 held: Arc::default(),
                 worker: Uuid::new_v4().simple().to_string(),
                 counter: AtomicU64::new(0),
+                workers: AtomicU32::new(1),
                 options,
                 metrics,
             }),
         }
     }
 
-    /// Claims attempt `attempt` of a delivery, if it is to be made.
-    pub async fn accept(&self, hook: &str, delivery: &DeliveryId, attempt: u32) -> Answer {
+    /// Claims the next attempt of a delivery, if it is to be made.
+    pub async fn accept(&self, hook: &Prepared, work: &Work) -> Answer {
         let inner = &self.inner;
         let number = inner.counter.fetch_add(1, Ordering::Relaxed);
-        let token = format!("{}-{number}", inner.worker);
+        let marks = Marks::new(&hook.hook, &work.delivery.event);
         let claim = Claim {
-            hook: hook.to_owned(),
-            key: key(hook, delivery),
-            attempt,
-            token: token.clone(),
+            hook: hook.hook.id.clone(),
+            delivery: work.delivery.id.to_string(),
+            attempt: work.attempt,
+            token: format!("{}-{number}", inner.worker),
+            probe: false,
+            marks,
         };
-        let mut call = inner.claim.key(&claim.key);
-        call.arg(attempt)
-            .arg(&token)
-            .arg(millis(inner.options.lease))
-            .arg(millis(inner.options.window + KEEP));
-        let answer: Option<(String, u64)> = inner.redis.call(hook, &call).await;
-        match answer.as_ref().map(|(word, wait)| (word.as_str(), *wait)) {
-            Some(("done", _)) => Answer::Done,
-            Some(("parked", _)) => Answer::Parked,
-            Some(("busy", wait)) => Answer::Busy(Duration::from_millis(wait)),
-            Some(_) => Answer::Attempt(inner.hold(claim)),
-            None if inner.options.required => Answer::Unavailable,
-            // The claim may have been made all the same, so it keeps its token.
-            None => {
-                inner.metrics.redis_skipped();
-                Answer::Attempt(inner.hold(claim))
+        let gate = &hook.gate;
+        let answer: Option<(String, u64)> = inner.claim(&claim, gate, work.reserved).await;
+        let Some((word, number)) = answer else {
+            return inner.without_redis(claim, gate, work);
+        };
+        let wait = Duration::from_millis(number);
+        match word.as_str() {
+            "attempt" => {
+                if number == 0 {
+                    gate.circuit.closed();
+                }
+                Answer::Attempt(inner.held.hold(Claim {
+                    probe: number == 1,
+                    ..claim
+                }))
             }
+            "done" => Answer::Done,
+            "parked" => Answer::Parked,
+            "open" => {
+                gate.circuit.opened(wait);
+                Answer::Refused(Refusal::Open(wait))
+            }
+            "limited" => Answer::Refused(Refusal::Limited(wait)),
+            "snoozed" => Answer::Refused(Refusal::Snoozed),
+            "unchanged" => Answer::Refused(Refusal::Unchanged),
+            _ => Answer::Busy(wait),
         }
     }
 
     /// Makes sure that the claim is still this worker's, and stays so for a lease. Without Redis
     /// nobody can tell, and the answer is yes.
     pub async fn renew(&self, lease: &Lease) -> bool {
-        self.inner.renew_claim(&lease.claim).await.unwrap_or(true)
+        self.inner.renew(lease.claim()).await.unwrap_or(true)
     }
 
     /// Ends a claim. False: another worker has taken the delivery over.
     pub async fn finish(&self, lease: &Lease, end: End) -> bool {
-        self.inner.end(&lease.claim, end).await.unwrap_or(true)
+        self.inner.end(lease.claim(), end).await.unwrap_or(true)
+    }
+
+    /// Opens a hook's circuit, on all workers.
+    pub async fn open(&self, hook: &Prepared) {
+        let inner = &self.inner;
+        let (id, circuit) = (&hook.hook.id, &hook.gate.circuit);
+        let mut call = inner.scripts.open.key(key(id, "circuit"));
+        call.key(key(id, "probe"))
+            .arg(hook.gate.revision)
+            .arg(millis(circuit.settings().open))
+            .arg(millis(crate::circuit::LONGEST))
+            .arg(millis(KEEP_CIRCUIT));
+        let wait = match inner.redis.call(id, &call).await {
+            Some(wait) => Duration::from_millis(wait),
+            None => circuit.next_opening(),
+        };
+        circuit.opened(wait);
+        inner.metrics.circuit_opened();
+        tracing::warn!(
+            hook = id,
+            open_ms = wait.as_millis() as u64,
+            "a hook's receiver fails, its deliveries wait"
+        );
+    }
+
+    /// When a delivery that has to wait for at least `from` comes again: the hook's next free slot,
+    /// over all workers, at the rate at which the hook takes deliveries.
+    pub async fn slot(&self, hook: &Prepared, from: Duration) -> Duration {
+        let inner = &self.inner;
+        let workers = inner.workers.load(Ordering::Relaxed).max(1);
+        let interval = hook.room.interval() / workers;
+        let id = &hook.hook.id;
+        let mut call = inner.scripts.slot.key(key(id, "slot"));
+        call.arg(interval.as_micros() as u64)
+            .arg(millis(from))
+            .arg(millis(SPREAD));
+        match inner.redis.call(id, &call).await {
+            Some(wait) => Duration::from_millis(wait),
+            None => hook.gate.slot(from, interval, SPREAD),
+        }
     }
 
     /// Gives back every claim that is still held, at a shutdown whose deadline has passed.
     pub async fn release_all(&self) {
-        let claims: Vec<Claim> = self
-            .inner
-            .held
-            .all()
-            .into_iter()
-            .map(|(claim, _)| claim)
-            .collect();
-        for claim in claims {
+        for (claim, _) in self.inner.held.all() {
             self.inner.end(&claim, End::Released).await;
         }
     }
 
-    /// Renews what is held, for ever.
+    /// Renews what is held, and says that this worker lives, for ever.
     pub async fn keep_leases(&self) {
         let inner = &self.inner;
         let mut tick = tokio::time::interval(inner.options.lease / 3);
@@ -244,43 +230,62 @@ impl Accept {
                 .all()
                 .into_iter()
                 .map(|(claim, lost)| async move {
-                    if inner.renew_claim(&claim).await == Some(false) {
+                    if inner.renew(&claim).await == Some(false) {
                         lost.cancel();
                     }
                 });
             futures::future::join_all(renewals).await;
+            inner.live().await;
         }
-    }
-}
-
-impl Held {
-    fn all(&self) -> Vec<(Claim, CancellationToken)> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
     }
 }
 
 impl Inner {
-    fn hold(&self, claim: Claim) -> Lease {
-        let lost = CancellationToken::new();
-        self.held
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(claim.token.clone(), (claim.clone(), lost.clone()));
-        Lease {
-            claim,
-            lost,
-            held: Arc::clone(&self.held),
+    async fn claim(&self, claim: &Claim, gate: &Gate, reserved: bool) -> Option<(String, u64)> {
+        let hook = claim.hook.as_str();
+        let mut call = self.scripts.claim.key(delivery_key(claim));
+        call.key(key(hook, "circuit")).key(key(hook, "probe"));
+        let rate = gate.rate.filter(|_| !reserved);
+        let marks = claim.marks.as_ref();
+        let snooze = marks.and_then(|marks| marks.snooze.as_ref());
+        let change = marks.and_then(|marks| marks.change.as_ref());
+        if rate.is_some() || marks.is_some() {
+            call.key(key(hook, "rate"))
+                .key(mark_key(hook, "s", snooze.map(|(about, _)| about)))
+                .key(mark_key(hook, "c", change.map(|(watched, _)| watched)));
+        }
+        call.arg(claim.attempt)
+            .arg(&claim.token)
+            .arg(millis(self.options.lease))
+            .arg(millis(self.options.window + KEEP))
+            .arg(gate.revision)
+            .arg(millis(self.options.lease * PROBE_LEASES))
+            .arg(&claim.delivery)
+            .arg(rate.map_or(0, |rate| rate.interval.as_micros() as u64))
+            .arg(rate.map_or(0, |rate| rate.tolerance().as_micros() as u64))
+            .arg(snooze.map_or(0, |(_, time)| millis(*time)))
+            .arg(change.map_or("", |(_, now)| now))
+            .arg(millis(KEEP_CHANGE));
+        self.redis.call(hook, &call).await
+    }
+
+    /// Decides from memory. A claim may have been made all the same, so it keeps its token.
+    fn without_redis(&self, claim: Claim, gate: &Gate, work: &Work) -> Answer {
+        if self.options.required {
+            return Answer::Unavailable;
+        }
+        let first = work.attempt == 1;
+        match gate.pass(&claim.delivery, claim.marks.as_ref(), first, work.reserved) {
+            Ok(probe) => {
+                self.metrics.redis_skipped();
+                Answer::Attempt(self.held.hold(Claim { probe, ..claim }))
+            }
+            Err(refusal) => Answer::Refused(refusal),
         }
     }
 
-    async fn renew_claim(&self, claim: &Claim) -> Option<bool> {
-        let mut call = self.renew.key(&claim.key);
+    async fn renew(&self, claim: &Claim) -> Option<bool> {
+        let mut call = self.scripts.renew.key(delivery_key(claim));
         call.arg(claim.attempt)
             .arg(&claim.token)
             .arg(millis(self.options.lease))
@@ -289,22 +294,64 @@ impl Inner {
     }
 
     async fn end(&self, claim: &Claim, end: End) -> Option<bool> {
+        let window = self.options.window;
         let (state, keep) = match end {
-            End::Done => ("D".to_owned(), self.options.window),
-            End::Parked(wait) => (format!("P{}", claim.attempt), wait + self.options.window),
-            End::Released => (
-                format!("P{}", claim.attempt.saturating_sub(1)),
-                self.options.window,
-            ),
+            End::Done => ("D".to_owned(), window),
+            End::Parked(wait) => (format!("P{}", claim.attempt), wait + window),
+            End::Buried => (format!("P{}", claim.attempt), window),
+            End::Released => (format!("P{}", claim.attempt.saturating_sub(1)), window),
         };
-        let mut call = self.finish.key(&claim.key);
+        let plain = claim.marks.is_none() && !claim.probe;
+        let script = if plain {
+            &self.scripts.finish
+        } else {
+            &self.scripts.finish_all
+        };
+        let mut call = script.key(delivery_key(claim));
+        if !plain {
+            keys_of_marks(&mut call, claim);
+        }
         call.arg(&claim.token).arg(state).arg(millis(keep));
+        if !plain {
+            let snooze = claim.marks.as_ref().and_then(|marks| marks.snooze.as_ref());
+            let silence = snooze.filter(|_| end == End::Done);
+            call.arg(u8::from(claim.probe && end == End::Done))
+                .arg(&claim.delivery)
+                .arg(silence.map_or(0, |(_, time)| millis(*time)))
+                .arg(u8::from(end == End::Buried));
+        }
         self.redis.call(&claim.hook, &call).await
+    }
+
+    async fn live(&self) {
+        let mut call = self.scripts.workers.key("hookline:workers");
+        call.arg(&self.worker).arg(millis(self.options.lease));
+        let workers: Option<u32> = self.redis.call("workers", &call).await;
+        self.workers
+            .store(workers.unwrap_or(1).max(1), Ordering::Relaxed);
     }
 }
 
-fn key(hook: &str, delivery: &DeliveryId) -> String {
-    format!("hookline:{{{hook}}}:d:{delivery}")
+fn keys_of_marks(call: &mut ScriptInvocation<'_>, claim: &Claim) {
+    let (hook, marks) = (claim.hook.as_str(), claim.marks.as_ref());
+    let snooze = marks.and_then(|marks| marks.snooze.as_ref());
+    let change = marks.and_then(|marks| marks.change.as_ref());
+    call.key(key(hook, "circuit"))
+        .key(key(hook, "probe"))
+        .key(mark_key(hook, "s", snooze.map(|(about, _)| about)))
+        .key(mark_key(hook, "c", change.map(|(watched, _)| watched)));
+}
+
+fn delivery_key(claim: &Claim) -> String {
+    format!("hookline:{{{}}}:d:{}", claim.hook, claim.delivery)
+}
+
+fn mark_key(hook: &str, kind: &str, about: Option<&String>) -> String {
+    format!("hookline:{{{hook}}}:{kind}:{}", about.map_or("", |a| a))
+}
+
+fn key(hook: &str, name: &str) -> String {
+    format!("hookline:{{{hook}}}:{name}")
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -8,6 +8,7 @@ use hookline_shared::{retry, streams, telemetry};
 use ipnet::IpNet;
 
 use crate::accept;
+use crate::circuit;
 use crate::redis_url::{self, RedisUrl};
 
 /// A Hookline dispatcher: takes events from NATS JetStream, matches hooks, and delivers. Run as
@@ -49,6 +50,10 @@ pub struct Config {
     /// How attempts are made.
     #[command(flatten)]
     pub attempts: Attempts,
+
+    /// What holds for a hook that says nothing else.
+    #[command(flatten)]
+    pub hooks: Hooks,
 
     /// Logs.
     #[command(flatten)]
@@ -141,16 +146,6 @@ pub struct Lanes {
     )]
     pub retry_permits: u32,
 
-    /// Attempts of one hook at the same time, unless the hook says otherwise.
-    #[arg(
-        long,
-        env = "HOOKLINE_HOOK_CONCURRENCY",
-        value_name = "N",
-        default_value_t = 32,
-        value_parser = clap::value_parser!(u32).range(1..=1_000)
-    )]
-    pub hook_concurrency: u32,
-
     /// How long NATS waits for a sign of life before another dispatcher gets a message; longer
     /// than the lease.
     #[arg(
@@ -232,6 +227,37 @@ pub struct Attempts {
     pub lambda_memory: u64,
 }
 
+/// What holds for a hook that says nothing else in its `delivery`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Hooks, where their `delivery` says nothing")]
+pub struct Hooks {
+    /// Attempts of one hook at the same time, per dispatcher.
+    #[arg(
+        long,
+        env = "HOOKLINE_HOOK_CONCURRENCY",
+        value_name = "N",
+        default_value_t = 32,
+        value_parser = clap::value_parser!(u32).range(1..=1_000)
+    )]
+    pub hook_concurrency: u32,
+
+    /// Deliveries of one hook a second, over all dispatchers. [default: no limit]
+    #[arg(long, env = "HOOKLINE_RATE_LIMIT", value_name = "RATE", value_parser = rate)]
+    pub rate_limit: Option<f64>,
+
+    /// When a hook's circuit opens, so that its deliveries wait without attempts: after so many
+    /// failures in a row (0: never), at such a failed part of the attempts of half a minute, and for
+    /// how long at first.
+    #[arg(
+        long,
+        env = "HOOKLINE_CIRCUIT_BREAKER",
+        value_name = "FAILURES,RATE,TIME",
+        default_value = "10,0.5,5s",
+        value_parser = circuit_breaker
+    )]
+    pub circuit_breaker: circuit::Settings,
+}
+
 /// Settings that contradict each other.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -284,6 +310,30 @@ impl Config {
     pub fn retry_policy(&self) -> retry::Policy {
         retry::Policy::new(self.attempts.retry_schedule.clone())
     }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if rate > 0.0 && rate.is_finite() {
+        Ok(rate)
+    } else {
+        Err("expected a number greater than 0".to_owned())
+    }
+}
+
+fn circuit_breaker(text: &str) -> Result<circuit::Settings, String> {
+    let form = || "expected three values such as 10,0.5,5s".to_owned();
+    let parts: Vec<_> = text.split(',').map(str::trim).collect();
+    let [failures, failure_rate, open] = parts[..] else {
+        return Err(form());
+    };
+    let settings = circuit::Settings {
+        failures: failures.parse().map_err(|_| form())?,
+        failure_rate: failure_rate.parse().map_err(|_| form())?,
+        open: duration(open)?,
+    };
+    let sound = (0.01..=1.0).contains(&settings.failure_rate) && !settings.open.is_zero();
+    if sound { Ok(settings) } else { Err(form()) }
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -344,5 +394,17 @@ mod tests {
         assert!(config.check().is_err());
         assert!(parse(&["--egress-allow", "example.com"]).is_err());
         assert!(parse(&["--timeout", "soon"]).is_err());
+    }
+
+    #[test]
+    fn a_circuit_breaker_is_three_values() {
+        let parsed = |text| parse(&["--circuit-breaker", text]).map(|c| c.hooks.circuit_breaker);
+        let settings = parsed("3, 0.25, 2m").expect("three values");
+        assert_eq!(settings.failures, 3);
+        assert_eq!(settings.open, Duration::from_secs(120));
+        for text in ["3", "3,0.5", "3,50,5s", "3,0.5,0s", "-1,0.5,5s"] {
+            assert!(parsed(text).is_err(), "{text}");
+        }
+        assert!(parse(&["--rate-limit", "0"]).is_err());
     }
 }

@@ -10,18 +10,20 @@ use futures::FutureExt as _;
 use hookline_shared::event::{self, DeliveryId, Event, EventId, Stored};
 use hookline_shared::subject::{self, decode_token, header};
 
-use crate::accept::{Accept, Answer};
+use crate::accept::{Accept, Answer, Lease};
+use crate::circuit::Verdict;
 use crate::consumer;
+use crate::gate::Refusal;
 use crate::handler::{Delivery, DeliveryError, Receipt};
 use crate::index::{Index, Prepared};
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
 use crate::outbox::Outbox;
-use crate::room::LaneRoom;
-use crate::settle::{Settle, Settled, Work, now_millis};
+use crate::room::{Kind, LaneRoom};
+use crate::settle::{Deferral, Settle, Settled, Work, now_millis};
 
 /// How long deliveries of a paused hook wait before they are looked at again.
 const PAUSED: Duration = Duration::from_secs(30);
-/// How long deliveries wait that a hook has no room for.
+/// How long deliveries wait at least that a hook has no room for.
 const OVERFLOW: Duration = Duration::from_secs(1);
 
 /// What both lanes do their work with.
@@ -151,6 +153,8 @@ impl Dispatch {
                     delivery,
                     attempt: 1,
                     first_attempt,
+                    deferrals: 0,
+                    reserved: false,
                 },
                 lane,
             )
@@ -162,43 +166,97 @@ impl Dispatch {
     /// Makes one attempt, if it is this worker's to make.
     async fn deliver(&self, hook: &Arc<Prepared>, work: Work, lane: &LaneRoom) -> Settled {
         if hook.is_paused() {
-            return self
-                .settle
-                .defer(hook, &work, PAUSED, "the hook is paused")
-                .await;
+            return self.defer(hook, &work, Deferral::Paused, PAUSED).await;
         }
-        let Some(place) = hook.room.enter(lane).await else {
-            let delay = OVERFLOW.mul_f64(1.0 + (work.delivery.id.seed() % 1_000) as f64 / 1_000.0);
-            return self
-                .settle
-                .defer(hook, &work, delay, "the hook has no room")
-                .await;
+        if let Verdict::Open(wait) = hook.gate.circuit.verdict() {
+            let wait = self.accept.slot(hook, wait).await;
+            return self.defer(hook, &work, Deferral::Open, wait).await;
+        }
+        let calm = hook.gate.circuit.is_calm();
+        let Some(place) = hook.room.enter(lane, calm).await else {
+            if calm && lane.kind() == Kind::Retries {
+                // It is on disk already, and soon there is room.
+                return self.settle.not_yet(hook, jittered(&work, OVERFLOW));
+            }
+            let wait = self.accept.slot(hook, OVERFLOW).await;
+            return self.defer(hook, &work, Deferral::NoRoom, wait).await;
         };
-        let id = &work.delivery.id;
-        let lease = match self.accept.accept(&hook.hook.id, id, work.attempt).await {
+        let lease = match self.accept.accept(hook, &work).await {
             Answer::Attempt(lease) => lease,
-            Answer::Done | Answer::Parked => {
-                return self.settle.count(hook, DeliveryResult::Duplicate);
+            answer => {
+                drop(place);
+                return self.no_attempt(hook, &work, answer).await;
             }
-            Answer::Busy(wait) => {
-                self.metrics
-                    .delivery(hook.handler.kind(), DeliveryResult::Busy);
-                return Settled::NotYet(wait);
-            }
-            Answer::Unavailable => return self.settle.count(hook, DeliveryResult::Unsettled),
         };
         let started = Instant::now();
         let result = tokio::select! {
             result = attempt(hook, &work.delivery) => result,
             () = lease.lost() => {
-                tracing::warn!(hook = hook.hook.id, delivery = %id, "another worker took a delivery over, its attempt here is dropped");
+                tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, "another worker took a delivery over, its attempt here is dropped");
                 return self.settle.count(hook, DeliveryResult::Busy);
             }
         };
-        place.attempted(started.elapsed());
-        self.metrics.attempt(hook.handler.kind(), started.elapsed());
+        let took = started.elapsed();
+        place.attempted(took, result.is_ok());
+        self.metrics.attempt(hook.handler.kind(), took);
+        self.judge(hook, &lease, &result).await;
         self.settle.attempt(hook, &work, &lease, result).await
     }
+
+    /// What follows where there is no attempt to make, or not now.
+    async fn no_attempt(&self, hook: &Arc<Prepared>, work: &Work, answer: Answer) -> Settled {
+        let (deferral, wait) = match answer {
+            Answer::Done | Answer::Parked => {
+                return self.settle.count(hook, DeliveryResult::Duplicate);
+            }
+            Answer::Busy(wait) => {
+                return self.settle.not_yet(hook, wait);
+            }
+            Answer::Attempt(_) | Answer::Unavailable => {
+                return self.settle.count(hook, DeliveryResult::Unsettled);
+            }
+            Answer::Refused(Refusal::Snoozed) => {
+                return self.settle.count(hook, DeliveryResult::Snoozed);
+            }
+            Answer::Refused(Refusal::Unchanged) => {
+                return self.settle.count(hook, DeliveryResult::Unchanged);
+            }
+            Answer::Refused(Refusal::Limited(wait)) => (Deferral::Limited, wait),
+            Answer::Refused(Refusal::Open(wait)) => {
+                (Deferral::Open, self.accept.slot(hook, wait).await)
+            }
+        };
+        self.defer(hook, work, deferral, wait).await
+    }
+
+    async fn defer(
+        &self,
+        hook: &Arc<Prepared>,
+        work: &Work,
+        deferral: Deferral,
+        wait: Duration,
+    ) -> Settled {
+        self.metrics.deferred(deferral.label());
+        self.settle.defer(hook, work, deferral, wait).await
+    }
+
+    /// Tells the hook's circuit how an attempt went.
+    async fn judge(&self, hook: &Prepared, lease: &Lease, result: &Result<Receipt, DeliveryError>) {
+        let circuit = &hook.gate.circuit;
+        match result {
+            Err(error) if error.is_receivers_fault() => {
+                if circuit.failed(lease.is_probe()) {
+                    self.accept.open(hook).await;
+                }
+            }
+            Ok(_) | Err(_) => circuit.succeeded(lease.is_probe()),
+        }
+    }
+}
+
+/// Up to twice as long, the same for one delivery.
+fn jittered(work: &Work, wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + (work.delivery.id.seed() % 1_000) as f64 / 1_000.0)
 }
 
 /// The delivery of an event to a hook.
@@ -242,5 +300,9 @@ fn parked(message: &Message, hook: &Prepared) -> Option<Work> {
         delivery: delivery(&Arc::new(event), hook),
         attempt: get(header::ATTEMPT)?.parse().ok()?,
         first_attempt: get(header::FIRST_ATTEMPT)?.parse().ok()?,
+        deferrals: get(header::DEFERRALS)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0),
+        reserved: get(header::RESERVED).is_some(),
     })
 }

@@ -150,6 +150,24 @@ impl DeliveryError {
     }
 }
 
+impl DeliveryError {
+    /// Whether the receiver is to blame, which opens the hook's circuit if it goes on.
+    #[must_use]
+    pub fn is_receivers_fault(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Timeout(_) | Self::Broken(_) | Self::Status { .. } => true,
+            // A script that declines may be a filter.
+            Self::EgressRefused(_)
+            | Self::Template { .. }
+            | Self::Request(_)
+            | Self::Unusable(_)
+            | Self::Panicked
+            | Self::Declined
+            | Self::Script(_) => false,
+        }
+    }
+}
+
 /// Makes attempts for one hook.
 #[async_trait]
 pub trait Handler: Send + Sync {

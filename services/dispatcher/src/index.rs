@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use async_nats::jetstream::{self, stream::LastRawMessageErrorKind};
 use hookline_shared::event::{self, Event, Stored};
-use hookline_shared::hook::Hook;
+use hookline_shared::hook::{DeliveryOptions, Hook};
 use hookline_shared::retry::Policy;
 use hookline_shared::subject::{self, header};
 use hookline_shared::watch::{self, Change};
 use tokio::sync::watch as signal;
 
+use crate::circuit::{self, Circuit};
+use crate::gate::{Gate, Rate};
 use crate::handler::{self, Handler, Unusable};
 use crate::metrics::Metrics;
 use crate::room::Room;
@@ -40,6 +42,8 @@ pub struct Prepared {
     pub policy: Policy,
     /// Room for attempts on this worker.
     pub room: Room,
+    /// What may hold deliveries back.
+    pub gate: Gate,
     /// Why it cannot be used, if it cannot.
     unusable: bool,
     created: Created,
@@ -171,6 +175,27 @@ pub struct Defaults {
     pub policy: Policy,
     /// Attempts at the same time.
     pub concurrency: u32,
+    /// When its circuit opens.
+    pub circuit: circuit::Settings,
+    /// Deliveries a second.
+    pub rate_limit: Option<f64>,
+}
+
+impl Defaults {
+    fn gate(&self, options: &DeliveryOptions, revision: u64) -> Gate {
+        let own = options.circuit_breaker.clone().unwrap_or_default();
+        let settings = circuit::Settings {
+            failures: own.failures.unwrap_or(self.circuit.failures),
+            failure_rate: own.failure_rate.unwrap_or(self.circuit.failure_rate),
+            open: own.open().unwrap_or(self.circuit.open),
+        };
+        let rate = options.rate_limit.or(self.rate_limit);
+        Gate::new(
+            revision,
+            Circuit::new(settings),
+            rate.and_then(Rate::per_second),
+        )
+    }
 }
 
 /// Why the index may be too old.
@@ -277,7 +302,7 @@ impl Index {
         let hook: Result<Hook, _> = serde_json::from_slice(&value);
         match hook {
             Ok(hook) => {
-                let prepared = self.prepare(hook, workspace, created);
+                let prepared = self.prepare(hook, workspace, created, change.sequence);
                 table.hooks.insert(id, Arc::new(prepared));
             }
             Err(error) => {
@@ -287,7 +312,7 @@ impl Index {
         }
     }
 
-    fn prepare(&self, hook: Hook, workspace: String, created: Created) -> Prepared {
+    fn prepare(&self, hook: Hook, workspace: String, created: Created, revision: u64) -> Prepared {
         let options = hook.options();
         let (handler, unusable) = match handler::prepare(&hook, &self.shared) {
             Ok(handler) => (handler, false),
@@ -316,6 +341,7 @@ impl Index {
             policy: options
                 .retry_schedule()
                 .map_or_else(|| self.defaults.policy.clone(), Policy::new),
+            gate: self.defaults.gate(&options, revision),
             room: Room::new(options.concurrency.unwrap_or(self.defaults.concurrency) as usize),
             hook,
         }

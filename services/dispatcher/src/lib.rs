@@ -7,20 +7,24 @@
 //! * [`consumer`] pulls, as far as a lane has permits; [`inflight`] keeps messages alive;
 //! * [`index`] knows the hooks; [`dispatch`] takes one message through the steps;
 //! * [`room`] keeps hooks apart; [`accept`] claims deliveries in Redis, through [`coordinator`];
+//! * [`gate`], [`circuit`] and [`marks`] say what else holds a delivery back;
 //! * [`handler`] makes attempts, within [`egress`];
 //! * [`settle`] alone acks, parks and buries; [`pause`] stops a hook whose receiver is gone;
 //! * [`outbox`] purges what has come through it;
 //! * [`rpc`] answers gateways; [`metrics`] and [`config`] are what their names say.
 
 pub mod accept;
+pub mod circuit;
 pub mod config;
 pub mod consumer;
 pub mod coordinator;
 pub mod dispatch;
 pub mod egress;
+pub mod gate;
 pub mod handler;
 pub mod index;
 pub mod inflight;
+pub mod marks;
 pub mod metrics;
 pub mod outbox;
 pub mod pause;
@@ -110,7 +114,9 @@ pub async fn run(
     let shared = shared(&config)?;
     let defaults = Defaults {
         policy: config.retry_policy(),
-        concurrency: config.lanes.hook_concurrency,
+        concurrency: config.hooks.hook_concurrency,
+        circuit: config.hooks.circuit_breaker,
+        rate_limit: config.hooks.rate_limit,
     };
     let index = Index::new(context.clone(), shared, defaults, metrics.clone());
     let background = TaskTracker::new();

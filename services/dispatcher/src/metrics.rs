@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, exponential_buckets,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, exponential_buckets,
 };
 
 /// What became of an event.
@@ -31,8 +32,14 @@ pub enum DeliveryResult {
     Duplicate,
     /// Parked without an attempt.
     Deferred,
-    /// Another worker holds it, or took it over.
+    /// Suppressed: an event about the same was delivered a short time ago.
+    Snoozed,
+    /// Suppressed: nothing that the hook watches has changed.
+    Unchanged,
+    /// Another worker took it over.
     Busy,
+    /// It comes again soon: another worker holds it, or there is no room for it now.
+    NotYet,
     /// It could not be settled now: it comes again.
     Unsettled,
     /// Its hook is deleted.
@@ -47,7 +54,10 @@ impl DeliveryResult {
             Self::Dead => "dead",
             Self::Duplicate => "duplicate",
             Self::Deferred => "deferred",
+            Self::Snoozed => "snoozed",
+            Self::Unchanged => "unchanged",
             Self::Busy => "busy",
+            Self::NotYet => "not_yet",
             Self::Unsettled => "unsettled",
             Self::Orphaned => "orphaned",
         }
@@ -61,6 +71,8 @@ pub struct Metrics {
     unmatched: IntCounter,
     malformed: IntCounter,
     deliveries: IntCounterVec,
+    deferrals: IntCounterVec,
+    circuit_openings: IntCounter,
     attempt_seconds: HistogramVec,
     delay_seconds: Histogram,
     in_flight: IntGaugeVec,
@@ -68,7 +80,7 @@ pub struct Metrics {
     redis_skipped: IntCounter,
     hooks: IntGauge,
     hooks_unusable: IntGauge,
-    index_revision: Gauge,
+    index_revision: IntGauge,
     barrier_seconds: Histogram,
 }
 
@@ -78,77 +90,69 @@ impl Metrics {
     /// # Errors
     /// If a name is registered twice.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let events = IntCounterVec::new(
-            Opts::new(
-                "hookline_events_total",
-                "Events taken from JetStream, by what they were",
-            ),
+        let new = Register(registry);
+        let events = new.counters(
+            "hookline_events_total",
+            "Events taken from JetStream, by what they were",
             &["result"],
         )?;
-        let metrics = Self {
+        Ok(Self {
             matched: events.with_label_values(&["matched"]),
             unmatched: events.with_label_values(&["unmatched"]),
             malformed: events.with_label_values(&["malformed"]),
-            deliveries: IntCounterVec::new(
-                Opts::new(
-                    "hookline_deliveries_total",
-                    "Deliveries handled, by what became of them",
-                ),
+            deliveries: new.counters(
+                "hookline_deliveries_total",
+                "Deliveries handled, by what became of them",
                 &["handler", "outcome"],
             )?,
-            attempt_seconds: HistogramVec::new(
-                HistogramOpts::new("hookline_attempt_seconds", "Duration of attempts")
-                    .buckets(exponential_buckets(0.000_25, 2.0, 18)?),
+            deferrals: new.counters(
+                "hookline_deferrals_total",
+                "Deliveries parked without an attempt, by reason",
+                &["reason"],
+            )?,
+            circuit_openings: new.counter(
+                "hookline_circuit_openings_total",
+                "Circuits that this worker opened, or opened again after a probe that failed",
+            )?,
+            attempt_seconds: new.histograms(
+                "hookline_attempt_seconds",
+                "Duration of attempts",
                 &["handler"],
+                exponential_buckets(0.000_25, 2.0, 18)?,
             )?,
-            delay_seconds: Histogram::with_opts(
-                HistogramOpts::new(
-                    "hookline_event_delay_seconds",
-                    "Time from an event's storage to the start of its handling",
-                )
-                .buckets(exponential_buckets(0.000_5, 2.0, 20)?),
+            delay_seconds: new.histogram(
+                "hookline_event_delay_seconds",
+                "Time from an event's storage to the start of its handling",
+                exponential_buckets(0.000_5, 2.0, 20)?,
             )?,
-            in_flight: IntGaugeVec::new(
-                Opts::new("hookline_in_flight", "Messages being handled, by lane"),
+            in_flight: new.gauges(
+                "hookline_in_flight",
+                "Messages being handled, by lane",
                 &["lane"],
             )?,
-            redis_up: IntGauge::new(
+            redis_up: new.gauge(
                 "hookline_redis_up",
                 "Whether Redis answers; 0: deliveries go on without protection against repeats",
             )?,
-            redis_skipped: IntCounter::new(
+            redis_skipped: new.counter(
                 "hookline_redis_skipped_total",
                 "Deliveries that were made without Redis",
             )?,
-            hooks: IntGauge::new("hookline_hooks", "Hooks in the index")?,
-            hooks_unusable: IntGauge::new(
+            hooks: new.gauge("hookline_hooks", "Hooks in the index")?,
+            hooks_unusable: new.gauge(
                 "hookline_hooks_unusable",
                 "Hooks in the index that cannot be prepared",
             )?,
-            index_revision: Gauge::new(
+            index_revision: new.gauge(
                 "hookline_index_revision",
                 "Revision of the hook index, a sequence of the bucket",
             )?,
-            barrier_seconds: Histogram::with_opts(
-                HistogramOpts::new(
-                    "hookline_barrier_seconds",
-                    "Duration of the check that the hook index is new enough",
-                )
-                .buckets(exponential_buckets(0.000_125, 2.0, 16)?),
+            barrier_seconds: new.histogram(
+                "hookline_barrier_seconds",
+                "Duration of the check that the hook index is new enough",
+                exponential_buckets(0.000_125, 2.0, 16)?,
             )?,
-        };
-        registry.register(Box::new(events))?;
-        registry.register(Box::new(metrics.deliveries.clone()))?;
-        registry.register(Box::new(metrics.attempt_seconds.clone()))?;
-        registry.register(Box::new(metrics.delay_seconds.clone()))?;
-        registry.register(Box::new(metrics.in_flight.clone()))?;
-        registry.register(Box::new(metrics.redis_up.clone()))?;
-        registry.register(Box::new(metrics.redis_skipped.clone()))?;
-        registry.register(Box::new(metrics.hooks.clone()))?;
-        registry.register(Box::new(metrics.hooks_unusable.clone()))?;
-        registry.register(Box::new(metrics.index_revision.clone()))?;
-        registry.register(Box::new(metrics.barrier_seconds.clone()))?;
-        Ok(metrics)
+        })
     }
 
     /// An event was taken.
@@ -170,6 +174,16 @@ impl Metrics {
         self.deliveries
             .with_label_values(&[handler, result.label()])
             .inc();
+    }
+
+    /// A delivery is parked without an attempt.
+    pub fn deferred(&self, reason: &str) {
+        self.deferrals.with_label_values(&[reason]).inc();
+    }
+
+    /// A circuit was opened.
+    pub fn circuit_opened(&self) {
+        self.circuit_openings.inc();
     }
 
     /// An attempt took that long.
@@ -199,11 +213,68 @@ impl Metrics {
     pub fn index(&self, hooks: usize, unusable: usize, revision: u64) {
         self.hooks.set(hooks as i64);
         self.hooks_unusable.set(unusable as i64);
-        self.index_revision.set(revision as f64);
+        self.index_revision.set(revision as i64);
     }
 
     /// A read barrier took that long.
     pub fn barrier(&self, took: Duration) {
         self.barrier_seconds.observe(took.as_secs_f64());
+    }
+}
+
+/// Makes metrics and registers them.
+struct Register<'a>(&'a Registry);
+
+impl Register<'_> {
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::new(name, help)?)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.add(IntGauge::new(name, help)?)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: Vec<f64>,
+    ) -> Result<Histogram, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets);
+        self.add(Histogram::with_opts(options)?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: Vec<f64>,
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets);
+        self.add(HistogramVec::new(options, labels)?)
+    }
+
+    fn add<M: Collector + Clone + 'static>(&self, metric: M) -> Result<M, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
     }
 }

@@ -1,10 +1,11 @@
 //! Whether a hook has room for one more delivery on this worker, so that a slow hook costs the
 //! others nothing.
 //!
-//! A delivery without a permit of its hook waits here only as long as that is short: what a fast
-//! hook has too much of drains in milliseconds, and parking it would cost a write to disk. What
-//! cannot be expected to get a permit soon is sent away at once, and the caller parks it. In a lane
-//! that is over half full a hook keeps its fair share only, unless what it holds drains quickly.
+//! A delivery without a permit of its hook waits here only as long as that is short: what a healthy
+//! hook has too much of drains soon, and parking it would cost a write to disk. What cannot be
+//! expected to get a permit soon is sent away at once, and the caller parks it; of a hook that
+//! fails, or that nothing is known of, less is expected. In a lane that is over half full a hook
+//! keeps its fair share only, unless it is healthy and fast.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,10 +13,17 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// A hook that drains what it holds within this time is no burden on a lane, however full.
-const QUICK: Duration = Duration::from_millis(50);
+/// A healthy hook whose attempts take no longer is no burden on a lane, however full.
+const FAST: Duration = Duration::from_millis(125);
+/// How long a healthy hook's delivery waits for a permit.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// If all permits are taken for that long, and longer than two attempts usually take, something is
+/// wrong.
+const STALLED: Duration = Duration::from_millis(250);
 /// One attempt counts for this part of the average duration.
-const WEIGHT: u32 = 8;
+const WEIGHT: u64 = 8;
+/// What an attempt is taken to last before one has succeeded.
+const UNKNOWN: Duration = Duration::from_millis(100);
 
 /// Which lane a delivery is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +45,8 @@ pub struct LaneRoom {
 }
 
 impl LaneRoom {
-    /// An empty lane for `capacity` messages, in which a delivery waits for its hook's permit for
-    /// no longer than `patience`.
+    /// An empty lane for `capacity` messages, in which a delivery waits no longer than `patience`
+    /// for a permit of a hook that is not known to be healthy.
     #[must_use]
     pub fn new(kind: Kind, capacity: usize, patience: Duration) -> Self {
         Self {
@@ -53,6 +61,12 @@ impl LaneRoom {
     /// Counts a message in, until the guard is dropped.
     pub fn message(&self) -> Counted<'_> {
         Counted::new(&self.taken)
+    }
+
+    /// Which lane it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     fn is_crowded(&self) -> bool {
@@ -75,6 +89,8 @@ pub struct Room {
     inside: [AtomicUsize; 2],
     /// Moving average of the duration of attempts; 0: not known yet.
     attempt_nanos: AtomicU64,
+    /// The same of those that succeeded.
+    success_nanos: AtomicU64,
     started: Instant,
     /// When a permit was last taken, since `started`.
     taken_nanos: AtomicU64,
@@ -89,17 +105,12 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Notes how long the attempt took.
-    pub fn attempted(&self, took: Duration) {
-        let took = nanos(took).max(1);
-        let average = &self.room.attempt_nanos;
-        let old = average.load(Ordering::Relaxed);
-        let new = match old {
-            0 => took,
-            _ => (old / u64::from(WEIGHT)) * u64::from(WEIGHT - 1) + took / u64::from(WEIGHT),
-        };
-        // A lost update is one attempt less in an average.
-        average.store(new.max(1), Ordering::Relaxed);
+    /// Notes how long the attempt took, and whether it succeeded.
+    pub fn attempted(&self, took: Duration, succeeded: bool) {
+        average(&self.room.attempt_nanos, took);
+        if succeeded {
+            average(&self.room.success_nanos, took);
+        }
     }
 }
 
@@ -113,19 +124,25 @@ impl Room {
             waiting: AtomicUsize::new(0),
             inside: [AtomicUsize::new(0), AtomicUsize::new(0)],
             attempt_nanos: AtomicU64::new(0),
+            success_nanos: AtomicU64::new(0),
             started: Instant::now(),
             taken_nanos: AtomicU64::new(0),
         }
     }
 
-    /// A place for one attempt; nothing if there is none soon.
-    pub async fn enter<'a>(&'a self, lane: &'a LaneRoom) -> Option<Place<'a>> {
+    /// A place for one attempt; nothing if there is none soon. `calm`: no attempt failed lately.
+    pub async fn enter<'a>(&'a self, lane: &'a LaneRoom, calm: bool) -> Option<Place<'a>> {
         let inside = Inside::new(lane, &self.inside[lane.kind as usize]);
-        if lane.is_crowded() && inside.others >= lane.share() && self.drains_in() > QUICK {
+        let stalled = self.stalled() > STALLED.max(self.attempt() * 2);
+        let healthy = calm && !stalled && !self.attempt().is_zero();
+        let burden = !healthy || self.attempt() > FAST;
+        if burden && lane.is_crowded() && inside.others >= lane.share() {
             return None;
         }
         let permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
+            Err(_) if stalled => return None,
+            Err(_) if healthy => self.wait(PATIENCE).await?,
             Err(_) => self.wait(lane.patience).await?,
         };
         self.taken_nanos
@@ -137,15 +154,20 @@ impl Room {
         })
     }
 
-    /// How long the hook takes for one delivery when it has as many as it can take.
+    /// How long this worker takes for one delivery that succeeds, with all permits in use.
     #[must_use]
     pub fn interval(&self) -> Duration {
-        Duration::from_nanos(self.attempt_nanos.load(Ordering::Relaxed)) / self.limit as u32
+        let attempt = match self.success_nanos.load(Ordering::Relaxed) {
+            0 => UNKNOWN,
+            known => Duration::from_nanos(known),
+        };
+        attempt / self.limit as u32
     }
 
     async fn wait(&self, patience: Duration) -> Option<SemaphorePermit<'_>> {
         let waiting = Counted::new(&self.waiting);
-        if self.interval() * (waiting.others as u32 + 1) > patience || self.stalled() > patience {
+        let turn = self.attempt() * (waiting.others as u32 + 1) / self.limit as u32;
+        if turn > patience {
             return None;
         }
         tokio::time::timeout(patience, self.permits.acquire())
@@ -163,12 +185,8 @@ impl Room {
         self.started.elapsed().saturating_sub(taken)
     }
 
-    /// How long it takes until everything in here is done.
-    fn drains_in(&self) -> Duration {
-        let inside: usize = self.inside.iter().map(|n| n.load(Ordering::Relaxed)).sum();
-        let rounds = inside.div_ceil(self.limit) as u32;
-        let attempt = Duration::from_nanos(self.attempt_nanos.load(Ordering::Relaxed));
-        (attempt * rounds).max(self.stalled())
+    fn attempt(&self) -> Duration {
+        Duration::from_nanos(self.attempt_nanos.load(Ordering::Relaxed))
     }
 }
 
@@ -223,6 +241,16 @@ impl Drop for Inside<'_> {
     }
 }
 
+/// Adds to a moving average. A lost update is one attempt less in it.
+fn average(average: &AtomicU64, took: Duration) {
+    let took = nanos(took);
+    let new = match average.load(Ordering::Relaxed) {
+        0 => took,
+        old => old / WEIGHT * (WEIGHT - 1) + took / WEIGHT,
+    };
+    average.store(new.max(1), Ordering::Relaxed);
+}
+
 fn nanos(duration: Duration) -> u64 {
     duration.as_nanos() as u64
 }
@@ -233,42 +261,48 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(100);
+    const LITTLE: Duration = Duration::from_millis(100);
 
     fn lane(capacity: usize) -> LaneRoom {
-        LaneRoom::new(Kind::Events, capacity, PATIENCE)
+        LaneRoom::new(Kind::Events, capacity, LITTLE)
+    }
+
+    fn sent_away(room: &Room, lane: &LaneRoom, calm: bool) -> bool {
+        let entered = room.enter(lane, calm).now_or_never();
+        entered.is_some_and(|place| place.is_none())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_fast_hook_has_too_much_of_waits_for_a_permit() {
+    async fn what_a_healthy_hook_has_too_much_of_waits_for_a_permit() {
         let (lane, room) = (lane(100), Room::new(1));
-        let place = room.enter(&lane).await.expect("a free permit");
-        place.attempted(Duration::from_millis(1));
-        let mut second = Box::pin(room.enter(&lane));
+        let place = room.enter(&lane, true).await.expect("a free permit");
+        place.attempted(Duration::from_millis(100), true);
+        let mut second = Box::pin(room.enter(&lane, true));
         assert!(second.as_mut().now_or_never().is_none(), "it waits");
+        assert!(!sent_away(&room, &lane, true), "the third as well");
         drop(place);
         assert!(second.await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_slow_hook_has_too_much_of_is_sent_away_at_once() {
-        let (lane, room) = (lane(100), Room::new(1));
-        let place = room.enter(&lane).await.expect("a free permit");
-        place.attempted(Duration::from_secs(5));
-        let sent_away = room.enter(&lane).now_or_never();
-        assert!(sent_away.is_some_and(|place| place.is_none()), "at once");
+    async fn what_a_slow_or_failing_hook_has_too_much_of_is_sent_away_at_once() {
+        for (took, calm) in [(5_000, true), (300, false)] {
+            let (lane, room) = (lane(100), Room::new(1));
+            let place = room.enter(&lane, calm).await.expect("a free permit");
+            place.attempted(Duration::from_millis(took), calm);
+            assert!(sent_away(&room, &lane, calm), "{took} ms");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_hook_that_was_never_seen_is_waited_for_no_longer_than_patience() {
         let (lane, room) = (lane(100), Room::new(1));
-        let _place = room.enter(&lane).await.expect("a free permit");
+        let _place = room.enter(&lane, true).await.expect("a free permit");
         let waited = Instant::now();
-        assert!(room.enter(&lane).await.is_none());
-        assert_eq!(waited.elapsed(), PATIENCE);
-        tokio::time::advance(Duration::from_millis(1)).await;
-        let stalled = room.enter(&lane).now_or_never();
-        assert!(stalled.is_some_and(|place| place.is_none()), "at once");
+        assert!(room.enter(&lane, true).await.is_none());
+        assert_eq!(waited.elapsed(), LITTLE);
+        tokio::time::advance(STALLED).await;
+        assert!(sent_away(&room, &lane, true), "it is stalled");
     }
 
     #[tokio::test]
@@ -277,26 +311,28 @@ mod tests {
         let _messages = [lane.message(), lane.message(), lane.message()];
         let (slow, fast) = (Room::new(32), Room::new(32));
         let mut held = Vec::new();
-        for room in [&slow, &fast] {
-            let took = if std::ptr::eq(room, &slow) { 1_000 } else { 1 };
-            let place = room.enter(&lane).await.expect("nothing is known of it yet");
-            place.attempted(Duration::from_millis(took));
+        for (room, took) in [(&slow, 1_000), (&fast, 1)] {
+            let place = room.enter(&lane, true).await.expect("within its share");
+            place.attempted(Duration::from_millis(took), true);
             held.push(place);
         }
         // Two hooks share four places.
-        held.push(slow.enter(&lane).await.expect("within its share"));
-        assert!(slow.enter(&lane).await.is_none());
+        held.push(slow.enter(&lane, true).await.expect("within its share"));
+        assert!(sent_away(&slow, &lane, true));
         for _ in 0..4 {
-            held.push(fast.enter(&lane).await.expect("it drains quickly"));
+            held.push(fast.enter(&lane, true).await.expect("it is fast"));
         }
+        assert!(sent_away(&fast, &lane, false), "it fails");
     }
 
     #[test]
-    fn the_interval_is_an_attempt_by_the_permits() {
+    fn the_interval_is_a_success_by_the_permits() {
         let (lane, room) = (lane(100), Room::new(10));
-        let place = room.enter(&lane).now_or_never().flatten().expect("a place");
+        let place = room.enter(&lane, true).now_or_never().flatten();
+        let place = place.expect("a place");
         for _ in 0..100 {
-            place.attempted(Duration::from_millis(50));
+            place.attempted(Duration::from_millis(50), true);
+            place.attempted(Duration::from_secs(15), false);
         }
         let interval = room.interval();
         assert!(

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_nats::jetstream::{AckKind, Message};
 use hookline_shared::batch::{self, Writer};
 use hookline_shared::event::{Event, EventId};
-use hookline_shared::retry::Policy;
+use hookline_shared::retry::{self, Policy};
 use hookline_shared::subject::{self, encode_header, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -38,6 +38,45 @@ pub struct Work {
     pub attempt: u32,
     /// When the first attempt began, in Unix milliseconds.
     pub first_attempt: u64,
+    /// How often it was parked without an attempt since the last one.
+    pub deferrals: u32,
+    /// Whether it has its place in the hook's rate limit.
+    pub reserved: bool,
+}
+
+/// Why a delivery is parked without an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deferral {
+    /// The hook is paused.
+    Paused,
+    /// The hook has no permit free soon.
+    NoRoom,
+    /// The hook's circuit is open.
+    Open,
+    /// The hook's rate limit is used up.
+    Limited,
+}
+
+impl Deferral {
+    /// The metric's label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::NoRoom => "no_room",
+            Self::Open => "circuit_open",
+            Self::Limited => "rate_limit",
+        }
+    }
+
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Paused => "the hook is paused",
+            Self::NoRoom => "the hook has as many attempts as it may",
+            Self::Open => "the hook's receiver fails",
+            Self::Limited => "the hook's rate limit is used up",
+        }
+    }
 }
 
 /// What became of a delivery.
@@ -116,6 +155,8 @@ impl Settle {
                 );
                 let next = Work {
                     attempt: work.attempt + 1,
+                    deferrals: 0,
+                    reserved: false,
                     ..work.clone()
                 };
                 let written = self.park(hook, &next, delay, &error.to_string()).await;
@@ -129,7 +170,7 @@ impl Settle {
                         .await;
                 }
                 let written = self.bury(hook, work, &error.to_string()).await;
-                (written, End::Parked(Duration::ZERO), DeliveryResult::Dead)
+                (written, End::Buried, DeliveryResult::Dead)
             }
         };
         if let Err(error) = written {
@@ -146,10 +187,16 @@ impl Settle {
         &self,
         hook: &Arc<Prepared>,
         work: &Work,
-        delay: Duration,
-        reason: &str,
+        deferral: Deferral,
+        wait: Duration,
     ) -> Settled {
-        match self.park(hook, work, delay, reason).await {
+        let again = Work {
+            deferrals: work.deferrals + 1,
+            reserved: work.reserved || deferral == Deferral::Limited,
+            ..work.clone()
+        };
+        let delay = deferral_delay(work, wait);
+        match self.park(hook, &again, delay, deferral.reason()).await {
             Ok(_) => self.count(hook, DeliveryResult::Deferred),
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked, its message stays");
@@ -197,17 +244,26 @@ impl Settle {
         send(message, kind).await;
     }
 
+    /// A delivery whose message is to come again after that time, as it is.
+    pub fn not_yet(&self, hook: &Prepared, wait: Duration) -> Settled {
+        let kind = hook.handler.kind();
+        self.metrics.delivery(kind, DeliveryResult::NotYet);
+        Settled::NotYet(wait)
+    }
+
     /// Counts a result, and says what it means for the message.
     pub fn count(&self, hook: &Prepared, result: DeliveryResult) -> Settled {
         self.metrics.delivery(hook.handler.kind(), result);
         match result {
             DeliveryResult::Busy => Settled::TakenOver,
-            DeliveryResult::Unsettled => Settled::NotYet(AGAIN),
+            DeliveryResult::NotYet | DeliveryResult::Unsettled => Settled::NotYet(AGAIN),
             DeliveryResult::Delivered
             | DeliveryResult::Retry
             | DeliveryResult::Dead
             | DeliveryResult::Duplicate
             | DeliveryResult::Deferred
+            | DeliveryResult::Snoozed
+            | DeliveryResult::Unchanged
             | DeliveryResult::Orphaned => Settled::Dealt,
         }
     }
@@ -240,6 +296,19 @@ impl Settle {
         let message = describe(subject, work, reason).header(header::HANDLER, hook.handler.kind());
         self.dead.commit(vec![message]).await
     }
+}
+
+/// How long a delivery waits that is parked without an attempt. However many wait, each is written
+/// anew at most twice in ten minutes.
+fn deferral_delay(work: &Work, wait: Duration) -> Duration {
+    let least = match work.deferrals {
+        0 => return wait,
+        1 => Duration::from_secs(60),
+        2 => Duration::from_secs(540),
+        _ => Duration::from_secs(300),
+    };
+    let jitter = (work.delivery.id.seed() % 1_000) as f64 / 1_000.0;
+    wait.max(least.mul_f64(1.0 + retry::JITTER * jitter))
 }
 
 /// How long to wait for the next attempt; nothing if there is none.
@@ -282,6 +351,12 @@ fn describe(subject: String, work: &Work, reason: &str) -> batch::Message {
         .header(header::FIRST_ATTEMPT, work.first_attempt.to_string())
         .header(header::PID, work.delivery.pid().to_string())
         .header(header::REASON, encode_header(cut(reason)));
+    if work.deferrals > 0 {
+        message = message.header(header::DEFERRALS, work.deferrals.to_string());
+    }
+    if work.reserved {
+        message = message.header(header::RESERVED, "1");
+    }
     if let Some(trace) = &event.traceparent {
         message = message.header(header::TRACEPARENT, encode_header(trace));
     }

@@ -151,6 +151,34 @@ pub struct DeliveryOptions {
     /// The hash in `X-Kong-Signature`.
     #[serde(default)]
     pub signature: Option<Algorithm>,
+    /// Deliveries a second, over all dispatchers.
+    #[serde(default)]
+    pub rate_limit: Option<f64>,
+    /// When deliveries wait since the receiver fails.
+    #[serde(default)]
+    pub circuit_breaker: Option<CircuitBreaker>,
+}
+
+/// When deliveries wait since the receiver fails; what is not said is the dispatcher's default.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CircuitBreaker {
+    /// Failures in a row, on one dispatcher; 0: never.
+    #[serde(default)]
+    pub failures: Option<u32>,
+    /// Failed part of the attempts of half a minute, from 0 to 1.
+    #[serde(default)]
+    pub failure_rate: Option<f64>,
+    /// Seconds that deliveries wait at first; twice as long each time that a probe fails.
+    #[serde(default)]
+    pub open: Option<f64>,
+}
+
+impl CircuitBreaker {
+    /// How long deliveries wait at first, if the hook says so.
+    #[must_use]
+    pub fn open(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.open?).ok()
+    }
 }
 
 impl DeliveryOptions {

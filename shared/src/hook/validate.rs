@@ -17,6 +17,10 @@ const MAX_RETRY_DELAY: f64 = 2_592_000.0;
 const MAX_TIMEOUT: f64 = 60.0;
 /// The most attempts at the same time per dispatcher.
 const MAX_CONCURRENCY: u32 = 1_000;
+/// The highest rate limit, in deliveries a second.
+const MAX_RATE: f64 = 100_000.0;
+/// The longest that a circuit may be open at first, in seconds.
+const MAX_OPEN: f64 = 300.0;
 /// The most Lua functions in a hook.
 const MAX_FUNCTIONS: usize = 16;
 
@@ -101,6 +105,21 @@ impl Found {
                     .try_for_each(|step| between(*step, 0.0, MAX_RETRY_DELAY))
             };
             self.check("delivery.retry", result);
+        }
+        if let Some(rate) = options.rate_limit {
+            self.check("delivery.rate_limit", between(rate, 0.001, MAX_RATE));
+        }
+        if let Some(circuit) = &options.circuit_breaker {
+            if let Some(rate) = circuit.failure_rate {
+                let field = "delivery.circuit_breaker.failure_rate";
+                self.check(field, between(rate, 0.01, 1.0));
+            }
+            if let Some(open) = circuit.open {
+                self.check(
+                    "delivery.circuit_breaker.open",
+                    between(open, 0.1, MAX_OPEN),
+                );
+            }
         }
     }
 }

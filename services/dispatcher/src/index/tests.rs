@@ -14,6 +14,12 @@ const STORED: Stored = Stored {
     time: 100,
 };
 
+const CIRCUIT: circuit::Settings = circuit::Settings {
+    failures: 1,
+    failure_rate: 1.0,
+    open: Duration::from_secs(1),
+};
+
 fn hook(
     id: &str,
     source: &str,
@@ -33,6 +39,7 @@ fn hook(
         }),
         policy: Policy::new(vec![Duration::ZERO]),
         room: Room::new(1),
+        gate: Gate::new(1, Circuit::new(CIRCUIT), None),
         unusable: false,
         created,
         hook,

@@ -77,6 +77,14 @@ const DELIVERY: &[Field] = &[
     Field::number("timeout"),
     Field::string("signature").one_of(&["sha256", "sha1"]),
     Field::array("retry", &SECONDS),
+    Field::number("rate_limit"),
+    Field::record("circuit_breaker", CIRCUIT_BREAKER),
+];
+
+const CIRCUIT_BREAKER: &[Field] = &[
+    Field::integer("failures").between(0, u32::MAX as i64),
+    Field::number("failure_rate"),
+    Field::number("open"),
 ];
 
 fn can_be_prepared(entity: &Entity, violations: &mut Violations) {

@@ -1,0 +1,281 @@
+//! Whether a hook's receiver is worth an attempt: a circuit breaker.
+//!
+//! Each worker counts the failures that it sees itself. Too many in a row, or too large a part of
+//! those in a while, open the circuit: for a time there are no attempts, then a single one probes,
+//! and closes the circuit or opens it for twice as long. That it is open is shared through Redis,
+//! see [`accept`](crate::accept); what is here also serves without.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The longest that a circuit stays open before it is probed again.
+pub const LONGEST: Duration = Duration::from_secs(300);
+/// The failure rate is that of this long.
+const WINDOW: Duration = Duration::from_secs(30);
+/// The failure rate counts from this many attempts on.
+const ENOUGH: u32 = 20;
+
+/// When a circuit opens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// Failures in a row; 0: never.
+    pub failures: u32,
+    /// Failed part of the attempts of half a minute, if there are twenty at least.
+    pub failure_rate: f64,
+    /// How long it stays open at first.
+    pub open: Duration,
+}
+
+/// One hook's circuit on this worker.
+#[derive(Debug)]
+pub struct Circuit {
+    settings: Settings,
+    /// Whether there is anything in the state: a hook without failures takes no lock.
+    troubled: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    in_a_row: u32,
+    window: Option<Window>,
+    openings: u32,
+    open_until: Option<Instant>,
+    probing: bool,
+}
+
+#[derive(Debug)]
+struct Window {
+    since: Instant,
+    attempts: u32,
+    failures: u32,
+}
+
+/// What a circuit says before an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on.
+    Closed,
+    /// Not for that long.
+    Open(Duration),
+    /// Somebody may probe.
+    HalfOpen,
+}
+
+impl Circuit {
+    /// A closed circuit.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            troubled: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    /// When it opens.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// Whether no attempt failed lately.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        !self.troubled.load(Ordering::Relaxed)
+    }
+
+    /// What this worker knows.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        if self.is_calm() {
+            return Verdict::Closed;
+        }
+        let Some(until) = self.state().open_until else {
+            return Verdict::Closed;
+        };
+        match until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Verdict::HalfOpen,
+            wait => Verdict::Open(wait),
+        }
+    }
+
+    /// Takes the right to probe, where no other worker can be asked.
+    #[must_use]
+    pub fn probe(&self) -> bool {
+        !std::mem::replace(&mut self.state().probing, true)
+    }
+
+    /// An attempt succeeded. A probe closes the circuit.
+    pub fn succeeded(&self, probe: bool) {
+        if self.is_calm() {
+            return;
+        }
+        let mut state = self.state();
+        if probe {
+            *state = State::default();
+        }
+        state.in_a_row = 0;
+        state.count(false);
+        let calm = state.open_until.is_none() && state.window.is_none();
+        self.troubled.store(!calm, Ordering::Relaxed);
+    }
+
+    /// An attempt failed. True: the circuit is to be opened.
+    #[must_use]
+    pub fn failed(&self, probe: bool) -> bool {
+        self.troubled.store(true, Ordering::Relaxed);
+        let mut state = self.state();
+        state.in_a_row += 1;
+        state.count(true);
+        if state.open_until.is_some_and(|until| until > Instant::now()) {
+            // One that began before it opened.
+            return false;
+        }
+        if self.settings.failures == 0 {
+            return false;
+        }
+        let rate = state.window.as_ref().is_some_and(|window| {
+            window.attempts >= ENOUGH
+                && f64::from(window.failures)
+                    >= self.settings.failure_rate * f64::from(window.attempts)
+        });
+        probe || rate || state.in_a_row >= self.settings.failures
+    }
+
+    /// How long it opens for, where no other worker can be asked.
+    #[must_use]
+    pub fn next_opening(&self) -> Duration {
+        let openings = self.state().openings;
+        let doubled = self.settings.open.saturating_mul(1 << openings.min(16));
+        doubled.min(LONGEST)
+    }
+
+    /// It is open for that long, as this worker or another found.
+    pub fn opened(&self, wait: Duration) {
+        self.troubled.store(true, Ordering::Relaxed);
+        let mut state = self.state();
+        state.openings += 1;
+        state.in_a_row = 0;
+        state.window = None;
+        state.probing = false;
+        state.open_until = Some(Instant::now() + wait);
+    }
+
+    /// It is not open, as another worker found.
+    pub fn closed(&self) {
+        if !self.is_calm() {
+            let mut state = self.state();
+            state.open_until = None;
+            state.openings = 0;
+            state.probing = false;
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Counts from the first failure on.
+    fn count(&mut self, failed: bool) {
+        let now = Instant::now();
+        if self
+            .window
+            .as_ref()
+            .is_some_and(|window| now - window.since > WINDOW)
+        {
+            self.window = None;
+        }
+        if failed || self.window.is_some() {
+            let window = self.window.get_or_insert(Window {
+                since: now,
+                attempts: 0,
+                failures: 0,
+            });
+            window.attempts += 1;
+            window.failures += u32::from(failed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn circuit() -> Circuit {
+        Circuit::new(Settings {
+            failures: 3,
+            failure_rate: 0.5,
+            open: 5 * SECOND,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_in_a_row_open_it_and_a_probe_closes_it() {
+        let circuit = circuit();
+        assert!(!circuit.failed(false) && !circuit.failed(false));
+        circuit.succeeded(false);
+        assert!(!circuit.failed(false) && !circuit.failed(false));
+        assert!(circuit.failed(false), "the third in a row");
+        circuit.opened(circuit.next_opening());
+        assert_eq!(circuit.verdict(), Verdict::Open(5 * SECOND));
+        assert!(!circuit.failed(false), "it is open already");
+        tokio::time::advance(5 * SECOND).await;
+        assert_eq!(circuit.verdict(), Verdict::HalfOpen);
+        assert!(circuit.probe() && !circuit.probe(), "one at a time");
+        circuit.succeeded(true);
+        assert_eq!(circuit.verdict(), Verdict::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_probe_opens_it_for_twice_as_long_up_to_a_bound() {
+        let circuit = circuit();
+        circuit.opened(circuit.next_opening());
+        for seconds in [10, 20, 40, 80, 160, 300, 300] {
+            tokio::time::advance(LONGEST).await;
+            assert_eq!(circuit.verdict(), Verdict::HalfOpen);
+            assert!(circuit.failed(true));
+            circuit.opened(circuit.next_opening());
+            assert_eq!(circuit.verdict(), Verdict::Open(seconds * SECOND));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_of_many_attempts_failing_opens_it_without_any_in_a_row() {
+        let circuit = circuit();
+        let mut opened = false;
+        for _ in 0..10 {
+            opened |= circuit.failed(false);
+            circuit.succeeded(false);
+        }
+        assert!(!opened, "too few to tell");
+        assert!(circuit.failed(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_failures_are_forgotten() {
+        let circuit = circuit();
+        for _ in 0..40 {
+            assert!(!circuit.failed(false));
+            tokio::time::advance(WINDOW + SECOND).await;
+            circuit.succeeded(false);
+        }
+        assert_eq!(circuit.verdict(), Verdict::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_can_be_switched_off() {
+        let circuit = Circuit::new(Settings {
+            failures: 0,
+            ..circuit().settings()
+        });
+        assert!((0..100).all(|_| !circuit.failed(false)));
+    }
+}

@@ -1,0 +1,193 @@
+//! What `snooze` and `on_change` compare.
+//!
+//! Two events are *about the same* if the fields that the registry calls unique are equal, or else
+//! the entity that they tell of. `snooze` is silent for a while after an event about the same.
+//! `on_change` fires if the unique fields differ from the last ones that the hook saw, or else if
+//! the entity differs from how the hook saw it last, `updated_at` aside. Numbers and booleans count
+//! as much as text.
+
+use std::time::Duration;
+
+use hookline_shared::event::Event;
+use hookline_shared::hook::Hook;
+use hookline_shared::{registry, signature::hex};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+/// Changes with every write of an entity.
+const UPDATED_AT: &str = "updated_at";
+
+/// The marks of one delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks {
+    /// What `snooze` is silent about, and for how long.
+    pub snooze: Option<(String, Duration)>,
+    /// What `on_change` watches, and what it is now.
+    pub change: Option<(String, String)>,
+}
+
+impl Marks {
+    /// The marks of an event for a hook; nothing if the hook asks for none.
+    #[must_use]
+    pub fn new(hook: &Hook, event: &Event) -> Option<Self> {
+        let snooze = hook.snooze.filter(|seconds| *seconds > 0);
+        let on_change = hook.on_change == Some(true);
+        if snooze.is_none() && !on_change {
+            return None;
+        }
+        let unique = registry::unique(&event.source, &event.name);
+        let values: Vec<&Value> = unique
+            .iter()
+            .map(|field| event.data.get(*field).unwrap_or(&Value::Null))
+            .collect();
+        let (about, watched, now) = if unique.is_empty() {
+            let about = about(event);
+            let now = match event.data.get("entity") {
+                Some(entity) => digest(&[entity]),
+                None => digest(&[&Value::Object(event.data.clone())]),
+            };
+            (about.clone(), about, now)
+        } else {
+            let values = digest(&values);
+            // One last value for the hook, whatever it was.
+            (values.clone(), "unique".to_owned(), values)
+        };
+        Some(Self {
+            snooze: snooze.map(|seconds| (about, Duration::from_secs(seconds.into()))),
+            change: on_change.then_some((watched, now)),
+        })
+    }
+}
+
+/// The entity that an event tells of, or the kind of event where it tells of none.
+fn about(event: &Event) -> String {
+    let entity = event.data.get("entity").and_then(|entity| entity.get("id"));
+    let name = Value::from(event.name.as_str());
+    let workspace = Value::from(event.workspace.as_str());
+    digest(&[&workspace, &name, entity.unwrap_or(&Value::Null)])
+}
+
+/// A hash that does not depend on the order of keys.
+fn digest(values: &[&Value]) -> String {
+    let mut hash = Sha256::new();
+    for value in values {
+        update(&mut hash, value, true);
+    }
+    hex(&hash.finalize()[..16])
+}
+
+fn update(hash: &mut Sha256, value: &Value, top: bool) {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by_key(|(name, _)| *name);
+            hash.update(b"{");
+            for (name, value) in fields {
+                if !(top && name == UPDATED_AT) {
+                    text(hash, name);
+                    update(hash, value, false);
+                }
+            }
+            hash.update(b"}");
+        }
+        Value::Array(values) => {
+            hash.update(b"[");
+            for value in values {
+                update(hash, value, false);
+            }
+            hash.update(b"]");
+        }
+        Value::String(string) => {
+            hash.update(b"s");
+            text(hash, string);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            hash.update(b"v");
+            text(hash, &value.to_string());
+        }
+    }
+}
+
+fn text(hash: &mut Sha256, text: &str) {
+    hash.update((text.len() as u64).to_le_bytes());
+    hash.update(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hookline_shared::event::EventId;
+    use hookline_shared::subject;
+    use serde_json::json;
+
+    use super::*;
+
+    fn hook(snooze: Option<u32>, on_change: Option<bool>) -> Hook {
+        Hook::from_json(
+            &json!({"id": "h", "created_at": 1, "source": "s", "handler": "log",
+            "config": {}, "snooze": snooze, "on_change": on_change}),
+        )
+        .expect("a hook")
+    }
+
+    fn event(source: &str, name: &str, data: &Value) -> Event {
+        let subject = subject::event_subject("default", source, name);
+        let body = Bytes::from(data.to_string());
+        Event::parse_with_id(&subject, None, body, EventId::given("1")).expect("an event")
+    }
+
+    fn change(data: &Value) -> (String, String) {
+        let marks = Marks::new(&hook(None, Some(true)), &event("crud", "consumers", data));
+        marks.expect("marks").change.expect("a change")
+    }
+
+    #[test]
+    fn a_hook_that_asks_for_nothing_has_no_marks() {
+        let event = event("crud", "consumers", &json!({}));
+        for hook in [hook(None, None), hook(Some(0), Some(false))] {
+            assert_eq!(Marks::new(&hook, &event), None);
+        }
+    }
+
+    #[test]
+    fn an_entity_is_compared_without_updated_at_and_with_numbers_and_booleans() {
+        let old = change(&json!({"entity": {"id": 1, "a": true, "n": 1, "updated_at": 5}}));
+        let same = change(
+            &json!({"entity": {"n": 1, "a": true, "id": 1, "updated_at": 9},
+            "old_entity": {"a": false}}),
+        );
+        assert_eq!(old, same);
+        for entity in [
+            json!({"id": 1, "a": false, "n": 1}),
+            json!({"id": 1, "a": true, "n": 2}),
+            json!({"id": 1, "a": true, "n": "1"}),
+            json!({"id": 1, "a": true, "n": 1, "sub": {"updated_at": 1}}),
+        ] {
+            let (watched, now) = change(&json!({ "entity": entity }));
+            assert_eq!(watched, old.0, "the same entity");
+            assert_ne!(now, old.1, "{entity}");
+        }
+        assert_ne!(change(&json!({"entity": {"id": 2}})).0, old.0);
+    }
+
+    #[test]
+    fn unique_fields_decide_where_the_registry_has_them() {
+        let limited = |data: &Value| {
+            let event = event("rate-limiting-advanced", "rate-limit-exceeded", data);
+            Marks::new(&hook(Some(7), Some(true)), &event).expect("marks")
+        };
+        let first = limited(&json!({"consumer": {}, "ip": "::1", "service": "a", "rate": 4}));
+        let same = limited(&json!({"consumer": {}, "ip": "::1", "service": "a", "rate": 5}));
+        assert_eq!(first, same);
+        assert_eq!(
+            first.snooze.as_ref().map(|(_, time)| *time),
+            Some(Duration::from_secs(7))
+        );
+        let other = limited(&json!({"consumer": {}, "ip": "::2", "service": "a", "rate": 4}));
+        let (watched, now) = other.change.expect("a change");
+        let (first_watched, first_now) = first.change.expect("a change");
+        assert_eq!(watched, first_watched);
+        assert_ne!(now, first_now);
+        assert_ne!(other.snooze, first.snooze);
+    }
+}
