@@ -118,6 +118,8 @@ pub mod header {
     pub const DEFERRALS: &str = "Hookline-Deferrals";
     /// Marks a delivery that has its place in the hook's rate limit.
     pub const RESERVED: &str = "Hookline-Reserved";
+    /// How many attempts of a delivery were answered that the request is wrong (most 4xx).
+    pub const REFUSALS: &str = "Hookline-Refusals";
     /// When the delivery's first attempt began (Unix milliseconds).
     pub const FIRST_ATTEMPT: &str = "Hookline-First-Attempt";
     /// Why a delivery is parked or dead.

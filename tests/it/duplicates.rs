@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use e2e::{Cluster, Result, SOON, eventually, wire};
+use e2e::{Cluster, Leftovers, Result, SOON, eventually, wire};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,6 +58,46 @@ async fn an_event_id_published_again_is_not_delivered_again() -> Result {
     })
     .await?;
     cluster.receiver.wait_for("/hook", 3).await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_event_takes_no_delivery_back_that_waits_for_its_next_attempt() -> Result {
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "6s")
+        .start()
+        .await?;
+    let hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.rest().await?;
+    let window = Duration::from_secs(1);
+    cluster
+        .nats
+        .set_duplicate_window(wire::EVENTS, window)
+        .await?;
+    cluster.receiver.answer("/hook", &[500, 200]);
+    let subject = wire::event("crud", "consumers");
+    let publish = async || cluster.nats.publish_with_id(&subject, "id", "{}").await;
+    assert!(!publish().await?);
+    cluster.receiver.wait_for("/hook", 1).await?;
+
+    // A paused hook's deliveries are parked without an attempt.
+    let path = format!("/event-hooks/{}", e2e::admin::id(&hook)?);
+    let pause = async |paused: bool| {
+        let change = json!({ "delivery": { "paused": paused } });
+        cluster.admin().patch(&path, &change).await?.expect(200)
+    };
+    pause(true).await?;
+    eventually(SOON, "JetStream forgets the id", async || {
+        ensure!(!publish().await?, "it still takes it for a duplicate");
+        Ok(())
+    })
+    .await?;
+    cluster
+        .rest_leaving(Leftovers { dead: 0, parked: 1 })
+        .await?;
+    pause(false).await?;
+    cluster.receiver.wait_for("/hook", 2).await?;
     cluster.finish().await
 }
 

@@ -311,7 +311,10 @@ impl Inner {
         if !plain {
             keys_of_marks(&mut call, claim);
         }
-        call.arg(&claim.token).arg(state).arg(millis(keep));
+        call.arg(claim.attempt)
+            .arg(&claim.token)
+            .arg(state)
+            .arg(millis(keep));
         if !plain {
             let snooze = claim.marks.as_ref().and_then(|marks| marks.snooze.as_ref());
             let silence = snooze.filter(|_| end == End::Done);

@@ -60,13 +60,7 @@ pub struct RetryLane {
 impl consumer::Work for EventLane {
     /// The read barrier: what was pulled is matched against hooks at least as new.
     async fn prepare(&self) -> bool {
-        match self.dispatch.index.catch_up().await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(%error, "events wait until the hooks are known");
-                false
-            }
-        }
+        self.dispatch.catch_up().await
     }
 
     async fn handle(&self, message: &Message) {
@@ -105,9 +99,9 @@ impl consumer::Work for EventLane {
 
 #[async_trait]
 impl consumer::Work for RetryLane {
-    /// A parked delivery's hook is known since it was first attempted.
+    /// A parked delivery may have been attempted by a worker that knows the hooks better.
     async fn prepare(&self) -> bool {
-        true
+        self.dispatch.catch_up().await
     }
 
     async fn handle(&self, message: &Message) {
@@ -135,6 +129,16 @@ impl consumer::Work for RetryLane {
 }
 
 impl Dispatch {
+    async fn catch_up(&self) -> bool {
+        match self.index.catch_up().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "messages wait until the hooks are known");
+                false
+            }
+        }
+    }
+
     /// Delivers an event to every hook that it fires.
     async fn event(&self, event: Event, stored: Stored, message: &Message, lane: &LaneRoom) {
         let hooks = self.index.snapshot().matching(&event, stored);
@@ -146,18 +150,8 @@ impl Dispatch {
         self.metrics.event(matched);
         let (event, first_attempt) = (Arc::new(event), now_millis());
         let deliveries = hooks.iter().map(|hook| {
-            let delivery = delivery(&event, hook);
-            self.deliver(
-                hook,
-                Work {
-                    delivery,
-                    attempt: 1,
-                    first_attempt,
-                    deferrals: 0,
-                    reserved: false,
-                },
-                lane,
-            )
+            let work = Work::first(delivery(&event, hook), first_attempt);
+            self.deliver(hook, work, lane)
         });
         let settled = futures::future::join_all(deliveries).await;
         self.settle.message(message, &settled).await;
@@ -296,13 +290,13 @@ fn parked(message: &Message, hook: &Prepared) -> Option<Work> {
     };
     let body = message.payload.clone();
     let event = Event::parse_with_id(get(header::SUBJECT)?, headers, body, id).ok()?;
+    let count = |name| get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
     Some(Work {
         delivery: delivery(&Arc::new(event), hook),
         attempt: get(header::ATTEMPT)?.parse().ok()?,
         first_attempt: get(header::FIRST_ATTEMPT)?.parse().ok()?,
-        deferrals: get(header::DEFERRALS)
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(0),
+        deferrals: count(header::DEFERRALS),
         reserved: get(header::RESERVED).is_some(),
+        refusals: count(header::REFUSALS),
     })
 }

@@ -27,6 +27,7 @@ pub mod inflight;
 pub mod marks;
 pub mod metrics;
 pub mod outbox;
+pub mod parked;
 pub mod pause;
 pub mod redis_url;
 pub mod room;
@@ -57,6 +58,7 @@ use index::{Defaults, Index};
 use inflight::InFlight;
 use metrics::Metrics;
 use outbox::Outbox;
+use parked::Parked;
 use room::{Kind, LaneRoom};
 use settle::Settle;
 
@@ -198,7 +200,14 @@ impl Worker {
         };
         let pauser = pause::Pauser::new(context.clone(), writer("bucket")?);
         let (deliveries, dead) = (writer("deliveries")?, writer("dead")?);
-        let settle = Settle::new(deliveries, dead, accept.clone(), pauser, metrics.clone());
+        let settle = Settle::new(
+            deliveries,
+            Parked::new(context.clone()),
+            dead,
+            accept.clone(),
+            pauser,
+            metrics.clone(),
+        );
         let dispatch = Arc::new(Dispatch {
             index: Arc::clone(&index),
             accept: accept.clone(),

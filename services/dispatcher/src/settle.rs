@@ -20,10 +20,15 @@ use crate::accept::{Accept, End, Lease};
 use crate::handler::{Class, Delivery, DeliveryError, Receipt};
 use crate::index::Prepared;
 use crate::metrics::{DeliveryResult, Metrics};
+use crate::parked::Parked;
 use crate::pause::Pauser;
 
 /// How soon an event comes again whose delivery could not be settled.
 const AGAIN: Duration = Duration::from_secs(2);
+/// The longest that such an event waits.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+/// How often a delivery is parked anew that somebody else parked at the same time.
+const PARK_TRIES: usize = 5;
 /// How much of a malformed event is kept.
 const DEAD_EVENT_BYTES: usize = 64 << 10;
 /// How long a reason may be, in bytes.
@@ -42,6 +47,34 @@ pub struct Work {
     pub deferrals: u32,
     /// Whether it has its place in the hook's rate limit.
     pub reserved: bool,
+    /// How many attempts were answered that the request is wrong.
+    pub refusals: u32,
+}
+
+impl Work {
+    /// The first attempt of a delivery.
+    #[must_use]
+    pub fn first(delivery: Delivery, now: u64) -> Self {
+        Self {
+            delivery,
+            attempt: 1,
+            first_attempt: now,
+            deferrals: 0,
+            reserved: false,
+            refusals: 0,
+        }
+    }
+
+    /// The attempt after one that failed in this way.
+    fn next(&self, class: Class) -> Self {
+        Self {
+            attempt: self.attempt + 1,
+            deferrals: 0,
+            reserved: false,
+            refusals: self.refusals + u32::from(class == Class::RetryBriefly),
+            ..self.clone()
+        }
+    }
 }
 
 /// Why a delivery is parked without an attempt.
@@ -93,6 +126,7 @@ pub enum Settled {
 /// Settles deliveries and their messages.
 pub struct Settle {
     deliveries: Writer,
+    parked: Parked,
     dead: Writer,
     accept: Accept,
     pauser: Pauser,
@@ -104,6 +138,7 @@ impl Settle {
     #[must_use]
     pub fn new(
         deliveries: Writer,
+        parked: Parked,
         dead: Writer,
         accept: Accept,
         pauser: Pauser,
@@ -111,6 +146,7 @@ impl Settle {
     ) -> Self {
         Self {
             deliveries,
+            parked,
             dead,
             accept,
             pauser,
@@ -143,7 +179,8 @@ impl Settle {
         if !self.accept.renew(lease).await {
             return self.count(hook, DeliveryResult::Busy);
         }
-        let (written, end, result) = match delay(hook, work, error.class()) {
+        let class = error.class();
+        let (written, end, result) = match delay(hook, work, class) {
             Some(delay) => {
                 tracing::debug!(
                     hook = hook.hook.id,
@@ -153,18 +190,13 @@ impl Settle {
                     %error,
                     "an attempt failed"
                 );
-                let next = Work {
-                    attempt: work.attempt + 1,
-                    deferrals: 0,
-                    reserved: false,
-                    ..work.clone()
-                };
+                let next = work.next(class);
                 let written = self.park(hook, &next, delay, &error.to_string()).await;
                 (written, End::Parked(delay), DeliveryResult::Retry)
             }
             None => {
                 log_dead(hook, work, &error);
-                if error.class() == Class::Gone {
+                if class == Class::Gone {
                     self.pauser
                         .pause(&hook.workspace, &hook.hook.id, &error.to_string())
                         .await;
@@ -176,7 +208,11 @@ impl Settle {
         if let Err(error) = written {
             tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked or buried, its message stays");
             self.accept.finish(lease, End::Released).await;
-            return self.count(hook, DeliveryResult::Unsettled);
+            let delay = match end {
+                End::Parked(delay) => delay,
+                End::Done | End::Buried | End::Released => AGAIN,
+            };
+            return self.unsettled(hook, delay);
         }
         self.accept.finish(lease, end).await;
         self.count(hook, result)
@@ -197,10 +233,10 @@ impl Settle {
         };
         let delay = deferral_delay(work, wait);
         match self.park(hook, &again, delay, deferral.reason()).await {
-            Ok(_) => self.count(hook, DeliveryResult::Deferred),
+            Ok(()) => self.count(hook, DeliveryResult::Deferred),
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked, its message stays");
-                self.count(hook, DeliveryResult::Unsettled)
+                self.unsettled(hook, delay)
             }
         }
     }
@@ -251,6 +287,13 @@ impl Settle {
         Settled::NotYet(wait)
     }
 
+    /// A delivery that could not be written where it belongs: its message comes again when it
+    /// would have been due, so that a full disk does not make receivers suffer.
+    fn unsettled(&self, hook: &Prepared, delay: Duration) -> Settled {
+        self.count(hook, DeliveryResult::Unsettled);
+        Settled::NotYet(delay.clamp(AGAIN, AGAIN_AT_MOST))
+    }
+
     /// Counts a result, and says what it means for the message.
     pub fn count(&self, hook: &Prepared, result: DeliveryResult) -> Settled {
         self.metrics.delivery(hook.handler.kind(), result);
@@ -268,33 +311,45 @@ impl Settle {
         }
     }
 
+    /// Parks a delivery for an attempt. What waits for this attempt already, or for a later one,
+    /// stays as it is: a late or repeated message must not take a delivery back.
     async fn park(
         &self,
         hook: &Prepared,
         work: &Work,
         delay: Duration,
         reason: &str,
-    ) -> Result<batch::Committed, batch::Error> {
+    ) -> Result<(), batch::Error> {
         let (hook, id) = (hook.hook.id.as_str(), work.delivery.id.as_str());
         let due = OffsetDateTime::now_utc() + delay;
         let due = due
             .format(&Rfc3339)
             .map_err(|_| batch::Error::Unavailable)?;
-        let message = describe(subject::wait_subject(hook, id), work, reason)
+        let wait = subject::wait_subject(hook, id);
+        let message = describe(wait.clone(), work, reason)
             .header(header::SCHEDULE, format!("@at {due}"))
             .header(header::SCHEDULE_TARGET, subject::due_subject(hook, id));
-        self.deliveries.commit(vec![message]).await
+        let mut sequence = 0;
+        for _ in 0..PARK_TRIES {
+            let message = message.clone().expect_last(sequence);
+            match self.deliveries.commit(vec![message]).await {
+                Ok(_) => return Ok(()),
+                Err(batch::Error::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+            sequence = match self.parked.last(&wait).await? {
+                Some(parked) if parked.attempt >= work.attempt => return Ok(()),
+                Some(parked) => parked.sequence,
+                None => 0,
+            };
+        }
+        Err(batch::Error::Conflict)
     }
 
-    async fn bury(
-        &self,
-        hook: &Prepared,
-        work: &Work,
-        reason: &str,
-    ) -> Result<batch::Committed, batch::Error> {
+    async fn bury(&self, hook: &Prepared, work: &Work, reason: &str) -> Result<(), batch::Error> {
         let subject = subject::dead_subject(&hook.hook.id, work.delivery.id.as_str());
         let message = describe(subject, work, reason).header(header::HANDLER, hook.handler.kind());
-        self.dead.commit(vec![message]).await
+        self.dead.commit(vec![message]).await.map(|_| ())
     }
 }
 
@@ -319,7 +374,7 @@ fn delay(hook: &Prepared, work: &Work, class: Class) -> Option<Duration> {
         Class::RetryBriefly => {
             // A schedule that is over ends these as well.
             hook.policy.delay(attempt, seed)?;
-            Policy::client_error().delay(attempt, seed)
+            Policy::client_error().delay(work.refusals + 1, seed)
         }
         Class::Dead | Class::Gone => None,
     }
@@ -353,6 +408,9 @@ fn describe(subject: String, work: &Work, reason: &str) -> batch::Message {
         .header(header::REASON, encode_header(cut(reason)));
     if work.deferrals > 0 {
         message = message.header(header::DEFERRALS, work.deferrals.to_string());
+    }
+    if work.refusals > 0 {
+        message = message.header(header::REFUSALS, work.refusals.to_string());
     }
     if work.reserved {
         message = message.header(header::RESERVED, "1");

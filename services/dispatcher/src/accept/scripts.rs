@@ -73,22 +73,33 @@ end
 return {'attempt', probe}
 ";
 
-/// Lengthens a claim, if it is still the caller's. A key that is gone (a Redis that lost its data)
-/// is claimed again.
-const RENEW: &str = r"
-local state = redis.call('GET', KEYS[1])
-if state and string.match(state, ':([^:]*)$') ~= ARGV[2] then return 0 end
+/// Whether the delivery is the caller's: 1 if it holds the claim, or nobody does and the caller's
+/// attempt is the next (it was made while Redis was away).
+const MINE: &str = r"
 local time = redis.call('TIME')
-local till = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3])
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function mine(state, attempt, token)
+  if not state then return true end
+  local kind = string.sub(state, 1, 1)
+  if kind == 'D' then return false end
+  if kind == 'P' then return tonumber(string.sub(state, 2)) < attempt end
+  local held, till, holder = string.match(state, '^L(%d+):(%d+):(.*)$')
+  if holder == token then return true end
+  return tonumber(till) <= now and tonumber(held) <= attempt
+end
+if not mine(redis.call('GET', KEYS[1]), tonumber(ARGV[1]), ARGV[2]) then return 0 end
+";
+
+/// Lengthens a claim. Arguments: attempt, token, lease, how long the state is kept.
+const RENEW: &str = r"
+local till = string.format('%.0f', now + ARGV[3])
 redis.call('SET', KEYS[1], 'L' .. ARGV[1] .. ':' .. till .. ':' .. ARGV[2], 'PX', ARGV[4])
 return 1
 ";
 
-/// Ends a claim with a final state, if it is still the caller's.
+/// Ends a claim. Arguments: attempt, token, final state, how long it is kept.
 const FINISH: &str = r"
-local state = redis.call('GET', KEYS[1])
-if state and string.match(state, ':([^:]*)$') ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 return 1
 ";
 
@@ -96,15 +107,13 @@ return 1
 /// change. Further arguments: whether the circuit closes, delivery id, how long the silence of
 /// `snooze` lasts from now on, whether the delivery's own marks are to be forgotten.
 const FINISH_ALL: &str = r"
-local state = redis.call('GET', KEYS[1])
-if state and string.match(state, ':([^:]*)$') ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-if ARGV[4] == '1' then redis.call('DEL', KEYS[2], KEYS[3]) end
-if ARGV[6] ~= '0' then redis.call('SET', KEYS[4], ARGV[5], 'PX', ARGV[6]) end
-if ARGV[7] == '1' then
-  if redis.call('GET', KEYS[4]) == ARGV[5] then redis.call('DEL', KEYS[4]) end
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+if ARGV[5] == '1' then redis.call('DEL', KEYS[2], KEYS[3]) end
+if ARGV[7] ~= '0' then redis.call('SET', KEYS[4], ARGV[6], 'PX', ARGV[7]) end
+if ARGV[8] == '1' then
+  if redis.call('GET', KEYS[4]) == ARGV[6] then redis.call('DEL', KEYS[4]) end
   local seen = redis.call('GET', KEYS[5])
-  if seen and string.match(seen, ':(%x+)$') == ARGV[5] then redis.call('DEL', KEYS[5]) end
+  if seen and string.match(seen, ':(%x+)$') == ARGV[6] then redis.call('DEL', KEYS[5]) end
 end
 return 1
 ";
@@ -168,12 +177,17 @@ impl Scripts {
     pub(super) fn new() -> Self {
         Self {
             claim: Script::new(CLAIM),
-            renew: Script::new(RENEW),
-            finish: Script::new(FINISH),
-            finish_all: Script::new(FINISH_ALL),
+            renew: mine(RENEW),
+            finish: mine(FINISH),
+            finish_all: mine(FINISH_ALL),
             open: Script::new(OPEN),
             slot: Script::new(SLOT),
             workers: Script::new(WORKERS),
         }
     }
+}
+
+/// A script that does something only if the delivery is the caller's.
+fn mine(script: &str) -> Script {
+    Script::new(&format!("{MINE}{script}"))
 }
