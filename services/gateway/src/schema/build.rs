@@ -62,6 +62,7 @@ impl Schema {
         if let Some(shorthand) = self.shorthand {
             shorthand(&mut values, &mut violations);
         }
+        lower_ids(self.fields, &mut values);
         if let Some(current) = merged {
             let base = self.without_stale_config(current, &values);
             values = merge_record(self.fields, form, base, values);
@@ -170,6 +171,22 @@ impl Schema {
                 _ => continue,
             };
             values.insert(field.name.to_owned(), value);
+        }
+    }
+}
+
+/// Ids are kept in lower case, in which they are looked up.
+fn lower_ids(fields: &[Field], values: &mut Entity) {
+    for field in fields {
+        let id = match field.kind {
+            Type::Foreign(_) => values
+                .get_mut(field.name)
+                .and_then(|value| value.get_mut("id")),
+            _ if matches!(field.auto, Some(Auto::Id)) => values.get_mut(field.name),
+            _ => None,
+        };
+        if let Some(Value::String(id)) = id {
+            id.make_ascii_lowercase();
         }
     }
 }
