@@ -130,6 +130,14 @@ pub mod header {
     pub const ORIGINAL_SIZE: &str = "Hookline-Original-Size";
 }
 
+/// Whether a subject of the bucket is that of an outbox entry.
+#[must_use]
+pub fn is_outbox(subject: &str) -> bool {
+    subject
+        .strip_prefix(BUCKET_PREFIX)
+        .is_some_and(|key| key.starts_with("outbox."))
+}
+
 /// A subject or token that does not follow the scheme.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
