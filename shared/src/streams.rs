@@ -43,7 +43,7 @@ pub struct Options {
         default_value = "nats://127.0.0.1:4222",
         hide_env_values = true
     )]
-    pub nats_url: Vec<ServerAddr>,
+    pub nats_url: Vec<String>,
 
     /// NATS credentials file (`.creds`).
     #[arg(long, env = "HOOKLINE_NATS_CREDENTIALS", value_name = "FILE")]
@@ -70,9 +70,25 @@ pub struct Options {
     pub events_max_bytes: i64,
 }
 
+impl Options {
+    /// The servers.
+    ///
+    /// # Errors
+    /// If an address cannot be read. The error quotes nothing, since there may be a password.
+    pub fn servers(&self) -> Result<Vec<ServerAddr>, Error> {
+        let parse = |url: &String| url.trim().parse().map_err(|_| Error::Address);
+        self.nats_url.iter().map(parse).collect()
+    }
+}
+
 /// Why the streams cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A server's address cannot be read.
+    #[error(
+        "HOOKLINE_NATS_URL must be nats://HOST:PORT, several separated by commas; user and password with special characters must be percent-encoded"
+    )]
+    Address,
     /// The credentials file cannot be read.
     #[error("cannot read the NATS credentials file")]
     Credentials(#[source] std::io::Error),
@@ -105,6 +121,7 @@ pub async fn connect(
     shutdown: &CancellationToken,
 ) -> Result<Client, Error> {
     let mut told = false;
+    let servers = options.servers()?;
     loop {
         let mut connect = async_nats::ConnectOptions::new()
             .name(name)
@@ -120,7 +137,7 @@ pub async fn connect(
                 .await
                 .map_err(Error::Credentials)?;
         }
-        match connect.connect(&options.nats_url[..]).await {
+        match connect.connect(&servers[..]).await {
             Ok(client) => {
                 check_version(&client.server_info().version)?;
                 return Ok(client);
@@ -130,7 +147,7 @@ pub async fn connect(
             }
             Err(error) if !told => {
                 told = true;
-                tracing::warn!(server = %address(options), %error, "NATS is not there yet, trying every second");
+                tracing::warn!(server = %address(&servers), %error, "NATS is not there yet, trying every second");
             }
             Err(error) => tracing::debug!(%error, "NATS is not there yet"),
         }
@@ -142,9 +159,8 @@ pub async fn connect(
 }
 
 /// The servers' hosts and ports, without what else the URLs may hold.
-fn address(options: &Options) -> String {
-    let hosts = options
-        .nats_url
+fn address(servers: &[ServerAddr]) -> String {
+    let hosts = servers
         .iter()
         .map(|url| format!("{}:{}", url.host(), url.port()));
     hosts.collect::<Vec<_>>().join(",")
@@ -428,6 +444,14 @@ mod tests {
     #[test]
     fn a_password_in_the_url_is_not_shown() {
         let options = options(&["--nats-url", "nats://user:hush@localhost:4222"]);
-        assert_eq!(address(&options), "localhost:4222");
+        let servers = options.servers().expect("an address");
+        assert_eq!(address(&servers), "localhost:4222");
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_read_is_not_quoted() {
+        let options = options(&["--nats-url", "nats://user:hush@localhost:notaport"]);
+        let error = options.servers().expect_err("no port").to_string();
+        assert!(error.contains("HOOKLINE_NATS_URL") && !error.contains("hush"));
     }
 }

@@ -11,6 +11,7 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     telemetry::init(&config.logs)?;
     config.check()?;
+    config.nats.servers()?;
     let shutdown = shutdown::on_signal()?;
     let status = TcpListener::bind(config.status_listen)
         .await

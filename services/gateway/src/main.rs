@@ -11,6 +11,7 @@ use hookline_shared::{shutdown, telemetry};
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     telemetry::init(&config.telemetry)?;
+    config.nats.servers()?;
     let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
     let bind = async |address| {
         TcpListener::bind(address)
