@@ -16,6 +16,11 @@ use crate::subject::{self, header};
 /// [`streams`](crate::streams).
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
+/// The longest id that a publisher may give, in bytes: it is written with every parked delivery.
+pub const MAX_ID_BYTES: usize = 512;
+/// The longest trace context that is passed on, in bytes.
+const MAX_TRACE_BYTES: usize = 512;
+
 /// What identifies an event: the publisher's `Nats-Msg-Id` within the workspace, else sequence and
 /// stored time of the message, which stay the same over redelivery and are not repeated when a
 /// stream is made anew.
@@ -155,6 +160,9 @@ pub enum Malformed {
     /// The body is JSON, but no object.
     #[error("the body is not a JSON object but {0}")]
     NotAnObject(&'static str),
+    /// The id is longer than [`MAX_ID_BYTES`].
+    #[error("the id has {0} bytes, more than {MAX_ID_BYTES}")]
+    LongId(usize),
     /// The body is larger than [`MAX_EVENT_BYTES`].
     #[error("the body has {0} bytes, more than {MAX_EVENT_BYTES}")]
     TooLarge(usize),
@@ -189,6 +197,9 @@ impl Event {
         if body.len() > MAX_EVENT_BYTES {
             return Err(Malformed::TooLarge(body.len()));
         }
+        if id.text.len() > MAX_ID_BYTES {
+            return Err(Malformed::LongId(id.text.len()));
+        }
         // serde_json refuses what is nested deeper than 128.
         let data = match serde_json::from_slice(&body).map_err(Malformed::Json)? {
             Value::Object(data) => data,
@@ -203,7 +214,9 @@ impl Event {
             data,
             raw: body,
             pid: text(header::PID).and_then(|pid| pid.parse().ok()),
-            traceparent: text(header::TRACEPARENT).map(str::to_owned),
+            traceparent: text(header::TRACEPARENT)
+                .filter(|trace| trace.len() <= MAX_TRACE_BYTES)
+                .map(str::to_owned),
             outbox_sequence: text(header::STREAM_SOURCE).and_then(outbox_sequence),
             addressed_to: text(header::HOOK).map(str::to_owned),
         })

@@ -166,6 +166,19 @@ mod tests {
     }
 
     #[test]
+    fn headers_and_payloads_are_bounded_in_number() {
+        let many: std::collections::BTreeMap<_, _> =
+            (0..101).map(|n| (format!("x-{n}"), "")).collect();
+        let webhook = hook("webhook", json!({"url": "http://x", "headers": many}));
+        assert_eq!(webhook.validate()[0].field, "config.headers");
+        let config = json!({"url": "http://x", "method": "POST", "payload": many});
+        assert_eq!(
+            hook("webhook-custom", config).validate()[0].field,
+            "config.payload"
+        );
+    }
+
+    #[test]
     fn templates_that_are_switched_off_are_not_compiled() {
         let config = json!({
             "url": "http://x", "method": "POST", "body": "{{ 1 + }}", "body_format": false,

@@ -13,7 +13,7 @@ use crate::event::Event;
 
 /// The longest template in bytes.
 pub const MAX_SOURCE_BYTES: usize = 64 << 10;
-/// Work of one render: about an instruction or 64 bytes each, so 12 MiB in all.
+/// Work of all templates of one request: about an instruction or 64 bytes each, so 12 MiB in all.
 const FUEL: u64 = 200_000;
 /// The name of the only template in an environment; it stands in error messages.
 const NAME: &str = "template";
@@ -87,6 +87,11 @@ impl Template {
             .add_template_owned(NAME, source.to_owned())
             .map_err(Error::Compile)?;
         Ok(Self { environment })
+    }
+
+    /// Makes it one of so many templates that share the work of one request.
+    pub fn share(&mut self, parts: usize) {
+        self.environment.set_fuel(Some(FUEL / parts.max(1) as u64));
     }
 
     /// Renders the template.

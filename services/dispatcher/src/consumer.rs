@@ -31,6 +31,13 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// How soon messages come again that could not be prepared for.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// The most bytes that one pull asks for.
+const PULL_BYTES: usize = 16 << 20;
+/// What one lane's messages may weigh in memory, in KiB.
+const LANE_WEIGHT: u32 = 64 << 10;
+/// What a JSON value takes once it is parsed, roughly.
+const VALUE_BYTES: usize = 72;
+
 type Batch = ReadyChunks<async_nats::jetstream::consumer::pull::Batch>;
 
 /// What is done with messages.
@@ -51,6 +58,8 @@ pub struct Lane {
     pub consumer: PullConsumer,
     /// One for each message being handled.
     pub permits: Arc<Semaphore>,
+    /// What they weigh.
+    pub weight: Weight,
     /// Messages that are kept alive.
     pub in_flight: InFlight,
     /// The tasks that handle messages.
@@ -72,6 +81,7 @@ impl Lane {
                 .consumer
                 .batch()
                 .max_messages(permits.num_permits())
+                .max_bytes(PULL_BYTES)
                 .expires(OPEN);
             match tokio::time::timeout(OPEN + GRACE, pull.messages()).await {
                 Ok(Ok(batch)) => {
@@ -141,9 +151,10 @@ impl Lane {
                     answer(&message, AckKind::Nak(None)).await;
                     continue;
                 };
+                let weight = self.weight.take(&message).await;
                 let (work, gauge) = (Arc::clone(work), self.gauge.clone());
                 self.tasks.spawn(async move {
-                    let _held = (guard, permit);
+                    let _held = (guard, permit, weight);
                     gauge.inc();
                     work.handle(&message).await;
                     gauge.dec();
@@ -151,6 +162,32 @@ impl Lane {
             }
         }
     }
+}
+
+/// What a lane's messages may weigh, so that large ones cannot fill the memory.
+#[derive(Debug, Clone)]
+pub struct Weight(Arc<Semaphore>);
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LANE_WEIGHT as usize)))
+    }
+}
+
+impl Weight {
+    /// Waits until there is room for a message.
+    async fn take(&self, message: &Message) -> Option<OwnedSemaphorePermit> {
+        let weight = weigh(&message.payload);
+        Arc::clone(&self.0).acquire_many_owned(weight).await.ok()
+    }
+}
+
+/// Roughly what a body takes once it is parsed, in KiB: many small values take far more than their
+/// text.
+fn weigh(body: &[u8]) -> u32 {
+    let values = body.iter().filter(|byte| **byte == b',').count();
+    let kib = (body.len() + values * VALUE_BYTES) >> 10;
+    (kib as u32 + 1).min(LANE_WEIGHT)
 }
 
 /// Gives back what has arrived and was not started.
@@ -165,5 +202,20 @@ async fn give_back_rest(mut batch: Batch) {
 async fn answer(message: &Message, kind: AckKind) {
     if let Err(error) = message.ack_with(kind).await {
         tracing::debug!(%error, "a message could not be given back");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_small_values_weigh_more_than_their_text() {
+        assert_eq!(weigh(b"{}"), 1);
+        let text = vec![b'a'; 1 << 20];
+        assert_eq!(weigh(&text), 1_025);
+        let values = b"0,".repeat(1 << 19);
+        assert!(weigh(&values) > 30_000);
+        assert!(weigh(&b",".repeat(4 << 20)) <= LANE_WEIGHT);
     }
 }

@@ -7,6 +7,7 @@
 //! before an event was published is always seen when the event is matched.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -314,7 +315,11 @@ impl Index {
 
     fn prepare(&self, hook: Hook, workspace: String, created: Created, revision: u64) -> Prepared {
         let options = hook.options();
-        let (handler, unusable) = match handler::prepare(&hook, &self.shared) {
+        // Whatever a hook holds, it must not end the watch.
+        let prepared = AssertUnwindSafe(|| handler::prepare(&hook, &self.shared));
+        let prepared = std::panic::catch_unwind(prepared)
+            .unwrap_or_else(|_| Err("preparing it failed unexpectedly".to_owned()));
+        let (handler, unusable) = match prepared {
             Ok(handler) => (handler, false),
             Err(reason) => {
                 tracing::warn!(

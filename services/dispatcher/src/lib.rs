@@ -51,7 +51,7 @@ use tokio_util::task::TaskTracker;
 pub use config::Config;
 
 use accept::Accept;
-use consumer::Lane;
+use consumer::{Lane, Weight};
 use coordinator::Coordinator;
 use dispatch::{Dispatch, EventLane, RetryLane};
 use index::{Defaults, Index};
@@ -123,7 +123,7 @@ pub async fn run(
     let index = Index::new(context.clone(), shared, defaults, metrics.clone());
     let background = TaskTracker::new();
     let watched = Arc::clone(&index);
-    let watch = background.spawn(async move { watched.follow().await });
+    let mut watch = background.spawn(async move { watched.follow().await });
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         () = ready(&redis, &index, &readiness) => {}
@@ -131,8 +131,12 @@ pub async fn run(
 
     let worker = Worker::start(&config, &context, &registry, accept, index, metrics).await?;
     tracing::info!("ready");
-    shutdown.cancelled().await;
+    let lost = tokio::select! {
+        () = shutdown.cancelled() => false,
+        _ = &mut watch => true,
+    };
     worker.stop(config.shutdown_timeout).await;
+    anyhow::ensure!(!lost, "the watch on the hooks ended");
     watch.abort();
     Ok(())
 }
@@ -261,6 +265,7 @@ impl Worker {
             name,
             consumer,
             permits: Arc::new(Semaphore::new(permits as usize)),
+            weight: Weight::default(),
             in_flight: self.in_flight.clone(),
             tasks: self.tasks.clone(),
             gauge: metrics.in_flight(name),

@@ -249,16 +249,16 @@ impl Settle {
             .slice(..message.payload.len().min(DEAD_EVENT_BYTES));
         let letter = batch::Message::new(subject::dead_event_subject(&id.digest(workspace)), body)
             .header(header::SUBJECT, encode_header(&message.subject))
-            .header(header::EVENT_ID, encode_header(id.as_str()))
+            .header(header::EVENT_ID, encode_header(cut(id.as_str())))
             .header(header::ORIGINAL_SIZE, message.payload.len().to_string())
             .header(header::REASON, encode_header(cut(reason)));
         let kind = match self.dead.commit(vec![letter]).await {
             Ok(_) => {
-                tracing::warn!(subject = %message.subject, event = id.as_str(), reason, "a message is no event and is dead");
+                tracing::warn!(subject = %message.subject, event = cut(id.as_str()), reason, "a message is no event and is dead");
                 AckKind::Term
             }
             Err(error) => {
-                tracing::warn!(event = id.as_str(), %error, "a message that is no event could not be buried and stays");
+                tracing::warn!(event = cut(id.as_str()), %error, "a message that is no event could not be buried and stays");
                 AckKind::Nak(Some(AGAIN))
             }
         };

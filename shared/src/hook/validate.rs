@@ -21,6 +21,8 @@ const MAX_CONCURRENCY: u32 = 1_000;
 const MAX_RATE: f64 = 100_000.0;
 /// The longest that a circuit may be open at first, in seconds.
 const MAX_OPEN: f64 = 300.0;
+/// The most headers, and the most keys of a payload.
+const MAX_PARTS: usize = 100;
 /// The most Lua functions in a hook.
 const MAX_FUNCTIONS: usize = 16;
 
@@ -145,6 +147,9 @@ fn method(text: &str) -> Result<(), String> {
 }
 
 fn headers(headers: Option<&Headers>, templated: bool) -> Result<(), String> {
+    if headers.is_some_and(|headers| headers.0.len() > MAX_PARTS) {
+        return Err(format!("length must be at most {MAX_PARTS}"));
+    }
     for (name, value) in headers.iter().flat_map(|headers| &headers.0) {
         HeaderName::from_bytes(name.as_bytes()).map_err(|_| "invalid header name".to_owned())?;
         if templated {
@@ -157,6 +162,9 @@ fn headers(headers: Option<&Headers>, templated: bool) -> Result<(), String> {
 }
 
 fn payload(payload: Option<&BTreeMap<String, String>>) -> Result<(), String> {
+    if payload.is_some_and(|payload| payload.len() > MAX_PARTS) {
+        return Err(format!("length must be at most {MAX_PARTS}"));
+    }
     for (key, value) in payload.into_iter().flatten() {
         template(value).map_err(|message| format!("{key}: {message}"))?;
     }

@@ -144,6 +144,17 @@ fn safe_names_are_there() {
 }
 
 #[test]
+fn bounded_functions_do_what_they_always_did() {
+    let checks = "local from, to, capture = ('hello world'):find('(o) w') \
+        assert(from == 5 and to == 7 and capture == 'o') \
+        assert(('a.b'):find('.', 1, true) == 2 and string.find(123, '2') == 2) \
+        assert(#('a,b,c'):split(',') == 3 and #('a b'):split(' ') == 2) \
+        local list = {3, 1, 2} table.sort(list) assert(table.concat(list) == '123') \
+        table.sort(list, function(a, b) return a > b end) assert(table.concat(list) == '321')";
+    assert_eq!(body(checks), Ok(Verdict::Done));
+}
+
+#[test]
 fn libraries_cannot_be_changed() {
     for source in [
         "string.foo = 1",
@@ -203,6 +214,10 @@ fn hostile_scripts_end_within_their_limits() {
         "local s = ('x'):rep(4e6) while true do s:split('') end",
         "local t = {} for i = 1, 3e5 do table.insert(t, 1, i) end",
         "local s = ('x'):rep(1e6) return utf8.len(s .. s)",
+        "local s, p = ('a'):rep(4e6), ('a'):rep(2e6) .. 'b' while true do s:find(p, 1, true) end",
+        "local s, p = ('a'):rep(4e6), ('a'):rep(2e6) .. 'b' while true do string.find(s, p) end",
+        "local s, p = ('a'):rep(4e6), ('a'):rep(2e6) .. 'b' while true do s:split(p) end",
+        "local a, b = ('a'):rep(3e6) .. 1, ('a'):rep(3e6) .. 2 local t = {} for i = 1, 1e5 do t[i] = i % 2 == 0 and a or b end while true do table.sort(t) end",
     ];
     for script in scripts {
         let started = Instant::now();

@@ -18,14 +18,14 @@ enum Text {
 }
 
 impl Text {
-    fn new(text: &str, format: bool, escape: Escape) -> Result<Self, String> {
-        if format {
-            Template::compile(text, escape)
-                .map(|template| Self::Template(Box::new(template)))
-                .map_err(|error| error.to_string())
-        } else {
-            Ok(Self::Plain(text.to_owned()))
-        }
+    /// `parts`: how many templates of the request share its work; nothing: this is none.
+    fn new(text: &str, parts: Option<usize>, escape: Escape) -> Result<Self, String> {
+        let Some(parts) = parts else {
+            return Ok(Self::Plain(text.to_owned()));
+        };
+        let mut template = Template::compile(text, escape).map_err(|error| error.to_string())?;
+        template.share(parts);
+        Ok(Self::Template(Box::new(template)))
     }
 
     fn render(&self, part: &'static str, context: &Context) -> Result<String, DeliveryError> {
@@ -72,12 +72,13 @@ impl WebhookCustom {
     ) -> Result<Self, String> {
         let method = Method::from_bytes(config.method.as_bytes())
             .map_err(|_| "config.method: invalid value".to_owned())?;
+        let parts = parts(config);
         let (mut fixed_headers, mut templated_headers) = (HeaderMap::new(), Vec::new());
         if config.headers_format {
             for (name, value) in config.headers.iter().flat_map(|headers| &headers.0) {
                 let name = HeaderName::from_bytes(name.as_bytes())
                     .map_err(|_| "config.headers: invalid header name".to_owned())?;
-                templated_headers.push((name, Text::new(value, true, Escape::None)?));
+                templated_headers.push((name, Text::new(value, Some(parts), Escape::None)?));
             }
         } else {
             fixed_headers = parse_headers(config.headers.as_ref())?;
@@ -87,7 +88,7 @@ impl WebhookCustom {
             .filter(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE.as_str()))
             .map(|(_, value)| value.as_str())
             .next();
-        let content = content(config, content_type)?;
+        let content = content(config, content_type, parts)?;
         if content_type.is_none() && matches!(content, Content::Json(_)) {
             fixed_headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -135,9 +136,20 @@ impl WebhookCustom {
     }
 }
 
+/// How many templates one request may have.
+fn parts(config: &WebhookCustomConfig) -> usize {
+    let headers = config.headers.as_ref().map_or(0, |headers| headers.0.len());
+    let payload = config.payload.as_ref().map_or(0, |payload| payload.len());
+    1 + headers + payload
+}
+
 /// `body` wins over `payload`; a payload goes as a form where the content type says so, else as
 /// JSON.
-fn content(config: &WebhookCustomConfig, content_type: Option<&str>) -> Result<Content, String> {
+fn content(
+    config: &WebhookCustomConfig,
+    content_type: Option<&str>,
+    parts: usize,
+) -> Result<Content, String> {
     let encoding = encoding(content_type);
     if let Some(body) = &config.body {
         let escape = match encoding {
@@ -145,7 +157,8 @@ fn content(config: &WebhookCustomConfig, content_type: Option<&str>) -> Result<C
             Encoding::Form => Escape::Form,
             Encoding::Plain => Escape::None,
         };
-        return Text::new(body, config.body_format, escape).map(Content::Body);
+        let parts = config.body_format.then_some(parts);
+        return Text::new(body, parts, escape).map(Content::Body);
     }
     let Some(payload) = &config.payload else {
         return Ok(Content::Empty);
@@ -153,10 +166,8 @@ fn content(config: &WebhookCustomConfig, content_type: Option<&str>) -> Result<C
     let fields = payload
         .iter()
         .map(|(key, value)| {
-            Ok((
-                key.clone(),
-                Text::new(value, config.payload_format, Escape::None)?,
-            ))
+            let parts = config.payload_format.then_some(parts);
+            Ok((key.clone(), Text::new(value, parts, Escape::None)?))
         })
         .collect::<Result<_, String>>()?;
     Ok(if encoding == Encoding::Form {
