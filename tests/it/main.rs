@@ -5,6 +5,7 @@ mod duplicates;
 mod egress;
 mod entities;
 mod lambda;
+mod limits;
 mod log;
 mod malformed;
 mod outages;

@@ -29,6 +29,10 @@ use crate::room::Room;
 /// How long a snapshot may take to catch up before the caller tries again.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
+/// In a NATS cluster a hook also hears what was published that much before it was made: rather
+/// that than miss what came after it, if the servers' clocks differ.
+const CLOCK_SLACK: Duration = Duration::from_secs(1);
+
 /// A hook, ready for use.
 pub struct Prepared {
     /// The hook.
@@ -55,6 +59,8 @@ pub struct Prepared {
 struct Created {
     sequence: u64,
     time: i128,
+    /// By how much the clocks of the servers that stamp hooks and events may differ.
+    slack: i128,
 }
 
 impl Prepared {
@@ -71,7 +77,7 @@ impl Prepared {
     fn hears(&self, event: &Event, stored: Stored) -> bool {
         let after = match event.outbox_sequence {
             Some(sequence) => sequence > self.created.sequence && !self.is_made_by(event),
-            None => stored.time >= self.created.time,
+            None => stored.time + self.created.slack >= self.created.time,
         };
         after && (self.workspace == subject::ALL_WORKSPACES || self.workspace == event.workspace)
     }
@@ -166,6 +172,7 @@ pub struct Index {
     context: jetstream::Context,
     shared: handler::Shared,
     defaults: Defaults,
+    slack: i128,
     metrics: Metrics,
 }
 
@@ -222,7 +229,14 @@ impl Index {
         defaults: Defaults,
         metrics: Metrics,
     ) -> Arc<Self> {
+        // The streams of a cluster may have their leaders on different machines.
+        let clustered = context.client().server_info().cluster.is_some();
         Arc::new(Self {
+            slack: if clustered {
+                CLOCK_SLACK.as_nanos() as i128
+            } else {
+                0
+            },
             snapshot: ArcSwap::default(),
             revision: signal::channel(0).0,
             context,
@@ -294,7 +308,10 @@ impl Index {
             return;
         }
         table.sequences.insert(id.clone(), change.sequence);
-        let created = created(&change);
+        let created = Created {
+            slack: self.slack,
+            ..created(&change)
+        };
         let Some(value) = change.value else {
             table.hooks.remove(&id);
             table.sequences.remove(&id);
@@ -376,11 +393,13 @@ fn created(change: &Change) -> Created {
         Some(Created {
             sequence: sequence.parse().ok()?,
             time: time.parse().ok()?,
+            slack: 0,
         })
     });
     kept.unwrap_or(Created {
         sequence: change.sequence,
         time: change.time,
+        slack: 0,
     })
 }
 

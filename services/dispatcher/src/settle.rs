@@ -358,8 +358,8 @@ impl Settle {
 fn deferral_delay(work: &Work, wait: Duration) -> Duration {
     let least = match work.deferrals {
         0 => return wait,
-        1 => Duration::from_secs(60),
-        2 => Duration::from_secs(540),
+        1 => Duration::from_secs(30),
+        2 => Duration::from_secs(570),
         _ => Duration::from_secs(300),
     };
     let jitter = (work.delivery.id.seed() % 1_000) as f64 / 1_000.0;

@@ -72,6 +72,7 @@ fn a_hook_matches_by_source_and_by_event_name_or_operation() {
     let old = Created {
         sequence: 1,
         time: 1,
+        slack: 0,
     };
     let hooks = [
         hook("all", "crud", None, "*", old),
@@ -96,6 +97,7 @@ fn a_hook_hears_its_workspace_or_every_one() {
     let old = Created {
         sequence: 1,
         time: 1,
+        slack: 0,
     };
     let hooks = [
         hook("every", "crud", None, "*", old),
@@ -121,6 +123,7 @@ fn a_hook_does_not_hear_what_happened_before_it_was_made() {
         Created {
             sequence: 7,
             time: 99,
+            slack: 0,
         },
     );
     let after = hook(
@@ -131,6 +134,7 @@ fn a_hook_does_not_hear_what_happened_before_it_was_made() {
         Created {
             sequence: 9,
             time: 101,
+            slack: 0,
         },
     );
     let hooks = [before, after];
@@ -150,6 +154,7 @@ fn a_ping_fires_only_the_hook_it_is_addressed_to() {
     let old = Created {
         sequence: 1,
         time: 1,
+        slack: 0,
     };
     let hooks = [
         hook("one", "crud", None, "*", old),

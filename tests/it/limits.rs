@@ -1,0 +1,185 @@
+//! What holds a hook's deliveries back: circuit breaker, rate limit, `snooze` and `on_change`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use e2e::{Cluster, Leftovers, Result, SOON, eventually};
+use serde_json::{Value, json};
+
+const OUTCOMES: &str = "hookline_deliveries_total";
+const DEFERRALS: &str = "hookline_deferrals_total";
+
+/// Creates a `webhook` on `crud`/`consumers` with more than its URL, and waits for its ping.
+async fn hook(cluster: &Cluster, path: &str, more: &Value) -> Result<Value> {
+    let mut hook = json!({"source": "crud", "event": "consumers", "handler": "webhook",
+        "config": {"url": cluster.receiver.url(path)}});
+    for (name, value) in more.as_object().into_iter().flatten() {
+        hook[name] = value.clone();
+    }
+    let hook = cluster.admin().create_hook(&hook).await?;
+    cluster.receiver.wait_for_ping(path).await?;
+    cluster.rest().await?;
+    Ok(hook)
+}
+
+async fn publish(cluster: &Cluster, data: &Value) -> Result {
+    cluster.publish("crud", "consumers", data).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_receiver_is_left_alone_until_a_probe_succeeds() -> Result {
+    let cluster = Cluster::builder()
+        .dispatchers(2)
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s,1s,1s,1s,1s,1s,1s,1s,1s,1s")
+        .start()
+        .await?;
+    let options = json!({"delivery": {"circuit_breaker": {"failures": 3, "open": 5}}});
+    hook(&cluster, "/hook", &options).await?;
+    cluster.receiver.answer("/hook", &[500]);
+    for n in 0..20 {
+        publish(&cluster, &json!({ "n": n })).await?;
+    }
+    let open = [("reason", "circuit_open")];
+    eventually(SOON, "the circuit opens", async || {
+        let deferred = cluster.dispatchers_metric(DEFERRALS, &open).await?;
+        ensure!(deferred > 0.0, "nothing waits");
+        Ok(())
+    })
+    .await?;
+    // What was under way when it opened may still arrive, and nothing else.
+    cluster
+        .rest_leaving(Leftovers {
+            dead: 0,
+            parked: 20,
+        })
+        .await?;
+    let attempts = cluster.receiver.events("/hook").len();
+    for n in 20..30 {
+        publish(&cluster, &json!({ "n": n })).await?;
+    }
+    cluster
+        .rest_leaving(Leftovers {
+            dead: 0,
+            parked: 30,
+        })
+        .await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), attempts);
+
+    cluster.receiver.answer("/hook", &[200]);
+    let deadline = Duration::from_secs(60);
+    eventually(deadline, "every event arrives", async || {
+        let delivered = cluster.receiver.events("/hook");
+        let mut all: Vec<_> = delivered
+            .iter()
+            .filter(|event| event.answered == Some(200))
+            .map(|event| event.json["n"].as_u64())
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        ensure!(all.len() == 30, "{} of 30", all.len());
+        Ok(())
+    })
+    .await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_limit_holds_over_all_dispatchers_and_loses_nothing() -> Result {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    hook(&cluster, "/hook", &json!({"delivery": {"rate_limit": 10}})).await?;
+    let started = Instant::now();
+    for n in 0..50 {
+        publish(&cluster, &json!({ "n": n })).await?;
+    }
+    let events = cluster.receiver.wait_for("/hook", 50).await?;
+    // A second's worth at once, then ten a second: the server moves what is due twice a second.
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(3_500), "{took:?}");
+    for window in events.windows(31) {
+        let spread = window[30].at.duration_since(window[0].at);
+        assert!(spread >= Duration::from_millis(1_000), "31 in {spread:?}");
+    }
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 50);
+    let limited = [("reason", "rate_limit")];
+    let deferred = cluster.dispatchers_metric(DEFERRALS, &limited).await?;
+    assert!((35.0..=49.0).contains(&deferred), "each once: {deferred}");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snooze_is_silent_about_the_same_entity_for_a_while() -> Result {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    hook(&cluster, "/hook", &json!({"snooze": 3})).await?;
+    let told = |n: u64| json!({"entity": {"id": "same"}, "n": n});
+    for n in 0..10 {
+        publish(&cluster, &told(n)).await?;
+    }
+    publish(&cluster, &json!({"entity": {"id": "other"}})).await?;
+    cluster.receiver.wait_for("/hook", 2).await?;
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 2);
+    let snoozed = [("outcome", "snoozed")];
+    let count = cluster.dispatchers_metric(OUTCOMES, &snoozed).await?;
+    assert!((count - 9.0).abs() < 0.1, "{count}");
+
+    eventually(SOON, "the silence ends", async || {
+        publish(&cluster, &told(10)).await?;
+        cluster.rest().await?;
+        let events = cluster.receiver.events("/hook").len();
+        ensure!(events == 3, "{events} events");
+        Ok(())
+    })
+    .await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_change_fires_when_the_entity_differs_from_what_was_seen_last() -> Result {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    hook(&cluster, "/hook", &json!({"on_change": true})).await?;
+    let id = "00000000-0000-4000-8000-000000000001";
+    // The delivered ones carry a mark; each is dealt with before the next, since order counts.
+    let steps = [
+        (json!({"id": id, "tags": 1, "updated_at": 1}), true),
+        (json!({"id": id, "tags": 1, "updated_at": 2}), false),
+        (json!({"id": id, "tags": 2, "updated_at": 2}), true),
+        (json!({"id": id, "tags": true, "updated_at": 2}), true),
+        (json!({"id": id, "tags": true, "updated_at": 3}), false),
+        (json!({"id": id, "tags": 1}), true),
+    ];
+    let mut expected = Vec::new();
+    for (n, (entity, fires)) in steps.iter().enumerate() {
+        publish(&cluster, &json!({"entity": entity, "n": n})).await?;
+        cluster.rest().await?;
+        if *fires {
+            expected.push(json!(n));
+        }
+    }
+    let events = cluster.receiver.events("/hook");
+    let fired: Vec<_> = events.iter().map(|event| event.json["n"].clone()).collect();
+    assert_eq!(fired, expected);
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_is_not_suppressed_by_its_own_mark() -> Result {
+    let mut cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_LEASE", "2s")
+        .dispatcher_env("HOOKLINE_ACK_WAIT", "3s")
+        .start()
+        .await?;
+    let marks = json!({"snooze": 600, "on_change": true});
+    hook(&cluster, "/hook", &marks).await?;
+    let hold = cluster.receiver.hold("/hook", 1);
+    publish(&cluster, &json!({"entity": {"id": "same"}})).await?;
+    cluster.receiver.wait_for("/hook", 1).await?;
+    cluster.dispatchers[0].process_mut().kill();
+    hold.release(200);
+    let second = cluster.add_dispatcher()?;
+    second.start()?;
+    second.ready().await?;
+    let events = cluster.receiver.wait_for("/hook", 2).await?;
+    assert_eq!(events[0].webhook_id(), events[1].webhook_id());
+    cluster.finish().await
+}
