@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -13,7 +12,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// What the process waits for before it can do its work, by name. Clones share it.
+/// What the process lacks to do its work, by name. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, String>>>);
 
@@ -51,10 +50,10 @@ impl Readiness {
             .is_empty()
     }
 
-    fn answer(&self) -> Response {
+    fn answer(&self, all_there: &'static str) -> Response {
         let missing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if missing.is_empty() {
-            return "ready\n".into_response();
+            return all_there.into_response();
         }
         let lines: String = missing
             .iter()
@@ -64,7 +63,8 @@ impl Readiness {
     }
 }
 
-/// Serves the status API until `shutdown`.
+/// Serves the status API until `shutdown`: `/readyz` by what is missing of `readiness`, `/healthz`
+/// by what is wrong in `health`.
 ///
 /// # Errors
 /// If the listener fails.
@@ -72,16 +72,13 @@ pub async fn serve(
     listener: TcpListener,
     registry: Registry,
     readiness: Readiness,
+    health: Readiness,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(async move || metrics(&registry)))
-        .route("/healthz", get(async || "ok\n"))
-        .route(
-            "/readyz",
-            get(async |State(ready): State<Readiness>| ready.answer()),
-        )
-        .with_state(readiness);
+        .route("/healthz", get(async move || health.answer("ok\n")))
+        .route("/readyz", get(async move || readiness.answer("ready\n")));
     axum::serve(listener, router)
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await

@@ -1,7 +1,9 @@
 //! Servers that go away and come back: nothing needs a restart.
 
+use std::time::Duration;
+
 use anyhow::ensure;
-use e2e::{Cluster, Result, SOON, eventually};
+use e2e::{Cluster, Result, SOON, eventually, wire};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,5 +81,54 @@ async fn a_killed_nats_server_comes_back_and_work_goes_on() -> Result {
     let data = json!({ "entity": { "username": "published" } });
     cluster.publish("crud", "consumers", &data).await?;
     cluster.receiver.wait_for("/hook", 4).await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_somebody_deletes_is_made_anew() -> Result {
+    let cluster = Cluster::single().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.rest().await?;
+    cluster
+        .nats
+        .delete_consumer(wire::EVENTS, wire::DISPATCHERS)
+        .await?;
+    cluster.publish("crud", "consumers", &json!({})).await?;
+    cluster.receiver.wait_for("/hook", 1).await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dispatcher_without_progress_is_not_healthy() -> Result {
+    let cluster = Cluster::single().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.rest().await?;
+    let dispatcher = &cluster.dispatchers[0];
+    assert_eq!(dispatcher.status_of("/healthz").await?, 200);
+    let pause = async |seconds| {
+        let time = Duration::from_secs(seconds);
+        let paused = cluster
+            .nats
+            .pause_consumer(wire::EVENTS, wire::DISPATCHERS, time);
+        paused.await
+    };
+    pause(600).await?;
+    cluster.publish("crud", "consumers", &json!({})).await?;
+    eventually(Duration::from_secs(60), "it notices", async || {
+        let status = dispatcher.status_of("/healthz").await?;
+        ensure!(status == 503, "it answers {status}");
+        ensure!(dispatcher.metric("hookline_stalled", &[]).await? == 1.0);
+        Ok(())
+    })
+    .await?;
+    pause(0).await?;
+    cluster.receiver.wait_for("/hook", 1).await?;
+    eventually(SOON, "it is healthy again", async || {
+        ensure!(dispatcher.status_of("/healthz").await? == 200);
+        Ok(())
+    })
+    .await?;
     cluster.finish().await
 }

@@ -1,7 +1,7 @@
 //! A real nats-server with JetStream that syncs before it acknowledges.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use async_nats::jetstream;
@@ -195,6 +195,26 @@ impl NatsServer {
             .await?
             .await?;
         Ok(ack.duplicate)
+    }
+
+    /// Deletes a consumer.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<()> {
+        self.stream(stream).await?.delete_consumer(consumer).await?;
+        Ok(())
+    }
+
+    /// Has a consumer deliver nothing for a while; zero: go on.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn pause_consumer(&self, stream: &str, consumer: &str, time: Duration) -> Result<()> {
+        let until = SystemTime::now() + time;
+        let stream = self.stream(stream).await?;
+        stream.pause_consumer(consumer, until.into()).await?;
+        Ok(())
     }
 
     /// Shortens a stream's duplicate window, so that a test can outwait it.

@@ -8,6 +8,8 @@ pub const DELIVERIES: &str = "HOOKLINE_DELIVERIES";
 pub const DEAD: &str = "HOOKLINE_DEAD";
 /// The bucket of entities, behind its stream.
 pub const BUCKET: &str = "KV_hookline";
+/// The consumer of events that dispatchers share.
+pub const DISPATCHERS: &str = "dispatchers";
 /// The header of a dead letter that says why it is one.
 pub const REASON: &str = "Hookline-Reason";
 

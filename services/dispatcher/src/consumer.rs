@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
-use async_nats::jetstream::{AckKind, Message};
+use async_nats::jetstream::{self, AckKind, Message};
 use async_trait::async_trait;
 use futures::stream::ReadyChunks;
 use futures::{FutureExt as _, StreamExt as _};
+use hookline_shared::streams;
 use prometheus::IntGauge;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -50,12 +51,46 @@ pub trait Work: Send + Sync + 'static {
     async fn handle(&self, message: &Message);
 }
 
+/// A consumer, and how it is made if it is not there.
+#[derive(Debug, Clone)]
+pub struct Consumer {
+    /// The connection.
+    pub context: jetstream::Context,
+    /// The stream that it reads.
+    pub stream: &'static str,
+    /// Its name, the same on all dispatchers.
+    pub name: &'static str,
+    /// The subjects that it reads.
+    pub filter: &'static str,
+    /// How long the server waits for a sign of life.
+    pub ack_wait: Duration,
+}
+
+impl Consumer {
+    /// Makes it, if it is not there.
+    ///
+    /// # Errors
+    /// If the server refuses it.
+    pub async fn make(&self) -> Result<PullConsumer, streams::Error> {
+        streams::ensure_consumer(
+            &self.context,
+            self.stream,
+            self.name,
+            self.filter,
+            self.ack_wait,
+        )
+        .await
+    }
+}
+
 /// A stream of work with permits of its own.
 pub struct Lane {
     /// The lane's name.
     pub name: &'static str,
     /// The consumer that all dispatchers share.
-    pub consumer: PullConsumer,
+    pub consumer: Consumer,
+    /// Tells when the pulls are to be made anew.
+    pub rebuild: Arc<Notify>,
     /// One for each message being handled.
     pub permits: Arc<Semaphore>,
     /// What they weigh.
@@ -71,22 +106,42 @@ pub struct Lane {
 impl Lane {
     /// Pulls and hands out messages until `shutdown`.
     pub async fn run(self, work: Arc<impl Work>, shutdown: CancellationToken) {
+        let mut consumer = None;
+        let mut rebuild = Box::pin(self.rebuild.notified());
         loop {
+            if rebuild.as_mut().now_or_never().is_some() {
+                (consumer, rebuild) = (None, Box::pin(self.rebuild.notified()));
+            }
             let permits = tokio::select! {
                 () = shutdown.cancelled() => return,
                 permits = self.permits() => permits,
             };
             let Some(permits) = permits else { return };
-            let pull = self
-                .consumer
+            let pulled = match &consumer {
+                Some(consumer) => consumer,
+                None => match self.consumer.make().await {
+                    Ok(made) => consumer.insert(made),
+                    Err(error) => {
+                        tracing::warn!(lane = self.name, %error, "the consumer cannot be made");
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            let pull = pulled
                 .batch()
                 .max_messages(permits.num_permits())
                 .max_bytes(PULL_BYTES)
                 .expires(OPEN);
             match tokio::time::timeout(OPEN + GRACE, pull.messages()).await {
                 Ok(Ok(batch)) => {
-                    self.take(batch.ready_chunks(PULL), permits, &work, &shutdown)
-                        .await
+                    let batch = batch.ready_chunks(PULL);
+                    if self.take(batch, permits, &work, &shutdown).await {
+                        continue;
+                    }
+                    // The consumer may be gone.
+                    consumer = None;
+                    tokio::time::sleep(PAUSE).await;
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(lane = self.name, %error, "a pull failed");
@@ -118,28 +173,41 @@ impl Lane {
         }
     }
 
+    /// Hands out what one pull brings; false if it brought nothing but an error.
     async fn take(
         &self,
         mut batch: Batch,
         mut permits: OwnedSemaphorePermit,
         work: &Arc<impl Work>,
         shutdown: &CancellationToken,
-    ) {
+    ) -> bool {
+        let (mut taken, mut failed) = (false, false);
         loop {
             let chunk = tokio::select! {
-                () = shutdown.cancelled() => return give_back_rest(batch).await,
+                () = shutdown.cancelled() => {
+                    give_back_rest(batch).await;
+                    return true;
+                }
                 chunk = tokio::time::timeout(OPEN + GRACE, batch.next()) => chunk,
             };
-            let Ok(Some(chunk)) = chunk else { return };
+            let Ok(Some(chunk)) = chunk else {
+                return taken || !failed;
+            };
             // An error ends a pull early, it says nothing of the messages.
-            let messages: Vec<_> = chunk
-                .into_iter()
-                .filter_map(Result::ok)
-                .map(|message| (self.in_flight.track(&message), message))
-                .collect();
+            let mut messages = Vec::with_capacity(chunk.len());
+            for message in chunk {
+                match message {
+                    Ok(message) => messages.push((self.in_flight.track(&message), message)),
+                    Err(error) => {
+                        failed = true;
+                        tracing::debug!(lane = self.name, %error, "a pull ended early");
+                    }
+                }
+            }
             if messages.is_empty() {
                 continue;
             }
+            taken = true;
             let ready = work.prepare().await;
             for (guard, message) in messages {
                 if !ready {

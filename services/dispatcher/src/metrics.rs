@@ -76,6 +76,7 @@ pub struct Metrics {
     attempt_seconds: HistogramVec,
     delay_seconds: Histogram,
     in_flight: IntGaugeVec,
+    stalled: IntGauge,
     redis_up: IntGauge,
     redis_skipped: IntCounter,
     hooks: IntGauge,
@@ -129,6 +130,10 @@ impl Metrics {
                 "hookline_in_flight",
                 "Messages being handled, by lane",
                 &["lane"],
+            )?,
+            stalled: new.gauge(
+                "hookline_stalled",
+                "Whether messages wait and this worker has settled none for a while",
             )?,
             redis_up: new.gauge(
                 "hookline_redis_up",
@@ -197,6 +202,11 @@ impl Metrics {
     #[must_use]
     pub fn in_flight(&self, lane: &str) -> IntGauge {
         self.in_flight.with_label_values(&[lane])
+    }
+
+    /// This worker makes no progress, or does.
+    pub fn stalled(&self, stalled: bool) {
+        self.stalled.set(stalled.into());
     }
 
     /// Redis answers, or does not.

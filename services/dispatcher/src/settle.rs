@@ -22,6 +22,7 @@ use crate::index::Prepared;
 use crate::metrics::{DeliveryResult, Metrics};
 use crate::parked::Parked;
 use crate::pause::Pauser;
+use crate::watchdog::Progress;
 
 /// How soon an event comes again whose delivery could not be settled.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -125,35 +126,23 @@ pub enum Settled {
 
 /// Settles deliveries and their messages.
 pub struct Settle {
-    deliveries: Writer,
-    parked: Parked,
-    dead: Writer,
-    accept: Accept,
-    pauser: Pauser,
-    metrics: Metrics,
+    /// Writes parked deliveries.
+    pub deliveries: Writer,
+    /// Looks at parked deliveries.
+    pub parked: Parked,
+    /// Writes dead letters.
+    pub dead: Writer,
+    /// Claims.
+    pub accept: Accept,
+    /// Pauses hooks.
+    pub pauser: Pauser,
+    /// Counts what is settled.
+    pub progress: Progress,
+    /// Metrics.
+    pub metrics: Metrics,
 }
 
 impl Settle {
-    /// Settles with the writers of the streams of parked deliveries and dead letters.
-    #[must_use]
-    pub fn new(
-        deliveries: Writer,
-        parked: Parked,
-        dead: Writer,
-        accept: Accept,
-        pauser: Pauser,
-        metrics: Metrics,
-    ) -> Self {
-        Self {
-            deliveries,
-            parked,
-            dead,
-            accept,
-            pauser,
-            metrics,
-        }
-    }
-
     /// Settles an attempt by its result.
     pub async fn attempt(
         &self,
@@ -262,7 +251,7 @@ impl Settle {
                 AckKind::Nak(Some(AGAIN))
             }
         };
-        send(message, kind).await;
+        self.send(message, kind).await;
     }
 
     /// Ends a message whose deliveries have come to this: acks it if each was dealt with.
@@ -277,7 +266,7 @@ impl Settle {
             }
         }
         let kind = wait.map_or(AckKind::Ack, |delay| AckKind::Nak(Some(delay)));
-        send(message, kind).await;
+        self.send(message, kind).await;
     }
 
     /// A delivery whose message is to come again after that time, as it is.
@@ -285,6 +274,14 @@ impl Settle {
         let kind = hook.handler.kind();
         self.metrics.delivery(kind, DeliveryResult::NotYet);
         Settled::NotYet(wait)
+    }
+
+    async fn send(&self, message: &Message, kind: AckKind) {
+        self.progress.settled();
+        // A message that is not answered comes again.
+        if let Err(error) = message.ack_with(kind).await {
+            tracing::debug!(%error, "an ack could not be sent");
+        }
     }
 
     /// A delivery that could not be written where it belongs: its message comes again when it
@@ -423,13 +420,6 @@ fn describe(subject: String, work: &Work, reason: &str) -> batch::Message {
 
 fn cut(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(REASON_BYTES)]
-}
-
-async fn send(message: &Message, kind: AckKind) {
-    // A message that is not answered comes again.
-    if let Err(error) = message.ack_with(kind).await {
-        tracing::debug!(%error, "an ack could not be sent");
-    }
 }
 
 /// Now, in Unix milliseconds.

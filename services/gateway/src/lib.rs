@@ -78,8 +78,11 @@ pub async fn run(
     let status_stop = CancellationToken::new();
     tasks.spawn({
         let (readiness, stop) = (readiness.clone(), status_stop.clone());
+        // A node that answers is healthy; what it lacks is for readiness to say.
+        let health = Readiness::default();
+        let served = status::serve(listeners.status, registry, readiness, health, stop);
         async move {
-            if let Err(error) = status::serve(listeners.status, registry, readiness, stop).await {
+            if let Err(error) = served.await {
                 tracing::error!(%error, "the status API failed");
             }
         }

@@ -1,0 +1,219 @@
+//! What runs while a dispatcher works, put together and taken apart again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use hookline_shared::batch::{self, Writer};
+use hookline_shared::status::Readiness;
+use hookline_shared::subject;
+use prometheus::Registry;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accept::Accept;
+use crate::config::Config;
+use crate::consumer::{self, Consumer, Lane, Weight};
+use crate::dispatch::{Dispatch, EventLane, RetryLane};
+use crate::index::Index;
+use crate::inflight::InFlight;
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::parked::Parked;
+use crate::pause::Pauser;
+use crate::room::{Kind, LaneRoom};
+use crate::rpc;
+use crate::settle::Settle;
+use crate::watchdog::{Progress, Watchdog};
+
+/// How long a first attempt waits for its hook's permit before it is parked.
+const EVENT_PATIENCE: Duration = Duration::from_millis(100);
+/// The same for what was parked already: schedules fall due in bursts of a second.
+const RETRY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the last messages to NATS may take at the end.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// What a worker is made of.
+pub struct Parts<'a> {
+    /// Settings.
+    pub config: &'a Config,
+    /// The connection to NATS.
+    pub context: &'a jetstream::Context,
+    /// Where metrics are registered.
+    pub registry: &'a Registry,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Claims.
+    pub accept: Accept,
+    /// The hooks.
+    pub index: Arc<Index>,
+    /// Where it says what is wrong.
+    pub health: Readiness,
+}
+
+/// What runs while a dispatcher works.
+pub struct Worker {
+    client: async_nats::Client,
+    accept: Accept,
+    in_flight: InFlight,
+    tasks: TaskTracker,
+    pulling: CancellationToken,
+    rebuild: Arc<Notify>,
+    lanes: TaskTracker,
+    metrics: Metrics,
+}
+
+impl Worker {
+    /// Starts to work.
+    ///
+    /// # Errors
+    /// If NATS refuses the consumers.
+    pub async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
+        let client = parts.context.client();
+        let worker = Self {
+            in_flight: InFlight::new(client.clone()),
+            client: client.clone(),
+            accept: parts.accept.clone(),
+            tasks: TaskTracker::new(),
+            pulling: CancellationToken::new(),
+            rebuild: Arc::default(),
+            lanes: TaskTracker::new(),
+            metrics: parts.metrics.clone(),
+        };
+        let progress = Progress::default();
+        let dispatch = Arc::new(dispatch(&parts, progress.clone())?);
+        worker.keep(&parts, &dispatch, progress);
+        worker.lanes.spawn(rpc::serve(
+            client,
+            Arc::clone(&parts.index),
+            worker.pulling.clone(),
+        ));
+        worker.pull(&parts, dispatch).await?;
+        Ok(worker)
+    }
+
+    /// Starts what runs beside the lanes.
+    fn keep(&self, parts: &Parts<'_>, dispatch: &Dispatch, progress: Progress) {
+        let (in_flight, leases) = (self.in_flight.clone(), self.accept.clone());
+        let ack_wait = parts.config.lanes.ack_wait;
+        tokio::spawn(async move { in_flight.keep_alive(ack_wait).await });
+        tokio::spawn(async move { leases.keep_leases().await });
+        let watchdog = Watchdog {
+            context: parts.context.clone(),
+            progress,
+            health: parts.health.clone(),
+            rebuild: Arc::clone(&self.rebuild),
+            metrics: parts.metrics.clone(),
+        };
+        tokio::spawn(async move { watchdog.watch().await });
+        let (outbox, context) = (dispatch.outbox.clone(), parts.context.clone());
+        tokio::spawn(async move { outbox.purge(&context).await });
+    }
+
+    /// Starts the lanes.
+    async fn pull(&self, parts: &Parts<'_>, dispatch: Arc<Dispatch>) -> anyhow::Result<()> {
+        let lanes = &parts.config.lanes;
+        let consumer = |stream, name, filter| Consumer {
+            context: parts.context.clone(),
+            stream,
+            name,
+            filter,
+            ack_wait: lanes.ack_wait,
+        };
+        let events = consumer(
+            subject::EVENTS_STREAM,
+            subject::DISPATCHERS_CONSUMER,
+            subject::EVENT_SUBJECTS,
+        );
+        let retries = consumer(
+            subject::DELIVERIES_STREAM,
+            subject::RETRIES_CONSUMER,
+            subject::DUE_SUBJECTS,
+        );
+        // A server that refuses them for good is told at the start.
+        events.make().await?;
+        retries.make().await?;
+        let work = EventLane {
+            dispatch: Arc::clone(&dispatch),
+            room: LaneRoom::new(Kind::Events, lanes.event_permits as usize, EVENT_PATIENCE),
+        };
+        self.lane("events", events, lanes.event_permits, work);
+        let work = RetryLane {
+            dispatch,
+            room: LaneRoom::new(Kind::Retries, lanes.retry_permits as usize, RETRY_PATIENCE),
+        };
+        self.lane("retries", retries, lanes.retry_permits, work);
+        Ok(())
+    }
+
+    fn lane(
+        &self,
+        name: &'static str,
+        consumer: Consumer,
+        permits: u32,
+        work: impl consumer::Work,
+    ) {
+        let lane = Lane {
+            name,
+            consumer,
+            rebuild: Arc::clone(&self.rebuild),
+            permits: Arc::new(Semaphore::new(permits as usize)),
+            weight: Weight::default(),
+            in_flight: self.in_flight.clone(),
+            tasks: self.tasks.clone(),
+            gauge: self.metrics.in_flight(name),
+        };
+        self.lanes
+            .spawn(lane.run(Arc::new(work), self.pulling.clone()));
+    }
+
+    /// Stops pulling, gives unstarted messages back, finishes what is in flight within the
+    /// deadline and gives back what is not finished then.
+    pub async fn stop(self, deadline: Duration) {
+        self.pulling.cancel();
+        self.lanes.close();
+        self.tasks.close();
+        let finished = async {
+            self.lanes.wait().await;
+            self.tasks.wait().await;
+        };
+        if tokio::time::timeout(deadline, finished).await.is_err() {
+            let count = self.in_flight.give_back().await;
+            self.accept.release_all().await;
+            tracing::warn!(
+                count,
+                "the deadline passed, what was in flight is given back"
+            );
+        }
+        if tokio::time::timeout(FLUSH, self.client.flush())
+            .await
+            .is_err()
+        {
+            tracing::warn!("NATS did not take the last acks, those deliveries may be repeated");
+        }
+    }
+}
+
+fn dispatch(parts: &Parts<'_>, progress: Progress) -> anyhow::Result<Dispatch> {
+    let writer = |name: &str| -> anyhow::Result<Writer> {
+        let metrics = batch::Metrics::register(parts.registry, name)?;
+        Ok(Writer::spawn(parts.context.client(), Some(metrics)))
+    };
+    let settle = Settle {
+        deliveries: writer("deliveries")?,
+        parked: Parked::new(parts.context.clone()),
+        dead: writer("dead")?,
+        accept: parts.accept.clone(),
+        pauser: Pauser::new(parts.context.clone(), writer("bucket")?),
+        progress,
+        metrics: parts.metrics.clone(),
+    };
+    Ok(Dispatch {
+        index: Arc::clone(&parts.index),
+        accept: parts.accept.clone(),
+        settle,
+        outbox: Outbox::default(),
+        metrics: parts.metrics.clone(),
+    })
+}
