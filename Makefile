@@ -16,7 +16,7 @@ BINARIES := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(if $(filter
 NATS_CLI_BINARY := $(CURDIR)/.tools/bin/nats
 
 .DEFAULT_GOAL := help
-.PHONY: help servers build demo up down check test compat fmt clean need-rust need-python need-servers need-go
+.PHONY: help servers build demo up down check test chaos compat fmt clean need-rust need-python need-servers need-go
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,10 @@ check: need-rust need-python ## Formatting, lints, docs, dependency licences and
 test: need-rust servers ## Unit tests, then end-to-end tests on real servers
 	cargo build --workspace $(CARGO_FLAGS)
 	cargo test $(TEST_FLAGS) $(CARGO_FLAGS)
+
+chaos: need-rust servers ## Faults on real processes under load, and a ledger (FAULT=name for one)
+	cargo build --release --workspace $(CARGO_FLAGS)
+	$(TARGET_DIR)/release/hookline-loadtest chaos --out $(TARGET_DIR)/chaos $(FAULT)
 
 compat: need-go need-rust servers ## Run the product against other people's clients (needs Go)
 	@.ci/nats-cli $(NATS_CLI) $(dir $(NATS_CLI_BINARY))

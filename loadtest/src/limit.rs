@@ -10,12 +10,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// The stream that the bare pipe works on.
-pub(crate) const STREAM: &str = "LIMIT";
+pub const STREAM: &str = "LIMIT";
 /// Its subject.
-pub(crate) const SUBJECT: &str = "limit.events";
+pub const SUBJECT: &str = "limit.events";
 
 /// Creates the stream, with the settings of Hookline's own.
-pub(crate) async fn create_stream(context: &jetstream::Context) -> Result<()> {
+pub async fn create_stream(context: &jetstream::Context) -> Result<()> {
     let config = jetstream::stream::Config {
         name: STREAM.to_owned(),
         subjects: vec![SUBJECT.to_owned()],
@@ -27,7 +27,7 @@ pub(crate) async fn create_stream(context: &jetstream::Context) -> Result<()> {
 }
 
 /// Runs the pipe until the handle is dropped.
-pub(crate) async fn start(nats: &str, url: &str, concurrency: usize) -> Result<AbortOnDrop> {
+pub async fn start(nats: &str, url: &str, concurrency: usize) -> Result<AbortOnDrop> {
     let context = jetstream::new(async_nats::connect(nats).await?);
     let config = pull::Config {
         durable_name: Some("limit".to_owned()),
@@ -62,7 +62,7 @@ pub(crate) async fn start(nats: &str, url: &str, concurrency: usize) -> Result<A
 }
 
 /// Ends a task when it is dropped.
-pub(crate) struct AbortOnDrop(JoinHandle<()>);
+pub struct AbortOnDrop(JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

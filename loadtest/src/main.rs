@@ -1,19 +1,16 @@
-//! `hookline-loadtest`: one subcommand a question about speed.
+//! `hookline-loadtest`: one subcommand a question.
 //!
-//! Every answer is a ratio within one run, against the bare pipe that the same machine manages at
-//! that moment: a figure of its own says more about the machine than about Hookline.
-
-mod limit;
-mod receiver;
-mod throughput;
+//! Every answer about speed is a ratio within one run, against the bare pipe that the same machine
+//! manages at that moment: a figure of its own says more about the machine than about Hookline.
 
 use clap::{Parser, Subcommand};
+use hookline_loadtest::{chaos, throughput};
 
 #[derive(Parser)]
 #[command(
     name = "hookline-loadtest",
     version,
-    about = "Measures Hookline on this machine"
+    about = "Measures Hookline on this machine, and what it survives"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -24,6 +21,8 @@ struct Arguments {
 enum Question {
     /// Webhook deliveries a second of one dispatcher, against the bare pipe.
     Throughput(throughput::Options),
+    /// Faults under load: what is missing, what came twice, how late.
+    Chaos(chaos::Options),
 }
 
 #[tokio::main]
@@ -32,5 +31,6 @@ async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().question {
         Question::Throughput(options) => throughput::run(&options).await,
+        Question::Chaos(options) => chaos::run(&options).await,
     }
 }

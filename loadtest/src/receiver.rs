@@ -15,16 +15,16 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 const BUFFER: usize = 64 << 10;
 
 /// A running receiver.
-pub(crate) struct Receiver {
+pub struct Receiver {
     /// Where it listens.
-    pub(crate) url: String,
+    pub url: String,
     count: Arc<AtomicU64>,
     first: watch::Receiver<Option<Instant>>,
 }
 
 impl Receiver {
     /// Starts a receiver on a free port.
-    pub(crate) async fn start() -> Result<Self> {
+    pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/", listener.local_addr()?);
         let count = Arc::new(AtomicU64::new(0));
@@ -41,7 +41,7 @@ impl Receiver {
 
     /// Waits for `wanted` more requests than `before`, and returns how long they took from the
     /// first one on.
-    pub(crate) async fn measure(&mut self, before: u64, wanted: u64) -> Result<Duration> {
+    pub async fn measure(&mut self, before: u64, wanted: u64) -> Result<Duration> {
         let first = self.first.wait_for(Option::is_some);
         let first = *tokio::time::timeout(Duration::from_secs(60), first)
             .await
@@ -65,7 +65,7 @@ impl Receiver {
     }
 
     /// Requests so far.
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 }

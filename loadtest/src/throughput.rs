@@ -19,7 +19,7 @@ const PUBLISHES: usize = 256;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// Events of each run.
     #[arg(long, default_value_t = 10_000)]
     events: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Options {
 
 /// Measures and prints a table.
 #[expect(clippy::print_stdout, reason = "the table is what the command is for")]
-pub(crate) async fn run(options: &Options) -> Result<()> {
+pub async fn run(options: &Options) -> Result<()> {
     println!(
         "{:>5}  {:>14}  {:>14}  {:>6}",
         "pair", "bare pipe /s", "hookline /s", "ratio"

@@ -75,12 +75,7 @@ impl Builder {
     /// When something does not start; every log's tail is printed then.
     pub async fn start(self) -> Result<Cluster> {
         let mut cluster = self.prepare().await?;
-        cluster.nats.start().await?;
-        cluster.redis.start().await?;
-        for service in cluster.services_mut() {
-            service.start()?;
-        }
-        cluster.ready().await?;
+        cluster.start().await?;
         Ok(cluster)
     }
 
@@ -156,6 +151,19 @@ impl Cluster {
     /// When something does not start.
     pub async fn double() -> Result<Self> {
         Self::builder().gateways(2).dispatchers(2).start().await
+    }
+
+    /// Starts everything that was prepared, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn start(&mut self) -> Result<()> {
+        self.nats.start().await?;
+        self.redis.start().await?;
+        for service in self.services_mut() {
+            service.start()?;
+        }
+        self.ready().await
     }
 
     /// Prepares one more gateway; it is not started.

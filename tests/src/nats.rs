@@ -66,6 +66,12 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The process, for its log.
     #[must_use]
     pub fn process(&self) -> &Process {

@@ -1,0 +1,115 @@
+//! The fault ledger: faults on real processes under load, and every number reconciled at receivers
+//! that verify signatures.
+
+pub mod endpoint;
+mod faults;
+pub mod ledger;
+pub mod load;
+pub mod plot;
+pub mod row;
+pub mod stage;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+pub use faults::{FAULTS, Fault};
+pub use row::Row;
+pub use stage::Size;
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Faults to run, by name; all of them if none is named.
+    faults: Vec<String>,
+    /// Run each for a few seconds only, with little load.
+    #[arg(long)]
+    short: bool,
+    /// Where the report goes.
+    #[arg(long, default_value = "target/chaos")]
+    out: PathBuf,
+}
+
+/// The fault with a name.
+#[must_use]
+pub fn fault(name: &str) -> Option<&'static Fault> {
+    FAULTS.iter().find(|fault| fault.name == name)
+}
+
+/// Runs faults, prints the table and writes the report.
+///
+/// # Errors
+/// When a name is unknown, a stage cannot be set, or something did not hold.
+#[expect(clippy::print_stdout, reason = "the table is what the command is for")]
+pub async fn run(options: &Options) -> Result<()> {
+    let chosen = chosen(&options.faults)?;
+    let size = if options.short {
+        Size::SHORT
+    } else {
+        Size::FULL
+    };
+    let mut rows = Vec::new();
+    for (turn, one) in chosen.iter().enumerate() {
+        println!("[{}/{}] {}: {}", turn + 1, chosen.len(), one.name, one.what);
+        let row = one
+            .run(size)
+            .await
+            .with_context(|| format!("the stage of {}", one.name))?;
+        println!("{}", line(&row));
+        for broken in &row.broken {
+            println!("      {broken}");
+        }
+        rows.push(row);
+        // After each, so that what is known survives whatever comes.
+        report(&options.out, &rows)?;
+    }
+    println!("\n{HEADER}");
+    for row in &rows {
+        println!("{}", line(row));
+    }
+    println!("\nreport: {}", options.out.join("report.html").display());
+    let failed = rows.iter().filter(|row| !row.passed()).count();
+    ensure!(failed == 0, "{failed} of {} rows failed", rows.len());
+    Ok(())
+}
+
+const HEADER: &str =
+    "fault             sent delivered missing duplicate   dead  late p99    latest  result";
+
+fn line(row: &Row) -> String {
+    format!(
+        "{:<14} {:>7} {:>9} {:>7} {:>9} {:>6} {:>7.1} ms {:>6.1} s  {}  ({})",
+        row.fault,
+        row.sent,
+        row.delivered,
+        row.missing,
+        row.duplicate,
+        row.dead,
+        row.late_p99.as_secs_f64() * 1_000.0,
+        row.late_max.as_secs_f64(),
+        if row.passed() { "held" } else { "FAILED" },
+        row.observed,
+    )
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Fault>> {
+    if names.is_empty() {
+        return Ok(FAULTS.iter().collect());
+    }
+    let find = |name: &String| {
+        fault(name).with_context(|| {
+            let known: Vec<_> = FAULTS.iter().map(|fault| fault.name).collect();
+            format!("there is no fault {name}; there are {}", known.join(", "))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+fn report(out: &Path, rows: &[Row]) -> Result<()> {
+    std::fs::create_dir_all(out)?;
+    let json: Vec<_> = rows.iter().map(Row::json).collect();
+    let json = serde_json::to_vec_pretty(&json)?;
+    std::fs::write(out.join("report.json"), json)?;
+    std::fs::write(out.join("report.html"), plot::page(rows))?;
+    Ok(())
+}

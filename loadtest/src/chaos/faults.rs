@@ -1,0 +1,111 @@
+//! The faults, each a row of the table.
+
+mod endpoints;
+mod neighbours;
+mod servers;
+mod workers;
+
+use anyhow::Result;
+
+use super::row::Row;
+use super::stage::Size;
+
+/// One fault.
+pub struct Fault {
+    /// Its name, as `FAULT=name` takes it.
+    pub name: &'static str,
+    /// What happens, in a line.
+    pub what: &'static str,
+    run: Run,
+}
+
+type Run = for<'a> fn(&'a str, Size) -> futures::future::LocalBoxFuture<'a, Result<Row>>;
+
+impl Fault {
+    /// Runs it on servers and processes of its own.
+    ///
+    /// # Errors
+    /// When the stage cannot be set; what does not hold is in the row.
+    pub async fn run(&self, size: Size) -> Result<Row> {
+        (self.run)(self.name, size).await
+    }
+}
+
+/// Every fault, in the order of the report.
+pub static FAULTS: &[Fault] = &[
+    Fault {
+        name: "kill",
+        what: "SIGKILL a random one of three dispatchers every two seconds",
+        run: |name, size| Box::pin(workers::kill(name, size)),
+    },
+    Fault {
+        name: "freeze",
+        what: "SIGSTOP a dispatcher past its leases, then continue it",
+        run: |name, size| Box::pin(workers::freeze(name, size)),
+    },
+    Fault {
+        name: "rolling",
+        what: "restart all dispatchers one after the other with SIGTERM",
+        run: |name, size| Box::pin(workers::rolling(name, size)),
+    },
+    Fault {
+        name: "nats-kill",
+        what: "SIGKILL nats-server, and start it again after five seconds",
+        run: |name, size| Box::pin(servers::nats_kill(name, size)),
+    },
+    Fault {
+        name: "nats-cut",
+        what: "cut the wire between dispatchers and NATS for ten seconds",
+        run: |name, size| Box::pin(servers::nats_cut(name, size)),
+    },
+    Fault {
+        name: "redis-kill",
+        what: "SIGKILL Redis, and start it again empty",
+        run: |name, size| Box::pin(servers::redis_kill(name, size)),
+    },
+    Fault {
+        name: "redis-freeze",
+        what: "SIGSTOP Redis for ten seconds",
+        run: |name, size| Box::pin(servers::redis_freeze(name, size)),
+    },
+    Fault {
+        name: "redis-cluster",
+        what: "a Redis Cluster of three loses a master",
+        run: |name, size| Box::pin(servers::redis_cluster(name, size)),
+    },
+    Fault {
+        name: "gateway-kill",
+        what: "SIGKILL the gateway in the middle of writes",
+        run: |name, size| Box::pin(servers::gateway_kill(name, size)),
+    },
+    Fault {
+        name: "refusing",
+        what: "half of the events go to an endpoint that refuses connections",
+        run: |name, size| Box::pin(neighbours::refusing(name, size)),
+    },
+    Fault {
+        name: "silent",
+        what: "half of the events go to an endpoint that never answers",
+        run: |name, size| Box::pin(neighbours::silent(name, size)),
+    },
+    Fault {
+        name: "slow",
+        what: "half of the events go to an endpoint that answers 500 after five seconds",
+        run: |name, size| Box::pin(neighbours::slow(name, size)),
+    },
+    Fault {
+        name: "many-sick",
+        what: "200 sick hooks at once beside ten healthy ones",
+        run: |name, size| Box::pin(neighbours::many(name, size)),
+    },
+    Fault {
+        name: "down",
+        what: "one hook's endpoint is down for a while, then well",
+        run: |name, size| Box::pin(endpoints::down(name, size)),
+    },
+    Fault {
+        name: "bad-answers",
+        what: "endpoints break off, babble, or answer without end",
+        run: |name, size| Box::pin(endpoints::bad_answers(name, size)),
+    },
+];

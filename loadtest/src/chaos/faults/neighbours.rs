@@ -1,0 +1,159 @@
+//! Sick endpoints beside healthy ones: what the healthy ones notice of them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use e2e::{Cluster, wire};
+
+use crate::chaos::endpoint::{Endpoint, Mood};
+use crate::chaos::ledger::{Entry, percentile};
+use crate::chaos::load::Offered;
+use crate::chaos::row::{Evidence, Row};
+use crate::chaos::stage::{Size, Stage};
+
+/// How much later the healthy ones' 99th percentile may be, as a factor and as a time.
+const FACTOR: f64 = 1.2;
+const MORE: Duration = Duration::from_millis(5);
+
+pub(super) async fn refusing(name: &str, size: Size) -> Result<Row> {
+    beside(name, size, 1, &[Mood::Refusing]).await
+}
+
+pub(super) async fn silent(name: &str, size: Size) -> Result<Row> {
+    beside(name, size, 1, &[Mood::Silent]).await
+}
+
+pub(super) async fn slow(name: &str, size: Size) -> Result<Row> {
+    beside(name, size, 1, &[Mood::Slow]).await
+}
+
+pub(super) async fn many(name: &str, size: Size) -> Result<Row> {
+    let sick = [Mood::Refusing, Mood::Silent, Mood::Slow, Mood::Failing];
+    let sick: Vec<_> = sick.into_iter().cycle().take(200).collect();
+    beside(name, size, 10, &sick).await
+}
+
+/// The median of the healthy ones' percentiles without and with the sick ones decides.
+async fn beside(name: &str, size: Size, healthy: usize, sick: &[Mood]) -> Result<Row> {
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 1..size.pairs {
+        // Half of the events are theirs in both.
+        without.push(run(size, healthy, &[], size.rate / 2).await?.p99());
+        with.push(run(size, healthy, sick, size.rate).await?.p99());
+    }
+    if size.pairs > 0 {
+        without.push(run(size, healthy, &[], size.rate / 2).await?.p99());
+    }
+    let last = run(size, healthy, sick, size.rate).await?;
+    with.push(last.p99());
+    let mut evidence = last.evidence;
+    if size.pairs > 0 {
+        let (without, with) = (percentile(without, 50.0), percentile(with, 50.0));
+        let allowed = without.mul_f64(FACTOR).max(without + MORE);
+        let p99 = format!("healthy p99 {without:.1?} without, {with:.1?} beside");
+        evidence.require(with <= allowed, || p99.clone());
+        if let Some(observed) = &mut evidence.observed {
+            observed.push_str(&format!("; {p99}"));
+        }
+    }
+    let endpoints: Vec<_> = last.endpoints[..healthy].iter().collect();
+    Ok(Row::reconcile(
+        name,
+        &endpoints,
+        last.offered,
+        evidence,
+        last.began,
+    ))
+}
+
+struct Run {
+    endpoints: Vec<Endpoint>,
+    offered: Offered,
+    evidence: Evidence,
+    began: Instant,
+    healthy: usize,
+}
+
+impl Run {
+    /// The 99th percentile of the healthy ones' time to arrival.
+    fn p99(&self) -> Duration {
+        let healthy = self.endpoints[..self.healthy].iter();
+        let entries = healthy.flat_map(|endpoint| endpoint.ledger.entries());
+        percentile(
+            entries.filter_map(|entry| Entry::latency(&entry)).collect(),
+            99.0,
+        )
+    }
+}
+
+async fn run(size: Size, healthy: usize, sick: &[Mood], rate: u64) -> Result<Run> {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    let moods: Vec<_> = std::iter::repeat_n(Mood::Well, healthy)
+        .chain(sick.iter().copied())
+        .collect();
+    // Half of the events go to the sick ones, however many they are.
+    let stage = Stage::set(cluster, &moods, size).await?;
+    let load = stage.halves(healthy, rate).await?;
+    tokio::time::sleep(size.calm + size.fault / 2).await;
+    let offered = load.stop().await?;
+    stage.settle(&(0..healthy).collect::<Vec<_>>()).await;
+    let mut evidence = Evidence {
+        observed: Some("no sick ones".to_owned()),
+        ..Evidence::default()
+    };
+    if !sick.is_empty() {
+        reconcile_sick(&stage, healthy, &mut evidence).await?;
+    }
+    let Stage {
+        cluster,
+        endpoints,
+        began,
+        ..
+    } = stage;
+    cluster.finish_unchecked().await?;
+    Ok(Run {
+        endpoints,
+        offered,
+        evidence,
+        began,
+        healthy,
+    })
+}
+
+/// All of the sick ones' events are parked or dead, none is missing.
+async fn reconcile_sick(stage: &Stage, healthy: usize, evidence: &mut Evidence) -> Result<()> {
+    let nats = &stage.cluster.nats;
+    let settled = e2e::eventually(
+        stage.size.deadline,
+        "every event is dealt with",
+        async || {
+            let open = nats.count(wire::EVENTS).await?;
+            anyhow::ensure!(open == 0, "{open} events are open");
+            Ok(())
+        },
+    );
+    evidence.require(settled.await.is_ok(), || "events stay open".to_owned());
+    let sent: usize = stage.endpoints[healthy..]
+        .iter()
+        .map(|endpoint| endpoint.ledger.entries().len())
+        .sum();
+    // The pings that told them of their hooks are deliveries as well.
+    let pings = stage.endpoints.len() - healthy;
+    let (parked, dead) = (
+        nats.count(wire::DELIVERIES).await?,
+        nats.count(wire::DEAD).await?,
+    );
+    evidence.dead = dead;
+    let kept = (parked + dead) as usize;
+    evidence.require(kept == sent + pings, || {
+        format!("{kept} of the sick ones' deliveries are parked or dead, {sent} were sent with {pings} pings")
+    });
+    let rewritten = stage.metric("hookline_deferrals_total", &[]).await;
+    evidence.require(rewritten <= 3.0 * kept as f64, || {
+        format!("{rewritten} deferrals of {kept} deliveries")
+    });
+    evidence.observed = Some(format!(
+        "{parked} parked, {dead} dead, {rewritten} deferrals"
+    ));
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! Faults of the servers that everything stands on, and of the gateway.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use e2e::{Cluster, Proxy, RedisCluster, eventually};
+
+use crate::chaos::endpoint::{Endpoint, Mood};
+use crate::chaos::load::Offered;
+use crate::chaos::row::{Evidence, Row};
+use crate::chaos::stage::{Size, Stage};
+
+/// How long NATS and the wire are away.
+const AWAY: Duration = Duration::from_secs(5);
+/// How long Redis hangs, and how long the wire is cut.
+const LONG_AWAY: Duration = Duration::from_secs(10);
+/// After its return, how soon deliveries go on.
+const RESUMES: Duration = Duration::from_secs(5);
+/// The ack wait that dispatchers run with here: what was attempted that long ago is settled.
+const ACK_WAIT: Duration = Duration::from_secs(8);
+
+const WELL: [Mood; 2] = [Mood::Well, Mood::Well];
+
+fn repeats() -> Evidence {
+    Evidence {
+        allows_repeats: true,
+        ..Evidence::default()
+    }
+}
+
+/// Waits until something arrives that was not there before, and says how long that took.
+async fn resumes(stage: &Stage) -> Result<Duration> {
+    let since = Instant::now();
+    let count = || stage.endpoints.iter().map(Endpoint::requests).sum::<u64>();
+    let before = count();
+    eventually(stage.size.deadline, "deliveries go on", async || {
+        anyhow::ensure!(count() > before + 5, "nothing arrives");
+        Ok(())
+    })
+    .await?;
+    Ok(since.elapsed())
+}
+
+async fn finish(
+    name: &str,
+    stage: Stage,
+    load: crate::chaos::load::Load,
+    evidence: Evidence,
+) -> Result<Row> {
+    tokio::time::sleep(stage.size.calm).await;
+    let offered = load.stop().await?;
+    stage.settle(&[0, 1]).await;
+    let endpoints: Vec<_> = stage.endpoints.iter().collect();
+    let row = Row::reconcile(name, &endpoints, offered, evidence, stage.began);
+    stage.cluster.finish().await?;
+    Ok(row)
+}
+
+pub(super) async fn nats_kill(name: &str, size: Size) -> Result<Row> {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    let mut stage = Stage::set(cluster, &WELL, size).await?;
+    let mut evidence = repeats();
+    let load = stage.load().await?;
+    tokio::time::sleep(size.calm).await;
+    let killed = Instant::now();
+    stage.cluster.nats.kill();
+    evidence.mark(stage.began, "kill");
+    tokio::time::sleep(AWAY).await;
+    stage.cluster.nats.start().await?;
+    evidence.mark(stage.began, "back");
+    let pause = resumes(&stage).await?;
+    evidence.require(pause <= RESUMES, || format!("it took {pause:.1?} to go on"));
+    evidence.observed = Some(format!(
+        "away {AWAY:?}, delivering {pause:.1?} after its return"
+    ));
+    // Acks that were lost with it.
+    evidence
+        .repeats
+        .push((killed - ACK_WAIT, killed + ACK_WAIT + AWAY));
+    finish(name, stage, load, evidence).await
+}
+
+pub(super) async fn nats_cut(name: &str, size: Size) -> Result<Row> {
+    let proxy = Proxy::start().await?;
+    let mut cluster = Cluster::builder()
+        .dispatchers(2)
+        .dispatcher_env("HOOKLINE_NATS_URL", &format!("nats://{}", proxy.address()))
+        .prepare()
+        .await?;
+    proxy.lead_to(cluster.nats.port());
+    cluster.start().await?;
+    let stage = Stage::set(cluster, &WELL, size).await?;
+    let mut evidence = repeats();
+    let load = stage.load().await?;
+    tokio::time::sleep(size.calm).await;
+    let cut = Instant::now();
+    proxy.cut();
+    evidence.mark(stage.began, "cut");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let passed = proxy.passed();
+    tokio::time::sleep(LONG_AWAY - Duration::from_secs(1)).await;
+    let silent = proxy.passed() == passed;
+    proxy.mend();
+    evidence.mark(stage.began, "mended");
+    let pause = resumes(&stage).await?;
+    evidence.require(pause <= RESUMES, || format!("it took {pause:.1?} to go on"));
+    evidence.observed =
+        silent.then(|| format!("nothing passed for {LONG_AWAY:?}, delivering {pause:.1?} after"));
+    evidence
+        .repeats
+        .push((cut - ACK_WAIT, cut + ACK_WAIT + LONG_AWAY));
+    finish(name, stage, load, evidence).await
+}
+
+pub(super) async fn redis_kill(name: &str, size: Size) -> Result<Row> {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    let mut stage = Stage::set(cluster, &WELL, size).await?;
+    let mut evidence = repeats();
+    let load = stage.load().await?;
+    tokio::time::sleep(size.calm).await;
+    let killed = Instant::now();
+    stage.cluster.redis.kill();
+    evidence.mark(stage.began, "kill");
+    let pause = resumes(&stage).await?;
+    evidence.require(pause <= RESUMES, || format!("it took {pause:.1?} to go on"));
+    tokio::time::sleep(AWAY).await;
+    let skipped = stage.metric("hookline_redis_skipped_total", &[]).await;
+    stage.cluster.redis.start().await?;
+    evidence.mark(stage.began, "back, empty");
+    evidence.observed = (skipped > 0.0).then(|| format!("{skipped} deliveries without Redis"));
+    evidence
+        .repeats
+        .push((killed - ACK_WAIT, killed + ACK_WAIT + AWAY));
+    finish(name, stage, load, evidence).await
+}
+
+pub(super) async fn redis_freeze(name: &str, size: Size) -> Result<Row> {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    let stage = Stage::set(cluster, &WELL, size).await?;
+    let mut evidence = repeats();
+    let load = stage.load().await?;
+    tokio::time::sleep(size.calm).await;
+    let frozen = Instant::now();
+    stage.cluster.redis.process().freeze()?;
+    evidence.mark(stage.began, "stop");
+    let pause = resumes(&stage).await?;
+    evidence.require(pause <= RESUMES, || format!("it took {pause:.1?} to go on"));
+    tokio::time::sleep(LONG_AWAY.saturating_sub(frozen.elapsed())).await;
+    let skipped = stage.metric("hookline_redis_skipped_total", &[]).await;
+    stage.cluster.redis.process().thaw()?;
+    evidence.mark(stage.began, "continue");
+    evidence.observed = (skipped > 0.0).then(|| format!("{skipped} deliveries without Redis"));
+    evidence
+        .repeats
+        .push((frozen - ACK_WAIT, frozen + ACK_WAIT + LONG_AWAY));
+    finish(name, stage, load, evidence).await
+}
+
+pub(super) async fn redis_cluster(name: &str, size: Size) -> Result<Row> {
+    let mut redis = RedisCluster::start().await?;
+    let cluster = Cluster::builder()
+        .dispatchers(2)
+        .dispatcher_env("HOOKLINE_REDIS_URL", &redis.url())
+        .start()
+        .await?;
+    // Many hooks, so that every master has some.
+    let stage = Stage::set(cluster, &[Mood::Well; 12], size).await?;
+    let mut evidence = repeats();
+    let load = stage.load().await?;
+    tokio::time::sleep(size.calm).await;
+    let killed = Instant::now();
+    redis.nodes[1].kill();
+    evidence.mark(stage.began, "kill");
+    let pause = resumes(&stage).await?;
+    evidence.require(pause <= RESUMES, || format!("it took {pause:.1?} to go on"));
+    tokio::time::sleep(AWAY).await;
+    let skipped = stage.metric("hookline_redis_skipped_total", &[]).await;
+    redis.nodes[1].start().await?;
+    evidence.mark(stage.began, "back, empty");
+    evidence.observed = (skipped > 0.0).then(|| format!("{skipped} deliveries without Redis"));
+    evidence
+        .repeats
+        .push((killed - ACK_WAIT, killed + ACK_WAIT + AWAY));
+    tokio::time::sleep(size.calm).await;
+    let offered = load.stop().await?;
+    stage
+        .settle(&(0..stage.endpoints.len()).collect::<Vec<_>>())
+        .await;
+    let endpoints: Vec<_> = stage.endpoints.iter().collect();
+    let row = Row::reconcile(name, &endpoints, offered, evidence, stage.began);
+    stage.cluster.finish().await?;
+    Ok(row)
+}
+
+/// Consumers are created one after the other while the gateway is killed again and again. An
+/// entity exists if and only if its event was delivered.
+pub(super) async fn gateway_kill(name: &str, size: Size) -> Result<Row> {
+    let mut cluster = Cluster::builder()
+        .dispatchers(2)
+        .gateways(2)
+        .start()
+        .await?;
+    let began = Instant::now();
+    let endpoint = Endpoint::start(Mood::Well).await?;
+    let url = endpoint.url.clone();
+    let created = serde_json::json!({"source": "crud", "event": "consumers:create",
+        "handler": "webhook", "config": {"url": url, "secret": super::super::endpoint::SECRET}});
+    cluster.admin().create_hook(&created).await?;
+    let mut evidence = Evidence::default();
+    let (mut number, mut kills) = (0, 0);
+    let end = Instant::now() + size.fault;
+    let mut next_kill = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        endpoint.ledger.published(number);
+        let body = serde_json::json!({"username": format!("user-{number}"),
+            "custom_id": number.to_string()});
+        let admin = cluster.gateways[0].admin().clone();
+        let request = tokio::spawn(async move { admin.post("/consumers", &body).await });
+        if Instant::now() >= next_kill {
+            cluster.gateways[0].process_mut().kill();
+            evidence.mark(began, "kill");
+            kills += 1;
+            let _ = request.await;
+            cluster.gateways[0].start()?;
+            cluster.gateways[0].ready().await?;
+            next_kill = Instant::now() + Duration::from_millis(500);
+        } else {
+            let _ = request.await;
+        }
+        number += 1;
+    }
+    evidence.observed = (kills > 0).then(|| format!("{kills} kills, {number} creates"));
+    // What exists is what counts, whatever was answered.
+    let all = cluster.gateways[1].admin().list("/consumers").await?;
+    for consumer in &all {
+        let custom_id = consumer["custom_id"].as_str().context("a custom_id")?;
+        endpoint.ledger.acknowledged(custom_id.parse()?);
+    }
+    let offered = Offered {
+        events: number as u64,
+        asked: number as u64,
+    };
+    let arrived = eventually(size.deadline, "everything arrives", async || {
+        let (_, open) = endpoint.ledger.open();
+        anyhow::ensure!(open == 0, "{open} are missing");
+        Ok(())
+    });
+    let _ = arrived.await;
+    cluster.rest().await?;
+    let invented = endpoint.ledger.invented();
+    evidence.require(invented == 0, || {
+        format!("{invented} events tell of nothing")
+    });
+    let row = Row::reconcile(name, &[&endpoint], offered, evidence, began);
+    cluster.finish().await?;
+    Ok(row)
+}

@@ -1,0 +1,147 @@
+//! What was published and what arrived, number by number.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One endpoint's book; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger(Arc<Mutex<Vec<Entry>>>);
+
+/// What is known of one number.
+#[derive(Debug, Clone, Default)]
+pub struct Entry {
+    /// When it was handed to NATS.
+    pub published: Option<Instant>,
+    /// When NATS acknowledged it: only what is acknowledged is promised.
+    pub acknowledged: Option<Instant>,
+    /// When it arrived first and was answered with success.
+    pub first: Option<Instant>,
+    /// When it arrived again.
+    pub again: Vec<Instant>,
+    /// The delivery's id at the first arrival.
+    id: String,
+    /// Whether a repeat had another id.
+    pub other_id: bool,
+}
+
+impl Entry {
+    /// How long it took from the first try to publish it to its arrival.
+    #[must_use]
+    pub fn latency(&self) -> Option<Duration> {
+        Some(self.first?.saturating_duration_since(self.published?))
+    }
+}
+
+impl Ledger {
+    /// A number is handed to NATS.
+    pub fn published(&self, number: usize) {
+        let mut entries = self.lock();
+        if entries.len() <= number {
+            entries.resize_with(number + 1, Entry::default);
+        }
+        entries[number].published.get_or_insert_with(Instant::now);
+    }
+
+    /// NATS acknowledged a number.
+    pub fn acknowledged(&self, number: usize) {
+        self.lock()[number].acknowledged = Some(Instant::now());
+    }
+
+    /// A number arrived.
+    pub fn arrived(&self, number: usize, id: &str) {
+        let mut entries = self.lock();
+        if entries.len() <= number {
+            entries.resize_with(number + 1, Entry::default);
+        }
+        let entry = &mut entries[number];
+        let now = Instant::now();
+        if entry.first.is_some() {
+            entry.again.push(now);
+            entry.other_id |= entry.id != id;
+        } else {
+            entry.first = Some(now);
+            id.clone_into(&mut entry.id);
+        }
+    }
+
+    /// Everything that was acknowledged.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        let entries = self.lock();
+        let promised = entries.iter().filter(|entry| entry.acknowledged.is_some());
+        promised.cloned().collect()
+    }
+
+    /// How many were acknowledged, and how many of them have not arrived.
+    #[must_use]
+    pub fn open(&self) -> (usize, usize) {
+        let entries = self.lock();
+        let promised = entries.iter().filter(|entry| entry.acknowledged.is_some());
+        promised.fold((0, 0), |(all, open), entry| {
+            (all + 1, open + usize::from(entry.first.is_none()))
+        })
+    }
+
+    /// How many arrived that were never acknowledged.
+    #[must_use]
+    pub fn invented(&self) -> usize {
+        let entries = self.lock();
+        let invented = entries
+            .iter()
+            .filter(|entry| entry.first.is_some() && entry.acknowledged.is_none());
+        invented.count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The value below which `percent` of all values lie; zero of none.
+#[must_use]
+pub fn percentile(mut values: Vec<Duration>, percent: f64) -> Duration {
+    values.sort_unstable();
+    let last = values.len().saturating_sub(1) as f64;
+    let index = (last * percent / 100.0).round() as usize;
+    values.get(index).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_acknowledged_is_promised() {
+        let ledger = Ledger::default();
+        for number in 0..3 {
+            ledger.published(number);
+        }
+        ledger.acknowledged(0);
+        ledger.acknowledged(2);
+        ledger.arrived(2, "a");
+        assert_eq!(ledger.open(), (2, 1));
+    }
+
+    #[test]
+    fn a_repeat_is_known_by_its_id() {
+        let ledger = Ledger::default();
+        ledger.published(0);
+        ledger.acknowledged(0);
+        for id in ["a", "a"] {
+            ledger.arrived(0, id);
+        }
+        assert!(!ledger.entries()[0].other_id);
+        ledger.arrived(0, "b");
+        let entries = ledger.entries();
+        assert_eq!(entries[0].again.len(), 2);
+        assert!(entries[0].other_id);
+    }
+
+    #[test]
+    fn percentiles_are_taken_from_the_sorted_values() {
+        let values: Vec<_> = (0..=100).rev().map(Duration::from_millis).collect();
+        assert_eq!(percentile(values.clone(), 50.0), Duration::from_millis(50));
+        assert_eq!(percentile(values, 99.0), Duration::from_millis(99));
+        assert_eq!(percentile(Vec::new(), 99.0), Duration::ZERO);
+    }
+}

@@ -1,0 +1,179 @@
+//! One row of the ledger: what a fault did, reconciled number by number.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::endpoint::Endpoint;
+use super::ledger::{Entry, percentile};
+use super::load::Offered;
+
+/// The part of the load that must have been sent for a row to count, in percent.
+const SENT_PERCENT: u64 = 95;
+
+/// What is known of a fault: that it happened, and which repeats it explains.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// What shows that the fault happened; nothing: it did not.
+    pub observed: Option<String>,
+    /// A delivery that arrived first in one of these times may have come again.
+    pub repeats: Vec<(Instant, Instant)>,
+    /// What else had to hold and did not.
+    pub broken: Vec<String>,
+    /// Dead letters that belong to the row.
+    pub dead: u64,
+    /// Marks for the plot: seconds since the start of the row, and what happened.
+    pub marks: Vec<(f64, String)>,
+    /// Which repeats are allowed at all.
+    pub allows_repeats: bool,
+}
+
+impl Evidence {
+    /// Something that had to hold.
+    pub fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.broken.push(what());
+        }
+    }
+
+    /// Marks this moment.
+    pub fn mark(&mut self, began: Instant, what: &str) {
+        let at = began.elapsed().as_secs_f64();
+        self.marks.push((at, what.to_owned()));
+    }
+}
+
+/// A reconciled row.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The fault's name.
+    pub fault: String,
+    /// Events that NATS acknowledged.
+    pub sent: usize,
+    /// How many of them arrived.
+    pub delivered: usize,
+    /// How many did not.
+    pub missing: usize,
+    /// How many arrived more than once.
+    pub duplicate: usize,
+    /// Dead letters.
+    pub dead: u64,
+    /// From publishing to arrival, of those that arrived: the 99th percentile.
+    pub late_p99: Duration,
+    /// The latest.
+    pub late_max: Duration,
+    /// What did not hold; empty: passed.
+    pub broken: Vec<String>,
+    /// What shows that the fault happened.
+    pub observed: String,
+    /// Seconds since the start, and milliseconds from publishing to arrival.
+    pub points: Vec<(f64, f64)>,
+    /// Seconds since the start, and what happened.
+    pub marks: Vec<(f64, String)>,
+}
+
+impl Row {
+    /// Reconciles the books of these endpoints.
+    #[must_use]
+    pub fn reconcile(
+        fault: &str,
+        endpoints: &[&Endpoint],
+        offered: Offered,
+        evidence: Evidence,
+        began: Instant,
+    ) -> Self {
+        let entries: Vec<Entry> = endpoints
+            .iter()
+            .flat_map(|endpoint| endpoint.ledger.entries())
+            .collect();
+        let delivered = entries.iter().filter(|entry| entry.first.is_some()).count();
+        let repeated: Vec<_> = entries
+            .iter()
+            .filter(|entry| !entry.again.is_empty())
+            .collect();
+        let latencies: Vec<_> = entries.iter().filter_map(Entry::latency).collect();
+        let mut row = Self {
+            fault: fault.to_owned(),
+            sent: entries.len(),
+            delivered,
+            missing: entries.len() - delivered,
+            duplicate: repeated.len(),
+            dead: evidence.dead,
+            late_p99: percentile(latencies.clone(), 99.0),
+            late_max: percentile(latencies, 100.0),
+            broken: evidence.broken,
+            observed: evidence.observed.clone().unwrap_or_default(),
+            points: points(&entries, began),
+            marks: evidence.marks,
+        };
+        let mut require = |holds: bool, what: String| {
+            if !holds {
+                row.broken.push(what);
+            }
+        };
+        require(
+            evidence.observed.is_some(),
+            "the fault did not happen".to_owned(),
+        );
+        require(
+            offered.events * 100 >= offered.asked * SENT_PERCENT,
+            format!(
+                "only {} of {} events were sent",
+                offered.events, offered.asked
+            ),
+        );
+        let missing = entries.len() - delivered;
+        require(missing == 0, format!("{missing} deliveries are missing"));
+        let forged: u64 = endpoints.iter().map(|endpoint| endpoint.forged()).sum();
+        require(forged == 0, format!("{forged} signatures are wrong"));
+        let renamed = repeated.iter().filter(|entry| entry.other_id).count();
+        require(
+            renamed == 0,
+            format!("{renamed} repeats have another webhook-id"),
+        );
+        let unexplained = repeated
+            .iter()
+            .filter(|entry| !evidence.allows_repeats || !explained(entry, &evidence.repeats))
+            .count();
+        require(
+            unexplained == 0,
+            format!("{unexplained} repeats have no explanation"),
+        );
+        row
+    }
+
+    /// Whether everything held.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.broken.is_empty()
+    }
+
+    /// The row as the report has it.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        json!({
+            "fault": self.fault, "sent": self.sent, "delivered": self.delivered,
+            "missing": self.missing, "duplicate": self.duplicate, "dead": self.dead,
+            "late_p99_ms": self.late_p99.as_secs_f64() * 1_000.0,
+            "late_max_ms": self.late_max.as_secs_f64() * 1_000.0,
+            "passed": self.passed(), "observed": self.observed, "broken": self.broken,
+        })
+    }
+}
+
+/// Whether the first arrival falls into one of the times.
+fn explained(entry: &Entry, times: &[(Instant, Instant)]) -> bool {
+    entry.first.is_some_and(|first| {
+        times
+            .iter()
+            .any(|(from, to)| (*from..=*to).contains(&first))
+    })
+}
+
+fn points(entries: &[Entry], began: Instant) -> Vec<(f64, f64)> {
+    let point = |entry: &Entry| {
+        let at = entry.published?.saturating_duration_since(began);
+        Some((at.as_secs_f64(), entry.latency()?.as_secs_f64() * 1_000.0))
+    };
+    entries.iter().filter_map(point).collect()
+}

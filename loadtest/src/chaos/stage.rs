@@ -1,0 +1,160 @@
+//! A cluster under load, with endpoints that keep the ledger.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use e2e::{Cluster, eventually};
+use serde_json::json;
+
+use super::endpoint::{self, Endpoint, Mood};
+use super::load::{Load, SOURCE, Stream};
+
+/// How much of a row is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Events a second.
+    pub rate: u64,
+    /// How long a fault lasts that has no length of its own.
+    pub fault: Duration,
+    /// How long the load runs before the fault, and after it.
+    pub calm: Duration,
+    /// How long what is late may take to arrive.
+    pub deadline: Duration,
+    /// Pairs of runs by which times are compared; zero: they are not.
+    pub pairs: usize,
+}
+
+impl Size {
+    /// As the table of the failure modes says.
+    pub const FULL: Self = Self {
+        rate: 1_000,
+        fault: Duration::from_secs(30),
+        calm: Duration::from_secs(5),
+        deadline: Duration::from_secs(120),
+        pairs: 3,
+    };
+    /// A few seconds, for a test; no time is compared.
+    pub const SHORT: Self = Self {
+        rate: 100,
+        fault: Duration::from_secs(4),
+        calm: Duration::from_secs(1),
+        deadline: Duration::from_secs(60),
+        pairs: 0,
+    };
+}
+
+/// The stage of one row.
+pub struct Stage {
+    /// The servers and services.
+    pub cluster: Cluster,
+    /// The endpoints, each with a hook of its own.
+    pub endpoints: Vec<Endpoint>,
+    /// How much is run.
+    pub size: Size,
+    /// Where the load publishes.
+    pub nats: String,
+    /// When the row began.
+    pub began: Instant,
+}
+
+impl Stage {
+    /// Puts endpoints and their hooks onto a cluster that is running.
+    ///
+    /// # Errors
+    /// When a hook cannot be created.
+    pub async fn set(cluster: Cluster, moods: &[Mood], size: Size) -> Result<Self> {
+        let mut endpoints = Vec::new();
+        for (number, mood) in moods.iter().enumerate() {
+            let endpoint = Endpoint::start(*mood).await?;
+            hook(&cluster, &event(number), &endpoint.url).await?;
+            endpoints.push(endpoint);
+        }
+        Ok(Self {
+            nats: cluster.nats.url(),
+            cluster,
+            endpoints,
+            size,
+            began: Instant::now(),
+        })
+    }
+
+    /// Starts the load: every endpoint's event in turn.
+    ///
+    /// # Errors
+    /// When NATS cannot be reached.
+    pub async fn load(&self) -> Result<Load> {
+        self.load_of(self.size.rate).await
+    }
+
+    /// As [`load`](Self::load), with another rate.
+    ///
+    /// # Errors
+    /// When NATS cannot be reached.
+    pub async fn load_of(&self, rate: u64) -> Result<Load> {
+        Load::start(&self.nats, self.streams().collect(), rate).await
+    }
+
+    fn streams(&self) -> impl Iterator<Item = Stream> {
+        let endpoints = self.endpoints.iter().enumerate();
+        endpoints.map(|(number, endpoint)| Stream {
+            event: event(number),
+            ledger: endpoint.ledger.clone(),
+        })
+    }
+
+    /// Starts a load of which half goes to the first so many endpoints, and half to the others;
+    /// all of it to the first ones where there are no others.
+    ///
+    /// # Errors
+    /// When NATS cannot be reached.
+    pub async fn halves(&self, first: usize, rate: u64) -> Result<Load> {
+        let streams: Vec<_> = self.streams().collect();
+        let (first, others) = streams.split_at(first);
+        let longer = first.len().max(others.len());
+        let turns = (0..longer).flat_map(|turn| {
+            let one = |part: &[Stream]| part.get(turn % part.len().max(1)).cloned();
+            [one(first), one(others)]
+        });
+        Load::start(&self.nats, turns.flatten().collect(), rate).await
+    }
+
+    /// Waits until everything that was acknowledged has arrived at these endpoints, for as long as
+    /// the size allows. What is missing then, the ledger tells.
+    pub async fn settle(&self, endpoints: &[usize]) {
+        let arrived = eventually(self.size.deadline, "everything arrives", async || {
+            for number in endpoints {
+                let (_, open) = self.endpoints[*number].ledger.open();
+                anyhow::ensure!(open == 0, "{open} are missing");
+            }
+            Ok(())
+        });
+        // The ledger is what counts.
+        let _ = arrived.await;
+    }
+
+    /// The sum of a metric over the dispatchers that answer.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let mut sum = 0.0;
+        for dispatcher in &self.cluster.dispatchers {
+            sum += dispatcher.metric(name, labels).await.unwrap_or_default();
+        }
+        sum
+    }
+}
+
+/// Creates a hook that hears one event of the ledger.
+///
+/// # Errors
+/// When the gateway does not take it.
+pub async fn hook(cluster: &Cluster, event: &str, url: &str) -> Result<()> {
+    let hook = json!({"source": SOURCE, "event": event, "handler": "webhook",
+        "config": {"url": url, "secret": endpoint::SECRET}});
+    let created = cluster.admin().create_hook(&hook).await;
+    created.map(|_| ()).context("a hook of the ledger")
+}
+
+/// The event that the endpoint with this number hears.
+#[must_use]
+pub fn event(number: usize) -> String {
+    format!("number-{number}")
+}

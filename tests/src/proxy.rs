@@ -1,0 +1,122 @@
+//! A TCP proxy that can cut the wire: connections stay open, and nothing
+//! passes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+use anyhow::Result;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, tcp};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    target: Arc<AtomicU16>,
+    open: watch::Sender<bool>,
+    passed: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Starts a proxy that leads nowhere yet.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let target = Arc::new(AtomicU16::new(0));
+        let passed = Arc::new(AtomicU64::new(0));
+        let (open, opened) = watch::channel(true);
+        let (leads, counter) = (Arc::clone(&target), Arc::clone(&passed));
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let port = leads.load(Ordering::Relaxed);
+                let (opened, counter) = (opened.clone(), Arc::clone(&counter));
+                tokio::spawn(async move {
+                    if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
+                        join(client, server, &opened, &counter).await;
+                    }
+                });
+            }
+        });
+        Ok(Self {
+            address,
+            target,
+            open,
+            passed,
+            task,
+        })
+    }
+
+    /// Leads to this port of this machine from now on.
+    pub fn lead_to(&self, port: u16) {
+        self.target.store(port, Ordering::Relaxed);
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets nothing pass any more, in either direction.
+    pub fn cut(&self) {
+        self.open.send_replace(false);
+    }
+
+    /// Lets everything pass again, also what was held back.
+    pub fn mend(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Bytes that have passed so far.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn join(
+    client: TcpStream,
+    server: TcpStream,
+    opened: &watch::Receiver<bool>,
+    counter: &AtomicU64,
+) {
+    drop(client.set_nodelay(true));
+    drop(server.set_nodelay(true));
+    let ((from_client, to_client), (from_server, to_server)) =
+        (client.into_split(), server.into_split());
+    tokio::select! {
+        () = copy(from_client, to_server, opened.clone(), counter) => {}
+        () = copy(from_server, to_client, opened.clone(), counter) => {}
+    }
+}
+
+async fn copy(
+    mut from: tcp::OwnedReadHalf,
+    mut to: tcp::OwnedWriteHalf,
+    mut opened: watch::Receiver<bool>,
+    counter: &AtomicU64,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if opened.wait_for(|open| *open).await.is_err() {
+            return;
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+        counter.fetch_add(read as u64, Ordering::Relaxed);
+    }
+}
