@@ -55,7 +55,7 @@ test: need-rust servers ## Unit tests, then end-to-end tests on real servers
 
 chaos: need-rust servers ## Faults on real processes under load, and a ledger (FAULT=name for one)
 	cargo build --release --workspace $(CARGO_FLAGS)
-	$(TARGET_DIR)/release/hookline-loadtest chaos --out $(TARGET_DIR)/chaos $(FAULT)
+	HOOKLINE_BIN_DIR=$(abspath $(TARGET_DIR))/release $(TARGET_DIR)/release/hookline-loadtest chaos --out $(TARGET_DIR)/chaos $(FAULT)
 
 compat: need-go need-rust servers ## Run the product against other people's clients (needs Go)
 	@.ci/nats-cli $(NATS_CLI) $(dir $(NATS_CLI_BINARY))

@@ -49,4 +49,5 @@ faults! {
     many_sick_neighbours_cost_nothing: "many-sick",
     an_endpoint_that_comes_back_gets_everything: "down",
     bad_answers_are_retried: "bad-answers",
+    exhausted_storage_loses_nothing: "storage-full",
 }

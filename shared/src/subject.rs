@@ -49,6 +49,8 @@ pub const EVENT_SUBJECTS: &str = "hookline.events.>";
 pub const WATCH_SUBJECTS: &str = "hookline.watch.>";
 /// All parked deliveries, waiting or due.
 pub const DELIVERY_SUBJECTS: &str = "hookline.deliveries.>";
+/// Parked deliveries that wait.
+pub const WAIT_SUBJECTS: &str = "hookline.deliveries.wait.>";
 /// Parked deliveries that fell due.
 pub const DUE_SUBJECTS: &str = "hookline.deliveries.due.>";
 /// All dead letters.
@@ -88,6 +90,10 @@ pub mod header {
     pub const SCHEDULE: &str = "Nats-Schedule";
     /// Subject that a schedule publishes to.
     pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+    /// Sequence of a message that was read directly.
+    pub const SEQUENCE: &str = "Nats-Sequence";
+    /// Subject of a message that was read directly.
+    pub const STORED_SUBJECT: &str = "Nats-Subject";
     /// KV operation of a marker (`DEL`, `PURGE`).
     pub const KV_OPERATION: &str = "KV-Operation";
     /// W3C trace context.
@@ -128,6 +134,21 @@ pub mod header {
     pub const HANDLER: &str = "Hookline-Handler";
     /// Size in bytes of a dead event before it was truncated.
     pub const ORIGINAL_SIZE: &str = "Hookline-Original-Size";
+
+    /// The headers of a parked delivery, its schedule aside.
+    pub const PARKED: [&str; 11] = [
+        SUBJECT,
+        EVENT_ID,
+        EVENT_ID_GIVEN,
+        ATTEMPT,
+        DEFERRALS,
+        RESERVED,
+        REFUSALS,
+        FIRST_ATTEMPT,
+        PID,
+        REASON,
+        TRACEPARENT,
+    ];
 }
 
 /// Whether a subject of the bucket is that of an outbox entry.
@@ -270,6 +291,20 @@ pub fn parse_event_subject(subject: &str) -> Result<(String, String, String), Er
 #[must_use]
 pub fn wait_subject(hook: &str, delivery: &str) -> String {
     format!("hookline.deliveries.wait.{hook}.{delivery}")
+}
+
+/// Everything of one hook that waits.
+#[must_use]
+pub fn waits_of(hook: &str) -> String {
+    format!("hookline.deliveries.wait.{hook}.>")
+}
+
+/// Hook and delivery of a waiting delivery's subject.
+#[must_use]
+pub fn parse_wait_subject(subject: &str) -> Option<(&str, &str)> {
+    subject
+        .strip_prefix("hookline.deliveries.wait.")?
+        .split_once('.')
 }
 
 /// Where a parked delivery appears when it falls due.

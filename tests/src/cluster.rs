@@ -35,6 +35,7 @@ pub struct Leftovers {
 pub struct Builder {
     gateways: usize,
     dispatchers: usize,
+    nats_store: Option<u64>,
     gateway_env: Vec<(String, String)>,
     dispatcher_env: Vec<(String, String)>,
 }
@@ -51,6 +52,13 @@ impl Builder {
     #[must_use]
     pub fn dispatchers(mut self, count: usize) -> Self {
         self.dispatchers = count;
+        self
+    }
+
+    /// The bytes of storage that NATS has, no limit unless said.
+    #[must_use]
+    pub fn nats_store(mut self, bytes: u64) -> Self {
+        self.nats_store = Some(bytes);
         self
     }
 
@@ -85,7 +93,7 @@ impl Builder {
     /// When a program is missing.
     pub async fn prepare(self) -> Result<Cluster> {
         let dir = tempfile::Builder::new().prefix("hookline-").tempdir()?;
-        let nats = NatsServer::new(dir.path())?;
+        let nats = NatsServer::with_store(dir.path(), self.nats_store)?;
         let redis = RedisServer::new(dir.path())?;
         let mut cluster = Cluster {
             receiver: Receiver::start().await?,

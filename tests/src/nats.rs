@@ -26,8 +26,16 @@ impl NatsServer {
     /// # Errors
     /// When the program is missing or `dir` cannot be written.
     pub fn new(dir: &Path) -> Result<Self> {
+        Self::with_store(dir, None)
+    }
+
+    /// As [`Self::new`], with so many bytes of storage.
+    ///
+    /// # Errors
+    /// When the program is missing or `dir` cannot be written.
+    pub fn with_store(dir: &Path, bytes: Option<u64>) -> Result<Self> {
         let port = ports::free()?;
-        let config = write_config(dir, port)?;
+        let config = write_config(dir, port, bytes)?;
         let process = Process::new("nats-server", binaries::server("nats-server")?, dir)
             .args(["-c".to_owned(), config.display().to_string()]);
         Ok(Self {
@@ -242,13 +250,14 @@ pub fn reason(message: &StreamMessage) -> &str {
     value.map_or("", |value| value.as_str())
 }
 
-fn write_config(dir: &Path, port: u16) -> Result<PathBuf> {
+fn write_config(dir: &Path, port: u16, bytes: Option<u64>) -> Result<PathBuf> {
     let path = dir.join("nats-server.conf");
     let store = dir.join("jetstream");
+    let limit = bytes.map_or_else(String::new, |bytes| format!(", max_file_store: {bytes}"));
     let config = format!(
         "listen: \"127.0.0.1:{port}\"\n\
          max_payload: 2MB\n\
-         jetstream {{ store_dir: \"{}\", sync_interval: always }}\n",
+         jetstream {{ store_dir: \"{}\", sync_interval: always{limit} }}\n",
         store.display()
     );
     std::fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;

@@ -3,6 +3,7 @@
 mod endpoints;
 mod neighbours;
 mod servers;
+mod storage;
 mod workers;
 
 use anyhow::Result;
@@ -107,5 +108,10 @@ pub static FAULTS: &[Fault] = &[
         name: "bad-answers",
         what: "endpoints break off, babble, or answer without end",
         run: |name, size| Box::pin(endpoints::bad_answers(name, size)),
+    },
+    Fault {
+        name: "storage-full",
+        what: "the server's storage is exhausted while schedules fall due, then there is room",
+        run: |name, size| Box::pin(storage::full(name, size)),
     },
 ];

@@ -211,6 +211,15 @@ impl Accept {
         }
     }
 
+    /// Whether it is this worker's turn at something that one of all should do; it has it for that
+    /// long. Without Redis it is everybody's.
+    pub async fn turn(&self, what: &str, time: Duration) -> bool {
+        let inner = &self.inner;
+        let mut call = inner.scripts.turn.key(format!("hookline:turn:{what}"));
+        call.arg(&inner.worker).arg(millis(time));
+        inner.redis.call(what, &call).await.unwrap_or(true)
+    }
+
     /// Gives back every claim that is still held, at a shutdown whose deadline has passed.
     pub async fn release_all(&self) {
         for (claim, _) in self.inner.held.all() {

@@ -21,6 +21,8 @@ use crate::outbox::Outbox;
 use crate::room::{Kind, LaneRoom};
 use crate::settle::{Deferral, Settle, Settled, Work, now_millis};
 
+/// How long deliveries of a hook wait that this version cannot read.
+const UNREADABLE: Duration = Duration::from_secs(30);
 /// How long deliveries of a paused hook wait before they are looked at again.
 const PAUSED: Duration = Duration::from_secs(30);
 /// How long deliveries wait at least that a hook has no room for.
@@ -107,16 +109,21 @@ impl consumer::Work for RetryLane {
     async fn handle(&self, message: &Message) {
         let _counted = self.room.message();
         let dispatch = &self.dispatch;
-        let hook = subject::parse_due_subject(&message.subject)
-            .and_then(|(hook, _)| dispatch.index.snapshot().get(hook).cloned());
-        let Some(hook) = hook else {
-            dispatch.metrics.delivery("none", DeliveryResult::Orphaned);
-            dispatch.settle.message(message, &[Settled::Dealt]).await;
+        let snapshot = dispatch.index.snapshot();
+        let id = subject::parse_due_subject(&message.subject).map(|(hook, _)| hook);
+        let Some(hook) = id.and_then(|id| snapshot.get(id)) else {
+            let settled = if id.is_some_and(|id| snapshot.knows(id)) {
+                Settled::NotYet(UNREADABLE)
+            } else {
+                dispatch.metrics.delivery("none", DeliveryResult::Orphaned);
+                Settled::Dealt
+            };
+            dispatch.settle.message(message, &[settled]).await;
             return;
         };
-        match parked(message, &hook) {
+        match parked(message, hook) {
             Some(work) => {
-                let settled = dispatch.deliver(&hook, work, &self.room).await;
+                let settled = dispatch.deliver(hook, work, &self.room).await;
                 dispatch.settle.message(message, &[settled]).await;
             }
             None => {

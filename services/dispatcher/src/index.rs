@@ -6,7 +6,7 @@
 //! key's last sequence and waits until the snapshot is as new: a hook that was created anywhere
 //! before an event was published is always seen when the event is matched.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,6 +99,7 @@ impl Prepared {
 pub struct Snapshot {
     sources: HashMap<String, Listeners>,
     by_id: HashMap<String, Arc<Prepared>>,
+    unreadable: HashSet<String>,
 }
 
 #[derive(Default)]
@@ -131,6 +132,12 @@ impl Snapshot {
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Arc<Prepared>> {
         self.by_id.get(id)
+    }
+
+    /// Whether there is a hook with that id, be it one that cannot be read.
+    #[must_use]
+    pub fn knows(&self, id: &str) -> bool {
+        self.by_id.contains_key(id) || self.unreadable.contains(id)
     }
 
     /// The hooks that an event fires, each once: those that listen to all of its source, to its
@@ -312,8 +319,9 @@ impl Index {
             slack: self.slack,
             ..created(&change)
         };
+        table.hooks.remove(&id);
+        table.unreadable.remove(&id);
         let Some(value) = change.value else {
-            table.hooks.remove(&id);
             table.sequences.remove(&id);
             return;
         };
@@ -324,8 +332,8 @@ impl Index {
                 table.hooks.insert(id, Arc::new(prepared));
             }
             Err(error) => {
-                table.hooks.remove(&id);
-                tracing::error!(hook = id, %error, "a stored hook cannot be read and is left out");
+                tracing::error!(hook = id, %error, "a stored hook cannot be read, its deliveries wait");
+                table.unreadable.insert(id);
             }
         }
     }
@@ -370,7 +378,10 @@ impl Index {
     }
 
     fn publish(&self, table: &Table, revision: u64) {
-        let snapshot = Snapshot::new(table.hooks.values());
+        let snapshot = Snapshot {
+            unreadable: table.unreadable.clone(),
+            ..Snapshot::new(table.hooks.values())
+        };
         let unusable = table.hooks.values().filter(|hook| hook.unusable).count();
         self.metrics.index(table.hooks.len(), unusable, revision);
         self.snapshot.store(Arc::new(snapshot));
@@ -384,6 +395,8 @@ impl Index {
 struct Table {
     hooks: HashMap<String, Arc<Prepared>>,
     sequences: HashMap<String, u64>,
+    /// Hooks that this version does not understand.
+    unreadable: HashSet<String>,
 }
 
 /// When the hook's first message was stored: an update carries it along.

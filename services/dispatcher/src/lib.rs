@@ -11,7 +11,8 @@
 //! * [`gate`], [`circuit`] and [`marks`] say what else holds a delivery back;
 //! * [`handler`] makes attempts, within [`egress`];
 //! * [`settle`] alone acks, parks and buries; [`pause`] stops a hook whose receiver is gone;
-//! * [`outbox`] purges what has come through it; [`watchdog`] sees to it that there is progress;
+//! * [`outbox`] purges what has come through it; [`sweeper`] sees to what did not fall due;
+//! * [`watchdog`] sees to it that there is progress;
 //! * [`rpc`] answers gateways; [`metrics`] and [`config`] are what their names say.
 
 pub mod accept;
@@ -34,6 +35,7 @@ pub mod redis_url;
 pub mod room;
 pub mod rpc;
 pub mod settle;
+pub mod sweeper;
 pub mod watchdog;
 pub mod worker;
 

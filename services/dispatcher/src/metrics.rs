@@ -73,6 +73,7 @@ pub struct Metrics {
     deliveries: IntCounterVec,
     deferrals: IntCounterVec,
     circuit_openings: IntCounter,
+    swept: IntCounter,
     attempt_seconds: HistogramVec,
     delay_seconds: Histogram,
     in_flight: IntGaugeVec,
@@ -114,6 +115,10 @@ impl Metrics {
             circuit_openings: new.counter(
                 "hookline_circuit_openings_total",
                 "Circuits that this worker opened, or opened again after a probe that failed",
+            )?,
+            swept: new.counter(
+                "hookline_swept_total",
+                "Parked deliveries that did not fall due in time and were parked anew",
             )?,
             attempt_seconds: new.histograms(
                 "hookline_attempt_seconds",
@@ -189,6 +194,11 @@ impl Metrics {
     /// A circuit was opened.
     pub fn circuit_opened(&self) {
         self.circuit_openings.inc();
+    }
+
+    /// A delivery that did not fall due in time is parked anew.
+    pub fn swept(&self) {
+        self.swept.inc();
     }
 
     /// An attempt took that long.

@@ -25,6 +25,7 @@ use crate::pause::Pauser;
 use crate::room::{Kind, LaneRoom};
 use crate::rpc;
 use crate::settle::Settle;
+use crate::sweeper::Sweeper;
 use crate::watchdog::{Progress, Watchdog};
 
 /// How long a first attempt waits for its hook's permit before it is parked.
@@ -109,6 +110,14 @@ impl Worker {
         tokio::spawn(async move { watchdog.watch().await });
         let (outbox, context) = (dispatch.outbox.clone(), parts.context.clone());
         tokio::spawn(async move { outbox.purge(&context).await });
+        let sweeper = Sweeper {
+            context: parts.context.clone(),
+            deliveries: dispatch.settle.deliveries.clone(),
+            index: Arc::clone(&parts.index),
+            accept: parts.accept.clone(),
+            metrics: parts.metrics.clone(),
+        };
+        tokio::spawn(async move { sweeper.sweep().await });
     }
 
     /// Starts the lanes.

@@ -162,6 +162,11 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return redis.call('ZCARD', KEYS[1])
 ";
 
+/// Takes a turn, if nobody has it. Arguments: the worker, how long the turn lasts.
+const TURN: &str = r"
+return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
+";
+
 /// All scripts.
 pub(super) struct Scripts {
     pub(super) claim: Script,
@@ -171,6 +176,7 @@ pub(super) struct Scripts {
     pub(super) open: Script,
     pub(super) slot: Script,
     pub(super) workers: Script,
+    pub(super) turn: Script,
 }
 
 impl Scripts {
@@ -183,6 +189,7 @@ impl Scripts {
             open: Script::new(OPEN),
             slot: Script::new(SLOT),
             workers: Script::new(WORKERS),
+            turn: Script::new(TURN),
         }
     }
 }
