@@ -217,6 +217,13 @@ impl Sandbox {
     /// # Errors
     /// Everything but [`Error::TooLong`].
     pub fn call(&self, script: &Script, call: Call<'_>) -> Result<Verdict, Error> {
+        // Luau does not collect when an allocation hits the cap: what one script left behind must
+        // not be the next one's failure.
+        if self.lua.used_memory() > self.limits.memory / 4
+            && let Err(error) = self.lua.gc_collect()
+        {
+            return Err(describe(&error));
+        }
         let deadline = elapsed(self.started) + self.limits.time.as_micros() as u64;
         self.deadline.store(deadline, Ordering::Relaxed);
         let result = self.run(script, call);

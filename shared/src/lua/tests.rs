@@ -232,6 +232,23 @@ fn hostile_scripts_end_within_their_limits() {
 }
 
 #[test]
+fn what_a_script_leaves_behind_is_not_the_next_ones_failure() {
+    // Time enough for a busy machine: this is about memory.
+    let limits = Limits {
+        time: Duration::from_secs(10),
+        ..LIMITS
+    };
+    let sandbox = Sandbox::new(limits).expect("a VM");
+    let hog =
+        "return function () local t = {} while true do t[#t + 1] = ('x'):rep(1e4) .. #t end end";
+    let modest = "return function () local s = ('x'):rep(2e6) end";
+    for _ in 0..5 {
+        assert_eq!(call_in(&sandbox, hog), Err(Error::Memory(LIMITS.memory)));
+        assert_eq!(call_in(&sandbox, modest), Ok(Verdict::Done));
+    }
+}
+
+#[test]
 fn a_vm_goes_on_after_a_script_that_broke_its_limits() {
     let sandbox = sandbox();
     let hog =
