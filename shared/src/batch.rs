@@ -198,9 +198,16 @@ impl Writer {
     /// Starts a writer. All messages must belong to one stream that allows atomic publishing.
     #[must_use]
     pub fn spawn(client: Client, metrics: Option<Metrics>) -> Self {
+        Self::spawn_paced(client, metrics, Duration::ZERO)
+    }
+
+    /// As [`spawn`](Self::spawn), for writes that nobody is in a hurry for: a batch leaves no sooner
+    /// than `pace` after the one before it, so that many small writes cost few syncs.
+    #[must_use]
+    pub fn spawn_paced(client: Client, metrics: Option<Metrics>, pace: Duration) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let max_payload = client.server_info().max_payload;
-        tokio::spawn(run(client, receiver, metrics));
+        tokio::spawn(run(client, receiver, metrics, pace));
         Self { queue, max_payload }
     }
 
@@ -229,8 +236,14 @@ impl Writer {
     }
 }
 
-async fn run(client: Client, mut receiver: mpsc::Receiver<Write>, metrics: Option<Metrics>) {
+async fn run(
+    client: Client,
+    mut receiver: mpsc::Receiver<Write>,
+    metrics: Option<Metrics>,
+    pace: Duration,
+) {
     let mut waiting = VecDeque::new();
+    let mut next = tokio::time::Instant::now();
     loop {
         if waiting.is_empty() {
             match receiver.recv().await {
@@ -238,6 +251,8 @@ async fn run(client: Client, mut receiver: mpsc::Receiver<Write>, metrics: Optio
                 None => return,
             }
         }
+        tokio::time::sleep_until(next).await;
+        next = tokio::time::Instant::now() + pace;
         while waiting.len() < MAX_MESSAGES {
             match receiver.try_recv() {
                 Ok(write) => waiting.push_back(write),

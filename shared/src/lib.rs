@@ -7,6 +7,7 @@
 //! * [`batch`]: group commit by atomic batches;
 //! * [`retry`], [`signature`]: pure functions;
 //! * [`template`], [`lua`]: user code, compiled by both services;
+//! * [`scan`]: reading a stream by subject;
 //! * [`registry`]: what is known of sources and events beforehand;
 //! * [`rpc`]: what a gateway asks a dispatcher;
 //! * [`settings`], [`telemetry`], [`status`], [`shutdown`]: the shape of a service process.
@@ -18,6 +19,7 @@ pub mod lua;
 pub mod registry;
 pub mod retry;
 pub mod rpc;
+pub mod scan;
 pub mod settings;
 pub mod shutdown;
 pub mod signature;

@@ -56,6 +56,9 @@ pub const DUE_SUBJECTS: &str = "hookline.deliveries.due.>";
 /// All dead letters.
 pub const DEAD_SUBJECTS: &str = "hookline.dead.>";
 
+/// Dead events: messages that are none.
+pub const DEAD_EVENT_SUBJECTS: &str = "hookline.dead.event.>";
+
 /// The workspace of everything that is created without a workspace prefix.
 pub const DEFAULT_WORKSPACE: &str = "default";
 /// The workspace token of a hook that hears every workspace. No workspace can have this name.
@@ -92,6 +95,10 @@ pub mod header {
     pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
     /// Sequence of a message that was read directly.
     pub const SEQUENCE: &str = "Nats-Sequence";
+    /// When a message that was read directly was stored.
+    pub const TIME_STAMP: &str = "Nats-Time-Stamp";
+    /// How many more messages match what was read directly.
+    pub const PENDING: &str = "Nats-Num-Pending";
     /// Subject of a message that was read directly.
     pub const STORED_SUBJECT: &str = "Nats-Subject";
     /// KV operation of a marker (`DEL`, `PURGE`).
@@ -126,6 +133,8 @@ pub mod header {
     pub const RESERVED: &str = "Hookline-Reserved";
     /// How many attempts of a delivery were answered that the request is wrong (most 4xx).
     pub const REFUSALS: &str = "Hookline-Refusals";
+    /// How many attempts a dead letter had when it was replayed.
+    pub const ATTEMPTS_BEFORE: &str = "Hookline-Attempts-Before";
     /// When the delivery's first attempt began (Unix milliseconds).
     pub const FIRST_ATTEMPT: &str = "Hookline-First-Attempt";
     /// Why a delivery is parked or dead.
@@ -135,12 +144,15 @@ pub mod header {
     /// Size in bytes of a dead event before it was truncated.
     pub const ORIGINAL_SIZE: &str = "Hookline-Original-Size";
 
+    /// The headers of a delivery that say what it is, not where it stands.
+    pub const KEPT: [&str; 5] = [SUBJECT, EVENT_ID, EVENT_ID_GIVEN, PID, TRACEPARENT];
     /// The headers of a parked delivery, its schedule aside.
-    pub const PARKED: [&str; 11] = [
+    pub const PARKED: [&str; 12] = [
         SUBJECT,
         EVENT_ID,
         EVENT_ID_GIVEN,
         ATTEMPT,
+        ATTEMPTS_BEFORE,
         DEFERRALS,
         RESERVED,
         REFUSALS,
@@ -291,6 +303,18 @@ pub fn parse_event_subject(subject: &str) -> Result<(String, String, String), Er
 #[must_use]
 pub fn wait_subject(hook: &str, delivery: &str) -> String {
     format!("hookline.deliveries.wait.{hook}.{delivery}")
+}
+
+/// Everything of one hook that waits or is due.
+#[must_use]
+pub fn deliveries_of(hook: &str) -> String {
+    format!("hookline.deliveries.*.{hook}.>")
+}
+
+/// The dead letters of one hook.
+#[must_use]
+pub fn dead_of(hook: &str) -> String {
+    format!("hookline.dead.{hook}.>")
 }
 
 /// Everything of one hook that waits.

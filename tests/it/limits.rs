@@ -11,6 +11,12 @@ const DEFERRALS: &str = "hookline_deferrals_total";
 
 /// Creates a `webhook` on `crud`/`consumers` with more than its URL, and waits for its ping.
 async fn hook(cluster: &Cluster, path: &str, more: &Value) -> Result<Value> {
+    let hook = hook_of(cluster, path, more).await?;
+    cluster.rest().await?;
+    Ok(hook)
+}
+
+async fn hook_of(cluster: &Cluster, path: &str, more: &Value) -> Result<Value> {
     let mut hook = json!({"source": "crud", "event": "consumers", "handler": "webhook",
         "config": {"url": cluster.receiver.url(path)}});
     for (name, value) in more.as_object().into_iter().flatten() {
@@ -18,7 +24,6 @@ async fn hook(cluster: &Cluster, path: &str, more: &Value) -> Result<Value> {
     }
     let hook = cluster.admin().create_hook(&hook).await?;
     cluster.receiver.wait_for_ping(path).await?;
-    cluster.rest().await?;
     Ok(hook)
 }
 
@@ -182,4 +187,39 @@ async fn a_delivery_is_not_suppressed_by_its_own_mark() -> Result {
     let events = cluster.receiver.wait_for("/hook", 2).await?;
     assert_eq!(events[0].webhook_id(), events[1].webhook_id());
     cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_whose_backlog_is_full_and_a_delivery_that_is_too_old_are_given_up() -> Result {
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_HOOK_BACKLOG", "5")
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "10m")
+        .start()
+        .await?;
+    hook(&cluster, "/full", &json!({})).await?;
+    cluster.receiver.answer("/full", &[500]);
+    for n in 0..8_u64 {
+        publish(&cluster, &json!({ "n": n })).await?;
+        // One after the other: what is on its way to the stream is not counted yet.
+        let parked = (n + 1).min(5);
+        let dead = n + 1 - parked;
+        cluster.rest_leaving(Leftovers { dead, parked }).await?;
+    }
+    for letter in cluster.nats.dead_letters(3).await? {
+        let reason = e2e::nats::reason(&letter);
+        assert_eq!(reason, "backlog full: the receiver answered 500");
+    }
+
+    let old = hook_of(&cluster, "/old", &json!({"delivery": {"max_age": 60}})).await?;
+    cluster.receiver.answer("/old", &[500]);
+    publish(&cluster, &json!({})).await?;
+    let dead = cluster.nats.dead_letters(5).await?;
+    let subject = format!("hookline.dead.{}.", e2e::admin::id(&old)?);
+    let letter = dead
+        .iter()
+        .find(|letter| letter.subject.starts_with(&subject));
+    assert!(letter.is_some(), "ten minutes are more than it may wait");
+    cluster
+        .finish_leaving(Leftovers { dead: 5, parked: 5 })
+        .await
 }

@@ -1,6 +1,7 @@
 //! Scenarios on real servers, one file per subject.
 
 mod consumer_events;
+mod dead_letters;
 mod duplicates;
 mod egress;
 mod entities;

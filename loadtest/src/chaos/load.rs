@@ -57,7 +57,10 @@ impl Load {
     /// # Errors
     /// When NATS cannot be reached.
     pub async fn start(nats: &str, streams: Vec<Stream>, rate: u64) -> Result<Self> {
-        let options = async_nats::ConnectOptions::new().client_capacity(65_536);
+        // The load is back at once, so that what takes long is Hookline's.
+        let options = async_nats::ConnectOptions::new()
+            .client_capacity(65_536)
+            .reconnect_delay_callback(|_| Duration::from_millis(100));
         let client = options.connect(nats).await.context("the load needs NATS")?;
         let context = jetstream::ContextBuilder::new()
             .timeout(Duration::from_secs(2))

@@ -256,6 +256,27 @@ pub struct Hooks {
         value_parser = circuit_breaker
     )]
     pub circuit_breaker: circuit::Settings,
+
+    /// How old a delivery may become, waits included, before it is dead; what waits because its
+    /// hook is paused is exempt.
+    #[arg(
+        long,
+        env = "HOOKLINE_MAX_AGE",
+        value_name = "DURATION",
+        default_value = "3d",
+        value_parser = duration
+    )]
+    pub max_age: Duration,
+
+    /// How many deliveries of one hook may wait; what comes beyond is dead.
+    #[arg(
+        long,
+        env = "HOOKLINE_HOOK_BACKLOG",
+        value_name = "N",
+        default_value_t = 2_000_000,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub hook_backlog: u64,
 }
 
 /// Settings that contradict each other.
@@ -295,6 +316,7 @@ impl Config {
             ("HOOKLINE_CONNECT_TIMEOUT", self.attempts.connect_timeout),
             ("HOOKLINE_LAMBDA_TIME", self.attempts.lambda_time),
             ("HOOKLINE_DEDUPE_WINDOW", self.redis.dedupe_window),
+            ("HOOKLINE_MAX_AGE", self.hooks.max_age),
         ];
         match durations
             .into_iter()

@@ -305,5 +305,6 @@ fn parked(message: &Message, hook: &Prepared) -> Option<Work> {
         deferrals: count(header::DEFERRALS),
         reserved: get(header::RESERVED).is_some(),
         refusals: count(header::REFUSALS),
+        before: count(header::ATTEMPTS_BEFORE),
     })
 }

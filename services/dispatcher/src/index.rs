@@ -20,6 +20,7 @@ use hookline_shared::subject::{self, header};
 use hookline_shared::watch::{self, Change};
 use tokio::sync::watch as signal;
 
+use crate::backlog::Backlog;
 use crate::circuit::{self, Circuit};
 use crate::gate::{Gate, Rate};
 use crate::handler::{self, Handler, Unusable};
@@ -45,6 +46,10 @@ pub struct Prepared {
     pub event_name: Option<Arc<str>>,
     /// When attempts are repeated.
     pub policy: Policy,
+    /// How old a delivery may become.
+    pub max_age: Duration,
+    /// How many of its deliveries may wait.
+    pub backlog: Backlog,
     /// Room for attempts on this worker.
     pub room: Room,
     /// What may hold deliveries back.
@@ -194,6 +199,10 @@ pub struct Defaults {
     pub circuit: circuit::Settings,
     /// Deliveries a second.
     pub rate_limit: Option<f64>,
+    /// How old a delivery may become.
+    pub max_age: Duration,
+    /// How many deliveries may wait.
+    pub backlog: u64,
 }
 
 impl Defaults {
@@ -371,6 +380,8 @@ impl Index {
             policy: options
                 .retry_schedule()
                 .map_or_else(|| self.defaults.policy.clone(), Policy::new),
+            max_age: options.oldest().unwrap_or(self.defaults.max_age),
+            backlog: Backlog::new(self.defaults.backlog),
             gate: self.defaults.gate(&options, revision),
             room: Room::new(options.concurrency.unwrap_or(self.defaults.concurrency) as usize),
             hook,

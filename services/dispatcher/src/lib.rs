@@ -10,12 +10,13 @@
 //! * [`room`] keeps hooks apart; [`accept`] claims deliveries in Redis, through [`coordinator`];
 //! * [`gate`], [`circuit`] and [`marks`] say what else holds a delivery back;
 //! * [`handler`] makes attempts, within [`egress`];
-//! * [`settle`] alone acks, parks and buries; [`pause`] stops a hook whose receiver is gone;
+//! * [`settle`] alone acks, parks and buries, within the hook's [`backlog`]; [`pause`] stops a hook whose receiver is gone;
 //! * [`outbox`] purges what has come through it; [`sweeper`] sees to what did not fall due;
 //! * [`watchdog`] sees to it that there is progress;
 //! * [`rpc`] answers gateways; [`metrics`] and [`config`] are what their names say.
 
 pub mod accept;
+pub mod backlog;
 pub mod circuit;
 pub mod config;
 pub mod consumer;
@@ -111,6 +112,8 @@ pub async fn run(
         concurrency: config.hooks.hook_concurrency,
         circuit: config.hooks.circuit_breaker,
         rate_limit: config.hooks.rate_limit,
+        max_age: config.hooks.max_age,
+        backlog: config.hooks.hook_backlog,
     };
     let index = Index::new(context.clone(), shared, defaults, metrics.clone());
     let background = TaskTracker::new();

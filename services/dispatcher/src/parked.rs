@@ -3,6 +3,7 @@
 use async_nats::jetstream::{self, stream::LastRawMessageErrorKind};
 use hookline_shared::batch;
 use hookline_shared::event;
+use hookline_shared::scan;
 use hookline_shared::subject::{self, header};
 
 /// What is known of a delivery that waits.
@@ -23,6 +24,16 @@ impl Parked {
     #[must_use]
     pub fn new(context: jetstream::Context) -> Self {
         Self(context)
+    }
+
+    /// How many deliveries of a hook wait.
+    ///
+    /// # Errors
+    /// [`batch::Error::Unavailable`] if the stream does not answer.
+    pub async fn count(&self, hook: &str) -> Result<u64, batch::Error> {
+        let waits = subject::waits_of(hook);
+        let count = scan::count(&self.0.client(), subject::DELIVERIES_STREAM, &waits).await;
+        count.map_err(|_| batch::Error::Unavailable)
     }
 
     /// What waits under a subject.

@@ -50,6 +50,8 @@ pub struct Work {
     pub reserved: bool,
     /// How many attempts were answered that the request is wrong.
     pub refusals: u32,
+    /// How many attempts there were before it was replayed: they count for no schedule.
+    pub before: u32,
 }
 
 impl Work {
@@ -63,6 +65,7 @@ impl Work {
             deferrals: 0,
             reserved: false,
             refusals: 0,
+            before: 0,
         }
     }
 
@@ -169,7 +172,14 @@ impl Settle {
             return self.count(hook, DeliveryResult::Busy);
         }
         let class = error.class();
-        let (written, end, result) = match delay(hook, work, class) {
+        let delay = delay(hook, work, class).filter(|delay| !is_too_old(hook, work, *delay));
+        let full = delay.is_some() && self.is_backlog_full(hook).await;
+        let reason = if full {
+            format!("backlog full: {error}")
+        } else {
+            error.to_string()
+        };
+        let (written, end, result) = match delay.filter(|_| !full) {
             Some(delay) => {
                 tracing::debug!(
                     hook = hook.hook.id,
@@ -180,7 +190,7 @@ impl Settle {
                     "an attempt failed"
                 );
                 let next = work.next(class);
-                let written = self.park(hook, &next, delay, &error.to_string()).await;
+                let written = self.park(hook, &next, delay, &reason).await;
                 (written, End::Parked(delay), DeliveryResult::Retry)
             }
             None => {
@@ -190,7 +200,7 @@ impl Settle {
                         .pause(&hook.workspace, &hook.hook.id, &error.to_string())
                         .await;
                 }
-                let written = self.bury(hook, work, &error.to_string()).await;
+                let written = self.bury(hook, work, &reason).await;
                 (written, End::Buried, DeliveryResult::Dead)
             }
         };
@@ -221,6 +231,16 @@ impl Settle {
             ..work.clone()
         };
         let delay = deferral_delay(work, wait);
+        let reason = match deferral {
+            // Whoever pauses a hook decides for how long.
+            Deferral::Paused => None,
+            _ if is_too_old(hook, work, delay) => Some("too old"),
+            _ if self.is_backlog_full(hook).await => Some("backlog full"),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            return self.give_up(hook, work, deferral, reason).await;
+        }
         match self.park(hook, &again, delay, deferral.reason()).await {
             Ok(()) => self.count(hook, DeliveryResult::Deferred),
             Err(error) => {
@@ -228,6 +248,35 @@ impl Settle {
                 self.unsettled(hook, delay)
             }
         }
+    }
+
+    /// Buries a delivery that may wait no longer.
+    async fn give_up(
+        &self,
+        hook: &Arc<Prepared>,
+        work: &Work,
+        deferral: Deferral,
+        reason: &str,
+    ) -> Settled {
+        let reason = format!("{reason}: it waited since {}", deferral.reason());
+        tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, reason, "a delivery is dead");
+        match self.bury(hook, work, &reason).await {
+            Ok(()) => self.count(hook, DeliveryResult::Dead),
+            Err(error) => {
+                tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be buried, its message stays");
+                self.unsettled(hook, AGAIN)
+            }
+        }
+    }
+
+    /// Whether no more of the hook's deliveries may wait. What cannot be told is no reason.
+    async fn is_backlog_full(&self, hook: &Prepared) -> bool {
+        if hook.backlog.one_more()
+            && let Ok(count) = self.parked.count(&hook.hook.id).await
+        {
+            hook.backlog.counted(count);
+        }
+        hook.backlog.is_full()
     }
 
     /// Buries what is no event, and ends its message.
@@ -350,6 +399,12 @@ impl Settle {
     }
 }
 
+/// Whether a delivery would be older than it may be after a wait.
+fn is_too_old(hook: &Prepared, work: &Work, wait: Duration) -> bool {
+    let age = Duration::from_millis(now_millis().saturating_sub(work.first_attempt));
+    age + wait > hook.max_age
+}
+
 /// How long a delivery waits that is parked without an attempt. However many wait, each is written
 /// anew at most twice in ten minutes.
 fn deferral_delay(work: &Work, wait: Duration) -> Duration {
@@ -365,7 +420,8 @@ fn deferral_delay(work: &Work, wait: Duration) -> Duration {
 
 /// How long to wait for the next attempt; nothing if there is none.
 fn delay(hook: &Prepared, work: &Work, class: Class) -> Option<Duration> {
-    let (attempt, seed) = (work.attempt, work.delivery.id.seed());
+    let attempt = work.attempt.saturating_sub(work.before);
+    let seed = work.delivery.id.seed();
     match class {
         Class::Retry(asked) => hook.policy.delay_asked(attempt, seed, asked),
         Class::RetryBriefly => {
@@ -405,6 +461,9 @@ fn describe(subject: String, work: &Work, reason: &str) -> batch::Message {
         .header(header::REASON, encode_header(cut(reason)));
     if work.deferrals > 0 {
         message = message.header(header::DEFERRALS, work.deferrals.to_string());
+    }
+    if work.before > 0 {
+        message = message.header(header::ATTEMPTS_BEFORE, work.before.to_string());
     }
     if work.refusals > 0 {
         message = message.header(header::REFUSALS, work.refusals.to_string());

@@ -10,12 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use async_nats::{HeaderMap, Message, StatusCode};
-use futures::StreamExt as _;
+use futures::future::try_join_all;
 use hookline_shared::batch::{self, Writer};
-use hookline_shared::event;
+use hookline_shared::scan::{self, Stored};
 use hookline_shared::subject::{self, header};
-use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -28,10 +26,6 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// How many messages are looked at each time, and in one request.
 const LOOK: usize = 10_000;
 const PAGE: usize = 500;
-/// The most bytes of one page.
-const PAGE_BYTES: usize = 4 << 20;
-/// How long a page may take.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How late a delivery may be before it is parked anew.
 const OVERDUE: Duration = Duration::from_secs(30);
 /// Over how long what was overdue is spread.
@@ -53,13 +47,6 @@ pub struct Sweeper {
     pub metrics: Metrics,
 }
 
-/// A parked delivery, as far as sweeping needs it.
-struct Waiting {
-    sequence: u64,
-    subject: String,
-    message: Message,
-}
-
 impl Sweeper {
     /// Sweeps for ever.
     pub async fn sweep(&self) {
@@ -79,60 +66,22 @@ impl Sweeper {
     /// Sweeps some, and says where to go on.
     async fn some(&self, mut from: u64) -> Result<u64, BoxError> {
         for _ in 0..LOOK / PAGE {
-            let page = self.page(from).await?;
+            let (client, wait) = (self.context.client(), subject::WAIT_SUBJECTS);
+            let page = scan::page(&client, subject::DELIVERIES_STREAM, wait, from, PAGE).await?;
             let Some(last) = page.last() else {
                 return Ok(1);
             };
             from = last.sequence + 1;
             self.purge_deleted(&page).await?;
             let overdue = page.iter().filter(|waiting| is_overdue(waiting));
-            for waiting in overdue {
-                self.park_anew(waiting).await?;
-            }
+            // All at once: they share few commits.
+            try_join_all(overdue.map(|waiting| self.park_anew(waiting))).await?;
         }
         Ok(from)
     }
 
-    /// What waits from a sequence on. Any replica answers: what is out of date is refused when it
-    /// is written.
-    async fn page(&self, from: u64) -> Result<Vec<Waiting>, BoxError> {
-        let client = self.context.client();
-        let inbox = client.new_inbox();
-        let mut answers = client.subscribe(inbox.clone()).await?;
-        let request = json!({
-            "seq": from, "next_by_subj": subject::WAIT_SUBJECTS, "batch": PAGE,
-            "max_bytes": PAGE_BYTES,
-        });
-        let get = format!("$JS.API.DIRECT.GET.{}", subject::DELIVERIES_STREAM);
-        client
-            .publish_with_reply(get, inbox, request.to_string().into())
-            .await?;
-        let mut page = Vec::new();
-        while let Ok(Some(message)) = tokio::time::timeout(PAGE_TIMEOUT, answers.next()).await {
-            if message
-                .status
-                .is_some_and(|status| status != StatusCode::OK)
-            {
-                // The end of the page, or there is none.
-                return Ok(page);
-            }
-            let text = |name| event::get(message.headers.as_ref(), name);
-            let sequence = text(header::SEQUENCE).and_then(|text| text.parse().ok());
-            let stored = text(header::STORED_SUBJECT).map(str::to_owned);
-            let (Some(sequence), Some(subject)) = (sequence, stored) else {
-                return Err("an answer without sequence and subject".into());
-            };
-            page.push(Waiting {
-                sequence,
-                subject,
-                message,
-            });
-        }
-        Err("a page did not end in time".into())
-    }
-
     /// Hooks that are deleted leave nothing behind.
-    async fn purge_deleted(&self, page: &[Waiting]) -> Result<(), BoxError> {
+    async fn purge_deleted(&self, page: &[Stored]) -> Result<(), BoxError> {
         // After the page was read: a hook that is newer than this has nothing in it.
         self.index.catch_up().await?;
         let snapshot = self.index.snapshot();
@@ -151,16 +100,18 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn park_anew(&self, waiting: &Waiting) -> Result<(), BoxError> {
+    async fn park_anew(&self, waiting: &Stored) -> Result<(), BoxError> {
         let Some((hook, delivery)) = subject::parse_wait_subject(&waiting.subject) else {
             return Ok(());
         };
         let spread = SPREAD.mul_f64((waiting.sequence % 100) as f64 / 100.0);
         let due = (OffsetDateTime::now_utc() + spread).format(&Rfc3339)?;
-        let body = waiting.message.payload.clone();
+        let body = waiting.payload.clone();
         let mut message = batch::Message::new(waiting.subject.clone(), body);
-        for (name, value) in own_headers(waiting.message.headers.as_ref()) {
-            message = message.header(name, value);
+        for name in header::PARKED {
+            if let Some(value) = waiting.header(name) {
+                message = message.header(name, value);
+            }
         }
         let message = message
             .header(header::SCHEDULE, format!("@at {due}"))
@@ -179,16 +130,10 @@ impl Sweeper {
     }
 }
 
-/// The headers that Hookline wrote.
-fn own_headers(headers: Option<&HeaderMap>) -> impl Iterator<Item = (&'static str, &str)> {
-    header::PARKED
-        .into_iter()
-        .filter_map(move |name| Some((name, event::get(headers, name)?)))
-}
-
-fn is_overdue(waiting: &Waiting) -> bool {
-    let schedule = event::get(waiting.message.headers.as_ref(), header::SCHEDULE);
-    let due = schedule.and_then(|text| text.strip_prefix("@at "));
+fn is_overdue(waiting: &Stored) -> bool {
+    let due = waiting
+        .header(header::SCHEDULE)
+        .and_then(|text| text.strip_prefix("@at "));
     let due = due.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     due.is_some_and(|due| OffsetDateTime::now_utc() > due + OVERDUE)
 }

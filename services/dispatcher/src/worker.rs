@@ -32,6 +32,9 @@ use crate::watchdog::{Progress, Watchdog};
 const EVENT_PATIENCE: Duration = Duration::from_millis(100);
 /// The same for what was parked already: schedules fall due in bursts of a second.
 const RETRY_PATIENCE: Duration = Duration::from_secs(2);
+/// How often what is parked or dead is written, at most: each write costs everybody a sync of the
+/// server's disk.
+const PARK_PACE: Duration = Duration::from_millis(50);
 /// How long the last messages to NATS may take at the end.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -205,16 +208,17 @@ impl Worker {
 }
 
 fn dispatch(parts: &Parts<'_>, progress: Progress) -> anyhow::Result<Dispatch> {
-    let writer = |name: &str| -> anyhow::Result<Writer> {
+    let writer = |name: &str, pace: Duration| -> anyhow::Result<Writer> {
         let metrics = batch::Metrics::register(parts.registry, name)?;
-        Ok(Writer::spawn(parts.context.client(), Some(metrics)))
+        let client = parts.context.client();
+        Ok(Writer::spawn_paced(client, Some(metrics), pace))
     };
     let settle = Settle {
-        deliveries: writer("deliveries")?,
+        deliveries: writer("deliveries", PARK_PACE)?,
         parked: Parked::new(parts.context.clone()),
-        dead: writer("dead")?,
+        dead: writer("dead", PARK_PACE)?,
         accept: parts.accept.clone(),
-        pauser: Pauser::new(parts.context.clone(), writer("bucket")?),
+        pauser: Pauser::new(parts.context.clone(), writer("bucket", Duration::ZERO)?),
         progress,
         metrics: parts.metrics.clone(),
     };

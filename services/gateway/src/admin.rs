@@ -2,6 +2,7 @@
 
 mod collections;
 mod decode;
+mod deliveries;
 mod event_hooks;
 mod form;
 mod paging;
@@ -125,6 +126,15 @@ impl Admin {
             }
             (Target::Ping(key), "GET") => hooks().await?.ping(&key).await,
             (Target::Test(key), "POST") => hooks().await?.test(&key, input().await?).await,
+            (Target::Deliveries(key), "GET") => hooks().await?.deliveries(&key, uri).await,
+            (Target::Replay(key), "POST") => hooks().await?.replay(&key, input().await?).await,
+            (Target::Dead(key, delivery), "DELETE") => {
+                hooks().await?.forget(&key, delivery.as_deref()).await
+            }
+            (Target::DeadEvents(None), "GET") => deliveries::dead_events(store()?, uri).await,
+            (Target::DeadEvents(id), "DELETE") => {
+                deliveries::forget_events(store()?, id.as_deref()).await
+            }
             _ => Err(ApiError::MethodNotAllowed(methods)),
         }
     }

@@ -138,6 +138,8 @@ pub struct Store {
     client: Client,
     bucket: Stream<()>,
     writer: batch::Writer,
+    /// Writes parked deliveries, for replays.
+    deliveries: batch::Writer,
     view: Arc<View>,
     origin: Origin,
     metrics: Metrics,
@@ -167,6 +169,7 @@ impl Store {
             client: context.client(),
             bucket,
             writer,
+            deliveries: batch::Writer::spawn(context.client(), None),
             view: Arc::new(View::default()),
             origin,
             metrics,
@@ -180,6 +183,18 @@ impl Store {
     #[must_use]
     pub fn view(&self) -> &Arc<View> {
         &self.view
+    }
+
+    /// The writer of parked deliveries.
+    pub(crate) fn deliveries(&self) -> &batch::Writer {
+        &self.deliveries
+    }
+
+    /// A stream, without its state.
+    pub(crate) async fn stream(&self, name: &str) -> Result<Stream<()>, Error> {
+        let context = jetstream::new(self.client.clone());
+        let stream = context.get_stream_no_info(name).await;
+        stream.map_err(|error| Error::Unavailable(Some(error.into())))
     }
 
     /// The connection.
@@ -218,7 +233,7 @@ impl Store {
 }
 
 /// What a refused or failed batch means, where nothing can be found out by reading.
-fn refusal(error: batch::Error) -> Error {
+pub(crate) fn refusal(error: batch::Error) -> Error {
     match error {
         batch::Error::Full => Error::Full,
         batch::Error::TooLarge => Error::TooLarge,

@@ -154,6 +154,9 @@ pub struct DeliveryOptions {
     /// Deliveries a second, over all dispatchers.
     #[serde(default)]
     pub rate_limit: Option<f64>,
+    /// Seconds that a delivery may become old before it is dead.
+    #[serde(default)]
+    pub max_age: Option<f64>,
     /// When deliveries wait since the receiver fails.
     #[serde(default)]
     pub circuit_breaker: Option<CircuitBreaker>,
@@ -190,6 +193,12 @@ impl DeliveryOptions {
             .iter()
             .map(|s| Duration::try_from_secs_f64(*s).ok())
             .collect()
+    }
+
+    /// How old a delivery may become, if the hook has its own.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.max_age?).ok()
     }
 
     /// The time an attempt may take, if the hook has its own.

@@ -111,6 +111,9 @@ impl Found {
         if let Some(rate) = options.rate_limit {
             self.check("delivery.rate_limit", between(rate, 0.001, MAX_RATE));
         }
+        if let Some(age) = options.max_age {
+            self.check("delivery.max_age", between(age, 1.0, MAX_RETRY_DELAY));
+        }
         if let Some(circuit) = &options.circuit_breaker {
             if let Some(rate) = circuit.failure_rate {
                 let field = "delivery.circuit_breaker.failure_rate";

@@ -1,9 +1,11 @@
 //! Sick endpoints beside healthy ones: what the healthy ones notice of them.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use e2e::{Cluster, wire};
+use hookline_shared::scan;
 
 use crate::chaos::endpoint::{Endpoint, Mood};
 use crate::chaos::ledger::{Entry, percentile};
@@ -139,12 +141,10 @@ async fn reconcile_sick(stage: &Stage, healthy: usize, evidence: &mut Evidence) 
         .sum();
     // The pings that told them of their hooks are deliveries as well.
     let pings = stage.endpoints.len() - healthy;
-    let (parked, dead) = (
-        nats.count(wire::DELIVERIES).await?,
-        nats.count(wire::DEAD).await?,
-    );
+    let parked = parked(nats.client()).await?;
+    let dead = nats.count(wire::DEAD).await?;
     evidence.dead = dead;
-    let kept = (parked + dead) as usize;
+    let kept = parked + dead as usize;
     evidence.require(kept == sent + pings, || {
         format!("{kept} of the sick ones' deliveries are parked or dead, {sent} were sent with {pings} pings")
     });
@@ -156,4 +156,20 @@ async fn reconcile_sick(stage: &Stage, healthy: usize, evidence: &mut Evidence) 
         "{parked} parked, {dead} dead, {rewritten} deferrals"
     ));
     Ok(())
+}
+
+/// How many deliveries wait or are due: one that is just being parked anew stands there twice.
+async fn parked(client: &async_nats::Client) -> Result<usize> {
+    let (mut ids, mut from) = (HashSet::new(), 1);
+    loop {
+        let stream = wire::DELIVERIES;
+        let page = scan::page(client, stream, "hookline.deliveries.>", from, 1_000).await?;
+        let Some(last) = page.last() else {
+            return Ok(ids.len());
+        };
+        from = last.sequence + 1;
+        // Hook and delivery.
+        let id = |subject: &str| subject.splitn(4, '.').nth(3).map(str::to_owned);
+        ids.extend(page.iter().filter_map(|stored| id(&stored.subject)));
+    }
 }

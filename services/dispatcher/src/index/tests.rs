@@ -38,6 +38,8 @@ fn hook(
             reason: "".into(),
         }),
         policy: Policy::new(vec![Duration::ZERO]),
+        max_age: Duration::from_secs(60),
+        backlog: Backlog::new(1),
         room: Room::new(1),
         gate: Gate::new(1, Circuit::new(CIRCUIT), None),
         unusable: false,

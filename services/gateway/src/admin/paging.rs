@@ -79,7 +79,8 @@ impl Paging {
     }
 }
 
-fn size(text: &str) -> Result<usize, ApiError> {
+/// Reads the size of a part.
+pub(super) fn size(text: &str) -> Result<usize, ApiError> {
     match text.parse() {
         Ok(size @ 1..=MAX_SIZE) => Ok(size),
         Ok(_) => Err(ApiError::Size(

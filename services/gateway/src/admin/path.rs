@@ -35,6 +35,14 @@ pub(super) enum Target {
     Ping(String),
     /// `/event-hooks/{id}/test`.
     Test(String),
+    /// `/event-hooks/{id}/deliveries`.
+    Deliveries(String),
+    /// `/event-hooks/{id}/dead/replay`.
+    Replay(String),
+    /// `/event-hooks/{id}/dead`, or `/event-hooks/{id}/dead/{delivery}`.
+    Dead(String, Option<String>),
+    /// `/dead-events`, or `/dead-events/{id}`.
+    DeadEvents(Option<String>),
 }
 
 impl Path {
@@ -60,6 +68,14 @@ impl Path {
                 workspace: None,
                 target: Target::Status,
             }),
+            ["dead-events"] => Some(Self {
+                workspace: None,
+                target: Target::DeadEvents(None),
+            }),
+            ["dead-events", id] => Some(Self {
+                workspace: None,
+                target: Target::DeadEvents(Some((*id).to_owned())),
+            }),
             [first, ..] if Schema::by_path(first).is_some() => Some(Self {
                 workspace: None,
                 target: Target::parse(&parts)?,
@@ -77,7 +93,12 @@ impl Path {
             Target::Node | Target::Status => "node",
             Target::Collection(schema) | Target::Item(schema, _) => schema.kind,
             Target::Children { child, .. } => child.kind,
-            Target::Ping(_) | Target::Test(_) => hookline_shared::subject::HOOK_KIND,
+            Target::Ping(_)
+            | Target::Test(_)
+            | Target::Deliveries(_)
+            | Target::Replay(_)
+            | Target::Dead(..)
+            | Target::DeadEvents(_) => hookline_shared::subject::HOOK_KIND,
         }
     }
 }
@@ -92,6 +113,12 @@ impl Target {
             [key] => Some(Self::Item(schema, key.to_owned())),
             [key, "ping"] if is_hooks => Some(Self::Ping(key.to_owned())),
             [key, "test"] if is_hooks => Some(Self::Test(key.to_owned())),
+            [key, "deliveries"] if is_hooks => Some(Self::Deliveries(key.to_owned())),
+            [key, "dead"] if is_hooks => Some(Self::Dead(key.to_owned(), None)),
+            [key, "dead", "replay"] if is_hooks => Some(Self::Replay(key.to_owned())),
+            [key, "dead", delivery] if is_hooks => {
+                Some(Self::Dead(key.to_owned(), Some(delivery.to_owned())))
+            }
             [key, child] => {
                 let (child, field) = schema
                     .referenced_by()
@@ -110,10 +137,12 @@ impl Target {
     /// The methods that it answers to.
     pub(super) fn methods(&self) -> &'static str {
         match self {
-            Self::Node | Self::Status | Self::Ping(_) => "GET, HEAD, OPTIONS",
+            Self::Node | Self::Status | Self::Ping(_) | Self::Deliveries(_) => "GET, HEAD, OPTIONS",
             Self::Collection(_) | Self::Children { .. } => "GET, HEAD, OPTIONS, POST",
             Self::Item(..) => "DELETE, GET, HEAD, OPTIONS, PATCH, PUT",
-            Self::Test(_) => "OPTIONS, POST",
+            Self::Test(_) | Self::Replay(_) => "OPTIONS, POST",
+            Self::Dead(..) | Self::DeadEvents(Some(_)) => "DELETE, OPTIONS",
+            Self::DeadEvents(None) => "DELETE, GET, HEAD, OPTIONS",
         }
     }
 }
@@ -140,6 +169,10 @@ mod tests {
             }
             Target::Ping(key) => format!("ping {key}"),
             Target::Test(key) => format!("test {key}"),
+            Target::Deliveries(key) => format!("deliveries {key}"),
+            Target::Replay(key) => format!("replay {key}"),
+            Target::Dead(key, delivery) => format!("dead {key} {delivery:?}"),
+            Target::DeadEvents(id) => format!("dead events {id:?}"),
         };
         Some(workspace.map_or(target.clone(), |name| format!("{name}: {target}")))
     }
@@ -154,6 +187,11 @@ mod tests {
             ("/event-hooks/1", "event_hooks 1"),
             ("/event-hooks/1/ping", "ping 1"),
             ("/team/event-hooks/1/test/", "team: test 1"),
+            ("/event-hooks/1/deliveries", "deliveries 1"),
+            ("/event-hooks/1/dead/replay", "replay 1"),
+            ("/event-hooks/1/dead", "dead 1 None"),
+            ("/team/event-hooks/1/dead/2", "team: dead 1 Some(\"2\")"),
+            ("/dead-events", "dead events None"),
             (
                 "/team/consumers/Ada%20L%2Fovelace",
                 "team: consumers Ada L/ovelace",

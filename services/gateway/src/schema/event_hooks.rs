@@ -78,6 +78,7 @@ const DELIVERY: &[Field] = &[
     Field::string("signature").one_of(&["sha256", "sha1"]),
     Field::array("retry", &SECONDS),
     Field::number("rate_limit"),
+    Field::number("max_age"),
     Field::record("circuit_breaker", CIRCUIT_BREAKER),
 ];
 

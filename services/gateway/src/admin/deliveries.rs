@@ -1,0 +1,336 @@
+//! What became of a hook's deliveries: those that wait, and the dead letters, which can be replayed.
+//!
+//! Both are read from their streams and kept nowhere else. `GET /event-hooks/{id}/deliveries` lists
+//! them, `POST /event-hooks/{id}/dead/replay` sends dead letters out again, `DELETE` forgets them.
+//! Messages that are no events belong to no hook: they are under `/dead-events`.
+
+use axum::body::Body;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+
+use hookline_shared::batch;
+use hookline_shared::scan::{self, Stored};
+use hookline_shared::subject::{self, decode_token, header};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::answer;
+use super::collections::Collection;
+use super::paging::size;
+use crate::error::ApiError;
+use crate::schema::Input;
+use crate::store::{self, Store};
+
+/// Deliveries in a part when no size is given.
+const DEFAULT_SIZE: usize = 100;
+/// Dead letters that are replayed or deleted at the same time.
+const PART: usize = 500;
+
+/// What is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Dead,
+}
+
+impl State {
+    fn stream(self) -> &'static str {
+        match self {
+            Self::Waiting => subject::DELIVERIES_STREAM,
+            Self::Dead => subject::DEAD_STREAM,
+        }
+    }
+
+    fn filter(self, hook: &str) -> String {
+        match self {
+            Self::Waiting => subject::deliveries_of(hook),
+            Self::Dead => subject::dead_of(hook),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// What a client asks of a list.
+struct Query {
+    state: State,
+    size: usize,
+    from: u64,
+}
+
+impl Query {
+    fn read(arguments: &str, state: State) -> Result<Self, ApiError> {
+        let mut query = Self {
+            state,
+            size: DEFAULT_SIZE,
+            from: 1,
+        };
+        for (name, value) in form_urlencoded::parse(arguments.as_bytes()) {
+            match (name.as_ref(), value.as_ref()) {
+                ("size", text) => query.size = size(text)?,
+                ("offset", text) => {
+                    let from = text.parse();
+                    query.from = from.map_err(|_| ApiError::Offset(text.to_owned()))?;
+                }
+                ("state", "waiting") => query.state = State::Waiting,
+                ("state", "dead") => query.state = State::Dead,
+                ("state", _) => {
+                    return Err(ApiError::BadRequest("state must be 'waiting' or 'dead'"));
+                }
+                _ => {}
+            }
+        }
+        Ok(query)
+    }
+}
+
+impl Collection<'_> {
+    /// GET `/event-hooks/{id}/deliveries?state=waiting|dead`: oldest first, with both counts.
+    pub(super) async fn deliveries(&self, key: &str, uri: &Uri) -> Result<Response, ApiError> {
+        let hook = self.find(key).await?;
+        let query = Query::read(uri.query().unwrap_or_default(), State::Waiting)?;
+        let count =
+            async |state: State| count(self.store, state.stream(), &state.filter(&hook.id)).await;
+        let counts = json!({
+            "waiting": count(State::Waiting).await?,
+            "dead": count(State::Dead).await?,
+        });
+        let filter = query.state.filter(&hook.id);
+        let mut body = list(self.store, &query, &filter, uri).await?;
+        body["counts"] = counts;
+        Ok(answer(StatusCode::OK, &body))
+    }
+
+    /// POST `/event-hooks/{id}/dead/replay`: one dead letter (`id`), those since a time (`since`,
+    /// Unix seconds), or all. Each starts its schedule anew.
+    pub(super) async fn replay(&self, key: &str, input: Input) -> Result<Response, ApiError> {
+        let hook = self.find(key).await?;
+        let since = match input.values.get("since") {
+            None | Some(Value::Null) => 0.0,
+            Some(since) => since
+                .as_f64()
+                .or_else(|| since.as_str()?.parse().ok())
+                .ok_or(ApiError::BadRequest("since must be a time in Unix seconds"))?,
+        };
+        let filter = match input.values.get("id") {
+            None | Some(Value::Null) => subject::dead_of(&hook.id),
+            Some(id) => {
+                let id = id.as_str().filter(|id| is_delivery(id));
+                let id = id.ok_or(ApiError::BadRequest("id must be that of a delivery"))?;
+                subject::dead_subject(&hook.id, id)
+            }
+        };
+        let one = input.values.get("id").is_some_and(Value::is_string);
+        let mut replayed = 0;
+        let mut from = 1;
+        loop {
+            let page = page(self.store, subject::DEAD_STREAM, &filter, from, PART).await?;
+            let Some(last) = page.last() else { break };
+            from = last.sequence + 1;
+            let wanted = page.iter().filter(|letter| stored_at(letter) >= since);
+            let replays = wanted.map(|letter| replay(self.store, &hook.id, letter));
+            replayed += try_join_all(replays).await?.len();
+        }
+        if one && replayed == 0 {
+            return Err(ApiError::NotFound);
+        }
+        Ok(answer(StatusCode::OK, &json!({ "replayed": replayed })))
+    }
+
+    /// DELETE `/event-hooks/{id}/dead` or `/event-hooks/{id}/dead/{delivery}`.
+    pub(super) async fn forget(
+        &self,
+        key: &str,
+        delivery: Option<&str>,
+    ) -> Result<Response, ApiError> {
+        let hook = self.find(key).await?;
+        let filter = match delivery {
+            Some(id) if is_delivery(id) => subject::dead_subject(&hook.id, id),
+            Some(_) => return Err(ApiError::NotFound),
+            None => subject::dead_of(&hook.id),
+        };
+        purge(self.store, &filter).await
+    }
+}
+
+/// GET `/dead-events`: messages that are no events, oldest first.
+pub(super) async fn dead_events(store: &Store, uri: &Uri) -> Result<Response, ApiError> {
+    let query = Query::read(uri.query().unwrap_or_default(), State::Dead)?;
+    let mut body = list(store, &query, subject::DEAD_EVENT_SUBJECTS, uri).await?;
+    let count = count(store, subject::DEAD_STREAM, subject::DEAD_EVENT_SUBJECTS).await?;
+    body["counts"] = json!({ "dead": count });
+    Ok(answer(StatusCode::OK, &body))
+}
+
+/// DELETE `/dead-events` or `/dead-events/{id}`.
+pub(super) async fn forget_events(store: &Store, id: Option<&str>) -> Result<Response, ApiError> {
+    let filter = match id {
+        Some(id) if is_delivery(id) => subject::dead_event_subject(id),
+        Some(_) => return Err(ApiError::NotFound),
+        None => subject::DEAD_EVENT_SUBJECTS.to_owned(),
+    };
+    purge(store, &filter).await
+}
+
+async fn list(store: &Store, query: &Query, filter: &str, uri: &Uri) -> Result<Value, ApiError> {
+    let page = page(store, query.state.stream(), filter, query.from, query.size).await?;
+    let data: Vec<_> = page.iter().map(|one| show(one, query.state)).collect();
+    let mut body = json!({ "data": data, "next": null });
+    if let Some(last) = page.last().filter(|_| page.len() == query.size) {
+        let offset = (last.sequence + 1).to_string();
+        let arguments = form_urlencoded::Serializer::new(String::new())
+            .append_pair("offset", &offset)
+            .append_pair("size", &query.size.to_string())
+            .append_pair("state", query.state.name())
+            .finish();
+        let path = uri.path().trim_end_matches('/');
+        body["next"] = json!(format!("{path}?{arguments}"));
+        body["offset"] = json!(offset);
+    }
+    Ok(body)
+}
+
+/// A delivery as it is listed: where it stands and why, not what is in it.
+fn show(stored: &Stored, state: State) -> Value {
+    let text = |name| stored.header(name).and_then(|text| decode_token(text).ok());
+    let number = |name| {
+        stored
+            .header(name)
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let event = text(header::SUBJECT).and_then(|event| subject::parse_event_subject(&event).ok());
+    let (workspace, source, name) = event
+        .map_or((None, None, None), |(workspace, source, name)| {
+            (Some(workspace), Some(source), Some(name))
+        });
+    let due = stored.header(header::SCHEDULE);
+    let due = due.and_then(|text| seconds(text.strip_prefix("@at ")?));
+    json!({
+        "id": stored.subject.rsplit('.').next(),
+        "state": state.name(),
+        "event_id": text(header::EVENT_ID),
+        "workspace": workspace, "source": source, "event": name,
+        "attempt": number(header::ATTEMPT),
+        "reason": text(header::REASON),
+        "due_at": due,
+        "first_attempt_at": number(header::FIRST_ATTEMPT).map(|millis| millis as f64 / 1_000.0),
+        "stored_at": stored_at(stored),
+    })
+}
+
+/// Parks a dead letter for its next attempt, at once, and then forgets the letter: if that is cut
+/// short, it waits and is dead, and another replay changes nothing.
+async fn replay(store: &Store, hook: &str, letter: &Stored) -> Result<(), ApiError> {
+    let delivery = letter.subject.rsplit('.').next().unwrap_or_default();
+    let attempts = letter.header(header::ATTEMPT);
+    let attempts: u32 = attempts.and_then(|n| n.parse().ok()).unwrap_or(0);
+    let now = OffsetDateTime::now_utc();
+    let due = now.format(&Rfc3339).map_err(|_| ApiError::Internal)?;
+    let wait = subject::wait_subject(hook, delivery);
+    let mut message = batch::Message::new(wait, letter.payload.clone());
+    for name in header::KEPT {
+        if let Some(value) = letter.header(name) {
+            message = message.header(name, value);
+        }
+    }
+    let message = message
+        .header(header::ATTEMPT, (attempts + 1).to_string())
+        .header(header::ATTEMPTS_BEFORE, attempts.to_string())
+        .header(
+            header::FIRST_ATTEMPT,
+            (now.unix_timestamp_nanos() / 1_000_000).to_string(),
+        )
+        .header(header::REASON, "replayed")
+        .header(header::SCHEDULE, format!("@at {due}"))
+        .header(
+            header::SCHEDULE_TARGET,
+            subject::due_subject(hook, delivery),
+        )
+        .expect_last(0);
+    match store.deliveries().commit(vec![message]).await {
+        // It waits already: an earlier replay was cut short.
+        Ok(_) | Err(batch::Error::Conflict) => {}
+        Err(error) => return Err(store::refusal(error).into()),
+    }
+    let stream = store.stream(subject::DEAD_STREAM).await?;
+    // What is gone already was deleted by somebody else.
+    let _ = stream.delete_message(letter.sequence).await;
+    Ok(())
+}
+
+async fn page(
+    store: &Store,
+    stream: &str,
+    filter: &str,
+    from: u64,
+    size: usize,
+) -> Result<Vec<Stored>, ApiError> {
+    store.connected().await?;
+    let page = scan::page(store.client(), stream, filter, from, size).await;
+    page.map_err(unavailable)
+}
+
+async fn count(store: &Store, stream: &str, filter: &str) -> Result<u64, ApiError> {
+    store.connected().await?;
+    let count = scan::count(store.client(), stream, filter).await;
+    count.map_err(unavailable)
+}
+
+async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {
+    let stream = store.stream(subject::DEAD_STREAM).await?;
+    let purged = stream.purge().filter(filter).await;
+    purged.map_err(|error| store::Error::Unavailable(Some(error.into())))?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}
+
+fn unavailable(error: scan::Error) -> ApiError {
+    store::Error::Unavailable(Some(error.into())).into()
+}
+
+/// Whether a text has the form of a delivery's id: it becomes part of a subject.
+fn is_delivery(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// When a message was stored, in Unix seconds.
+fn stored_at(stored: &Stored) -> f64 {
+    let time = stored.header(header::TIME_STAMP).and_then(seconds);
+    time.unwrap_or_default()
+}
+
+fn seconds(text: &str) -> Option<f64> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    Some((time.unix_timestamp_nanos() / 1_000_000) as f64 / 1_000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_checked() {
+        let read = |arguments| Query::read(arguments, State::Waiting);
+        let query = read("state=dead&size=7&offset=12").expect("valid");
+        assert_eq!((query.state, query.size, query.from), (State::Dead, 7, 12));
+        for wrong in ["state=gone", "size=0", "size=x", "offset=x"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_hashes_become_part_of_a_subject() {
+        assert!(is_delivery(&"0a".repeat(16)));
+        for wrong in ["", ">", "*", &"g".repeat(32), &"0".repeat(31)] {
+            assert!(!is_delivery(wrong), "{wrong}");
+        }
+    }
+}

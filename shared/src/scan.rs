@@ -1,0 +1,127 @@
+//! Reading a stream by subject, in order, a page at a time, by direct gets: any replica answers, no
+//! consumer is made, and what is read stays where it is.
+
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap, StatusCode};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use serde_json::json;
+
+use crate::event;
+use crate::subject::header;
+
+/// The most bytes of one page.
+const PAGE_BYTES: usize = 4 << 20;
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A message as it is stored.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// Its subject.
+    pub subject: String,
+    /// Its headers, and those by which the server says where it stands.
+    pub headers: Option<HeaderMap>,
+    /// Its body.
+    pub payload: Bytes,
+}
+
+impl Stored {
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        event::get(self.headers.as_ref(), name)
+    }
+}
+
+/// Why a stream could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection is gone.
+    #[error("the request could not be sent: {0}")]
+    Send(#[source] async_nats::Error),
+    /// No answer, or not all of it.
+    #[error("the stream did not answer in time")]
+    Timeout,
+    /// The server says that it cannot.
+    #[error("the server refused: {0}")]
+    Refused(String),
+    /// An answer that says not where it stands.
+    #[error("an answer has no sequence or subject")]
+    Answer,
+}
+
+/// Messages under `filter` from the sequence `from` on, at most `count`.
+///
+/// # Errors
+/// If the stream does not answer as it should.
+pub async fn page(
+    client: &Client,
+    stream: &str,
+    filter: &str,
+    from: u64,
+    count: usize,
+) -> Result<Vec<Stored>, Error> {
+    let inbox = client.new_inbox();
+    let answers = client.subscribe(inbox.clone()).await;
+    let mut answers = answers.map_err(|error| Error::Send(error.into()))?;
+    let request = json!({
+        "seq": from.max(1), "next_by_subj": filter, "batch": count, "max_bytes": PAGE_BYTES,
+    });
+    let sent = client
+        .publish_with_reply(direct_get(stream), inbox, request.to_string().into())
+        .await;
+    sent.map_err(|error| Error::Send(error.into()))?;
+    let mut page = Vec::new();
+    loop {
+        let answer = tokio::time::timeout(TIMEOUT, answers.next()).await;
+        let message = answer.ok().flatten().ok_or(Error::Timeout)?;
+        match message.status {
+            None | Some(StatusCode::OK) => page.push(stored(message)?),
+            // The end of the page, or there is nothing.
+            Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => {
+                return Ok(page);
+            }
+            Some(status) => {
+                return Err(Error::Refused(message.description.map_or_else(
+                    || status.to_string(),
+                    |description| description.to_string(),
+                )));
+            }
+        }
+    }
+}
+
+/// How many messages there are under `filter`.
+///
+/// # Errors
+/// If the stream does not answer as it should.
+pub async fn count(client: &Client, stream: &str, filter: &str) -> Result<u64, Error> {
+    let first = page(client, stream, filter, 1, 1).await?;
+    let Some(first) = first.first() else {
+        return Ok(0);
+    };
+    let pending = first.header(header::PENDING).and_then(|n| n.parse().ok());
+    let pending: u64 = pending.ok_or(Error::Answer)?;
+    // The one that was read counts as well.
+    Ok(pending + 1)
+}
+
+fn stored(message: async_nats::Message) -> Result<Stored, Error> {
+    let text = |name| event::get(message.headers.as_ref(), name);
+    let sequence = text(header::SEQUENCE).and_then(|text| text.parse().ok());
+    let subject = text(header::STORED_SUBJECT).map(str::to_owned);
+    Ok(Stored {
+        sequence: sequence.ok_or(Error::Answer)?,
+        subject: subject.ok_or(Error::Answer)?,
+        payload: message.payload,
+        headers: message.headers,
+    })
+}
+
+fn direct_get(stream: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}")
+}

@@ -1,0 +1,178 @@
+//! Deliveries that wait and dead letters, as the Admin API shows them, and replay.
+
+use anyhow::ensure;
+use e2e::{Cluster, Leftovers, Result, SOON, eventually};
+use serde_json::{Value, json};
+
+async fn list(cluster: &Cluster, path: &str) -> Result<Value> {
+    cluster.admin().get(path).await?.expect(200)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_listed_replayed_and_deleted() -> Result {
+    let cluster = Cluster::builder()
+        .dispatchers(2)
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s")
+        .dispatcher_env("HOOKLINE_CIRCUIT_BREAKER", "0,1,5s")
+        .start()
+        .await?;
+    let hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.rest().await?;
+    let base = format!("/event-hooks/{}", e2e::admin::id(&hook)?);
+    cluster.receiver.answer("/hook", &[500]);
+    for n in 0..5 {
+        cluster
+            .admin()
+            .create_consumer(&format!("user-{n}"))
+            .await?;
+    }
+    cluster
+        .rest_leaving(Leftovers { dead: 5, parked: 0 })
+        .await?;
+
+    let dead = list(&cluster, &format!("{base}/deliveries?state=dead&size=2")).await?;
+    assert_eq!(dead["counts"], json!({"waiting": 0, "dead": 5}));
+    assert_eq!(dead["data"].as_array().map(Vec::len), Some(2));
+    let first = &dead["data"][0];
+    assert_eq!(first["reason"], "the receiver answered 500");
+    assert_eq!(
+        (&first["source"], &first["event"]),
+        (&json!("crud"), &json!("consumers"))
+    );
+    assert_eq!(first["attempt"], 2);
+    let next = dead["next"].as_str().expect("there are more").to_owned();
+    let more = list(&cluster, &next).await?;
+    assert_eq!(more["data"].as_array().map(Vec::len), Some(2));
+    assert_ne!(more["data"][0]["id"], first["id"]);
+
+    // One of them, then the rest; each has its whole schedule again.
+    cluster.receiver.answer("/hook", &[500, 200]);
+    let before = cluster.receiver.events("/hook").len();
+    let path = format!("{base}/dead/replay");
+    let replay = async |body: Value| cluster.admin().post(&path, &body).await;
+    let one = replay(json!({"id": first["id"]})).await?.expect(200)?;
+    assert_eq!(one, json!({"replayed": 1}));
+    let events = cluster.receiver.wait_for("/hook", before + 2).await?;
+    assert_eq!(events[before].answered, Some(500));
+    assert_eq!(
+        events[before].webhook_id(),
+        first["id"].as_str().unwrap_or_default()
+    );
+    assert_eq!(events[before + 1].webhook_id(), events[before].webhook_id());
+    cluster
+        .rest_leaving(Leftovers { dead: 4, parked: 0 })
+        .await?;
+    replay(json!({"id": first["id"]})).await?.expect(404)?;
+    replay(json!({"id": "*"})).await?.expect(400)?;
+    replay(json!({"since": 4_000_000_000_u64}))
+        .await?
+        .expect(200)?;
+
+    let second = more["data"][0]["id"].as_str().unwrap_or_default();
+    let gone = cluster
+        .admin()
+        .delete(&format!("{base}/dead/{second}"))
+        .await?;
+    gone.expect(204)?;
+    assert_eq!(
+        replay(json!({})).await?.expect(200)?,
+        json!({"replayed": 3})
+    );
+    cluster.receiver.wait_for("/hook", before + 5).await?;
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), before + 5);
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_listed_with_its_reason_and_time() -> Result {
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "10m")
+        .start()
+        .await?;
+    let hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.rest().await?;
+    cluster.receiver.answer("/hook", &[503]);
+    cluster.admin().create_consumer("ada").await?;
+    let leftovers = Leftovers { dead: 0, parked: 1 };
+    cluster.rest_leaving(leftovers).await?;
+    let path = format!("/event-hooks/{}/deliveries", e2e::admin::id(&hook)?);
+    let waiting = list(&cluster, &path).await?;
+    assert_eq!(waiting["counts"], json!({"waiting": 1, "dead": 0}));
+    let one = &waiting["data"][0];
+    assert_eq!(
+        (&one["state"], &one["attempt"]),
+        (&json!("waiting"), &json!(2))
+    );
+    let due = one["due_at"].as_f64().unwrap_or_default();
+    let stored = one["stored_at"].as_f64().unwrap_or_default();
+    assert!((480.0..=721.0).contains(&(due - stored)), "{one}");
+    assert_eq!(waiting["next"], Value::Null);
+    cluster
+        .admin()
+        .get(&format!("{path}?state=x"))
+        .await?
+        .expect(400)?;
+    cluster
+        .admin()
+        .get("/event-hooks/nobody/deliveries")
+        .await?
+        .expect(404)?;
+    cluster.finish_leaving(leftovers).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_events_are_listed_and_deleted() -> Result {
+    let cluster = Cluster::single().await?;
+    for body in ["not JSON", "[]"] {
+        let subject = e2e::wire::event("crud", "consumers");
+        cluster.nats.publish(subject, body).await?;
+    }
+    let dead = eventually(SOON, "both are dead", async || {
+        let dead = list(&cluster, "/dead-events").await?;
+        ensure!(dead["counts"]["dead"] == 2, "{dead}");
+        Ok(dead)
+    })
+    .await?;
+    let one = &dead["data"][0];
+    let reason = one["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("the body is not"), "{one}");
+    assert_eq!(one["event"], "consumers");
+    let id = one["id"].as_str().unwrap_or_default();
+    cluster
+        .admin()
+        .delete(&format!("/dead-events/{id}"))
+        .await?
+        .expect(204)?;
+    assert_eq!(list(&cluster, "/dead-events").await?["counts"]["dead"], 1);
+    cluster.admin().delete("/dead-events").await?.expect(204)?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_hook_leaves_nothing_waiting() -> Result {
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "10m")
+        .start()
+        .await?;
+    let hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.rest().await?;
+    cluster.receiver.answer("/hook", &[503]);
+    cluster.admin().create_consumer("ada").await?;
+    cluster
+        .rest_leaving(Leftovers { dead: 0, parked: 1 })
+        .await?;
+    let path = format!("/event-hooks/{}", e2e::admin::id(&hook)?);
+    cluster.admin().delete(&path).await?.expect(204)?;
+    // The sweeper comes by.
+    eventually(2 * SOON, "it is swept", async || {
+        let parked = cluster.nats.count(e2e::wire::DELIVERIES).await?;
+        ensure!(parked == 0, "{parked} wait");
+        Ok(())
+    })
+    .await?;
+    cluster.finish().await
+}
