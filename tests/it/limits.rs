@@ -71,7 +71,7 @@ async fn a_failing_receiver_is_left_alone_until_a_probe_succeeds() -> Result {
     assert_eq!(cluster.receiver.events("/hook").len(), attempts);
 
     cluster.receiver.answer("/hook", &[200]);
-    let deadline = Duration::from_secs(60);
+    let deadline = Duration::from_secs(90);
     eventually(deadline, "every event arrives", async || {
         let delivered = cluster.receiver.events("/hook");
         let mut all: Vec<_> = delivered

@@ -65,7 +65,15 @@ async fn a_killed_nats_server_comes_back_and_work_goes_on() -> Result {
     cluster.receiver.wait_for("/hook", 1).await?;
 
     cluster.nats.kill();
+    eventually(SOON, "the dispatchers are not ready", async || {
+        for dispatcher in &cluster.dispatchers {
+            ensure!(dispatcher.status_of("/readyz").await? == 503);
+        }
+        Ok(())
+    })
+    .await?;
     cluster.nats.start().await?;
+    cluster.ready().await?;
     for n in 0..2 {
         let username = json!({ "username": format!("after-{n}") });
         let admin = cluster.gateways[n].admin();

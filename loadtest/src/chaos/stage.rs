@@ -30,7 +30,7 @@ impl Size {
         rate: 1_000,
         fault: Duration::from_secs(30),
         calm: Duration::from_secs(5),
-        deadline: Duration::from_secs(120),
+        deadline: Duration::from_secs(240),
         pairs: 3,
     };
     /// A few seconds, for a test; no time is compared.

@@ -13,7 +13,7 @@ use hookline_shared::subject::{self, decode_token, header};
 use crate::accept::{Accept, Answer, Lease};
 use crate::circuit::Verdict;
 use crate::consumer;
-use crate::gate::Refusal;
+use crate::gate::{PROBING, Refusal};
 use crate::handler::{Delivery, DeliveryError, Receipt};
 use crate::index::{Index, Prepared};
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
@@ -186,7 +186,7 @@ impl Dispatch {
             Answer::Attempt(lease) => lease,
             answer => {
                 drop(place);
-                return self.no_attempt(hook, &work, answer).await;
+                return self.no_attempt(hook, &work, lane.kind(), answer).await;
             }
         };
         let started = Instant::now();
@@ -205,7 +205,13 @@ impl Dispatch {
     }
 
     /// What follows where there is no attempt to make, or not now.
-    async fn no_attempt(&self, hook: &Arc<Prepared>, work: &Work, answer: Answer) -> Settled {
+    async fn no_attempt(
+        &self,
+        hook: &Arc<Prepared>,
+        work: &Work,
+        lane: Kind,
+        answer: Answer,
+    ) -> Settled {
         let (deferral, wait) = match answer {
             Answer::Done | Answer::Parked => {
                 return self.settle.count(hook, DeliveryResult::Duplicate);
@@ -223,6 +229,10 @@ impl Dispatch {
                 return self.settle.count(hook, DeliveryResult::Unchanged);
             }
             Answer::Refused(Refusal::Limited(wait)) => (Deferral::Limited, wait),
+            // Another one probes, and it is on disk already.
+            Answer::Refused(Refusal::Open(wait)) if lane == Kind::Retries && wait <= PROBING => {
+                return self.settle.not_yet(hook, jittered(work, wait));
+            }
             Answer::Refused(Refusal::Open(wait)) => {
                 (Deferral::Open, self.accept.slot(hook, wait).await)
             }

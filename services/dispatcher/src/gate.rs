@@ -16,7 +16,7 @@ use crate::marks::Marks;
 /// Marks of one hook that a worker remembers.
 const REMEMBERED: usize = 1_000;
 /// How long a delivery waits while another one probes the circuit.
-const PROBING: Duration = Duration::from_secs(1);
+pub const PROBING: Duration = Duration::from_secs(1);
 
 /// Why there is no attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

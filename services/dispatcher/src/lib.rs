@@ -43,6 +43,7 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::jetstream;
 use hookline_shared::lua::Limits;
 use hookline_shared::status::{self, Readiness};
@@ -128,18 +129,22 @@ pub async fn run(
         config: &config,
         context: &context,
         registry: &registry,
-        metrics,
+        metrics: metrics.clone(),
         accept,
         index,
         health,
     })
     .await?;
     tracing::info!("ready");
+    let (watched, told) = (client.clone(), metrics.clone());
+    let connection =
+        tokio::spawn(async move { watch_connection(&watched, &readiness, &told).await });
     let lost = tokio::select! {
         () = shutdown.cancelled() => false,
         _ = &mut watch => true,
     };
     worker.stop(config.shutdown_timeout).await;
+    connection.abort();
     anyhow::ensure!(!lost, "the watch on the hooks ended");
     watch.abort();
     Ok(())
@@ -157,6 +162,20 @@ fn shared(config: &Config) -> anyhow::Result<handler::Shared> {
         })?,
         timeout: attempts.timeout,
     })
+}
+
+/// Says whether NATS is connected, for ever.
+async fn watch_connection(client: &async_nats::Client, readiness: &Readiness, metrics: &Metrics) {
+    loop {
+        let connected = client.connection_state() == State::Connected;
+        metrics.nats_connected(connected);
+        if connected {
+            readiness.ready("nats");
+        } else {
+            readiness.missing("nats", "not connected");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Waits for the hooks, and for Redis as long as that makes sense: a Redis that stays away must

@@ -77,6 +77,7 @@ pub struct Metrics {
     attempt_seconds: HistogramVec,
     delay_seconds: Histogram,
     in_flight: IntGaugeVec,
+    nats_connected: IntGauge,
     stalled: IntGauge,
     redis_up: IntGauge,
     redis_skipped: IntCounter,
@@ -136,6 +137,7 @@ impl Metrics {
                 "Messages being handled, by lane",
                 &["lane"],
             )?,
+            nats_connected: new.gauge("hookline_nats_connected", "Whether NATS is connected")?,
             stalled: new.gauge(
                 "hookline_stalled",
                 "Whether messages wait and this worker has settled none for a while",
@@ -212,6 +214,11 @@ impl Metrics {
     #[must_use]
     pub fn in_flight(&self, lane: &str) -> IntGauge {
         self.in_flight.with_label_values(&[lane])
+    }
+
+    /// NATS is connected, or is not.
+    pub fn nats_connected(&self, connected: bool) {
+        self.nats_connected.set(connected.into());
     }
 
     /// This worker makes no progress, or does.

@@ -230,7 +230,7 @@ impl Settle {
             reserved: work.reserved || deferral == Deferral::Limited,
             ..work.clone()
         };
-        let delay = deferral_delay(work, wait);
+        let delay = deferral_delay(work, deferral, wait);
         let reason = match deferral {
             // Whoever pauses a hook decides for how long.
             Deferral::Paused => None,
@@ -406,12 +406,14 @@ fn is_too_old(hook: &Prepared, work: &Work, wait: Duration) -> bool {
 }
 
 /// How long a delivery waits that is parked without an attempt. However many wait, each is written
-/// anew at most twice in ten minutes.
-fn deferral_delay(work: &Work, wait: Duration) -> Duration {
-    let least = match work.deferrals {
-        0 => return wait,
-        1 => Duration::from_secs(30),
-        2 => Duration::from_secs(570),
+/// anew at most twice in ten minutes; what a receiver missed that failed for a minute comes within
+/// three.
+fn deferral_delay(work: &Work, deferral: Deferral, wait: Duration) -> Duration {
+    let least = match (work.deferrals, deferral) {
+        (0, Deferral::Open) => Duration::from_secs(30),
+        (0, _) => return wait,
+        (1, _) => Duration::from_secs(120),
+        (2, _) => Duration::from_secs(480),
         _ => Duration::from_secs(300),
     };
     let jitter = (work.delivery.id.seed() % 1_000) as f64 / 1_000.0;
