@@ -2,8 +2,10 @@
 
 use anyhow::ensure;
 use e2e::{Cluster, Result, SOON, eventually, wire};
-use futures::TryStreamExt;
+use futures::{TryStreamExt, future};
 use serde_json::json;
+
+const CREATES: usize = 200;
 
 /// Subjects of the outbox that the bucket still holds.
 async fn entries(cluster: &Cluster) -> Result<usize> {
@@ -17,11 +19,13 @@ async fn entries(cluster: &Cluster) -> Result<usize> {
 async fn the_outbox_is_emptied_once_its_events_are_stored() -> Result {
     let cluster = Cluster::single().await?;
     cluster.webhook("/hook").await?;
-    for n in 0..20 {
+    // At once, so that dispatchers see them in another order than they were stored in.
+    let creates = (0..CREATES).map(async |n| {
         let username = format!("consumer-{n}");
-        cluster.admin().create_consumer(&username).await?;
-    }
-    cluster.receiver.wait_for("/hook", 20).await?;
+        cluster.admin().create_consumer(&username).await
+    });
+    future::try_join_all(creates).await?;
+    cluster.receiver.wait_for("/hook", CREATES).await?;
     eventually(SOON, "the outbox is purged", async || {
         let entries = entries(&cluster).await?;
         // The newest may stay until something comes after it.
@@ -29,7 +33,7 @@ async fn the_outbox_is_emptied_once_its_events_are_stored() -> Result {
         Ok(())
     })
     .await?;
-    assert_eq!(cluster.receiver.events("/hook").len(), 20);
+    assert_eq!(cluster.receiver.events("/hook").len(), CREATES);
     cluster.finish().await
 }
 

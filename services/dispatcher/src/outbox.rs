@@ -5,39 +5,38 @@
 //! that no dispatcher has seen. Anybody may publish an event that claims to have come through the
 //! outbox, so the entry itself is looked up first.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream::{self, stream::RawMessageErrorKind};
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::jetstream::{self, stream::Stream};
 use hookline_shared::event::{self, Event};
 use hookline_shared::subject::{self, header};
 
 /// How often the outbox is purged, if there is something to purge.
 const PERIOD: Duration = Duration::from_secs(2);
+/// How many events are kept in mind between two purges.
+const MOST: usize = 4_096;
+/// How many entries are looked up for one purge.
+const LOOKS: usize = 64;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Events that say that they came through the outbox: their entries' sequences, and their ids.
+type Seen = BTreeMap<u64, String>;
 
 /// How far the outbox has been seen; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Outbox {
-    last: Arc<Mutex<Option<Seen>>>,
-}
-
-/// An event that says that it came through the outbox.
-#[derive(Debug, Clone)]
-struct Seen {
-    sequence: u64,
-    id: String,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Outbox {
-    /// Notes an event, which came through the outbox or did not.
+    /// Notes an event, which came through the outbox or did not. Events are noted in any order.
     pub fn note(&self, event: &Event) {
         if let Some(sequence) = event.outbox_sequence {
-            *self.last() = Some(Seen {
-                sequence,
-                id: event.id.as_str().to_owned(),
-            });
+            self.keep([(sequence, event.id.as_str().to_owned())]);
         }
     }
 
@@ -45,40 +44,62 @@ impl Outbox {
     pub async fn purge(&self, context: &jetstream::Context) {
         loop {
             tokio::time::sleep(PERIOD).await;
-            let Some(seen) = self.last().take() else {
+            let seen = std::mem::take(&mut *self.seen());
+            if seen.is_empty() {
                 continue;
-            };
-            if let Err(error) = purge_through(context, &seen).await {
+            }
+            if let Err(error) = purge_seen(context, &seen).await {
                 tracing::debug!(%error, "the outbox could not be purged");
+                self.keep(seen);
             }
         }
     }
 
-    fn last(&self) -> std::sync::MutexGuard<'_, Option<Seen>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    fn keep(&self, more: impl IntoIterator<Item = (u64, String)>) {
+        let mut seen = self.seen();
+        seen.extend(more);
+        while seen.len() > MOST {
+            seen.pop_first();
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn purge_through(context: &jetstream::Context, seen: &Seen) -> Result<(), BoxError> {
-    let stream = context.get_stream_no_info(subject::BUCKET_STREAM).await?;
-    let entry = match stream.get_raw_message(seen.sequence).await {
+/// Purges as far as the newest entry that is really there.
+async fn purge_seen(context: &jetstream::Context, seen: &Seen) -> Result<(), BoxError> {
+    let bucket = context.get_stream(subject::BUCKET_STREAM).await?;
+    let last = bucket.cached_info().state.last_sequence;
+    for (sequence, id) in seen.range(..=last).rev().take(LOOKS) {
+        if is_entry(&bucket, *sequence, id).await? {
+            bucket
+                .purge()
+                .filter(subject::OUTBOX_SUBJECTS)
+                .sequence(sequence + 1)
+                .await?;
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Whether that event's outbox entry has that sequence.
+async fn is_entry(bucket: &Stream, sequence: u64, id: &str) -> Result<bool, BoxError> {
+    let entry = match bucket.get_raw_message(sequence).await {
         Ok(entry) => entry,
         // Purged by another dispatcher, or never there.
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(()),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    let id = event::get(Some(&entry.headers), header::MESSAGE_ID);
-    if !subject::is_outbox(&entry.subject) || id != Some(&seen.id) {
+    let named = event::get(Some(&entry.headers), header::MESSAGE_ID);
+    let is_entry = subject::is_outbox(&entry.subject) && named.is_some_and(|named| named == id);
+    if !is_entry {
         tracing::warn!(
-            sequence = seen.sequence,
+            sequence,
             "an event claims to have come through the outbox and did not"
         );
-        return Ok(());
     }
-    stream
-        .purge()
-        .filter(subject::OUTBOX_SUBJECTS)
-        .sequence(seen.sequence + 1)
-        .await?;
-    Ok(())
+    Ok(is_entry)
 }
