@@ -1,6 +1,7 @@
 //! What gateway and dispatcher must agree on.
 //!
 //! * [`event`] and [`hook`]: the two things everything is about;
+//! * [`attempt`]: an entry of the delivery log;
 //! * [`subject`]: every stream, subject, key and header name;
 //! * [`streams`]: connecting, and creating or checking streams and consumers;
 //! * [`watch`]: following keys of the bucket;
@@ -12,6 +13,7 @@
 //! * [`rpc`]: what a gateway asks a dispatcher;
 //! * [`settings`], [`telemetry`], [`status`], [`shutdown`]: the shape of a service process.
 
+pub mod attempt;
 pub mod batch;
 pub mod event;
 pub mod hook;

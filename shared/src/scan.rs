@@ -35,6 +35,13 @@ impl Stored {
     pub fn header(&self, name: &str) -> Option<&str> {
         event::get(self.headers.as_ref(), name)
     }
+
+    /// How many messages matched when it was read with a filter, from this one on.
+    fn with_followers(&self) -> Result<u64, Error> {
+        let followers = self.header(header::PENDING).and_then(|n| n.parse().ok());
+        let followers: u64 = followers.ok_or(Error::Answer)?;
+        Ok(followers + 1)
+    }
 }
 
 /// Why a stream could not be read.
@@ -85,12 +92,7 @@ pub async fn page(
             Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => {
                 return Ok(page);
             }
-            Some(status) => {
-                return Err(Error::Refused(message.description.map_or_else(
-                    || status.to_string(),
-                    |description| description.to_string(),
-                )));
-            }
+            Some(status) => return Err(refused(status, &message)),
         }
     }
 }
@@ -100,14 +102,89 @@ pub async fn page(
 /// # Errors
 /// If the stream does not answer as it should.
 pub async fn count(client: &Client, stream: &str, filter: &str) -> Result<u64, Error> {
-    let first = page(client, stream, filter, 1, 1).await?;
-    let Some(first) = first.first() else {
-        return Ok(0);
+    match from(client, stream, filter, 1).await? {
+        Some(first) => first.with_followers(),
+        None => Ok(0),
+    }
+}
+
+/// The newest messages under `filter` with a sequence below `before`, newest first.
+///
+/// The stream is read forwards only, so the sequence at which the page begins is looked for: the
+/// server says of each message how many follow it.
+///
+/// # Errors
+/// If the stream does not answer as it should.
+pub async fn newest(
+    client: &Client,
+    stream: &str,
+    filter: &str,
+    before: u64,
+    count: usize,
+) -> Result<Vec<Stored>, Error> {
+    let (Some(first), Some(last)) = (
+        from(client, stream, filter, 1).await?,
+        last(client, stream, filter).await?,
+    ) else {
+        return Ok(Vec::new());
     };
-    let pending = first.header(header::PENDING).and_then(|n| n.parse().ok());
-    let pending: u64 = pending.ok_or(Error::Answer)?;
-    // The one that was read counts as well.
-    Ok(pending + 1)
+    let end = before.min(last.sequence + 1);
+    let beyond = match from(client, stream, filter, end).await? {
+        Some(message) => message.with_followers()?,
+        None => 0,
+    };
+    let wanted = beyond + count as u64;
+    let mut start = first.sequence;
+    if first.with_followers()? > wanted {
+        // Too many begin at `low`, not too many at `start`.
+        let mut low = first.sequence;
+        start = end;
+        while low + 1 < start {
+            let middle = low + (start - low) / 2;
+            match from(client, stream, filter, middle).await? {
+                Some(message) if message.with_followers()? > wanted => low = message.sequence,
+                _ => start = middle,
+            }
+        }
+    }
+    let mut page = page(client, stream, filter, start, count).await?;
+    page.retain(|message| message.sequence < end);
+    page.reverse();
+    Ok(page)
+}
+
+/// The last message under `filter`.
+///
+/// # Errors
+/// If the stream does not answer as it should.
+pub async fn last(client: &Client, stream: &str, filter: &str) -> Result<Option<Stored>, Error> {
+    let request = json!({ "last_by_subj": filter }).to_string();
+    let answer = client.request(direct_get(stream), request.into()).await;
+    let message = answer.map_err(|error| Error::Send(error.into()))?;
+    match message.status {
+        None | Some(StatusCode::OK) => stored(message).map(Some),
+        Some(StatusCode::NOT_FOUND) => Ok(None),
+        Some(status) => Err(refused(status, &message)),
+    }
+}
+
+/// The first message under `filter` with at least this sequence.
+///
+/// # Errors
+/// If the stream does not answer as it should.
+pub async fn from(
+    client: &Client,
+    stream: &str,
+    filter: &str,
+    sequence: u64,
+) -> Result<Option<Stored>, Error> {
+    let page = page(client, stream, filter, sequence, 1).await?;
+    Ok(page.into_iter().next())
+}
+
+fn refused(status: StatusCode, message: &async_nats::Message) -> Error {
+    let described = message.description.as_ref().map(ToString::to_string);
+    Error::Refused(described.unwrap_or_else(|| status.to_string()))
 }
 
 fn stored(message: async_nats::Message) -> Result<Stored, Error> {

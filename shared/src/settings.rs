@@ -10,6 +10,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}, such as 500ms, 15s or 2m"))
 }
 
+/// The host's name, by which a process is known unless it is given another; `otherwise` if it has
+/// none.
+#[must_use]
+pub fn host_name(otherwise: &str) -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => otherwise.to_owned(),
+        name => name.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

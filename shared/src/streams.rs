@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, Republish, RetentionPolicy, Source, StorageType, SubjectTransform,
+    Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, Source, StorageType,
+    SubjectTransform,
 };
 use async_nats::jetstream::{self, ErrorCode, consumer};
 use async_nats::{Client, ConnectErrorKind, ServerAddr};
@@ -28,6 +29,9 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 const MAX_ACK_PENDING: i64 = 100_000;
 /// How long dead letters are kept.
 const DEAD_AGE: Duration = Duration::from_secs(30 * 86_400);
+
+/// How long attempts are logged.
+const ATTEMPTS_AGE: Duration = Duration::from_secs(7 * 86_400);
 
 /// Where NATS is and how the streams are made.
 #[derive(Debug, Clone, clap::Args)]
@@ -68,6 +72,16 @@ pub struct Options {
         value_parser = clap::value_parser!(i64).range(1 << 20..)
     )]
     pub events_max_bytes: i64,
+
+    /// Size in bytes at which the delivery log forgets its oldest attempts, when it is created.
+    #[arg(
+        long,
+        env = "HOOKLINE_ATTEMPTS_MAX_BYTES",
+        value_name = "BYTES",
+        default_value_t = 1 << 30,
+        value_parser = clap::value_parser!(i64).range(1 << 20..)
+    )]
+    pub attempts_max_bytes: i64,
 }
 
 impl Options {
@@ -214,7 +228,7 @@ pub async fn ensure(
     Ok(())
 }
 
-fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 4] {
+fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
     let base = |name: &str, subjects: &str| Config {
         name: name.to_owned(),
         subjects: vec![subjects.to_owned()],
@@ -276,11 +290,20 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 4] {
         allow_atomic_publish: true,
         ..base(subject::DEAD_STREAM, subject::DEAD_SUBJECTS)
     };
+    // The one stream that may lag behind the disk; copies on other servers do as well.
+    let persist_mode = (options.replicas == 1).then_some(PersistenceMode::Async);
+    let attempts = Config {
+        max_age: ATTEMPTS_AGE,
+        max_bytes: options.attempts_max_bytes,
+        persist_mode,
+        ..base(subject::ATTEMPTS_STREAM, subject::ATTEMPT_SUBJECTS)
+    };
     [
         (subject::BUCKET_STREAM, bucket),
         (subject::EVENTS_STREAM, events),
         (subject::DELIVERIES_STREAM, deliveries),
         (subject::DEAD_STREAM, dead),
+        (subject::ATTEMPTS_STREAM, attempts),
     ]
 }
 

@@ -18,6 +18,8 @@ pub const EVENTS_STREAM: &str = "HOOKLINE_EVENTS";
 pub const DELIVERIES_STREAM: &str = "HOOKLINE_DELIVERIES";
 /// The stream of dead letters.
 pub const DEAD_STREAM: &str = "HOOKLINE_DEAD";
+/// The stream of attempts: the delivery log.
+pub const ATTEMPTS_STREAM: &str = "HOOKLINE_ATTEMPTS";
 
 /// The durable consumer of [`EVENTS_STREAM`] that all dispatchers share: first attempts.
 pub const DISPATCHERS_CONSUMER: &str = "dispatchers";
@@ -53,6 +55,8 @@ pub const DELIVERY_SUBJECTS: &str = "hookline.deliveries.>";
 pub const WAIT_SUBJECTS: &str = "hookline.deliveries.wait.>";
 /// Parked deliveries that fell due.
 pub const DUE_SUBJECTS: &str = "hookline.deliveries.due.>";
+/// All attempts.
+pub const ATTEMPT_SUBJECTS: &str = "hookline.attempts.>";
 /// All dead letters.
 pub const DEAD_SUBJECTS: &str = "hookline.dead.>";
 
@@ -343,6 +347,30 @@ pub fn parse_due_subject(subject: &str) -> Option<(&str, &str)> {
     subject
         .strip_prefix("hookline.deliveries.due.")?
         .split_once('.')
+}
+
+/// Where an attempt is logged that began in this hour since 1970.
+#[must_use]
+pub fn attempt_subject(hook: &str, hour: u64, delivery: &str) -> String {
+    format!("hookline.attempts.{hook}.{hour}.{delivery}")
+}
+
+/// The attempts of one hook.
+#[must_use]
+pub fn attempts_of(hook: &str) -> String {
+    format!("hookline.attempts.{hook}.>")
+}
+
+/// The attempts of one hook that began in one hour.
+#[must_use]
+pub fn attempts_in(hook: &str, hour: u64) -> String {
+    format!("hookline.attempts.{hook}.{hour}.*")
+}
+
+/// The hour of an attempt's subject.
+#[must_use]
+pub fn parse_attempt_hour(subject: &str) -> Option<u64> {
+    subject.split('.').nth(3)?.parse().ok()
 }
 
 /// Where a dead delivery is kept.

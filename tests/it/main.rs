@@ -1,5 +1,6 @@
 //! Scenarios on real servers, one file per subject.
 
+mod attempts;
 mod consumer_events;
 mod dead_letters;
 mod duplicates;

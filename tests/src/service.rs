@@ -46,6 +46,7 @@ impl Service {
     pub fn dispatcher(name: &str, dir: &Path, nats: &str, redis: &str) -> Result<Self> {
         let mut dispatcher = Self::new(name, "hookline-dispatcher", dir, nats)?;
         for (variable, value) in [
+            ("HOOKLINE_NODE", name),
             ("HOOKLINE_REDIS_URL", redis),
             ("HOOKLINE_EGRESS_ALLOW", "127.0.0.0/8"),
             ("HOOKLINE_LEASE", "6s"),

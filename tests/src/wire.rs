@@ -6,6 +6,8 @@ pub const EVENTS: &str = "HOOKLINE_EVENTS";
 pub const DELIVERIES: &str = "HOOKLINE_DELIVERIES";
 /// Deliveries and events given up on.
 pub const DEAD: &str = "HOOKLINE_DEAD";
+/// What came of each attempt.
+pub const ATTEMPTS: &str = "HOOKLINE_ATTEMPTS";
 /// The bucket of entities, behind its stream.
 pub const BUCKET: &str = "KV_hookline";
 /// The consumer of events that dispatchers share.

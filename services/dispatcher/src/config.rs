@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hookline_shared::settings::duration;
+use hookline_shared::settings::{duration, host_name};
 use hookline_shared::{retry, streams, telemetry};
 use ipnet::IpNet;
 
 use crate::accept;
+use crate::attempts::Mode;
 use crate::circuit;
 use crate::redis_url::{self, RedisUrl};
 
@@ -24,6 +25,10 @@ pub struct Config {
         default_value = "127.0.0.1:9100"
     )]
     pub status_listen: SocketAddr,
+
+    /// Name of this dispatcher, which the delivery log carries; by default the host's name.
+    #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME", default_value_t = host_name("dispatcher"))]
+    pub node: String,
 
     /// On SIGTERM, how long attempts in flight may take to finish.
     #[arg(
@@ -205,6 +210,16 @@ pub struct Attempts {
         hide_default_value = true
     )]
     pub retry_schedule: Vec<Duration>,
+
+    /// Which attempts the delivery log keeps.
+    #[arg(
+        long = "attempts",
+        env = "HOOKLINE_ATTEMPTS",
+        value_name = "WHICH",
+        value_enum,
+        default_value_t = Mode::All
+    )]
+    pub logged: Mode,
 
     /// How long a lambda may run.
     #[arg(

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::Message;
 use async_trait::async_trait;
@@ -11,6 +11,7 @@ use hookline_shared::event::{self, DeliveryId, Event, EventId, Stored};
 use hookline_shared::subject::{self, decode_token, header};
 
 use crate::accept::{Accept, Answer, Lease};
+use crate::attempts::{Began, Log};
 use crate::circuit::Verdict;
 use crate::consumer;
 use crate::gate::{PROBING, Refusal};
@@ -36,6 +37,8 @@ pub struct Dispatch {
     pub accept: Accept,
     /// Ends.
     pub settle: Settle,
+    /// The delivery log.
+    pub log: Log,
     /// What came through the outbox.
     pub outbox: Outbox,
     /// Metrics.
@@ -189,7 +192,7 @@ impl Dispatch {
                 return self.no_attempt(hook, &work, lane.kind(), answer).await;
             }
         };
-        let started = Instant::now();
+        let began = Began::now();
         let result = tokio::select! {
             result = attempt(hook, &work.delivery) => result,
             () = lease.lost() => {
@@ -197,9 +200,10 @@ impl Dispatch {
                 return self.settle.count(hook, DeliveryResult::Busy);
             }
         };
-        let took = started.elapsed();
+        let took = began.elapsed();
         place.attempted(took, result.is_ok());
         self.metrics.attempt(hook.handler.kind(), took);
+        self.log.note(hook, &work, began, &result);
         self.judge(hook, &lease, &result).await;
         self.settle.attempt(hook, &work, &lease, result).await
     }

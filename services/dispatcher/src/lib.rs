@@ -11,11 +11,13 @@
 //! * [`gate`], [`circuit`] and [`marks`] say what else holds a delivery back;
 //! * [`handler`] makes attempts, within [`egress`];
 //! * [`settle`] alone acks, parks and buries, within the hook's [`backlog`]; [`pause`] stops a hook whose receiver is gone;
+//! * [`attempts`] logs what came of each;
 //! * [`outbox`] purges what has come through it; [`sweeper`] sees to what did not fall due;
 //! * [`watchdog`] sees to it that there is progress;
 //! * [`rpc`] answers gateways; [`metrics`] and [`config`] are what their names say.
 
 pub mod accept;
+pub mod attempts;
 pub mod backlog;
 pub mod circuit;
 pub mod config;

@@ -74,6 +74,7 @@ pub struct Metrics {
     deferrals: IntCounterVec,
     circuit_openings: IntCounter,
     swept: IntCounter,
+    attempt_records_dropped: IntCounter,
     attempt_seconds: HistogramVec,
     delay_seconds: Histogram,
     in_flight: IntGaugeVec,
@@ -120,6 +121,10 @@ impl Metrics {
             swept: new.counter(
                 "hookline_swept_total",
                 "Parked deliveries that did not fall due in time and were parked anew",
+            )?,
+            attempt_records_dropped: new.counter(
+                "hookline_attempt_records_dropped_total",
+                "Attempts that are missing in the delivery log, which must not slow deliveries",
             )?,
             attempt_seconds: new.histograms(
                 "hookline_attempt_seconds",
@@ -201,6 +206,11 @@ impl Metrics {
     /// A delivery that did not fall due in time is parked anew.
     pub fn swept(&self) {
         self.swept.inc();
+    }
+
+    /// Attempts are missing in the delivery log.
+    pub fn attempt_records_dropped(&self, count: u64) {
+        self.attempt_records_dropped.inc_by(count);
     }
 
     /// An attempt took that long.

@@ -479,7 +479,9 @@ fn describe(subject: String, work: &Work, reason: &str) -> batch::Message {
     message
 }
 
-fn cut(reason: &str) -> &str {
+/// As much of a reason as is kept.
+#[must_use]
+pub fn cut(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(REASON_BYTES)]
 }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accept::Accept;
+use crate::attempts::Log;
 use crate::config::Config;
 use crate::consumer::{self, Consumer, Lane, Weight};
 use crate::dispatch::{Dispatch, EventLane, RetryLane};
@@ -86,7 +87,7 @@ impl Worker {
             metrics: parts.metrics.clone(),
         };
         let progress = Progress::default();
-        let dispatch = Arc::new(dispatch(&parts, progress.clone())?);
+        let dispatch = Arc::new(dispatch(&parts, progress.clone(), &worker.tasks)?);
         worker.keep(&parts, &dispatch, progress);
         worker.lanes.spawn(rpc::serve(
             client,
@@ -207,7 +208,11 @@ impl Worker {
     }
 }
 
-fn dispatch(parts: &Parts<'_>, progress: Progress) -> anyhow::Result<Dispatch> {
+fn dispatch(
+    parts: &Parts<'_>,
+    progress: Progress,
+    tasks: &TaskTracker,
+) -> anyhow::Result<Dispatch> {
     let writer = |name: &str, pace: Duration| -> anyhow::Result<Writer> {
         let metrics = batch::Metrics::register(parts.registry, name)?;
         let client = parts.context.client();
@@ -226,6 +231,13 @@ fn dispatch(parts: &Parts<'_>, progress: Progress) -> anyhow::Result<Dispatch> {
         index: Arc::clone(&parts.index),
         accept: parts.accept.clone(),
         settle,
+        log: Log::start(
+            parts.config.attempts.logged,
+            &parts.config.node,
+            parts.context.client(),
+            tasks,
+            parts.metrics.clone(),
+        ),
         outbox: Outbox::default(),
         metrics: parts.metrics.clone(),
     })

@@ -1,5 +1,6 @@
 //! The Admin API: which path and method does what, and the frame around every request.
 
+mod attempts;
 mod collections;
 mod decode;
 mod deliveries;
@@ -127,6 +128,7 @@ impl Admin {
             (Target::Ping(key), "GET") => hooks().await?.ping(&key).await,
             (Target::Test(key), "POST") => hooks().await?.test(&key, input().await?).await,
             (Target::Deliveries(key), "GET") => hooks().await?.deliveries(&key, uri).await,
+            (Target::Attempts(key), "GET") => hooks().await?.attempts(&key, uri).await,
             (Target::Replay(key), "POST") => hooks().await?.replay(&key, input().await?).await,
             (Target::Dead(key, delivery), "DELETE") => {
                 hooks().await?.forget(&key, delivery.as_deref()).await

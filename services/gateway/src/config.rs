@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use hookline_shared::settings::duration;
+use hookline_shared::settings::{duration, host_name};
 use hookline_shared::{streams, telemetry};
 
 /// A gateway node of Hookline: the Admin API, which raises an event for every change.
@@ -32,7 +32,7 @@ pub struct Config {
     pub status_listen: SocketAddr,
 
     /// Name of this node, which its events carry; by default the host's name.
-    #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME", default_value_t = host_name())]
+    #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME", default_value_t = host_name("gateway"))]
     pub node: String,
 
     /// The largest request body in bytes.
@@ -61,16 +61,6 @@ pub struct Config {
     /// Logs.
     #[command(flatten)]
     pub telemetry: telemetry::Options,
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() {
-        "gateway".to_owned()
-    } else {
-        name.to_owned()
-    }
 }
 
 #[cfg(test)]

@@ -292,7 +292,7 @@ async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-fn unavailable(error: scan::Error) -> ApiError {
+pub(super) fn unavailable(error: scan::Error) -> ApiError {
     store::Error::Unavailable(Some(error.into())).into()
 }
 

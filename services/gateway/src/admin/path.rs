@@ -37,6 +37,8 @@ pub(super) enum Target {
     Test(String),
     /// `/event-hooks/{id}/deliveries`.
     Deliveries(String),
+    /// `/event-hooks/{id}/attempts`.
+    Attempts(String),
     /// `/event-hooks/{id}/dead/replay`.
     Replay(String),
     /// `/event-hooks/{id}/dead`, or `/event-hooks/{id}/dead/{delivery}`.
@@ -96,6 +98,7 @@ impl Path {
             Target::Ping(_)
             | Target::Test(_)
             | Target::Deliveries(_)
+            | Target::Attempts(_)
             | Target::Replay(_)
             | Target::Dead(..)
             | Target::DeadEvents(_) => hookline_shared::subject::HOOK_KIND,
@@ -114,6 +117,7 @@ impl Target {
             [key, "ping"] if is_hooks => Some(Self::Ping(key.to_owned())),
             [key, "test"] if is_hooks => Some(Self::Test(key.to_owned())),
             [key, "deliveries"] if is_hooks => Some(Self::Deliveries(key.to_owned())),
+            [key, "attempts"] if is_hooks => Some(Self::Attempts(key.to_owned())),
             [key, "dead"] if is_hooks => Some(Self::Dead(key.to_owned(), None)),
             [key, "dead", "replay"] if is_hooks => Some(Self::Replay(key.to_owned())),
             [key, "dead", delivery] if is_hooks => {
@@ -137,7 +141,9 @@ impl Target {
     /// The methods that it answers to.
     pub(super) fn methods(&self) -> &'static str {
         match self {
-            Self::Node | Self::Status | Self::Ping(_) | Self::Deliveries(_) => "GET, HEAD, OPTIONS",
+            Self::Node | Self::Status | Self::Ping(_) | Self::Deliveries(_) | Self::Attempts(_) => {
+                "GET, HEAD, OPTIONS"
+            }
             Self::Collection(_) | Self::Children { .. } => "GET, HEAD, OPTIONS, POST",
             Self::Item(..) => "DELETE, GET, HEAD, OPTIONS, PATCH, PUT",
             Self::Test(_) | Self::Replay(_) => "OPTIONS, POST",
@@ -170,6 +176,7 @@ mod tests {
             Target::Ping(key) => format!("ping {key}"),
             Target::Test(key) => format!("test {key}"),
             Target::Deliveries(key) => format!("deliveries {key}"),
+            Target::Attempts(key) => format!("attempts {key}"),
             Target::Replay(key) => format!("replay {key}"),
             Target::Dead(key, delivery) => format!("dead {key} {delivery:?}"),
             Target::DeadEvents(id) => format!("dead events {id:?}"),

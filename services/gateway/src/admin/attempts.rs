@@ -1,0 +1,144 @@
+//! `GET /event-hooks/{id}/attempts`: what came of each attempt at a hook's deliveries, newest first.
+//!
+//! It is read from the delivery log and kept nowhere else. The log's subjects tell the hour, so a
+//! part is found in the newest hours without looking at the others.
+
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use hookline_shared::scan;
+use hookline_shared::subject;
+
+use super::answer;
+use super::collections::Collection;
+use super::deliveries::unavailable;
+use super::paging::size;
+use crate::error::ApiError;
+use crate::store::Store;
+
+/// Attempts in a part when no size is given.
+const DEFAULT_SIZE: usize = 100;
+/// How many hours are looked into for one part.
+const HOURS: u64 = 24 * 31;
+
+/// Where a part begins: what is older than this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Before {
+    hour: u64,
+    sequence: u64,
+}
+
+impl Collection<'_> {
+    /// GET `/event-hooks/{id}/attempts`: newest first.
+    pub(super) async fn attempts(&self, key: &str, uri: &Uri) -> Result<Response, ApiError> {
+        let hook = self.find(key).await?;
+        let (before, size) = read(uri.query().unwrap_or_default())?;
+        self.store.connected().await?;
+        let (data, next) = newest(self.store, &hook.id, before, size)
+            .await
+            .map_err(unavailable)?;
+        let mut body = json!({ "data": data, "next": null });
+        if let Some(Before { hour, sequence }) = next {
+            let offset = format!("{hour}.{sequence}");
+            let path = uri.path().trim_end_matches('/');
+            body["next"] = json!(format!("{path}?offset={offset}&size={size}"));
+            body["offset"] = json!(offset);
+        }
+        Ok(answer(StatusCode::OK, &body))
+    }
+}
+
+fn read(arguments: &str) -> Result<(Option<Before>, usize), ApiError> {
+    let (mut before, mut count) = (None, DEFAULT_SIZE);
+    for (name, value) in form_urlencoded::parse(arguments.as_bytes()) {
+        match name.as_ref() {
+            "size" => count = size(&value)?,
+            "offset" => {
+                let offset = offset(&value);
+                before = Some(offset.ok_or_else(|| ApiError::Offset(value.into_owned()))?);
+            }
+            _ => {}
+        }
+    }
+    Ok((before, count))
+}
+
+fn offset(text: &str) -> Option<Before> {
+    let (hour, sequence) = text.split_once('.')?;
+    Some(Before {
+        hour: hour.parse().ok()?,
+        sequence: sequence.parse().ok()?,
+    })
+}
+
+/// The newest attempts before a point, and where the next part begins.
+async fn newest(
+    store: &Store,
+    hook: &str,
+    before: Option<Before>,
+    size: usize,
+) -> Result<(Vec<Value>, Option<Before>), scan::Error> {
+    let (client, stream) = (store.client(), subject::ATTEMPTS_STREAM);
+    let all = subject::attempts_of(hook);
+    let (Some(first), Some(last)) = (
+        scan::from(client, stream, &all, 1).await?,
+        scan::last(client, stream, &all).await?,
+    ) else {
+        return Ok((Vec::new(), None));
+    };
+    let hour = |message: &scan::Stored| subject::parse_attempt_hour(&message.subject);
+    let (oldest, newest) = (hour(&first).unwrap_or(0), hour(&last).unwrap_or(0));
+    let mut before = before.unwrap_or(Before {
+        hour: newest,
+        sequence: u64::MAX,
+    });
+    // Attempts that took long are logged after newer ones.
+    before.hour = before.hour.min(newest + 1);
+    let mut data = Vec::new();
+    let last_hour = oldest
+        .saturating_sub(1)
+        .max(before.hour.saturating_sub(HOURS));
+    while before.hour >= last_hour {
+        let filter = subject::attempts_in(hook, before.hour);
+        let wanted = size - data.len();
+        let page = scan::newest(client, stream, &filter, before.sequence, wanted).await?;
+        for attempt in &page {
+            // What is no record of ours is passed over.
+            data.extend(serde_json::from_slice::<Value>(&attempt.payload));
+        }
+        match page.last() {
+            Some(last) if page.len() == wanted => {
+                before.sequence = last.sequence;
+                return Ok((data, Some(before)));
+            }
+            _ if before.hour == 0 => break,
+            _ => {
+                before = Before {
+                    hour: before.hour - 1,
+                    sequence: u64::MAX,
+                }
+            }
+        }
+    }
+    Ok((data, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_checked() {
+        let (before, size) = read("size=7&offset=12.34").expect("valid");
+        let begin = Before {
+            hour: 12,
+            sequence: 34,
+        };
+        assert_eq!((before, size), (Some(begin), 7));
+        assert_eq!(read("").expect("valid"), (None, DEFAULT_SIZE));
+        for wrong in ["size=0", "size=x", "offset=1", "offset=x.1", "offset=-1.1"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

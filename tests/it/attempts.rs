@@ -1,0 +1,160 @@
+//! The delivery log, as the Admin API shows it.
+
+use std::collections::HashSet;
+
+use anyhow::{Context as _, ensure};
+use e2e::{Cluster, Leftovers, Result, SOON, eventually, wire};
+use serde_json::{Value, json};
+
+/// All of a hook's attempts, part by part.
+async fn all(cluster: &Cluster, hook: &str, size: usize) -> Result<Vec<Value>> {
+    let mut path = format!("/event-hooks/{hook}/attempts?size={size}");
+    let mut attempts = Vec::new();
+    loop {
+        let part = cluster.admin().get(&path).await?.expect(200)?;
+        let data = part["data"].as_array().context("no list")?;
+        ensure!(data.len() <= size, "{} are more than {size}", data.len());
+        attempts.extend(data.iter().cloned());
+        match part["next"].as_str() {
+            Some(next) => path = next.to_owned(),
+            None => return Ok(attempts),
+        }
+    }
+}
+
+/// All of them, once there are as many as that.
+async fn wait_for(cluster: &Cluster, hook: &str, count: usize) -> Result<Vec<Value>> {
+    let mut attempts = Vec::new();
+    eventually(SOON, "the attempts are logged", async || {
+        attempts = all(cluster, hook, 7).await?;
+        ensure!(attempts.len() == count, "{} of {count}", attempts.len());
+        Ok(())
+    })
+    .await?;
+    Ok(attempts)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_attempt_is_logged_with_what_came_of_it() -> Result {
+    let cluster = Cluster::builder()
+        .dispatchers(2)
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "300ms,300ms")
+        .start()
+        .await?;
+    let hook = cluster.webhook("/hook").await?;
+    let id = e2e::admin::id(&hook)?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.receiver.answer("/hook", &[500, 503, 200]);
+    cluster.admin().create_consumer("Ada").await?;
+    cluster.receiver.wait_for("/hook", 3).await?;
+
+    let attempts = wait_for(&cluster, id, 4).await?;
+    let seen = |field: &str| attempts.iter().map(|one| one[field].clone()).collect();
+    let statuses: Vec<Value> = seen("status");
+    assert_eq!(statuses, [json!(200), json!(503), json!(500), json!(200)]);
+    let numbers: Vec<Value> = seen("attempt");
+    assert_eq!(numbers, [json!(3), json!(2), json!(1), json!(1)]);
+    let errors: Vec<Value> = seen("error");
+    assert_eq!(errors[0], Value::Null);
+    assert_eq!(errors[1], "the receiver answered 503");
+    let events = cluster.receiver.events("/hook");
+    for attempt in &attempts[..3] {
+        assert_eq!(attempt["id"], events[0].webhook_id());
+        let node = attempt["node"].as_str().unwrap_or_default();
+        assert!(node.starts_with("dispatcher-"), "{node}");
+        assert!(attempt["duration_ms"].as_f64() > Some(0.0), "{attempt}");
+        assert!(attempt["attempted_at"].as_f64() > Some(1.7e9), "{attempt}");
+    }
+    cluster.rest().await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_are_listed_in_parts_newest_first() -> Result {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    let hooks = [
+        cluster.webhook("/one").await?,
+        cluster.webhook("/two").await?,
+    ];
+    for n in 0..40 {
+        let username = format!("consumer-{n}");
+        cluster.admin().create_consumer(&username).await?;
+    }
+    for hook in &hooks {
+        let attempts = wait_for(&cluster, e2e::admin::id(hook)?, 41).await?;
+        let ids: HashSet<_> = attempts.iter().map(|one| one["id"].as_str()).collect();
+        assert_eq!(ids.len(), 41, "each once");
+    }
+    // What is written at about the same time may change places, not more.
+    let attempts = all(&cluster, e2e::admin::id(&hooks[0])?, 100).await?;
+    let times = attempts
+        .iter()
+        .filter_map(|one| one["attempted_at"].as_f64());
+    let times: Vec<f64> = times.collect();
+    let ordered = |pair: &[f64]| pair[0] > pair[1] - 1.0;
+    assert!(times.windows(2).all(ordered), "{times:?}");
+    assert!(times[0] > times[40], "{times:?}");
+
+    let path = format!("/event-hooks/{}/attempts", e2e::admin::id(&hooks[0])?);
+    for wrong in ["size=0", "offset=x", "offset=1"] {
+        let path = format!("{path}?{wrong}");
+        cluster.admin().get(&path).await?.expect(400)?;
+    }
+    cluster.rest().await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_failures_are_logged_where_that_is_asked_for() -> Result {
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_ATTEMPTS", "failures")
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s")
+        .start()
+        .await?;
+    let hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.receiver.answer("/hook", &[200, 500]);
+    for name in ["well", "ill"] {
+        cluster.admin().create_consumer(name).await?;
+    }
+    cluster
+        .rest_leaving(Leftovers { dead: 1, parked: 0 })
+        .await?;
+    let id = e2e::admin::id(&hook)?;
+    let attempts = wait_for(&cluster, id, 2).await?;
+    let dead = format!("/event-hooks/{id}/dead");
+    cluster.admin().delete(&dead).await?.expect(204)?;
+    assert!(
+        attempts.iter().all(|one| one["status"] == 500),
+        "{attempts:?}"
+    );
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_written_holds_nothing_up() -> Result {
+    let cluster = Cluster::single().await?;
+    let hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster
+        .nats
+        .jetstream()
+        .delete_stream(wire::ATTEMPTS)
+        .await?;
+    for n in 0..20 {
+        let username = format!("consumer-{n}");
+        cluster.admin().create_consumer(&username).await?;
+    }
+    cluster.receiver.wait_for("/hook", 20).await?;
+    let metric = "hookline_attempt_records_dropped_total";
+    eventually(SOON, "what is missing is counted", async || {
+        let dropped = cluster.dispatchers_metric(metric, &[]).await?;
+        ensure!(dropped >= 20.0, "{dropped}");
+        Ok(())
+    })
+    .await?;
+    let path = format!("/event-hooks/{}/attempts", e2e::admin::id(&hook)?);
+    cluster.admin().get(&path).await?.expect(503)?;
+    cluster.rest().await?;
+    cluster.finish().await
+}
