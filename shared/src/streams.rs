@@ -63,25 +63,16 @@ pub struct Options {
     )]
     pub replicas: u64,
 
-    /// Size in bytes at which the event stream refuses publishers, when it is created.
+    /// Size in bytes at which the event stream refuses publishers, when it is created. Dead letters
+    /// and the delivery log may each take a quarter of it.
     #[arg(
         long,
         env = "HOOKLINE_EVENTS_MAX_BYTES",
         value_name = "BYTES",
         default_value_t = 4 << 30,
-        value_parser = clap::value_parser!(i64).range(1 << 20..)
+        value_parser = clap::value_parser!(i64).range(4 << 20..)
     )]
     pub events_max_bytes: i64,
-
-    /// Size in bytes at which the delivery log forgets its oldest attempts, when it is created.
-    #[arg(
-        long,
-        env = "HOOKLINE_ATTEMPTS_MAX_BYTES",
-        value_name = "BYTES",
-        default_value_t = 1 << 30,
-        value_parser = clap::value_parser!(i64).range(1 << 20..)
-    )]
-    pub attempts_max_bytes: i64,
 }
 
 impl Options {
@@ -119,6 +110,14 @@ pub enum Error {
         name: &'static str,
         /// The server's words.
         reason: String,
+    },
+    /// The server or the account has less storage than a stream is to have.
+    #[error(
+        "cannot create {name}: NATS has too little storage for it; lower HOOKLINE_EVENTS_MAX_BYTES, or give JetStream more (max_file_store)"
+    )]
+    Storage {
+        /// The stream's name.
+        name: &'static str,
     },
     /// The process is to stop before the server was reached.
     #[error("stopped while waiting for NATS")]
@@ -285,6 +284,7 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
     };
     let dead = Config {
         discard: DiscardPolicy::New,
+        max_bytes: options.events_max_bytes / 4,
         max_age: DEAD_AGE,
         max_messages_per_subject: 1,
         allow_atomic_publish: true,
@@ -294,7 +294,7 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
     let persist_mode = (options.replicas == 1).then_some(PersistenceMode::Async);
     let attempts = Config {
         max_age: ATTEMPTS_AGE,
-        max_bytes: options.attempts_max_bytes,
+        max_bytes: options.events_max_bytes / 4,
         persist_mode,
         ..base(subject::ATTEMPTS_STREAM, subject::ATTEMPT_SUBJECTS)
     };
@@ -331,6 +331,12 @@ async fn ensure_stream(
         use jetstream::context::CreateStreamErrorKind as Kind;
         let refused = match error.kind() {
             Kind::JetStreamUnavailable | Kind::TimedOut => false,
+            // There is less than the streams are to have: waiting makes no room.
+            Kind::JetStream(error)
+                if error.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED =>
+            {
+                return Err(Error::Storage { name });
+            }
             // Another service created it a moment ago with settings of its own: read it.
             Kind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST => false,
             Kind::JetStream(error) => !matches!(error.code(), 500..),

@@ -70,6 +70,22 @@ async fn every_service_answers_on_its_status_address() -> Result {
     cluster.finish().await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_too_little_storage_is_refused_with_what_to_do() -> Result {
+    let builder = Cluster::builder().nats_store(1 << 30);
+    let mut cluster = builder.prepare().await?;
+    cluster.nats.start().await?;
+    cluster.redis.start().await?;
+    for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
+        service.start()?;
+        let code = service.process_mut().exit_code(SOON).await?;
+        assert_ne!(code, 0);
+        let said = service.process().log();
+        ensure!(said.contains("HOOKLINE_EVENTS_MAX_BYTES"), "{said}");
+    }
+    cluster.finish_unchecked().await
+}
+
 /// The variables that a service's `--help` names.
 fn settings(program: &str) -> Result<BTreeSet<String>> {
     let output = Command::new(binaries::service(program)?)
