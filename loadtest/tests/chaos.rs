@@ -25,9 +25,10 @@ macro_rules! faults {
         )*
 
         #[test]
-        fn every_fault_is_here() {
+        fn every_fault_that_is_not_too_long_is_here() {
             let here = [$($name),*];
-            let all: Vec<_> = FAULTS.iter().map(|fault| fault.name).collect();
+            let short = FAULTS.iter().filter(|fault| !fault.long);
+            let all: Vec<_> = short.map(|fault| fault.name).collect();
             assert_eq!(all, here);
         }
     };
@@ -49,5 +50,6 @@ faults! {
     many_sick_neighbours_cost_nothing: "many-sick",
     an_endpoint_that_comes_back_gets_everything: "down",
     bad_answers_are_retried: "bad-answers",
+    a_full_event_stream_refuses_and_loses_nothing: "events-full",
     exhausted_storage_loses_nothing: "storage-full",
 }

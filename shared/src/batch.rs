@@ -26,6 +26,8 @@ use crate::subject::header;
 const MAX_MESSAGES: usize = 1_000;
 /// Bytes in one batch, so that a batch never holds much memory on either side.
 const MAX_BYTES: usize = 8 << 20;
+/// A batch of so many writes leaves whatever the pace.
+const MANY: usize = 256;
 /// Writes that may queue before callers wait.
 const QUEUE: usize = 8_192;
 /// How long the server may take to answer a commit.
@@ -202,7 +204,8 @@ impl Writer {
     }
 
     /// As [`spawn`](Self::spawn), for writes that nobody is in a hurry for: a batch leaves no sooner
-    /// than `pace` after the one before it, so that many small writes cost few syncs.
+    /// than `pace` after the one before it, unless it is large, so that many small writes cost few
+    /// syncs.
     #[must_use]
     pub fn spawn_paced(client: Client, metrics: Option<Metrics>, pace: Duration) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE);
@@ -251,7 +254,7 @@ async fn run(
                 None => return,
             }
         }
-        tokio::time::sleep_until(next).await;
+        gather(&mut receiver, &mut waiting, next).await;
         next = tokio::time::Instant::now() + pace;
         while waiting.len() < MAX_MESSAGES {
             match receiver.try_recv() {
@@ -261,6 +264,24 @@ async fn run(
         }
         let group = take_group(&mut waiting);
         settle_group(&client, group, metrics.as_ref()).await;
+    }
+}
+
+/// Lets writes come together until a time, or until there are many.
+async fn gather(
+    receiver: &mut mpsc::Receiver<Write>,
+    waiting: &mut VecDeque<Write>,
+    until: tokio::time::Instant,
+) {
+    while waiting.len() < MANY {
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(until) => return,
+            write = receiver.recv() => match write {
+                Some(write) => waiting.push_back(write),
+                None => return,
+            },
+        }
     }
 }
 
@@ -494,6 +515,24 @@ mod tests {
             .collect();
         assert_eq!(subjects(&take_group(&mut waiting)).len(), 1_000);
         assert_eq!(subjects(&take_group(&mut waiting)).len(), 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paced_batch_leaves_in_time_or_when_it_is_large() {
+        let (sender, mut receiver) = mpsc::channel(QUEUE);
+        let started = tokio::time::Instant::now();
+        let until = started + Duration::from_secs(1);
+        let mut waiting = VecDeque::new();
+        let send = |count| (0..count).all(|_| sender.try_send(write(Vec::new())).is_ok());
+        assert!(send(MANY - 1));
+        gather(&mut receiver, &mut waiting, until).await;
+        assert_eq!(waiting.len(), MANY - 1);
+        assert_eq!(started.elapsed(), Duration::from_secs(1));
+        assert!(send(2));
+        let later = until + Duration::from_secs(1);
+        gather(&mut receiver, &mut waiting, later).await;
+        assert_eq!(waiting.len(), MANY);
+        assert_eq!(started.elapsed(), Duration::from_secs(1));
     }
 
     #[test]

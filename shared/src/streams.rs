@@ -339,6 +339,8 @@ async fn ensure_stream(
             }
             // Another service created it a moment ago with settings of its own: read it.
             Kind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST => false,
+            // The servers of a cluster have not found each other yet.
+            Kind::JetStream(error) if error.error_code() == ErrorCode::CLUSTER_NO_PEERS => false,
             Kind::JetStream(error) => !matches!(error.code(), 500..),
             _ => false,
         };

@@ -26,6 +26,9 @@ pub const DISPATCHERS_CONSUMER: &str = "dispatchers";
 /// The durable consumer of [`DELIVERIES_STREAM`] that all dispatchers share: parked deliveries
 /// that fell due.
 pub const RETRIES_CONSUMER: &str = "retries";
+/// The durable consumer of [`DELIVERIES_STREAM`] that all dispatchers share: first attempts of
+/// events that very many hooks match.
+pub const FANOUT_CONSUMER: &str = "fanout";
 /// The queue group in which dispatchers answer `ping` and `test`.
 pub const RPC_GROUP: &str = "dispatchers";
 
@@ -55,6 +58,8 @@ pub const DELIVERY_SUBJECTS: &str = "hookline.deliveries.>";
 pub const WAIT_SUBJECTS: &str = "hookline.deliveries.wait.>";
 /// Parked deliveries that fell due.
 pub const DUE_SUBJECTS: &str = "hookline.deliveries.due.>";
+/// Deliveries that any worker may make at once.
+pub const NOW_SUBJECTS: &str = "hookline.deliveries.now.>";
 /// All attempts.
 pub const ATTEMPT_SUBJECTS: &str = "hookline.attempts.>";
 /// All dead letters.
@@ -341,12 +346,20 @@ pub fn due_subject(hook: &str, delivery: &str) -> String {
     format!("hookline.deliveries.due.{hook}.{delivery}")
 }
 
-/// Hook and delivery of a due delivery's subject.
+/// Where a delivery is that any worker may make at once.
 #[must_use]
-pub fn parse_due_subject(subject: &str) -> Option<(&str, &str)> {
-    subject
-        .strip_prefix("hookline.deliveries.due.")?
-        .split_once('.')
+pub fn now_subject(hook: &str, delivery: &str) -> String {
+    format!("hookline.deliveries.now.{hook}.{delivery}")
+}
+
+/// The hook of a delivery that is to be made: one that fell due, or that is for any worker.
+#[must_use]
+pub fn parse_ready_subject(subject: &str) -> Option<&str> {
+    let rest = subject.strip_prefix("hookline.deliveries.")?;
+    let rest = rest
+        .strip_prefix("due.")
+        .or_else(|| rest.strip_prefix("now."))?;
+    rest.split_once('.').map(|(hook, _)| hook)
 }
 
 /// Where an attempt is logged that began in this hour since 1970.

@@ -21,6 +21,7 @@ mod sharing;
 mod shutdown;
 mod signature;
 mod startup;
+mod storage;
 mod webhook;
 mod webhook_custom;
 mod workspaces;

@@ -8,6 +8,8 @@ use serde_json::json;
 
 const HOOKS: usize = 10;
 const EVENTS: usize = 1_000;
+/// More hooks than one worker attempts an event for.
+const WIDE: usize = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_dispatchers_deliver_every_event_to_every_hook_once() -> Result {
@@ -49,13 +51,62 @@ async fn two_dispatchers_deliver_every_event_to_every_hook_once() -> Result {
     let ids: HashSet<&str> = events.iter().map(e2e::Request::webhook_id).collect();
     assert_eq!(ids.len(), total, "each delivery has an id of its own");
 
-    let mut shares = Vec::new();
-    for dispatcher in &cluster.dispatchers {
-        let labels = [("handler", "webhook"), ("outcome", "delivered")];
-        let share = dispatcher.metric("hookline_deliveries_total", &labels);
-        shares.push(share.await?);
-    }
-    let fifth = 2_000.0;
+    let shares = deliveries(&cluster, "delivered").await?;
+    let fifth = total as f64 / 5.0;
     assert!(shares.iter().all(|share| *share >= fifth), "{shares:?}");
     cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_very_many_hooks_hear_is_spread_over_all_dispatchers() -> Result {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    let paths: Vec<String> = (0..WIDE).map(|n| format!("/wide/{n}")).collect();
+    for path in &paths {
+        let url = cluster.receiver.url(path);
+        cluster.admin().webhook(&url).await?;
+    }
+    cluster.rest().await?;
+    let pings = deliveries(&cluster, "delivered").await?;
+    assert_eq!(pings.iter().sum::<f64>() as usize, WIDE);
+    let wide = e2e::wire::event("crud", "consumers");
+    let big = json!({ "n": 1, "filler": "x".repeat(900_000) });
+    cluster
+        .nats
+        .publish(wide.clone(), json!({"n": 0}).to_string())
+        .await?;
+    let deadline = Duration::from_secs(60);
+    cluster.receiver.wait_for_total(WIDE, deadline).await?;
+    cluster.rest().await?;
+    let spread: f64 = deliveries(&cluster, "spread").await?.iter().sum();
+    assert_eq!(spread as usize, WIDE);
+    let after = deliveries(&cluster, "delivered").await?;
+    let shares: Vec<_> = after.iter().zip(&pings).map(|(a, b)| a - b).collect();
+    assert!(
+        shares.iter().all(|share| *share >= WIDE as f64 / 5.0),
+        "{shares:?}"
+    );
+
+    // Copies of a large one would take more of the disk than they are worth.
+    cluster.nats.publish(wide, big.to_string()).await?;
+    cluster.receiver.wait_for_total(2 * WIDE, deadline).await?;
+    cluster.rest().await?;
+    let spread: f64 = deliveries(&cluster, "spread").await?.iter().sum();
+    assert_eq!(spread as usize, WIDE);
+    for path in &paths {
+        let events = cluster.receiver.events(path);
+        let told: Vec<_> = events.iter().map(|e| e.json["n"].as_u64()).collect();
+        assert_eq!(told, [Some(0), Some(1)], "{path}");
+    }
+    cluster.finish().await
+}
+
+/// What each dispatcher counted of one outcome.
+async fn deliveries(cluster: &Cluster, outcome: &str) -> Result<Vec<f64>> {
+    let labels = [("handler", "webhook"), ("outcome", outcome)];
+    let mut counts = Vec::new();
+    for dispatcher in &cluster.dispatchers {
+        let count = dispatcher.metric("hookline_deliveries_total", &labels);
+        counts.push(count.await?);
+    }
+    Ok(counts)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::ensure;
-use e2e::{Cluster, Result, SOON, Service, binaries, eventually};
+use e2e::{Cluster, Result, SOON, Service, Store, binaries, eventually};
 
 /// Waits until the service says what it waits for, and that it is not ready.
 async fn waits_for(service: &mut Service, address: &str) -> Result {
@@ -72,7 +72,7 @@ async fn every_service_answers_on_its_status_address() -> Result {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_with_too_little_storage_is_refused_with_what_to_do() -> Result {
-    let builder = Cluster::builder().nats_store(1 << 30);
+    let builder = Cluster::builder().nats_store(Store::Server(1 << 30));
     let mut cluster = builder.prepare().await?;
     cluster.nats.start().await?;
     cluster.redis.start().await?;

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 pub struct Answer {
     /// The status code.
     pub status: u16,
+    /// What the header `Retry-After` says, if it is there.
+    pub retry_after: Option<String>,
     /// The body; null when it was empty or no JSON.
     pub body: Value,
 }
@@ -21,7 +23,9 @@ impl Answer {
     /// # Errors
     /// When it is another one.
     pub fn expect(self, status: u16) -> Result<Value> {
-        let Self { status: got, body } = self;
+        let Self {
+            status: got, body, ..
+        } = self;
         ensure!(got == status, "expected {status}, got {got}: {body}");
         Ok(body)
     }
@@ -211,9 +215,12 @@ pub fn http_client() -> Result<Client> {
 async fn send(request: RequestBuilder) -> Result<Answer> {
     let response = request.send().await?;
     let status = response.status().as_u16();
+    let retry_after = response.headers().get("retry-after");
+    let retry_after = retry_after.and_then(|text| Some(text.to_str().ok()?.to_owned()));
     let body = response.bytes().await?;
     Ok(Answer {
         status,
+        retry_after,
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     })
 }

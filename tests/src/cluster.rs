@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::admin::Admin;
-use crate::nats::NatsServer;
+use crate::nats::{NatsServer, Store};
 use crate::process::Process;
 use crate::receiver::Receiver;
 use crate::redis::RedisServer;
@@ -35,7 +35,8 @@ pub struct Leftovers {
 pub struct Builder {
     gateways: usize,
     dispatchers: usize,
-    nats_store: Option<u64>,
+    nats_store: Store,
+    nats_servers: usize,
     gateway_env: Vec<(String, String)>,
     dispatcher_env: Vec<(String, String)>,
 }
@@ -55,11 +56,20 @@ impl Builder {
         self
     }
 
-    /// The bytes of storage that NATS has, no limit unless said.
+    /// How much NATS stores, what the disk has unless said.
     #[must_use]
-    pub fn nats_store(mut self, bytes: u64) -> Self {
-        self.nats_store = Some(bytes);
+    pub fn nats_store(mut self, store: Store) -> Self {
+        self.nats_store = store;
         self
+    }
+
+    /// The number of NATS servers, each with a copy of every stream; 1 unless said.
+    #[must_use]
+    pub fn nats_servers(mut self, count: usize) -> Self {
+        self.nats_servers = count;
+        let count = count.to_string();
+        self.gateway_env("HOOKLINE_REPLICAS", &count)
+            .dispatcher_env("HOOKLINE_REPLICAS", &count)
     }
 
     /// A setting of every gateway.
@@ -93,7 +103,11 @@ impl Builder {
     /// When a program is missing.
     pub async fn prepare(self) -> Result<Cluster> {
         let dir = tempfile::Builder::new().prefix("hookline-").tempdir()?;
-        let nats = NatsServer::with_store(dir.path(), self.nats_store)?;
+        let nats = if self.nats_servers > 1 {
+            NatsServer::cluster(dir.path(), self.nats_servers)?
+        } else {
+            NatsServer::with_store(dir.path(), self.nats_store)?
+        };
         let redis = RedisServer::new(dir.path())?;
         let mut cluster = Cluster {
             receiver: Receiver::start().await?,
@@ -331,9 +345,8 @@ impl Cluster {
 
     fn processes(&self) -> impl Iterator<Item = &Process> {
         let services = self.gateways.iter().chain(&self.dispatchers);
-        [self.nats.process(), self.redis.process()]
-            .into_iter()
-            .chain(services.map(Service::process))
+        let servers = self.nats.processes().chain([self.redis.process()]);
+        servers.chain(services.map(Service::process))
     }
 }
 

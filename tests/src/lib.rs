@@ -27,7 +27,7 @@ pub mod wire;
 
 pub use admin::{Admin, Answer};
 pub use cluster::{Cluster, Leftovers};
-pub use nats::NatsServer;
+pub use nats::{NatsServer, Store};
 pub use proxy::Proxy;
 pub use receiver::{Receiver, Request};
 pub use redis::{RedisCluster, RedisServer, Sentinel};

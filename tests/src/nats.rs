@@ -1,23 +1,43 @@
 //! A real nats-server with JetStream that syncs before it acknowledges.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use async_nats::jetstream;
 use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::Config;
 use futures::TryStreamExt;
 
 use crate::process::Process;
 use crate::wait::eventually;
 use crate::{SOON, binaries, ports, wire};
 
-/// The server and a client of it.
+/// One server or a cluster of them, and a client.
 #[derive(Debug)]
 pub struct NatsServer {
+    nodes: Vec<Node>,
+    client: Option<async_nats::Client>,
+}
+
+#[derive(Debug)]
+struct Node {
     process: Process,
     port: u16,
-    client: Option<async_nats::Client>,
+}
+
+/// How much a server stores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Store {
+    /// What the disk has.
+    #[default]
+    Unlimited,
+    /// What the disk has, synced now and then only.
+    Unsynced,
+    /// So many bytes, of which its clients are told nothing.
+    Server(u64),
+    /// So many bytes for the account, as its clients are told.
+    Account(u64),
 }
 
 impl NatsServer {
@@ -26,23 +46,46 @@ impl NatsServer {
     /// # Errors
     /// When the program is missing or `dir` cannot be written.
     pub fn new(dir: &Path) -> Result<Self> {
-        Self::with_store(dir, None)
+        Self::with_store(dir, Store::Unlimited)
     }
 
-    /// As [`Self::new`], with so many bytes of storage.
+    /// As [`Self::new`], with so much storage.
     ///
     /// # Errors
     /// When the program is missing or `dir` cannot be written.
-    pub fn with_store(dir: &Path, bytes: Option<u64>) -> Result<Self> {
-        let port = ports::free()?;
-        let config = write_config(dir, port, bytes)?;
-        let process = Process::new("nats-server", binaries::server("nats-server")?, dir)
-            .args(["-c".to_owned(), config.display().to_string()]);
-        Ok(Self {
-            process,
-            port,
+    pub fn with_store(dir: &Path, store: Store) -> Result<Self> {
+        let node = Node::new(dir, "nats-server", store, "")?;
+        Ok(Self::of(vec![node]))
+    }
+
+    /// Describes a cluster of so many servers.
+    ///
+    /// # Errors
+    /// When the program is missing or `dir` cannot be written.
+    pub fn cluster(dir: &Path, count: usize) -> Result<Self> {
+        let ports: Vec<_> = (0..count).map(|_| ports::free()).collect::<Result<_>>()?;
+        let routes: Vec<_> = ports
+            .iter()
+            .map(|port| format!("nats-route://127.0.0.1:{port}"))
+            .collect();
+        let node = |(number, port): (usize, &u16)| {
+            let name = node_name(number);
+            let cluster = format!(
+                "server_name: {name}\n\
+                 cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{}] }}\n",
+                routes.join(", ")
+            );
+            Node::new(dir, &name, Store::Unlimited, &cluster)
+        };
+        let nodes = ports.iter().enumerate().map(node);
+        Ok(Self::of(nodes.collect::<Result<_>>()?))
+    }
+
+    fn of(nodes: Vec<Node>) -> Self {
+        Self {
+            nodes,
             client: None,
-        })
+        }
     }
 
     /// Starts the server, or starts it again on the same port and data.
@@ -50,12 +93,32 @@ impl NatsServer {
     /// # Errors
     /// When it does not answer in time.
     pub async fn start(&mut self) -> Result<()> {
-        self.process.start()?;
-        let url = self.url();
+        for node in &mut self.nodes {
+            node.process.start()?;
+        }
+        let servers: Vec<async_nats::ServerAddr> = self
+            .nodes
+            .iter()
+            .map(|node| node.url().parse())
+            .collect::<Result<_, _>>()?;
         let client = eventually(SOON, "NATS answers", async || {
-            self.process.check_running()?;
-            let client = async_nats::connect(&url).await?;
-            jetstream::new(client.clone()).query_account().await?;
+            for node in &mut self.nodes {
+                node.process.check_running()?;
+            }
+            let client = async_nats::connect(&servers[..]).await?;
+            let jetstream = jetstream::new(client.clone());
+            if servers.len() == 1 {
+                jetstream.query_account().await?;
+            } else {
+                // The servers know each other once one can lead the others.
+                let probe = Config {
+                    name: "PROBE".to_owned(),
+                    num_replicas: servers.len(),
+                    ..Config::default()
+                };
+                jetstream.create_stream(probe).await?;
+                jetstream.delete_stream("PROBE").await?;
+            }
             Ok(client)
         })
         .await?;
@@ -63,27 +126,52 @@ impl NatsServer {
         Ok(())
     }
 
-    /// Kills the server; its data stays for the next start.
+    /// Kills every server; the data stays for the next start.
     pub fn kill(&mut self) {
-        self.process.kill();
+        for node in &mut self.nodes {
+            node.process.kill();
+        }
     }
 
-    /// Where it listens.
+    /// Kills the server of a cluster that leads a stream, and says which one that is.
+    ///
+    /// # Errors
+    /// When the stream has no leader.
+    pub async fn kill_leader(&mut self, stream: &str) -> Result<usize> {
+        let stream = self.stream(stream).await?;
+        let cluster = stream.cached_info().cluster.as_ref();
+        let leader = cluster.and_then(|cluster| cluster.leader.clone());
+        let leader = leader.context("the stream has no leader")?;
+        let number = (0..self.nodes.len()).find(|number| node_name(*number) == leader);
+        let number = number.with_context(|| format!("there is no {leader}"))?;
+        self.nodes[number].process.kill();
+        Ok(number)
+    }
+
+    /// Starts a server of a cluster again.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn start_node(&mut self, number: usize) -> Result<()> {
+        self.nodes[number].process.start()
+    }
+
+    /// Where it listens; of a cluster, all of its servers.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        let urls: Vec<_> = self.nodes.iter().map(Node::url).collect();
+        urls.join(",")
     }
 
     /// Its port.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.nodes[0].port
     }
 
-    /// The process, for its log.
-    #[must_use]
-    pub fn process(&self) -> &Process {
-        &self.process
+    /// The processes, for their logs.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.nodes.iter().map(|node| &node.process)
     }
 
     /// A plain client.
@@ -236,8 +324,21 @@ impl NatsServer {
     /// # Errors
     /// When the server refuses.
     pub async fn set_duplicate_window(&self, name: &str, window: Duration) -> Result<()> {
+        self.update(name, |config| config.duplicate_window = window)
+            .await
+    }
+
+    /// Changes the size that a stream may have.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn set_max_bytes(&self, name: &str, bytes: i64) -> Result<()> {
+        self.update(name, |config| config.max_bytes = bytes).await
+    }
+
+    async fn update(&self, name: &str, change: impl FnOnce(&mut Config)) -> Result<()> {
         let mut config = self.stream(name).await?.cached_info().config.clone();
-        config.duplicate_window = window;
+        change(&mut config);
         self.jetstream().update_stream(config).await?;
         Ok(())
     }
@@ -250,18 +351,47 @@ pub fn reason(message: &StreamMessage) -> &str {
     value.map_or("", |value| value.as_str())
 }
 
-fn write_config(dir: &Path, port: u16, bytes: Option<u64>) -> Result<PathBuf> {
-    let path = dir.join("nats-server.conf");
-    let store = dir.join("jetstream");
-    let limit = bytes.map_or_else(String::new, |bytes| format!(", max_file_store: {bytes}"));
-    let config = format!(
-        "listen: \"127.0.0.1:{port}\"\n\
-         max_payload: 2MB\n\
-         jetstream {{ store_dir: \"{}\", sync_interval: always{limit} }}\n",
-        store.display()
-    );
-    std::fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+impl Node {
+    fn new(dir: &Path, name: &str, store: Store, cluster: &str) -> Result<Self> {
+        let port = ports::free()?;
+        let (limit, account) = match store {
+            Store::Unlimited | Store::Unsynced => (String::new(), String::new()),
+            Store::Server(bytes) => (format!(", max_file_store: {bytes}"), String::new()),
+            Store::Account(bytes) => (
+                String::new(),
+                format!(
+                    "accounts {{ HOOKLINE {{ jetstream {{ max_file: {bytes} }}\n\
+                     users: [ {{ user: hookline, password: hookline }} ] }} }}\n\
+                     no_auth_user: hookline\n"
+                ),
+            ),
+        };
+        let sync = if store == Store::Unsynced {
+            "2m"
+        } else {
+            "always"
+        };
+        let config = format!(
+            "listen: \"127.0.0.1:{port}\"\n\
+             max_payload: 2MB\n\
+             jetstream {{ store_dir: \"{}\", sync_interval: {sync}{limit} }}\n{account}{cluster}",
+            dir.join(format!("{name}-data")).display()
+        );
+        let path = dir.join(format!("{name}.conf"));
+        std::fs::write(&path, config)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let process = Process::new(name, binaries::server("nats-server")?, dir)
+            .args(["-c".to_owned(), path.display().to_string()]);
+        Ok(Self { process, port })
+    }
+
+    fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+}
+
+fn node_name(number: usize) -> String {
+    format!("nats-{}", number + 1)
 }
 
 #[cfg(test)]

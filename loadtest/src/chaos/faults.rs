@@ -1,5 +1,6 @@
 //! The faults, each a row of the table.
 
+mod backlog;
 mod endpoints;
 mod neighbours;
 mod servers;
@@ -17,6 +18,8 @@ pub struct Fault {
     pub name: &'static str,
     /// What happens, in a line.
     pub what: &'static str,
+    /// Whether it is too long for a test.
+    pub long: bool,
     run: Run,
 }
 
@@ -37,81 +40,115 @@ pub static FAULTS: &[Fault] = &[
     Fault {
         name: "kill",
         what: "SIGKILL a random one of three dispatchers every two seconds",
+        long: false,
         run: |name, size| Box::pin(workers::kill(name, size)),
     },
     Fault {
         name: "freeze",
         what: "SIGSTOP a dispatcher past its leases, then continue it",
+        long: false,
         run: |name, size| Box::pin(workers::freeze(name, size)),
     },
     Fault {
         name: "rolling",
         what: "restart all dispatchers one after the other with SIGTERM",
+        long: false,
         run: |name, size| Box::pin(workers::rolling(name, size)),
     },
     Fault {
         name: "nats-kill",
         what: "SIGKILL nats-server, and start it again after five seconds",
+        long: false,
         run: |name, size| Box::pin(servers::nats_kill(name, size)),
+    },
+    Fault {
+        name: "nats-leader",
+        what: "SIGKILL the leader of three NATS servers, and start it again after five seconds",
+        long: true,
+        run: |name, size| Box::pin(servers::nats_leader(name, size)),
     },
     Fault {
         name: "nats-cut",
         what: "cut the wire between dispatchers and NATS for ten seconds",
+        long: false,
         run: |name, size| Box::pin(servers::nats_cut(name, size)),
     },
     Fault {
         name: "redis-kill",
         what: "SIGKILL Redis, and start it again empty",
+        long: false,
         run: |name, size| Box::pin(servers::redis_kill(name, size)),
     },
     Fault {
         name: "redis-freeze",
         what: "SIGSTOP Redis for ten seconds",
+        long: false,
         run: |name, size| Box::pin(servers::redis_freeze(name, size)),
     },
     Fault {
         name: "redis-cluster",
         what: "a Redis Cluster of three loses a master",
+        long: false,
         run: |name, size| Box::pin(servers::redis_cluster(name, size)),
     },
     Fault {
         name: "gateway-kill",
         what: "SIGKILL the gateway in the middle of writes",
+        long: false,
         run: |name, size| Box::pin(servers::gateway_kill(name, size)),
     },
     Fault {
         name: "refusing",
         what: "half of the events go to an endpoint that refuses connections",
+        long: false,
         run: |name, size| Box::pin(neighbours::refusing(name, size)),
     },
     Fault {
         name: "silent",
         what: "half of the events go to an endpoint that never answers",
+        long: false,
         run: |name, size| Box::pin(neighbours::silent(name, size)),
     },
     Fault {
         name: "slow",
         what: "half of the events go to an endpoint that answers 500 after five seconds",
+        long: false,
         run: |name, size| Box::pin(neighbours::slow(name, size)),
     },
     Fault {
         name: "many-sick",
         what: "200 sick hooks at once beside ten healthy ones",
+        long: false,
         run: |name, size| Box::pin(neighbours::many(name, size)),
     },
     Fault {
         name: "down",
         what: "one hook's endpoint is down for a while, then well",
+        long: false,
         run: |name, size| Box::pin(endpoints::down(name, size)),
     },
     Fault {
         name: "bad-answers",
         what: "endpoints break off, babble, or answer without end",
+        long: false,
         run: |name, size| Box::pin(endpoints::bad_answers(name, size)),
+    },
+    Fault {
+        name: "events-full",
+        what: "the event stream is full, then dispatchers take events again",
+        long: false,
+        run: |name, size| Box::pin(storage::events_full(name, size)),
     },
     Fault {
         name: "storage-full",
         what: "the server's storage is exhausted while schedules fall due, then there is room",
+        long: false,
         run: |name, size| Box::pin(storage::full(name, size)),
+    },
+    Fault {
+        name: "million",
+        what: "a million deliveries wait for an endpoint that is gone",
+        long: true,
+        run: |name, size| Box::pin(backlog::million(name, size)),
     },
 ];

@@ -1,5 +1,6 @@
 //! What was published and what arrived, number by number.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,17 @@ impl Ledger {
         promised.fold((0, 0), |(all, open), entry| {
             (all + 1, open + usize::from(entry.first.is_none()))
         })
+    }
+
+    /// How many were acknowledged in a span of time.
+    #[must_use]
+    pub fn acknowledged_in(&self, span: RangeInclusive<Instant>) -> usize {
+        let entries = self.lock();
+        let inside = entries
+            .iter()
+            .filter_map(|entry| entry.acknowledged)
+            .filter(|at| span.contains(at));
+        inside.count()
     }
 
     /// How many arrived that were never acknowledged.

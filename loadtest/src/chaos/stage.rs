@@ -102,6 +102,15 @@ impl Stage {
         })
     }
 
+    /// Starts a load for one endpoint.
+    ///
+    /// # Errors
+    /// When NATS cannot be reached.
+    pub async fn only(&self, endpoint: usize, rate: u64) -> Result<Load> {
+        let stream = self.streams().nth(endpoint).into_iter();
+        Load::start(&self.nats, stream.collect(), rate).await
+    }
+
     /// Starts a load of which half goes to the first so many endpoints, and half to the others;
     /// all of it to the first ones where there are no others.
     ///

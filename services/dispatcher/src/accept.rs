@@ -24,7 +24,7 @@ use crate::gate::{Gate, Refusal};
 use crate::index::Prepared;
 use crate::marks::Marks;
 use crate::metrics::Metrics;
-use crate::settle::Work;
+use crate::work::Work;
 use lease::{Claim, Held};
 use scripts::Scripts;
 

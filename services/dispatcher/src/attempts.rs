@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::handler::{DeliveryError, Receipt};
 use crate::index::Prepared;
 use crate::metrics::Metrics;
-use crate::settle::{self, Work};
+use crate::work::{self, Work};
 
 /// Records that may wait to be written.
 const QUEUE: usize = 10_000;
@@ -110,7 +110,7 @@ impl Log {
                 attempted_at: began.unix_seconds(),
                 duration_ms: began.clock.elapsed().as_secs_f64() * 1_000.0,
                 status: status(result),
-                error: error.map(|error| settle::cut(&error.to_string()).to_owned()),
+                error: error.map(|error| work::cut(&error.to_string()).to_owned()),
                 node: self.node.clone(),
             },
         });

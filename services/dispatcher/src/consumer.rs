@@ -18,7 +18,9 @@ use tokio_util::task::TaskTracker;
 use crate::inflight::InFlight;
 
 /// The most messages that one pull asks for.
-const PULL: usize = 256;
+pub const PULL: usize = 256;
+/// The same where messages are rare: a pull holds its permits while it waits.
+pub const SMALL_PULL: usize = 64;
 /// How long the server keeps a pull open; a connection that broke is noticed after that.
 const OPEN: Duration = Duration::from_secs(2);
 /// How much longer than [`OPEN`] this side waits.
@@ -83,15 +85,17 @@ impl Consumer {
     }
 }
 
-/// A stream of work with permits of its own.
+/// One consumer of a stream of work.
 pub struct Lane {
     /// The lane's name.
     pub name: &'static str,
     /// The consumer that all dispatchers share.
     pub consumer: Consumer,
+    /// The most messages that a pull asks for.
+    pub most: usize,
     /// Tells when the pulls are to be made anew.
     pub rebuild: Arc<Notify>,
-    /// One for each message being handled.
+    /// One for each message being handled; consumers may share them.
     pub permits: Arc<Semaphore>,
     /// What they weigh.
     pub weight: Weight,
@@ -156,7 +160,7 @@ impl Lane {
     async fn permits(&self) -> Option<OwnedSemaphorePermit> {
         let mut permits = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         self.take_free(&mut permits);
-        if permits.num_permits() < SMALL {
+        if permits.num_permits() < SMALL.min(self.most) {
             tokio::time::sleep(MOMENT).await;
             self.take_free(&mut permits);
         }
@@ -167,7 +171,7 @@ impl Lane {
         let more = self
             .permits
             .available_permits()
-            .min(PULL - permits.num_permits());
+            .min(self.most - permits.num_permits());
         if let Ok(more) = Arc::clone(&self.permits).try_acquire_many_owned(more as u32) {
             permits.merge(more);
         }

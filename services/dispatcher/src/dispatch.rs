@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_nats::jetstream::Message;
 use async_trait::async_trait;
 use futures::FutureExt as _;
-use hookline_shared::event::{self, DeliveryId, Event, EventId, Stored};
-use hookline_shared::subject::{self, decode_token, header};
+use futures::future::join_all;
+use hookline_shared::event::{self, Event, EventId, Stored};
+use hookline_shared::subject;
 
 use crate::accept::{Accept, Answer, Lease};
 use crate::attempts::{Began, Log};
@@ -20,7 +21,8 @@ use crate::index::{Index, Prepared};
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
 use crate::outbox::Outbox;
 use crate::room::{Kind, LaneRoom};
-use crate::settle::{Deferral, Settle, Settled, Work, now_millis};
+use crate::settle::{Deferral, Settle, Settled};
+use crate::work::{Work, delivery, now_millis};
 
 /// How long deliveries of a hook wait that this version cannot read.
 const UNREADABLE: Duration = Duration::from_secs(30);
@@ -28,6 +30,10 @@ const UNREADABLE: Duration = Duration::from_secs(30);
 const PAUSED: Duration = Duration::from_secs(30);
 /// How long deliveries wait at least that a hook has no room for.
 const OVERFLOW: Duration = Duration::from_secs(1);
+/// An event with more deliveries than this is spread over all workers.
+const MANY_HOOKS: usize = 64;
+/// Unless its copies would take more bytes than this.
+const SPREAD_BYTES: usize = 64 << 20;
 
 /// What both lanes do their work with.
 pub struct Dispatch {
@@ -45,24 +51,25 @@ pub struct Dispatch {
     pub metrics: Metrics,
 }
 
-/// The event lane: first attempts.
-pub struct EventLane {
+/// Events, whose deliveries are first attempts.
+pub struct Events {
     /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
-    /// How its room is used.
-    pub room: LaneRoom,
+    /// How the lane's room is used.
+    pub room: Arc<LaneRoom>,
 }
 
-/// The retry lane: parked deliveries that fell due.
-pub struct RetryLane {
+/// Deliveries that stand in a stream of their own: parked ones that fell due, and first attempts of
+/// events that were spread over all workers.
+pub struct Deliveries {
     /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
-    /// How its room is used.
-    pub room: LaneRoom,
+    /// How the lane's room is used.
+    pub room: Arc<LaneRoom>,
 }
 
 #[async_trait]
-impl consumer::Work for EventLane {
+impl consumer::Work for Events {
     /// The read barrier: what was pulled is matched against hooks at least as new.
     async fn prepare(&self) -> bool {
         self.dispatch.catch_up().await
@@ -103,7 +110,7 @@ impl consumer::Work for EventLane {
 }
 
 #[async_trait]
-impl consumer::Work for RetryLane {
+impl consumer::Work for Deliveries {
     /// A parked delivery may have been attempted by a worker that knows the hooks better.
     async fn prepare(&self) -> bool {
         self.dispatch.catch_up().await
@@ -113,7 +120,7 @@ impl consumer::Work for RetryLane {
         let _counted = self.room.message();
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
-        let id = subject::parse_due_subject(&message.subject).map(|(hook, _)| hook);
+        let id = subject::parse_ready_subject(&message.subject);
         let Some(hook) = id.and_then(|id| snapshot.get(id)) else {
             let settled = if id.is_some_and(|id| snapshot.knows(id)) {
                 Settled::NotYet(UNREADABLE)
@@ -124,14 +131,14 @@ impl consumer::Work for RetryLane {
             dispatch.settle.message(message, &[settled]).await;
             return;
         };
-        match parked(message, hook) {
+        match Work::read(message, hook) {
             Some(work) => {
                 let settled = dispatch.deliver(hook, work, &self.room).await;
                 dispatch.settle.message(message, &[settled]).await;
             }
             None => {
                 let id = EventId::given(message.subject.as_str());
-                let reason = "a parked delivery cannot be read";
+                let reason = "a stored delivery cannot be read";
                 dispatch.settle.malformed(message, &id, reason).await;
             }
         }
@@ -159,11 +166,18 @@ impl Dispatch {
         };
         self.metrics.event(matched);
         let (event, first_attempt) = (Arc::new(event), now_millis());
-        let deliveries = hooks.iter().map(|hook| {
-            let work = Work::first(delivery(&event, hook), first_attempt);
-            self.deliver(hook, work, lane)
-        });
-        let settled = futures::future::join_all(deliveries).await;
+        let work = |hook: &Arc<Prepared>| Work::first(delivery(&event, hook), first_attempt);
+        let settled = if is_wide(&event, hooks.len()) {
+            let spread = hooks
+                .iter()
+                .map(|hook| self.settle.spread(hook, work(hook)));
+            join_all(spread).await
+        } else {
+            let deliveries = hooks
+                .iter()
+                .map(|hook| self.deliver(hook, work(hook), lane));
+            join_all(deliveries).await
+        };
         self.settle.message(message, &settled).await;
     }
 
@@ -182,7 +196,9 @@ impl Dispatch {
                 // It is on disk already, and soon there is room.
                 return self.settle.not_yet(hook, jittered(&work, OVERFLOW));
             }
-            let wait = self.accept.slot(hook, OVERFLOW).await;
+            // What has hung for so long is expected to hang for as long again.
+            let wait = OVERFLOW.max(hook.room.stalled() * 4);
+            let wait = self.accept.slot(hook, wait).await;
             return self.defer(hook, &work, Deferral::NoRoom, wait).await;
         };
         let lease = match self.accept.accept(hook, &work).await {
@@ -269,23 +285,15 @@ impl Dispatch {
     }
 }
 
+/// Whether an event matches so many hooks that all workers should share its deliveries. One whose
+/// copies would take too much of the disk stays where it is.
+fn is_wide(event: &Event, hooks: usize) -> bool {
+    hooks > MANY_HOOKS && event.raw.len().saturating_mul(hooks) <= SPREAD_BYTES
+}
+
 /// Up to twice as long, the same for one delivery.
 fn jittered(work: &Work, wait: Duration) -> Duration {
     wait.mul_f64(1.0 + (work.delivery.id.seed() % 1_000) as f64 / 1_000.0)
-}
-
-/// The delivery of an event to a hook.
-#[must_use]
-pub fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
-    let event_name = match &hook.event_name {
-        Some(name) if event.source != subject::PING_SOURCE => Arc::clone(name),
-        _ => event.name.as_str().into(),
-    };
-    Delivery {
-        id: DeliveryId::new(event, &hook.hook.id),
-        event: Arc::clone(event),
-        event_name,
-    }
 }
 
 /// Makes one attempt; a panic is one that failed.
@@ -295,30 +303,4 @@ pub fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
 pub async fn attempt(hook: &Prepared, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
     let attempt = AssertUnwindSafe(hook.handler.attempt(delivery)).catch_unwind();
     attempt.await.unwrap_or(Err(DeliveryError::Panicked))
-}
-
-/// Reads a parked delivery.
-fn parked(message: &Message, hook: &Prepared) -> Option<Work> {
-    let headers = message.headers.as_ref();
-    let get = |name| event::get(headers, name);
-    let id = decode_token(get(header::EVENT_ID)?).ok()?.into_owned();
-    let id = match get(header::EVENT_ID_GIVEN)? {
-        "1" => EventId::given(id),
-        _ => {
-            let (sequence, time) = id.split_once('-')?;
-            EventId::stored(sequence.parse().ok()?, time.parse().ok()?)
-        }
-    };
-    let body = message.payload.clone();
-    let event = Event::parse_with_id(get(header::SUBJECT)?, headers, body, id).ok()?;
-    let count = |name| get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
-    Some(Work {
-        delivery: delivery(&Arc::new(event), hook),
-        attempt: get(header::ATTEMPT)?.parse().ok()?,
-        first_attempt: get(header::FIRST_ATTEMPT)?.parse().ok()?,
-        deferrals: count(header::DEFERRALS),
-        reserved: get(header::RESERVED).is_some(),
-        refusals: count(header::REFUSALS),
-        before: count(header::ATTEMPTS_BEFORE),
-    })
 }

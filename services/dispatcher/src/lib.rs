@@ -10,7 +10,7 @@
 //! * [`room`] keeps hooks apart; [`accept`] claims deliveries in Redis, through [`coordinator`];
 //! * [`gate`], [`circuit`] and [`marks`] say what else holds a delivery back;
 //! * [`handler`] makes attempts, within [`egress`];
-//! * [`settle`] alone acks, parks and buries, within the hook's [`backlog`]; [`pause`] stops a hook whose receiver is gone;
+//! * [`work`] is one delivery on one worker; [`settle`] alone acks, parks and buries, within the hook's [`backlog`] and NATS's [`storage`]; [`pause`] stops a hook whose receiver is gone;
 //! * [`attempts`] logs what came of each;
 //! * [`outbox`] purges what has come through it; [`sweeper`] sees to what did not fall due;
 //! * [`watchdog`] sees to it that there is progress;
@@ -38,8 +38,10 @@ pub mod redis_url;
 pub mod room;
 pub mod rpc;
 pub mod settle;
+pub mod storage;
 pub mod sweeper;
 pub mod watchdog;
+pub mod work;
 pub mod worker;
 
 use std::sync::Arc;

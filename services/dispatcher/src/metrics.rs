@@ -32,6 +32,8 @@ pub enum DeliveryResult {
     Duplicate,
     /// Parked without an attempt.
     Deferred,
+    /// Stored for any worker: its event has very many.
+    Spread,
     /// Suppressed: an event about the same was delivered a short time ago.
     Snoozed,
     /// Suppressed: nothing that the hook watches has changed.
@@ -54,6 +56,7 @@ impl DeliveryResult {
             Self::Dead => "dead",
             Self::Duplicate => "duplicate",
             Self::Deferred => "deferred",
+            Self::Spread => "spread",
             Self::Snoozed => "snoozed",
             Self::Unchanged => "unchanged",
             Self::Busy => "busy",
@@ -71,9 +74,8 @@ pub struct Metrics {
     unmatched: IntCounter,
     malformed: IntCounter,
     deliveries: IntCounterVec,
-    deferrals: IntCounterVec,
+    parking: Parking,
     circuit_openings: IntCounter,
-    swept: IntCounter,
     attempt_records_dropped: IntCounter,
     attempt_seconds: HistogramVec,
     delay_seconds: Histogram,
@@ -86,6 +88,39 @@ pub struct Metrics {
     hooks_unusable: IntGauge,
     index_revision: IntGauge,
     barrier_seconds: Histogram,
+}
+
+/// What is parked, and whether it can be.
+#[derive(Debug, Clone)]
+struct Parking {
+    deferrals: IntCounterVec,
+    swept: IntCounter,
+    storage_scarce: IntGauge,
+    dead_letters_full: IntGauge,
+}
+
+impl Parking {
+    fn register(new: &Register<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            deferrals: new.counters(
+                "hookline_deferrals_total",
+                "Deliveries parked without an attempt, by reason",
+                &["reason"],
+            )?,
+            swept: new.counter(
+                "hookline_swept_total",
+                "Parked deliveries that did not fall due in time and were parked anew",
+            )?,
+            storage_scarce: new.gauge(
+                "hookline_storage_scarce",
+                "Whether NATS has so little storage left that nothing more is parked",
+            )?,
+            dead_letters_full: new.gauge(
+                "hookline_dead_letters_full",
+                "Whether the stream of dead letters is full, so that dead deliveries stay parked",
+            )?,
+        })
+    }
 }
 
 impl Metrics {
@@ -109,18 +144,10 @@ impl Metrics {
                 "Deliveries handled, by what became of them",
                 &["handler", "outcome"],
             )?,
-            deferrals: new.counters(
-                "hookline_deferrals_total",
-                "Deliveries parked without an attempt, by reason",
-                &["reason"],
-            )?,
+            parking: Parking::register(&new)?,
             circuit_openings: new.counter(
                 "hookline_circuit_openings_total",
                 "Circuits that this worker opened, or opened again after a probe that failed",
-            )?,
-            swept: new.counter(
-                "hookline_swept_total",
-                "Parked deliveries that did not fall due in time and were parked anew",
             )?,
             attempt_records_dropped: new.counter(
                 "hookline_attempt_records_dropped_total",
@@ -186,6 +213,16 @@ impl Metrics {
         self.delay_seconds.observe(delay.as_secs_f64());
     }
 
+    /// Whether NATS has storage for what is to be parked.
+    pub fn storage_scarce(&self, scarce: bool) {
+        self.parking.storage_scarce.set(scarce.into());
+    }
+
+    /// Whether there is no room for dead letters.
+    pub fn dead_letters_full(&self, full: bool) {
+        self.parking.dead_letters_full.set(full.into());
+    }
+
     /// A delivery was handled.
     pub fn delivery(&self, handler: &str, result: DeliveryResult) {
         self.deliveries
@@ -195,7 +232,7 @@ impl Metrics {
 
     /// A delivery is parked without an attempt.
     pub fn deferred(&self, reason: &str) {
-        self.deferrals.with_label_values(&[reason]).inc();
+        self.parking.deferrals.with_label_values(&[reason]).inc();
     }
 
     /// A circuit was opened.
@@ -205,7 +242,7 @@ impl Metrics {
 
     /// A delivery that did not fall due in time is parked anew.
     pub fn swept(&self) {
-        self.swept.inc();
+        self.parking.swept.inc();
     }
 
     /// Attempts are missing in the delivery log.

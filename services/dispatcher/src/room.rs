@@ -177,7 +177,8 @@ impl Room {
     }
 
     /// How long no attempt has begun, while all permits are taken.
-    fn stalled(&self) -> Duration {
+    #[must_use]
+    pub fn stalled(&self) -> Duration {
         if self.permits.available_permits() > 0 {
             return Duration::ZERO;
         }

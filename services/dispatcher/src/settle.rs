@@ -6,80 +6,36 @@
 //! worker whose delivery was taken over writes nothing.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
 use hookline_shared::batch::{self, Writer};
-use hookline_shared::event::{Event, EventId};
+use hookline_shared::event::EventId;
 use hookline_shared::retry::{self, Policy};
 use hookline_shared::subject::{self, encode_header, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::accept::{Accept, End, Lease};
-use crate::handler::{Class, Delivery, DeliveryError, Receipt};
+use crate::handler::{Class, DeliveryError, Receipt};
 use crate::index::Prepared;
 use crate::metrics::{DeliveryResult, Metrics};
 use crate::parked::Parked;
 use crate::pause::Pauser;
+use crate::storage::Storage;
 use crate::watchdog::Progress;
+use crate::work::{Work, cut, now_millis};
 
 /// How soon an event comes again whose delivery could not be settled.
 const AGAIN: Duration = Duration::from_secs(2);
 /// The longest that such an event waits.
 const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+/// How long a dead delivery stays parked for which there is no room.
+const NO_ROOM: Duration = Duration::from_secs(300);
 /// How often a delivery is parked anew that somebody else parked at the same time.
 const PARK_TRIES: usize = 5;
 /// How much of a malformed event is kept.
 const DEAD_EVENT_BYTES: usize = 64 << 10;
-/// How long a reason may be, in bytes.
-const REASON_BYTES: usize = 1_024;
-
-/// One delivery on one worker.
-#[derive(Debug, Clone)]
-pub struct Work {
-    /// The delivery.
-    pub delivery: Delivery,
-    /// The attempt's number, from 1.
-    pub attempt: u32,
-    /// When the first attempt began, in Unix milliseconds.
-    pub first_attempt: u64,
-    /// How often it was parked without an attempt since the last one.
-    pub deferrals: u32,
-    /// Whether it has its place in the hook's rate limit.
-    pub reserved: bool,
-    /// How many attempts were answered that the request is wrong.
-    pub refusals: u32,
-    /// How many attempts there were before it was replayed: they count for no schedule.
-    pub before: u32,
-}
-
-impl Work {
-    /// The first attempt of a delivery.
-    #[must_use]
-    pub fn first(delivery: Delivery, now: u64) -> Self {
-        Self {
-            delivery,
-            attempt: 1,
-            first_attempt: now,
-            deferrals: 0,
-            reserved: false,
-            refusals: 0,
-            before: 0,
-        }
-    }
-
-    /// The attempt after one that failed in this way.
-    fn next(&self, class: Class) -> Self {
-        Self {
-            attempt: self.attempt + 1,
-            deferrals: 0,
-            reserved: false,
-            refusals: self.refusals + u32::from(class == Class::RetryBriefly),
-            ..self.clone()
-        }
-    }
-}
 
 /// Why a delivery is parked without an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,8 +87,12 @@ pub enum Settled {
 pub struct Settle {
     /// Writes parked deliveries.
     pub deliveries: Writer,
+    /// Writes deliveries that any worker may make at once.
+    pub fanout: Writer,
     /// Looks at parked deliveries.
     pub parked: Parked,
+    /// Whether more may be parked.
+    pub storage: Storage,
     /// Writes dead letters.
     pub dead: Writer,
     /// Claims.
@@ -179,7 +139,7 @@ impl Settle {
         } else {
             error.to_string()
         };
-        let (written, end, result) = match delay.filter(|_| !full) {
+        let settled = match delay.filter(|_| !full) {
             Some(delay) => {
                 tracing::debug!(
                     hook = hook.hook.id,
@@ -191,7 +151,7 @@ impl Settle {
                 );
                 let next = work.next(class);
                 let written = self.park(hook, &next, delay, &reason).await;
-                (written, End::Parked(delay), DeliveryResult::Retry)
+                written.map(|()| (End::Parked(delay), DeliveryResult::Retry))
             }
             None => {
                 log_dead(hook, work, &error);
@@ -200,21 +160,20 @@ impl Settle {
                         .pause(&hook.workspace, &hook.hook.id, &error.to_string())
                         .await;
                 }
-                let written = self.bury(hook, work, &reason).await;
-                (written, End::Buried, DeliveryResult::Dead)
+                self.bury_or_park(hook, work, class, &reason).await
             }
         };
-        if let Err(error) = written {
-            tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked or buried, its message stays");
-            self.accept.finish(lease, End::Released).await;
-            let delay = match end {
-                End::Parked(delay) => delay,
-                End::Done | End::Buried | End::Released => AGAIN,
-            };
-            return self.unsettled(hook, delay);
+        match settled {
+            Ok((end, result)) => {
+                self.accept.finish(lease, end).await;
+                self.count(hook, result)
+            }
+            Err(error) => {
+                tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked or buried, its message stays");
+                self.accept.finish(lease, End::Released).await;
+                self.unsettled(hook, delay.unwrap_or(AGAIN))
+            }
         }
-        self.accept.finish(lease, end).await;
-        self.count(hook, result)
     }
 
     /// Parks a delivery without an attempt.
@@ -250,6 +209,25 @@ impl Settle {
         }
     }
 
+    /// Stores a first attempt for whichever worker takes it first. What is stored twice, since its
+    /// event came again, is told apart by its claim.
+    pub async fn spread(&self, hook: &Prepared, work: Work) -> Settled {
+        let subject = subject::now_subject(&hook.hook.id, work.delivery.id.as_str());
+        let message = work.message(subject, "one of many");
+        let stored = if self.storage.is_scarce() {
+            Err(batch::Error::Full)
+        } else {
+            self.fanout.commit(vec![message]).await
+        };
+        match stored {
+            Ok(_) => self.count(hook, DeliveryResult::Spread),
+            Err(error) => {
+                tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be stored, its event stays");
+                self.unsettled(hook, AGAIN)
+            }
+        }
+    }
+
     /// Buries a delivery that may wait no longer.
     async fn give_up(
         &self,
@@ -260,8 +238,8 @@ impl Settle {
     ) -> Settled {
         let reason = format!("{reason}: it waited since {}", deferral.reason());
         tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, reason, "a delivery is dead");
-        match self.bury(hook, work, &reason).await {
-            Ok(()) => self.count(hook, DeliveryResult::Dead),
+        match self.bury_or_park(hook, work, Class::Dead, &reason).await {
+            Ok((_, result)) => self.count(hook, result),
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be buried, its message stays");
                 self.unsettled(hook, AGAIN)
@@ -297,7 +275,9 @@ impl Settle {
             }
             Err(error) => {
                 tracing::warn!(event = cut(id.as_str()), %error, "a message that is no event could not be buried and stays");
-                AckKind::Nak(Some(AGAIN))
+                let full = matches!(error, batch::Error::Full);
+                self.metrics.dead_letters_full(full);
+                AckKind::Nak(Some(if full { AGAIN_AT_MOST } else { AGAIN }))
             }
         };
         self.send(message, kind).await;
@@ -351,6 +331,7 @@ impl Settle {
             | DeliveryResult::Dead
             | DeliveryResult::Duplicate
             | DeliveryResult::Deferred
+            | DeliveryResult::Spread
             | DeliveryResult::Snoozed
             | DeliveryResult::Unchanged
             | DeliveryResult::Orphaned => Settled::Dealt,
@@ -366,13 +347,17 @@ impl Settle {
         delay: Duration,
         reason: &str,
     ) -> Result<(), batch::Error> {
+        if self.storage.is_scarce() {
+            return Err(batch::Error::Full);
+        }
         let (hook, id) = (hook.hook.id.as_str(), work.delivery.id.as_str());
         let due = OffsetDateTime::now_utc() + delay;
         let due = due
             .format(&Rfc3339)
             .map_err(|_| batch::Error::Unavailable)?;
         let wait = subject::wait_subject(hook, id);
-        let message = describe(wait.clone(), work, reason)
+        let message = work
+            .message(wait.clone(), reason)
             .header(header::SCHEDULE, format!("@at {due}"))
             .header(header::SCHEDULE_TARGET, subject::due_subject(hook, id));
         let mut sequence = 0;
@@ -392,9 +377,31 @@ impl Settle {
         Err(batch::Error::Conflict)
     }
 
+    /// Buries a delivery. While there is no room for dead letters it stays parked, to be tried again
+    /// later.
+    async fn bury_or_park(
+        &self,
+        hook: &Prepared,
+        work: &Work,
+        class: Class,
+        reason: &str,
+    ) -> Result<(End, DeliveryResult), batch::Error> {
+        let buried = self.bury(hook, work, reason).await;
+        let full = matches!(buried, Err(batch::Error::Full));
+        self.metrics.dead_letters_full(full);
+        if full {
+            let reason = format!("no room for dead letters: {reason}");
+            self.park(hook, &work.next(class), NO_ROOM, &reason).await?;
+            return Ok((End::Parked(NO_ROOM), DeliveryResult::Retry));
+        }
+        buried.map(|()| (End::Buried, DeliveryResult::Dead))
+    }
+
     async fn bury(&self, hook: &Prepared, work: &Work, reason: &str) -> Result<(), batch::Error> {
         let subject = subject::dead_subject(&hook.hook.id, work.delivery.id.as_str());
-        let message = describe(subject, work, reason).header(header::HANDLER, hook.handler.kind());
+        let message = work
+            .message(subject, reason)
+            .header(header::HANDLER, hook.handler.kind());
         self.dead.commit(vec![message]).await.map(|_| ())
     }
 }
@@ -444,52 +451,4 @@ fn log_dead(hook: &Prepared, work: &Work, error: &DeliveryError) {
     } else {
         tracing::warn!(hook, %delivery, attempt, reason = %error, "a delivery is dead");
     }
-}
-
-/// The message that keeps a delivery: the event as it was published, and where the delivery is.
-fn describe(subject: String, work: &Work, reason: &str) -> batch::Message {
-    let event: &Event = &work.delivery.event;
-    let published = subject::event_subject(&event.workspace, &event.source, &event.name);
-    let mut message = batch::Message::new(subject, event.raw.clone())
-        .header(header::SUBJECT, published)
-        .header(header::EVENT_ID, encode_header(event.id.as_str()))
-        .header(
-            header::EVENT_ID_GIVEN,
-            if event.id.is_given() { "1" } else { "0" },
-        )
-        .header(header::ATTEMPT, work.attempt.to_string())
-        .header(header::FIRST_ATTEMPT, work.first_attempt.to_string())
-        .header(header::PID, work.delivery.pid().to_string())
-        .header(header::REASON, encode_header(cut(reason)));
-    if work.deferrals > 0 {
-        message = message.header(header::DEFERRALS, work.deferrals.to_string());
-    }
-    if work.before > 0 {
-        message = message.header(header::ATTEMPTS_BEFORE, work.before.to_string());
-    }
-    if work.refusals > 0 {
-        message = message.header(header::REFUSALS, work.refusals.to_string());
-    }
-    if work.reserved {
-        message = message.header(header::RESERVED, "1");
-    }
-    if let Some(trace) = &event.traceparent {
-        message = message.header(header::TRACEPARENT, encode_header(trace));
-    }
-    message
-}
-
-/// As much of a reason as is kept.
-#[must_use]
-pub fn cut(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(REASON_BYTES)]
-}
-
-/// Now, in Unix milliseconds.
-#[must_use]
-pub fn now_millis() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis() as u64
 }

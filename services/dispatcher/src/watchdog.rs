@@ -86,6 +86,7 @@ impl Watchdog {
         let consumers = [
             (subject::EVENTS_STREAM, subject::DISPATCHERS_CONSUMER),
             (subject::DELIVERIES_STREAM, subject::RETRIES_CONSUMER),
+            (subject::DELIVERIES_STREAM, subject::FANOUT_CONSUMER),
         ];
         let mut pending = 0;
         for (stream, consumer) in consumers {

@@ -16,7 +16,7 @@ use crate::accept::Accept;
 use crate::attempts::Log;
 use crate::config::Config;
 use crate::consumer::{self, Consumer, Lane, Weight};
-use crate::dispatch::{Dispatch, EventLane, RetryLane};
+use crate::dispatch::{Deliveries, Dispatch, Events};
 use crate::index::Index;
 use crate::inflight::InFlight;
 use crate::metrics::Metrics;
@@ -26,6 +26,7 @@ use crate::pause::Pauser;
 use crate::room::{Kind, LaneRoom};
 use crate::rpc;
 use crate::settle::Settle;
+use crate::storage::Storage;
 use crate::sweeper::Sweeper;
 use crate::watchdog::{Progress, Watchdog};
 
@@ -33,9 +34,10 @@ use crate::watchdog::{Progress, Watchdog};
 const EVENT_PATIENCE: Duration = Duration::from_millis(100);
 /// The same for what was parked already: schedules fall due in bursts of a second.
 const RETRY_PATIENCE: Duration = Duration::from_secs(2);
-/// How often what is parked or dead is written, at most: each write costs everybody a sync of the
-/// server's disk.
-const PARK_PACE: Duration = Duration::from_millis(50);
+/// How often what is parked or dead is written, unless it is much. Each write is several syncs of the
+/// server's disk, for which publishers wait: more often, more of them do, and more rarely, each waits
+/// for longer.
+const PARK_PACE: Duration = Duration::from_millis(250);
 /// How long the last messages to NATS may take at the end.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -55,6 +57,13 @@ pub struct Parts<'a> {
     pub index: Arc<Index>,
     /// Where it says what is wrong.
     pub health: Readiness,
+}
+
+/// What the consumers of one lane share.
+struct Permits {
+    all: Arc<Semaphore>,
+    weight: Weight,
+    room: Arc<LaneRoom>,
 }
 
 /// What runs while a dispatcher works.
@@ -112,6 +121,9 @@ impl Worker {
             metrics: parts.metrics.clone(),
         };
         tokio::spawn(async move { watchdog.watch().await });
+        let (storage, metrics) = (dispatch.settle.storage.clone(), parts.metrics.clone());
+        let context = parts.context.clone();
+        tokio::spawn(async move { storage.watch(&context, &metrics).await });
         let (outbox, context) = (dispatch.outbox.clone(), parts.context.clone());
         tokio::spawn(async move { outbox.purge(&context).await });
         let sweeper = Sweeper {
@@ -144,19 +156,45 @@ impl Worker {
             subject::RETRIES_CONSUMER,
             subject::DUE_SUBJECTS,
         );
+        let fanout = consumer(
+            subject::DELIVERIES_STREAM,
+            subject::FANOUT_CONSUMER,
+            subject::NOW_SUBJECTS,
+        );
         // A server that refuses them for good is told at the start.
-        events.make().await?;
-        retries.make().await?;
-        let work = EventLane {
+        for consumer in [&events, &fanout, &retries] {
+            consumer.make().await?;
+        }
+        let lane = |kind, permits, patience| Permits {
+            all: Arc::new(Semaphore::new(permits as usize)),
+            weight: Weight::default(),
+            room: Arc::new(LaneRoom::new(kind, permits as usize, patience)),
+        };
+        let first = lane(Kind::Events, lanes.event_permits, EVENT_PATIENCE);
+        let again = lane(Kind::Retries, lanes.retry_permits, RETRY_PATIENCE);
+        let deliveries = |lane: &Permits| Deliveries {
             dispatch: Arc::clone(&dispatch),
-            room: LaneRoom::new(Kind::Events, lanes.event_permits as usize, EVENT_PATIENCE),
+            room: Arc::clone(&lane.room),
         };
-        self.lane("events", events, lanes.event_permits, work);
-        let work = RetryLane {
-            dispatch,
-            room: LaneRoom::new(Kind::Retries, lanes.retry_permits as usize, RETRY_PATIENCE),
+        self.lane(
+            "fanout",
+            fanout,
+            consumer::SMALL_PULL,
+            &first,
+            deliveries(&first),
+        );
+        self.lane(
+            "retries",
+            retries,
+            consumer::PULL,
+            &again,
+            deliveries(&again),
+        );
+        let work = Events {
+            dispatch: Arc::clone(&dispatch),
+            room: Arc::clone(&first.room),
         };
-        self.lane("retries", retries, lanes.retry_permits, work);
+        self.lane("events", events, consumer::PULL, &first, work);
         Ok(())
     }
 
@@ -164,15 +202,17 @@ impl Worker {
         &self,
         name: &'static str,
         consumer: Consumer,
-        permits: u32,
+        most: usize,
+        permits: &Permits,
         work: impl consumer::Work,
     ) {
         let lane = Lane {
             name,
             consumer,
+            most,
             rebuild: Arc::clone(&self.rebuild),
-            permits: Arc::new(Semaphore::new(permits as usize)),
-            weight: Weight::default(),
+            permits: Arc::clone(&permits.all),
+            weight: permits.weight.clone(),
             in_flight: self.in_flight.clone(),
             tasks: self.tasks.clone(),
             gauge: self.metrics.in_flight(name),
@@ -220,7 +260,9 @@ fn dispatch(
     };
     let settle = Settle {
         deliveries: writer("deliveries", PARK_PACE)?,
+        fanout: writer("fanout", Duration::ZERO)?,
         parked: Parked::new(parts.context.clone()),
+        storage: Storage::default(),
         dead: writer("dead", PARK_PACE)?,
         accept: parts.accept.clone(),
         pauser: Pauser::new(parts.context.clone(), writer("bucket", Duration::ZERO)?),

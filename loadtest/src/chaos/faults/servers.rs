@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use e2e::{Cluster, Proxy, RedisCluster, eventually};
+use e2e::{Cluster, Proxy, RedisCluster, eventually, wire};
 
 use crate::chaos::endpoint::{Endpoint, Mood};
 use crate::chaos::load::Offered;
@@ -66,14 +66,46 @@ pub(super) async fn nats_kill(name: &str, size: Size) -> Result<Row> {
     stage.cluster.nats.kill();
     evidence.mark(stage.began, "kill");
     tokio::time::sleep(AWAY).await;
+    // What was on its way at the kill may have been answered.
+    let since = killed + Duration::from_secs(1);
+    let taken: usize = stage
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.ledger.acknowledged_in(since..=Instant::now()))
+        .sum();
     stage.cluster.nats.start().await?;
     evidence.mark(stage.began, "back");
     let pause = resumes(&stage).await?;
     evidence.require(pause <= RESUMES, || format!("it took {pause:.1?} to go on"));
-    evidence.observed = Some(format!(
-        "away {AWAY:?}, delivering {pause:.1?} after its return"
-    ));
+    evidence.observed =
+        (taken == 0).then(|| format!("away {AWAY:?}, delivering {pause:.1?} after its return"));
     // Acks that were lost with it.
+    evidence
+        .repeats
+        .push((killed - ACK_WAIT, killed + ACK_WAIT + AWAY));
+    finish(name, stage, load, evidence).await
+}
+
+/// The server that leads the events is lost; the others elect another.
+pub(super) async fn nats_leader(name: &str, size: Size) -> Result<Row> {
+    let builder = Cluster::builder().nats_servers(3).dispatchers(2);
+    let mut stage = Stage::set(builder.start().await?, &WELL, size).await?;
+    let mut evidence = repeats();
+    let load = stage.load().await?;
+    tokio::time::sleep(size.calm).await;
+    let killed = Instant::now();
+    let leader = stage.cluster.nats.kill_leader(wire::EVENTS).await?;
+    evidence.mark(stage.began, "kill");
+    let pause = resumes(&stage).await?;
+    tokio::time::sleep(AWAY.saturating_sub(killed.elapsed())).await;
+    stage.cluster.nats.start_node(leader)?;
+    evidence.mark(stage.began, "back");
+    let again = resumes(&stage).await?;
+    evidence.require(again <= RESUMES, || format!("it took {again:.1?} to go on"));
+    evidence.observed = Some(format!(
+        "server {} led and was killed, delivering {pause:.1?} after",
+        leader + 1
+    ));
     evidence
         .repeats
         .push((killed - ACK_WAIT, killed + ACK_WAIT + AWAY));

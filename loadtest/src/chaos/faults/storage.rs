@@ -1,17 +1,20 @@
 //! Storage that runs out, and comes back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use async_nats::jetstream;
-use e2e::{Cluster, eventually};
+use e2e::{Cluster, Store, eventually, wire};
+use serde_json::json;
 
-use crate::chaos::endpoint::Mood;
+use crate::chaos::endpoint::{Endpoint, Mood, SECRET};
 use crate::chaos::row::{Evidence, Row};
 use crate::chaos::stage::{Size, Stage};
 
 /// What the server has.
 const STORE: u64 = 64 << 20;
+/// The smallest event stream that there can be.
+const SMALL: &str = "4194304";
 /// What takes it up.
 const FILL: &str = "FILL";
 /// How long there is no room: longer than what waits takes to fall due.
@@ -20,7 +23,7 @@ const FULL: Duration = Duration::from_secs(12);
 pub(super) async fn full(name: &str, size: Size) -> Result<Row> {
     let cluster = Cluster::builder()
         .dispatchers(2)
-        .nats_store(STORE)
+        .nats_store(Store::Server(STORE))
         .gateway_env("HOOKLINE_EVENTS_MAX_BYTES", "16777216")
         .dispatcher_env("HOOKLINE_EVENTS_MAX_BYTES", "16777216")
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "6s,6s,6s,6s,6s,6s,6s,6s,6s,6s")
@@ -71,6 +74,86 @@ pub(super) async fn full(name: &str, size: Size) -> Result<Row> {
     Ok(row)
 }
 
+/// The event stream is full: publishers and the Admin API are refused, and what was accepted until
+/// then is delivered once dispatchers take events again.
+pub(super) async fn events_full(name: &str, size: Size) -> Result<Row> {
+    let cluster = Cluster::builder()
+        .dispatchers(2)
+        .gateway_env("HOOKLINE_EVENTS_MAX_BYTES", SMALL)
+        .dispatcher_env("HOOKLINE_EVENTS_MAX_BYTES", SMALL)
+        .start()
+        .await?;
+    let mut stage = Stage::set(cluster, &[Mood::Well, Mood::Well], size).await?;
+    let changes = Endpoint::start(Mood::Well).await?;
+    let hook = json!({"source": "crud", "event": "consumers:create", "handler": "webhook",
+        "config": {"url": changes.url, "secret": SECRET}});
+    stage.cluster.admin().create_hook(&hook).await?;
+    let mut evidence = Evidence::default();
+    let load = stage.load().await?;
+    tokio::time::sleep(size.calm).await;
+
+    let paused = Duration::from_secs(600);
+    let nats = &stage.cluster.nats;
+    nats.pause_consumer(wire::EVENTS, wire::DISPATCHERS, paused)
+        .await?;
+    evidence.mark(stage.began, "full");
+    let context = nats.jetstream();
+    let refusal = refusal(&context).await;
+    let (accepted, retry_after) = change_until_refused(&stage, &changes).await?;
+    let full = Instant::now();
+    tokio::time::sleep(FULL / 2).await;
+    let taken: usize = stage
+        .endpoints
+        .iter()
+        .map(|e| e.ledger.acknowledged_in(full..=Instant::now()))
+        .sum();
+    evidence.require(retry_after, || {
+        "the Admin API did not answer 503 with Retry-After".to_owned()
+    });
+    evidence.observed = refusal.filter(|_| taken == 0).map(|error| {
+        format!("publishers were told: {error}; the Admin API took {accepted} changes until then")
+    });
+    nats.pause_consumer(wire::EVENTS, wire::DISPATCHERS, Duration::ZERO)
+        .await?;
+    evidence.mark(stage.began, "room");
+
+    let admin = stage.cluster.admin().clone();
+    let again = eventually(size.deadline, "changes are taken again", async || {
+        let consumer = json!({"username": "after"});
+        admin.post("/consumers", &consumer).await?.expect(201)
+    });
+    evidence.require(again.await.is_ok(), || {
+        "the Admin API stays shut".to_owned()
+    });
+    tokio::time::sleep(size.calm).await;
+    let offered = load.stop().await?;
+    stage.endpoints.push(changes);
+    stage.settle(&[0, 1, 2]).await;
+    let endpoints: Vec<_> = stage.endpoints.iter().collect();
+    let row = Row::reconcile(name, &endpoints, offered, evidence, stage.began);
+    stage.cluster.finish().await?;
+    Ok(row)
+}
+
+/// Creates consumers until the Admin API refuses; how many it took, and whether it then said when to
+/// come back.
+async fn change_until_refused(stage: &Stage, changes: &Endpoint) -> Result<(usize, bool)> {
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut number = 0;
+    while Instant::now() < end {
+        changes.ledger.published(number);
+        let consumer = json!({"username": format!("user-{number}"),
+            "custom_id": number.to_string()});
+        let answer = stage.cluster.admin().post("/consumers", &consumer).await?;
+        if answer.status != 201 {
+            return Ok((number, answer.status == 503 && answer.retry_after.is_some()));
+        }
+        changes.ledger.acknowledged(number);
+        number += 1;
+    }
+    Ok((number, false))
+}
+
 /// Takes up all storage that there is.
 async fn fill(context: &jetstream::Context) -> Result<()> {
     let config = jetstream::stream::Config {
@@ -93,21 +176,15 @@ async fn fill(context: &jetstream::Context) -> Result<()> {
     anyhow::bail!("the storage does not fill")
 }
 
-/// What a publisher is told.
+/// What a publisher is told when there is no more room.
 async fn refusal(context: &jetstream::Context) -> Option<String> {
-    let told = eventually(
-        Duration::from_secs(5),
-        "publishers are refused",
-        async || {
-            let subject = "hookline.events.default.nobody.hears";
-            let sent = context
-                .publish(subject, vec![b' '; 64 << 10].into())
-                .await?;
-            let refused = sent.await.err();
-            let refused = refused.context("it was taken")?;
-            ensure!(!refused.to_string().is_empty());
-            Ok(refused.to_string())
-        },
-    );
-    told.await.ok()
+    for _ in 0..(2 * STORE) >> 16 {
+        let body = vec![b' '; 64 << 10];
+        let subject = "hookline.events.default.nobody.hears";
+        let sent = context.publish(subject, body.into()).await.ok()?;
+        if let Err(error) = sent.await {
+            return Some(error.to_string());
+        }
+    }
+    None
 }

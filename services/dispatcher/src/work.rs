@@ -1,0 +1,154 @@
+//! One delivery on one worker: what is known of it, and the message that keeps it where it stands in
+//! a stream of its own, parked, dead or for any worker.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_nats::jetstream::Message;
+use hookline_shared::batch;
+use hookline_shared::event::{self, DeliveryId, Event, EventId};
+use hookline_shared::subject::{self, decode_token, encode_header, header};
+
+use crate::handler::{Class, Delivery};
+use crate::index::Prepared;
+
+/// How long a reason may be, in bytes.
+const REASON_BYTES: usize = 1_024;
+
+/// One delivery on one worker.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// The attempt's number, from 1.
+    pub attempt: u32,
+    /// When the first attempt began, in Unix milliseconds.
+    pub first_attempt: u64,
+    /// How often it was parked without an attempt since the last one.
+    pub deferrals: u32,
+    /// Whether it has its place in the hook's rate limit.
+    pub reserved: bool,
+    /// How many attempts were answered that the request is wrong.
+    pub refusals: u32,
+    /// How many attempts there were before it was replayed: they count for no schedule.
+    pub before: u32,
+}
+
+impl Work {
+    /// The first attempt of a delivery.
+    #[must_use]
+    pub fn first(delivery: Delivery, now: u64) -> Self {
+        Self {
+            delivery,
+            attempt: 1,
+            first_attempt: now,
+            deferrals: 0,
+            reserved: false,
+            refusals: 0,
+            before: 0,
+        }
+    }
+
+    /// The attempt after one that failed in this way.
+    #[must_use]
+    pub fn next(&self, class: Class) -> Self {
+        Self {
+            attempt: self.attempt + 1,
+            deferrals: 0,
+            reserved: false,
+            refusals: self.refusals + u32::from(class == Class::RetryBriefly),
+            ..self.clone()
+        }
+    }
+
+    /// Reads a delivery that stands in a stream of its own.
+    #[must_use]
+    pub fn read(message: &Message, hook: &Prepared) -> Option<Self> {
+        let headers = message.headers.as_ref();
+        let get = |name| event::get(headers, name);
+        let id = decode_token(get(header::EVENT_ID)?).ok()?.into_owned();
+        let id = match get(header::EVENT_ID_GIVEN)? {
+            "1" => EventId::given(id),
+            _ => {
+                let (sequence, time) = id.split_once('-')?;
+                EventId::stored(sequence.parse().ok()?, time.parse().ok()?)
+            }
+        };
+        let body = message.payload.clone();
+        let event = Event::parse_with_id(get(header::SUBJECT)?, headers, body, id).ok()?;
+        let count = |name| get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
+        Some(Self {
+            delivery: delivery(&Arc::new(event), hook),
+            attempt: get(header::ATTEMPT)?.parse().ok()?,
+            first_attempt: get(header::FIRST_ATTEMPT)?.parse().ok()?,
+            deferrals: count(header::DEFERRALS),
+            reserved: get(header::RESERVED).is_some(),
+            refusals: count(header::REFUSALS),
+            before: count(header::ATTEMPTS_BEFORE),
+        })
+    }
+
+    /// The message that keeps the delivery: the event as it was published, and where the delivery
+    /// is. [`read`](Self::read) takes it back.
+    #[must_use]
+    pub fn message(&self, subject: String, reason: &str) -> batch::Message {
+        let event: &Event = &self.delivery.event;
+        let published = subject::event_subject(&event.workspace, &event.source, &event.name);
+        let mut message = batch::Message::new(subject, event.raw.clone())
+            .header(header::SUBJECT, published)
+            .header(header::EVENT_ID, encode_header(event.id.as_str()))
+            .header(
+                header::EVENT_ID_GIVEN,
+                if event.id.is_given() { "1" } else { "0" },
+            )
+            .header(header::ATTEMPT, self.attempt.to_string())
+            .header(header::FIRST_ATTEMPT, self.first_attempt.to_string())
+            .header(header::PID, self.delivery.pid().to_string())
+            .header(header::REASON, encode_header(cut(reason)));
+        if self.deferrals > 0 {
+            message = message.header(header::DEFERRALS, self.deferrals.to_string());
+        }
+        if self.before > 0 {
+            message = message.header(header::ATTEMPTS_BEFORE, self.before.to_string());
+        }
+        if self.refusals > 0 {
+            message = message.header(header::REFUSALS, self.refusals.to_string());
+        }
+        if self.reserved {
+            message = message.header(header::RESERVED, "1");
+        }
+        if let Some(trace) = &event.traceparent {
+            message = message.header(header::TRACEPARENT, encode_header(trace));
+        }
+        message
+    }
+}
+
+/// The delivery of an event to a hook.
+#[must_use]
+pub fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
+    let event_name = match &hook.event_name {
+        Some(name) if event.source != subject::PING_SOURCE => Arc::clone(name),
+        _ => event.name.as_str().into(),
+    };
+    Delivery {
+        id: DeliveryId::new(event, &hook.hook.id),
+        event: Arc::clone(event),
+        event_name,
+    }
+}
+
+/// As much of a reason as is kept.
+#[must_use]
+pub fn cut(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(REASON_BYTES)]
+}
+
+/// Now, in Unix milliseconds.
+#[must_use]
+pub fn now_millis() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64
+}

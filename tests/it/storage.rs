@@ -1,0 +1,87 @@
+//! Streams that have no room: nothing is lost, and it goes on when there is some.
+
+use anyhow::ensure;
+use async_nats::jetstream::stream::Config;
+use e2e::{Cluster, Leftovers, Result, SOON, Store, eventually, wire};
+use serde_json::json;
+
+const MIB: u64 = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn above_four_fifths_of_the_storage_events_stay_instead_of_being_parked() -> Result {
+    let cluster = Cluster::builder()
+        .nats_store(Store::Account(64 * MIB))
+        .gateway_env("HOOKLINE_EVENTS_MAX_BYTES", "8388608")
+        .dispatcher_env("HOOKLINE_EVENTS_MAX_BYTES", "8388608")
+        .start()
+        .await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.rest().await?;
+    let jetstream = cluster.nats.jetstream();
+    let fill = Config {
+        name: "FILL".to_owned(),
+        subjects: vec!["fill".to_owned()],
+        ..Config::default()
+    };
+    jetstream.create_stream(fill).await?;
+    for _ in 0..54 {
+        let body = vec![0; MIB as usize];
+        jetstream.publish("fill", body.into()).await?.await?;
+    }
+    let scarce = async |wanted: f64| {
+        eventually(SOON, "the dispatcher sees the storage", async || {
+            let scarce = cluster.dispatchers_metric("hookline_storage_scarce", &[]);
+            ensure!(scarce.await? == wanted, "it does not");
+            Ok(())
+        })
+        .await
+    };
+    scarce(1.0).await?;
+    cluster.receiver.answer("/hook", &[500]);
+    cluster.publish("crud", "consumers", &json!({})).await?;
+    // It comes again, but is never written anywhere else.
+    cluster.receiver.wait_for("/hook", 2).await?;
+    assert_eq!(cluster.nats.count(wire::DELIVERIES).await?, 0);
+    assert_eq!(cluster.nats.count(wire::EVENTS).await?, 1);
+
+    jetstream.delete_stream("FILL").await?;
+    scarce(0.0).await?;
+    eventually(SOON, "it is parked", async || {
+        ensure!(cluster.nats.count(wire::DELIVERIES).await? == 1);
+        Ok(())
+    })
+    .await?;
+    cluster.receiver.answer("/hook", &[200]);
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_finds_no_room_among_the_dead_letters_stays_parked() -> Result {
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s")
+        .start()
+        .await?;
+    let hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.nats.set_max_bytes(wire::DEAD, 1).await?;
+    cluster.receiver.answer("/hook", &[500]);
+    cluster.publish("crud", "consumers", &json!({})).await?;
+    cluster.receiver.wait_for("/hook", 2).await?;
+    let parked = Leftovers { dead: 0, parked: 1 };
+    eventually(SOON, "the dispatcher says that it is full", async || {
+        let full = cluster.dispatchers_metric("hookline_dead_letters_full", &[]);
+        ensure!(full.await? == 1.0, "it does not");
+        Ok(())
+    })
+    .await?;
+    cluster.rest_leaving(parked).await?;
+    let path = format!("/event-hooks/{}/deliveries", e2e::admin::id(&hook)?);
+    let list = cluster.admin().get(&path).await?.expect(200)?;
+    assert_eq!(list["counts"], json!({"waiting": 1, "dead": 0}));
+    assert_eq!(
+        list["data"][0]["reason"],
+        "no room for dead letters: the receiver answered 500"
+    );
+    cluster.finish_leaving(parked).await
+}
