@@ -61,6 +61,16 @@ impl EventId {
         self.given
     }
 
+    /// Where the event's message stands, if its id is made of that.
+    #[must_use]
+    pub fn place(&self) -> Option<Stored> {
+        let (sequence, time) = self.text.split_once('-').filter(|_| !self.given)?;
+        Some(Stored {
+            sequence: sequence.parse().ok()?,
+            time: time.parse().ok()?,
+        })
+    }
+
     /// A hash that fits into a subject, for an event that has no deliveries.
     #[must_use]
     pub fn digest(&self, workspace: &str) -> String {

@@ -188,3 +188,46 @@ async fn a_dispatcher_that_dies_in_an_attempt_loses_nothing() -> Result {
     assert_eq!(cluster.receiver.events("/hook").len(), 10);
     cluster.finish().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_comes_back_for_one_hook_is_not_delivered_again_to_the_others() -> Result {
+    let mut cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_LEASE", "2s")
+        .dispatcher_env("HOOKLINE_ACK_WAIT", "3s")
+        .start()
+        .await?;
+    for path in ["/quick", "/slow"] {
+        cluster.webhook(path).await?;
+        cluster.receiver.wait_for_ping(path).await?;
+    }
+    cluster.rest().await?;
+    let hold = cluster.receiver.hold("/slow", 5);
+    for n in 0..5 {
+        // Without an id of their own: their place in the stream is what they are known by.
+        let data = json!({ "n": n });
+        cluster.publish("crud", "consumers", &data).await?;
+    }
+    cluster.receiver.wait_for("/quick", 5).await?;
+    cluster.receiver.wait_for("/slow", 5).await?;
+    let done = [("outcome", "delivered"), ("handler", "webhook")];
+    eventually(SOON, "the quick ones are settled", async || {
+        let count = cluster.dispatchers_metric("hookline_deliveries_total", &done);
+        // Two pings came before.
+        ensure!(count.await? >= 7.0);
+        Ok(())
+    })
+    .await?;
+    cluster.dispatchers[0].process_mut().kill();
+    hold.release(200);
+
+    let second = cluster.add_dispatcher()?;
+    second.start()?;
+    second.ready().await?;
+    cluster.receiver.wait_for("/slow", 10).await?;
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/quick").len(), 5);
+    // What is done costs a bit, not a key.
+    let keys = cluster.redis.ask("KEYS hookline:{*}:d:*").await?;
+    assert_eq!(keys.matches(":d:").count(), 2, "the pings have ids: {keys}");
+    cluster.finish().await
+}

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::ScriptInvocation;
+use redis::{Script, ScriptInvocation};
 use uuid::Uuid;
 
 use crate::coordinator::Coordinator;
@@ -25,7 +25,7 @@ use crate::index::Prepared;
 use crate::marks::Marks;
 use crate::metrics::Metrics;
 use crate::work::Work;
-use lease::{Claim, Held};
+use lease::{Bit, Claim, Held};
 use scripts::Scripts;
 
 pub use lease::Lease;
@@ -126,6 +126,7 @@ impl Accept {
         let claim = Claim {
             hook: hook.hook.id.clone(),
             delivery: work.delivery.id.to_string(),
+            bit: Bit::of(&work.delivery.event.id),
             attempt: work.attempt,
             token: format!("{}-{number}", inner.worker),
             probe: false,
@@ -252,7 +253,7 @@ impl Accept {
 impl Inner {
     async fn claim(&self, claim: &Claim, gate: &Gate, reserved: bool) -> Option<(String, u64)> {
         let hook = claim.hook.as_str();
-        let mut call = self.scripts.claim.key(delivery_key(claim));
+        let mut call = on(&self.scripts.claim, claim);
         call.key(key(hook, "circuit")).key(key(hook, "probe"));
         let rate = gate.rate.filter(|_| !reserved);
         let marks = claim.marks.as_ref();
@@ -294,7 +295,7 @@ impl Inner {
     }
 
     async fn renew(&self, claim: &Claim) -> Option<bool> {
-        let mut call = self.scripts.renew.key(delivery_key(claim));
+        let mut call = on(&self.scripts.renew, claim);
         call.arg(claim.attempt)
             .arg(&claim.token)
             .arg(millis(self.options.lease))
@@ -316,7 +317,7 @@ impl Inner {
         } else {
             &self.scripts.finish_all
         };
-        let mut call = script.key(delivery_key(claim));
+        let mut call = on(script, claim);
         if !plain {
             keys_of_marks(&mut call, claim);
         }
@@ -354,8 +355,15 @@ fn keys_of_marks(call: &mut ScriptInvocation<'_>, claim: &Claim) {
         .key(mark_key(hook, "c", change.map(|(watched, _)| watched)));
 }
 
-fn delivery_key(claim: &Claim) -> String {
-    format!("hookline:{{{}}}:d:{}", claim.hook, claim.delivery)
+/// A call of a script on a claim's delivery.
+fn on<'a>(script: &'a Script, claim: &Claim) -> ScriptInvocation<'a> {
+    let mut call = script.key(claim.key());
+    call.key(claim.page()).arg(
+        claim
+            .bit
+            .map_or_else(String::new, |bit| bit.offset.to_string()),
+    );
+    call
 }
 
 fn mark_key(hook: &str, kind: &str, about: Option<&String>) -> String {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hookline_shared::event::{EventId, Stored};
 use tokio_util::sync::CancellationToken;
 
 use crate::marks::Marks;
@@ -43,10 +44,53 @@ impl Drop for Lease {
 pub(super) struct Claim {
     pub(super) hook: String,
     pub(super) delivery: String,
+    pub(super) bit: Option<Bit>,
     pub(super) attempt: u32,
     pub(super) token: String,
     pub(super) probe: bool,
     pub(super) marks: Option<Marks>,
+}
+
+impl Claim {
+    /// The key of its state.
+    pub(super) fn key(&self) -> String {
+        format!("hookline:{{{}}}:d:{}", self.hook, self.delivery)
+    }
+
+    /// The key of the page in which its event has a bit; the same as [`key`](Self::key) if it has none.
+    pub(super) fn page(&self) -> String {
+        match self.bit {
+            Some(Bit { second, page, .. }) => {
+                format!("hookline:{{{}}}:b:{second}:{page}", self.hook)
+            }
+            None => self.key(),
+        }
+    }
+}
+
+/// The bit that says that an event was delivered to a hook, if the event is known by its place in the
+/// stream. A page holds events that stand near each other and were stored in the same second: a
+/// stream that is made anew counts from 1 again, but not within a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bit {
+    second: u64,
+    page: u64,
+    pub(super) offset: u64,
+}
+
+/// Events of a page. One that is alone in its page costs as much as a key would, and all of them
+/// together hardly more.
+const PAGE: u64 = 256;
+
+impl Bit {
+    pub(super) fn of(event: &EventId) -> Option<Self> {
+        let Stored { sequence, time } = event.place()?;
+        Some(Self {
+            second: u64::try_from(time / 1_000_000_000).ok()?,
+            page: sequence / PAGE,
+            offset: sequence % PAGE,
+        })
+    }
 }
 
 /// All claims of this worker, by token.
@@ -71,5 +115,28 @@ impl Held {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Claim, CancellationToken)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i128 = 1_000_000_000;
+
+    #[test]
+    fn only_an_event_that_is_known_by_its_place_has_a_bit() {
+        assert_eq!(Bit::of(&EventId::given("1-2")), None);
+        let bit = |sequence, time| Bit::of(&EventId::stored(sequence, time)).expect("a bit");
+        let first = bit(PAGE, 5 * SECOND);
+        assert_eq!((first.second, first.page, first.offset), (5, 1, 0));
+        let last = bit(2 * PAGE - 1, 6 * SECOND - 1);
+        assert_eq!((last.second, last.page, last.offset), (5, 1, PAGE - 1));
+    }
+
+    #[test]
+    fn a_stream_that_is_made_anew_has_other_bits() {
+        let bit = |time| Bit::of(&EventId::stored(1, time));
+        assert_ne!(bit(5 * SECOND), bit(6 * SECOND));
     }
 }

@@ -2,19 +2,23 @@
 //! Redis Cluster keeps them together.
 //!
 //! A delivery's state is `D` (done), `P<attempt>` (parked or buried after it), or
-//! `L<attempt>:<until>:<token>` (claimed). A circuit is `<until>:<openings>:<revision>`. Times are
-//! in Unix milliseconds by Redis's clock, in the rate's key in microseconds.
+//! `L<attempt>:<until>:<token>` (claimed). Where the event's id is its place in the stream, done is a
+//! bit in the page of that place instead, which costs far less than a key. A circuit is
+//! `<until>:<openings>:<revision>`. Times are in Unix milliseconds by Redis's clock, in the rate's key
+//! in microseconds.
 
 use redis::Script;
 
-/// Keys: delivery, circuit, probe, and for a hook with limits or marks: rate, snooze, change.
-/// Arguments: attempt, token, lease, how long the state is kept, the hook's revision, how long a
-/// probe may take, delivery id, microseconds between deliveries (0: no limit), microseconds that may
-/// be used up at once, snooze, on_change's value, how long that is kept.
+/// Keys: delivery, page, circuit, probe, and for a hook with limits or marks: rate, snooze, change.
+/// Arguments: the bit in the page (empty: none), attempt, token, lease, how long the state is kept,
+/// the hook's revision, how long a probe may take, delivery id, microseconds between deliveries
+/// (0: no limit), microseconds that may be used up at once, snooze, on_change's value, how long that
+/// is kept.
 const CLAIM: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local attempt = tonumber(ARGV[1])
+if ARGV[1] ~= '' and redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return {'done', 0} end
+local attempt = tonumber(ARGV[2])
 local state = redis.call('GET', KEYS[1])
 if state then
   local kind = string.sub(state, 1, 1)
@@ -28,53 +32,54 @@ if state then
   end
 end
 local probe = 0
-local circuit = redis.call('GET', KEYS[2])
+local circuit = redis.call('GET', KEYS[3])
 if circuit then
   local till, revision = string.match(circuit, '^(%d+):%d+:(%d+)$')
-  if revision == ARGV[5] then
+  if revision == ARGV[6] then
     if tonumber(till) > now then return {'open', tonumber(till) - now} end
     probe = 1
   end
 end
-if #KEYS > 3 then
-  if attempt == 1 and ARGV[10] ~= '0' then
-    local owner = redis.call('GET', KEYS[5])
-    if owner and owner ~= ARGV[7] then return {'snoozed', 0} end
+if #KEYS > 4 then
+  if attempt == 1 and ARGV[11] ~= '0' then
+    local owner = redis.call('GET', KEYS[6])
+    if owner and owner ~= ARGV[8] then return {'snoozed', 0} end
   end
-  if attempt == 1 and ARGV[11] ~= '' then
-    local seen = redis.call('GET', KEYS[6])
+  if attempt == 1 and ARGV[12] ~= '' then
+    local seen = redis.call('GET', KEYS[7])
     if seen then
       local value, owner = string.match(seen, '^(%x+):(%x+)$')
-      if value == ARGV[11] and owner ~= ARGV[7] then return {'unchanged', 0} end
+      if value == ARGV[12] and owner ~= ARGV[8] then return {'unchanged', 0} end
     end
   end
-  local interval = tonumber(ARGV[8])
+  local interval = tonumber(ARGV[9])
   if interval > 0 then
     local micros = time[1] * 1000000 + time[2]
-    local free = math.max(tonumber(redis.call('GET', KEYS[4]) or '0'), micros)
+    local free = math.max(tonumber(redis.call('GET', KEYS[5]) or '0'), micros)
     local next = string.format('%.0f', free + interval)
-    redis.call('SET', KEYS[4], next, 'PX', math.ceil((free + interval - micros) / 1000) + 1000)
-    if free - micros > tonumber(ARGV[9]) then
+    redis.call('SET', KEYS[5], next, 'PX', math.ceil((free + interval - micros) / 1000) + 1000)
+    if free - micros > tonumber(ARGV[10]) then
       return {'limited', math.ceil((free - micros) / 1000)}
     end
   end
 end
-if probe == 1 and not redis.call('SET', KEYS[3], ARGV[2], 'NX', 'PX', ARGV[6]) then
+if probe == 1 and not redis.call('SET', KEYS[4], ARGV[3], 'NX', 'PX', ARGV[7]) then
   return {'open', 1000}
 end
-local till = string.format('%.0f', now + ARGV[3])
-redis.call('SET', KEYS[1], 'L' .. attempt .. ':' .. till .. ':' .. ARGV[2], 'PX', ARGV[4])
-if #KEYS > 3 and attempt == 1 then
-  if ARGV[10] ~= '0' then redis.call('SET', KEYS[5], ARGV[7], 'PX', ARGV[10]) end
-  if ARGV[11] ~= '' then
-    redis.call('SET', KEYS[6], ARGV[11] .. ':' .. ARGV[7], 'PX', ARGV[12])
+local till = string.format('%.0f', now + ARGV[4])
+redis.call('SET', KEYS[1], 'L' .. attempt .. ':' .. till .. ':' .. ARGV[3], 'PX', ARGV[5])
+if #KEYS > 4 and attempt == 1 then
+  if ARGV[11] ~= '0' then redis.call('SET', KEYS[6], ARGV[8], 'PX', ARGV[11]) end
+  if ARGV[12] ~= '' then
+    redis.call('SET', KEYS[7], ARGV[12] .. ':' .. ARGV[8], 'PX', ARGV[13])
   end
 end
 return {'attempt', probe}
 ";
 
 /// Whether the delivery is the caller's: 1 if it holds the claim, or nobody does and the caller's
-/// attempt is the next (it was made while Redis was away).
+/// attempt is the next (it was made while Redis was away). Keys: delivery, page. The first argument
+/// is the bit in the page.
 const MINE: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -87,33 +92,43 @@ local function mine(state, attempt, token)
   if holder == token then return true end
   return tonumber(till) <= now and tonumber(held) <= attempt
 end
-if not mine(redis.call('GET', KEYS[1]), tonumber(ARGV[1]), ARGV[2]) then return 0 end
+if ARGV[1] ~= '' and redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return 0 end
+if not mine(redis.call('GET', KEYS[1]), tonumber(ARGV[2]), ARGV[3]) then return 0 end
+local function finish(state, keep)
+  if state == 'D' and ARGV[1] ~= '' then
+    redis.call('SETBIT', KEYS[2], ARGV[1], 1)
+    redis.call('PEXPIRE', KEYS[2], keep)
+    redis.call('DEL', KEYS[1])
+  else
+    redis.call('SET', KEYS[1], state, 'PX', keep)
+  end
+end
 ";
 
-/// Lengthens a claim. Arguments: attempt, token, lease, how long the state is kept.
+/// Lengthens a claim. Further arguments: attempt, token, lease, how long the state is kept.
 const RENEW: &str = r"
-local till = string.format('%.0f', now + ARGV[3])
-redis.call('SET', KEYS[1], 'L' .. ARGV[1] .. ':' .. till .. ':' .. ARGV[2], 'PX', ARGV[4])
+local till = string.format('%.0f', now + ARGV[4])
+redis.call('SET', KEYS[1], 'L' .. ARGV[2] .. ':' .. till .. ':' .. ARGV[3], 'PX', ARGV[5])
 return 1
 ";
 
-/// Ends a claim. Arguments: attempt, token, final state, how long it is kept.
+/// Ends a claim. Further arguments: attempt, token, final state, how long it is kept.
 const FINISH: &str = r"
-redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+finish(ARGV[4], ARGV[5])
 return 1
 ";
 
-/// As [`FINISH`], for a probe or a delivery with marks. Keys: delivery, circuit, probe, snooze,
+/// As [`FINISH`], for a probe or a delivery with marks. Keys: delivery, page, circuit, probe, snooze,
 /// change. Further arguments: whether the circuit closes, delivery id, how long the silence of
 /// `snooze` lasts from now on, whether the delivery's own marks are to be forgotten.
 const FINISH_ALL: &str = r"
-redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
-if ARGV[5] == '1' then redis.call('DEL', KEYS[2], KEYS[3]) end
-if ARGV[7] ~= '0' then redis.call('SET', KEYS[4], ARGV[6], 'PX', ARGV[7]) end
-if ARGV[8] == '1' then
-  if redis.call('GET', KEYS[4]) == ARGV[6] then redis.call('DEL', KEYS[4]) end
-  local seen = redis.call('GET', KEYS[5])
-  if seen and string.match(seen, ':(%x+)$') == ARGV[6] then redis.call('DEL', KEYS[5]) end
+finish(ARGV[4], ARGV[5])
+if ARGV[6] == '1' then redis.call('DEL', KEYS[3], KEYS[4]) end
+if ARGV[8] ~= '0' then redis.call('SET', KEYS[5], ARGV[7], 'PX', ARGV[8]) end
+if ARGV[9] == '1' then
+  if redis.call('GET', KEYS[5]) == ARGV[7] then redis.call('DEL', KEYS[5]) end
+  local seen = redis.call('GET', KEYS[6])
+  if seen and string.match(seen, ':(%x+)$') == ARGV[7] then redis.call('DEL', KEYS[6]) end
 end
 return 1
 ";
