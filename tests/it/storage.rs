@@ -85,3 +85,43 @@ async fn what_finds_no_room_among_the_dead_letters_stays_parked() -> Result {
     );
     cluster.finish_leaving(parked).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_event_keeps_neither_events_nor_dead_letters_out() -> Result {
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s")
+        .start()
+        .await?;
+    let hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.nats.set_max_bytes(wire::DEAD, 4 << 20).await?;
+    let garbage = "x".repeat(4_000);
+    for _ in 0..1_500 {
+        let subject = wire::event("crud", "consumers");
+        cluster.nats.publish(subject, &garbage).await?;
+    }
+    eventually(SOON, "all of it is dealt with", async || {
+        let open = cluster.nats.count(wire::EVENTS).await?;
+        ensure!(open == 0, "{open} are open");
+        Ok(())
+    })
+    .await?;
+    let dead = cluster.nats.count(wire::DEAD).await?;
+    assert!((1..1_100).contains(&dead), "{dead}");
+
+    cluster.receiver.answer("/hook", &[500]);
+    let body = json!({"filler": "y".repeat(60_000)});
+    for _ in 0..3 {
+        cluster.publish("crud", "consumers", &body).await?;
+    }
+    let path = format!("/event-hooks/{}/deliveries", e2e::admin::id(&hook)?);
+    eventually(SOON, "dead deliveries take its place", async || {
+        let list = cluster.admin().get(&path).await?.expect(200)?;
+        let counts = &list["counts"];
+        ensure!(*counts == json!({"waiting": 0, "dead": 3}), "{counts}");
+        Ok(())
+    })
+    .await?;
+    let dead = cluster.nats.count(wire::DEAD).await?;
+    cluster.finish_leaving(Leftovers { dead, parked: 0 }).await
+}

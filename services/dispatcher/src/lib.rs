@@ -10,7 +10,7 @@
 //! * [`room`] keeps hooks apart; [`accept`] claims deliveries in Redis, through [`coordinator`];
 //! * [`gate`], [`circuit`] and [`marks`] say what else holds a delivery back;
 //! * [`handler`] makes attempts, within [`egress`];
-//! * [`work`] is one delivery on one worker; [`settle`] alone acks, parks and buries, within the hook's [`backlog`] and NATS's [`storage`]; [`pause`] stops a hook whose receiver is gone;
+//! * [`work`] is one delivery on one worker; [`settle`] alone acks, parks and buries ([`dead`] keeps what it buries), within the hook's [`backlog`] and NATS's [`storage`]; [`pause`] stops a hook whose receiver is gone;
 //! * [`attempts`] logs what came of each;
 //! * [`outbox`] purges what has come through it; [`sweeper`] sees to what did not fall due;
 //! * [`watchdog`] sees to it that there is progress;
@@ -23,6 +23,7 @@ pub mod circuit;
 pub mod config;
 pub mod consumer;
 pub mod coordinator;
+pub mod dead;
 pub mod dispatch;
 pub mod egress;
 pub mod gate;

@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::accept::{Accept, End, Lease};
+use crate::dead::Dead;
 use crate::handler::{Class, DeliveryError, Receipt};
 use crate::index::Prepared;
 use crate::metrics::{DeliveryResult, Metrics};
@@ -93,8 +94,8 @@ pub struct Settle {
     pub parked: Parked,
     /// Whether more may be parked.
     pub storage: Storage,
-    /// Writes dead letters.
-    pub dead: Writer,
+    /// Keeps dead letters.
+    pub dead: Dead,
     /// Claims.
     pub accept: Accept,
     /// Pauses hooks.
@@ -268,8 +269,8 @@ impl Settle {
             .header(header::EVENT_ID, encode_header(cut(id.as_str())))
             .header(header::ORIGINAL_SIZE, message.payload.len().to_string())
             .header(header::REASON, encode_header(cut(reason)));
-        let kind = match self.dead.commit(vec![letter]).await {
-            Ok(_) => {
+        let kind = match self.dead.keep(letter).await {
+            Ok(()) => {
                 tracing::warn!(subject = %message.subject, event = cut(id.as_str()), reason, "a message is no event and is dead");
                 AckKind::Term
             }
@@ -402,7 +403,7 @@ impl Settle {
         let message = work
             .message(subject, reason)
             .header(header::HANDLER, hook.handler.kind());
-        self.dead.commit(vec![message]).await.map(|_| ())
+        self.dead.keep(message).await
     }
 }
 

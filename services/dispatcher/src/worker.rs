@@ -16,6 +16,7 @@ use crate::accept::Accept;
 use crate::attempts::Log;
 use crate::config::Config;
 use crate::consumer::{self, Consumer, Lane, Weight};
+use crate::dead::Dead;
 use crate::dispatch::{Deliveries, Dispatch, Events};
 use crate::index::Index;
 use crate::inflight::InFlight;
@@ -263,7 +264,7 @@ fn dispatch(
         fanout: writer("fanout", Duration::ZERO)?,
         parked: Parked::new(parts.context.clone()),
         storage: Storage::default(),
-        dead: writer("dead", PARK_PACE)?,
+        dead: Dead::new(parts.context.clone(), writer("dead", PARK_PACE)?),
         accept: parts.accept.clone(),
         pauser: Pauser::new(parts.context.clone(), writer("bucket", Duration::ZERO)?),
         progress,
