@@ -30,6 +30,8 @@ const UNREADABLE: Duration = Duration::from_secs(30);
 const PAUSED: Duration = Duration::from_secs(30);
 /// How long deliveries wait at least that a hook has no room for.
 const OVERFLOW: Duration = Duration::from_secs(1);
+/// By how much longer they wait where the hook's attempts hang.
+const HANGS: u32 = 4;
 /// An event with more deliveries than this is spread over all workers.
 const MANY_HOOKS: usize = 64;
 /// Unless its copies would take more bytes than this.
@@ -196,8 +198,8 @@ impl Dispatch {
                 // It is on disk already, and soon there is room.
                 return self.settle.not_yet(hook, jittered(&work, OVERFLOW));
             }
-            // What has hung for so long is expected to hang for as long again.
-            let wait = OVERFLOW.max(hook.room.stalled() * 4);
+            // What hangs is expected to hang for some time yet.
+            let wait = OVERFLOW.max(hook.room.hangs() * HANGS);
             let wait = self.accept.slot(hook, wait).await;
             return self.defer(hook, &work, Deferral::NoRoom, wait).await;
         };

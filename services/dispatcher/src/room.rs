@@ -73,9 +73,9 @@ impl LaneRoom {
         self.taken.load(Ordering::Relaxed) > self.capacity / 2
     }
 
-    /// What one hook may hold in a crowded lane.
+    /// What one hook may hold in a crowded lane: all of them together half of it.
     fn share(&self) -> usize {
-        (self.capacity / self.hooks.load(Ordering::Relaxed).max(1)).max(1)
+        (self.capacity / 2 / self.hooks.load(Ordering::Relaxed).max(1)).max(1)
     }
 }
 
@@ -94,6 +94,8 @@ pub struct Room {
     started: Instant,
     /// When a permit was last taken, since `started`.
     taken_nanos: AtomicU64,
+    /// When an attempt last ended, or began as the only one.
+    moved_nanos: AtomicU64,
 }
 
 /// A place in the room, with a permit for one attempt.
@@ -107,6 +109,7 @@ pub struct Place<'a> {
 impl Place<'_> {
     /// Notes how long the attempt took, and whether it succeeded.
     pub fn attempted(&self, took: Duration, succeeded: bool) {
+        self.room.now(&self.room.moved_nanos);
         average(&self.room.attempt_nanos, took);
         if succeeded {
             average(&self.room.success_nanos, took);
@@ -127,6 +130,7 @@ impl Room {
             success_nanos: AtomicU64::new(0),
             started: Instant::now(),
             taken_nanos: AtomicU64::new(0),
+            moved_nanos: AtomicU64::new(0),
         }
     }
 
@@ -145,8 +149,10 @@ impl Room {
             Err(_) if healthy => self.wait(PATIENCE).await?,
             Err(_) => self.wait(lane.patience).await?,
         };
-        self.taken_nanos
-            .store(nanos(self.started.elapsed()), Ordering::Relaxed);
+        self.now(&self.taken_nanos);
+        if self.permits.available_permits() + 1 == self.limit {
+            self.now(&self.moved_nanos);
+        }
         Some(Place {
             room: self,
             _permit: permit,
@@ -176,14 +182,30 @@ impl Room {
             .ok()
     }
 
-    /// How long no attempt has begun, while all permits are taken.
+    /// How long no attempt has ended, while there are some.
     #[must_use]
-    pub fn stalled(&self) -> Duration {
+    pub fn hangs(&self) -> Duration {
+        if self.permits.available_permits() >= self.limit {
+            return Duration::ZERO;
+        }
+        self.since(&self.moved_nanos)
+    }
+
+    /// How long no attempt has begun, while all permits are taken.
+    fn stalled(&self) -> Duration {
         if self.permits.available_permits() > 0 {
             return Duration::ZERO;
         }
-        let taken = Duration::from_nanos(self.taken_nanos.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(taken)
+        self.since(&self.taken_nanos)
+    }
+
+    fn now(&self, moment: &AtomicU64) {
+        moment.store(nanos(self.started.elapsed()), Ordering::Relaxed);
+    }
+
+    fn since(&self, moment: &AtomicU64) -> Duration {
+        let moment = Duration::from_nanos(moment.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(moment)
     }
 
     fn attempt(&self) -> Duration {
@@ -307,9 +329,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn in_a_crowded_lane_a_slow_hook_keeps_its_share_and_a_fast_one_is_let_in() {
-        let lane = lane(4);
-        let _messages = [lane.message(), lane.message(), lane.message()];
+    async fn in_a_crowded_lane_slow_hooks_share_half_of_it_and_a_fast_one_is_let_in() {
+        let lane = lane(8);
+        let _messages: Vec<_> = (0..5).map(|_| lane.message()).collect();
         let (slow, fast) = (Room::new(32), Room::new(32));
         let mut held = Vec::new();
         for (room, took) in [(&slow, 1_000), (&fast, 1)] {
@@ -324,6 +346,21 @@ mod tests {
             held.push(fast.enter(&lane, true).await.expect("it is fast"));
         }
         assert!(sent_away(&fast, &lane, false), "it fails");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_hangs_from_when_something_last_moved() {
+        let (lane, room) = (lane(100), Room::new(4));
+        assert_eq!(room.hangs(), Duration::ZERO);
+        let first = room.enter(&lane, true).await.expect("a free permit");
+        tokio::time::advance(LITTLE).await;
+        let _second = room.enter(&lane, true).await.expect("a free permit");
+        assert_eq!(room.hangs(), LITTLE, "the first is still there");
+        first.attempted(LITTLE, true);
+        drop(first);
+        assert_eq!(room.hangs(), Duration::ZERO);
+        tokio::time::advance(LITTLE).await;
+        assert_eq!(room.hangs(), LITTLE);
     }
 
     #[test]
