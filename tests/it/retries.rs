@@ -84,6 +84,8 @@ async fn a_receiver_that_is_gone_is_given_up_on_and_paused() -> Result {
     eventually(SOON, "the hook is paused", async || {
         let hook = cluster.admin().get(&path).await?.expect(200)?;
         ensure!(hook["delivery"]["paused"] == true, "{hook}");
+        let reason = &hook["delivery"]["paused_reason"];
+        ensure!(*reason == "the receiver answered 410", "{hook}");
         Ok(())
     })
     .await?;
@@ -96,6 +98,12 @@ async fn a_receiver_that_is_gone_is_given_up_on_and_paused() -> Result {
     let waiting = Leftovers { dead: 1, parked: 1 };
     cluster.rest_leaving(waiting).await?;
     assert_eq!(cluster.receiver.events("/hook").len(), 1);
+
+    // Once it goes on it says no longer why it did not.
+    let go_on = json!({"delivery": {"paused": false}});
+    let hook = cluster.admin().patch(&path, &go_on).await?.expect(200)?;
+    assert_eq!(hook["delivery"]["paused"], false);
+    assert!(hook["delivery"]["paused_reason"].is_null(), "{hook}");
     cluster.finish_leaving(waiting).await
 }
 

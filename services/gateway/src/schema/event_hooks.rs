@@ -26,7 +26,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::polymorphic("config", &CONFIG),
         Field::record("delivery", DELIVERY),
     ],
-    shorthand: None,
+    shorthand: Some(forget_reason),
     checks: &[],
     deep_check: Some(can_be_prepared),
 };
@@ -87,6 +87,16 @@ const CIRCUIT_BREAKER: &[Field] = &[
     Field::number("failure_rate"),
     Field::number("open"),
 ];
+
+/// A hook that goes on says no longer why it was paused.
+fn forget_reason(values: &mut Entity, _: &mut Violations) {
+    let delivery = values.get_mut("delivery").and_then(Value::as_object_mut);
+    if let Some(delivery) = delivery
+        && delivery.get("paused") == Some(&Value::Bool(false))
+    {
+        delivery.insert("paused_reason".to_owned(), Value::Null);
+    }
+}
 
 fn can_be_prepared(entity: &Entity, violations: &mut Violations) {
     match Hook::from_json(&Value::Object(entity.clone())) {
