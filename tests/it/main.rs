@@ -22,6 +22,7 @@ mod shutdown;
 mod signature;
 mod startup;
 mod storage;
+mod tls;
 mod webhook;
 mod webhook_custom;
 mod workspaces;

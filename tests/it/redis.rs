@@ -1,7 +1,9 @@
-//! Every kind of Redis: with a user and password, a cluster, a master that sentinels name.
+//! Every kind of Redis: with a user and password, over TLS, a cluster, a master that sentinels name.
 
 use anyhow::ensure;
-use e2e::{Cluster, RedisCluster, RedisServer, Result, SOON, Sentinel, eventually};
+use e2e::{
+    Authority, Cluster, RedisCluster, RedisServer, Result, SOON, Sentinel, Validity, eventually,
+};
 
 /// Creates a consumer and waits until every hook has heard of it.
 async fn deliver(cluster: &Cluster, username: &str, paths: &[String], count: usize) -> Result {
@@ -41,6 +43,31 @@ async fn a_user_with_a_password_is_enough() -> Result {
     assert_eq!(skipped.await?, 0.0);
     assert!(!cluster.dispatchers[0].process().log().contains("s3cret"));
     cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_reached_over_tls_and_only_with_a_valid_certificate() -> Result {
+    let dir = tempfile::tempdir()?;
+    let authority = Authority::new(dir.path())?;
+    let trusted = authority.file().display().to_string();
+    for (validity, skips) in [(Validity::Valid, false), (Validity::Expired, true)] {
+        let mut cluster = Cluster::builder()
+            .dispatcher_env("SSL_CERT_FILE", &trusted)
+            .prepare()
+            .await?;
+        let front = authority.front(cluster.redis.port(), validity).await?;
+        let url = format!("rediss://localhost:{}", front.port());
+        cluster.dispatchers[0].set("HOOKLINE_REDIS_URL", &url);
+        cluster.start().await?;
+        let path = "/hook".to_owned();
+        cluster.webhook(&path).await?;
+        deliver(&cluster, "consumer", &[path], 1).await?;
+        let skipped = cluster.dispatchers_metric("hookline_redis_skipped_total", &[]);
+        assert_eq!(skipped.await? > 0.0, skips, "{validity:?}");
+        assert!(front.connections() > 0);
+        cluster.finish().await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

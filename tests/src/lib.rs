@@ -22,6 +22,7 @@ pub mod python;
 pub mod receiver;
 pub mod redis;
 pub mod service;
+pub mod tls;
 pub mod wait;
 pub mod wire;
 
@@ -32,6 +33,7 @@ pub use proxy::Proxy;
 pub use receiver::{Receiver, Request};
 pub use redis::{RedisCluster, RedisServer, Sentinel};
 pub use service::Service;
+pub use tls::{Authority, TlsFront, Validity};
 pub use wait::eventually;
 
 /// What a scenario returns.

@@ -1,0 +1,42 @@
+//! Receivers behind TLS.
+
+use e2e::{Authority, Cluster, Leftovers, Result, Validity, admin};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_expired_is_a_reason_to_retry_unless_nobody_asks() -> Result {
+    let dir = tempfile::tempdir()?;
+    let authority = Authority::new(dir.path())?;
+    let cluster = Cluster::builder()
+        .dispatcher_env("SSL_CERT_FILE", &authority.file().display().to_string())
+        .start()
+        .await?;
+    let port = cluster.receiver.port();
+    let valid = authority.front(port, Validity::Valid).await?;
+    let expired = authority.front(port, Validity::Expired).await?;
+    let hook = async |path: &str, port: u16, verify: bool| {
+        let config = json!({"url": format!("https://localhost:{port}{path}"),
+            "ssl_verify": verify});
+        let created = cluster.admin().hook_consumers("webhook", config);
+        anyhow::Ok(admin::id(&created.await?)?.to_owned())
+    };
+    hook("/valid", valid.port(), true).await?;
+    hook("/unverified", expired.port(), false).await?;
+    let refused = hook("/expired", expired.port(), true).await?;
+    cluster.publish("crud", "consumers", &json!({})).await?;
+    cluster.receiver.wait_for("/valid", 1).await?;
+    cluster.receiver.wait_for("/unverified", 1).await?;
+
+    // The ping that told of the hook waits as well.
+    let parked = Leftovers { dead: 0, parked: 2 };
+    cluster.rest_leaving(parked).await?;
+    let path = format!("/event-hooks/{refused}/deliveries");
+    let list = cluster.admin().get(&path).await?.expect(200)?;
+    for delivery in list["data"].as_array().into_iter().flatten() {
+        let reason = delivery["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("cannot connect"), "{reason}");
+        assert!(reason.contains("expired"), "{reason}");
+    }
+    assert_eq!(cluster.receiver.requests("/expired").len(), 0);
+    cluster.finish_leaving(parked).await
+}

@@ -1,0 +1,135 @@
+//! TLS in front of servers that have none, with certificates of an authority of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+/// Whether a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validity {
+    /// It is.
+    Valid,
+    /// It was, years ago.
+    Expired,
+}
+
+/// The authority. A process trusts it that finds its [`file`](Self::file) in `SSL_CERT_FILE`.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    file: PathBuf,
+}
+
+impl Authority {
+    /// An authority whose certificate lies in `dir`.
+    ///
+    /// # Errors
+    /// When `dir` cannot be written.
+    pub fn new(dir: &Path) -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        let file = dir.join("authority.pem");
+        std::fs::write(&file, params.self_signed(&key)?.pem())?;
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            file,
+        })
+    }
+
+    /// Its certificate.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Puts TLS for `localhost` in front of a port of this machine.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn front(&self, port: u16, validity: Validity) -> Result<TlsFront> {
+        TlsFront::start(self.config(validity)?, port).await
+    }
+
+    fn config(&self, validity: Validity) -> Result<ServerConfig> {
+        let mut params = CertificateParams::new(["localhost".to_owned()])?;
+        if validity == Validity::Expired {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        }
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .context("a certificate and its key")
+    }
+}
+
+/// TLS in front of a server.
+#[derive(Debug)]
+pub struct TlsFront {
+    address: SocketAddr,
+    connections: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl TlsFront {
+    async fn start(config: ServerConfig, port: u16) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let connections = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&connections);
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                counter.fetch_add(1, Ordering::Relaxed);
+                let acceptor = acceptor.clone();
+                // A client that does not like the certificate leaves.
+                tokio::spawn(async move { join(&acceptor, client, port).await.ok() });
+            }
+        });
+        Ok(Self {
+            address,
+            connections,
+            task,
+        })
+    }
+
+    /// Its port; it is `localhost` that the certificate is for.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// How many connections there were, handshake or not.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for TlsFront {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn join(acceptor: &TlsAcceptor, client: TcpStream, port: u16) -> Result<()> {
+    let mut client = acceptor.accept(client).await?;
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+    tokio::io::copy_bidirectional(&mut client, &mut server).await?;
+    Ok(())
+}
