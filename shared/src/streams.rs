@@ -4,7 +4,7 @@
 //! exists is never changed: an operator may have tuned it. Settings that differ are reported.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, Source, StorageType,
@@ -27,6 +27,8 @@ const RECONNECT: Duration = Duration::from_secs(1);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// Messages of a consumer that may be out at the same time, over all dispatchers.
 const MAX_ACK_PENDING: i64 = 100_000;
+/// How long the servers of a cluster may take to find each other.
+const GATHERING: Duration = Duration::from_secs(30);
 /// How long dead letters are kept.
 const DEAD_AGE: Duration = Duration::from_secs(30 * 86_400);
 
@@ -313,7 +315,7 @@ async fn ensure_stream(
     config: Config,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
-    let mut told = false;
+    let (mut told, started) = (false, Instant::now());
     loop {
         let error = match context.get_or_create_stream(config.clone()).await {
             Ok(stream) => {
@@ -340,7 +342,9 @@ async fn ensure_stream(
             // Another service created it a moment ago with settings of its own: read it.
             Kind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST => false,
             // The servers of a cluster have not found each other yet.
-            Kind::JetStream(error) if error.error_code() == ErrorCode::CLUSTER_NO_PEERS => false,
+            Kind::JetStream(error) if error.error_code() == ErrorCode::CLUSTER_NO_PEERS => {
+                started.elapsed() > GATHERING
+            }
             Kind::JetStream(error) => !matches!(error.code(), 500..),
             _ => false,
         };

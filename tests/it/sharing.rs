@@ -100,6 +100,29 @@ async fn an_event_that_very_many_hooks_hear_is_spread_over_all_dispatchers() -> 
     cluster.finish().await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_in_a_cluster_of_nats_servers_is_worked_off() -> Result {
+    let builder = Cluster::builder().nats_servers(3).dispatchers(2);
+    let mut cluster = builder.start().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    for dispatcher in &mut cluster.dispatchers {
+        dispatcher.stop().await?;
+    }
+    for n in 0..EVENTS {
+        let data = json!({ "n": n });
+        cluster.publish("crud", "consumers", &data).await?;
+    }
+    for dispatcher in &mut cluster.dispatchers {
+        dispatcher.start()?;
+    }
+    let deadline = Duration::from_secs(60);
+    cluster.receiver.wait_for_total(EVENTS, deadline).await?;
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.event_count(), EVENTS);
+    cluster.finish().await
+}
+
 /// What each dispatcher counted of one outcome.
 async fn deliveries(cluster: &Cluster, outcome: &str) -> Result<Vec<f64>> {
     let labels = [("handler", "webhook"), ("outcome", outcome)];

@@ -133,19 +133,30 @@ impl NatsServer {
         }
     }
 
+    /// Which server of a cluster leads a stream.
+    ///
+    /// # Errors
+    /// When none does in time.
+    pub async fn leader(&self, stream: &str) -> Result<usize> {
+        eventually(SOON, "the stream has a leader", async || {
+            let stream = self.stream(stream).await?;
+            let cluster = stream.cached_info().cluster.as_ref();
+            let leader = cluster.and_then(|cluster| cluster.leader.clone());
+            let leader = leader.context("it has none")?;
+            let number = (0..self.nodes.len()).find(|number| node_name(*number) == leader);
+            number.with_context(|| format!("there is no {leader}"))
+        })
+        .await
+    }
+
     /// Kills the server of a cluster that leads a stream, and says which one that is.
     ///
     /// # Errors
     /// When the stream has no leader.
     pub async fn kill_leader(&mut self, stream: &str) -> Result<usize> {
-        let stream = self.stream(stream).await?;
-        let cluster = stream.cached_info().cluster.as_ref();
-        let leader = cluster.and_then(|cluster| cluster.leader.clone());
-        let leader = leader.context("the stream has no leader")?;
-        let number = (0..self.nodes.len()).find(|number| node_name(*number) == leader);
-        let number = number.with_context(|| format!("there is no {leader}"))?;
-        self.nodes[number].process.kill();
-        Ok(number)
+        let leader = self.leader(stream).await?;
+        self.nodes[leader].process.kill();
+        Ok(leader)
     }
 
     /// Starts a server of a cluster again.

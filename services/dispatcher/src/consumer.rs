@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::consumer::pull::BatchBuilder;
 use async_nats::jetstream::{self, AckKind, Message};
 use async_trait::async_trait;
 use futures::stream::ReadyChunks;
@@ -19,7 +20,8 @@ use crate::inflight::InFlight;
 
 /// The most messages that one pull asks for.
 pub const PULL: usize = 256;
-/// The same where messages are rare: a pull holds its permits while it waits.
+/// The same where messages are rare, since a pull holds its permits while it waits, and in a cluster,
+/// where nothing else bounds what it brings.
 pub const SMALL_PULL: usize = 64;
 /// How long the server keeps a pull open; a connection that broke is noticed after that.
 const OPEN: Duration = Duration::from_secs(2);
@@ -83,6 +85,22 @@ impl Consumer {
         )
         .await
     }
+
+    /// A pull, bounded in bytes; in a cluster in messages only. There, what says that a pull bounded
+    /// in bytes is complete comes before its messages, which wait for a quorum, and the client that
+    /// hears it listens no longer (nats-server 2.15.1: with a backlog nothing was ever received).
+    fn pull<'a>(&self, consumer: &'a PullConsumer, messages: usize) -> BatchBuilder<'a> {
+        let pull = consumer.batch().max_messages(messages).expires(OPEN);
+        if self.is_clustered() {
+            pull
+        } else {
+            pull.max_bytes(PULL_BYTES)
+        }
+    }
+
+    fn is_clustered(&self) -> bool {
+        self.context.client().server_info().cluster.is_some()
+    }
 }
 
 /// One consumer of a stream of work.
@@ -132,11 +150,7 @@ impl Lane {
                     }
                 },
             };
-            let pull = pulled
-                .batch()
-                .max_messages(permits.num_permits())
-                .max_bytes(PULL_BYTES)
-                .expires(OPEN);
+            let pull = self.consumer.pull(pulled, permits.num_permits());
             match tokio::time::timeout(OPEN + GRACE, pull.messages()).await {
                 Ok(Ok(batch)) => {
                     let batch = batch.ready_chunks(PULL);
@@ -160,18 +174,26 @@ impl Lane {
     async fn permits(&self) -> Option<OwnedSemaphorePermit> {
         let mut permits = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         self.take_free(&mut permits);
-        if permits.num_permits() < SMALL.min(self.most) {
+        if permits.num_permits() < SMALL.min(self.most()) {
             tokio::time::sleep(MOMENT).await;
             self.take_free(&mut permits);
         }
         Some(permits)
     }
 
+    fn most(&self) -> usize {
+        if self.consumer.is_clustered() {
+            self.most.min(SMALL_PULL)
+        } else {
+            self.most
+        }
+    }
+
     fn take_free(&self, permits: &mut OwnedSemaphorePermit) {
         let more = self
             .permits
             .available_permits()
-            .min(self.most - permits.num_permits());
+            .min(self.most() - permits.num_permits());
         if let Ok(more) = Arc::clone(&self.permits).try_acquire_many_owned(more as u32) {
             permits.merge(more);
         }
