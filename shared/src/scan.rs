@@ -37,7 +37,10 @@ impl Stored {
     }
 
     /// How many messages matched when it was read with a filter, from this one on.
-    fn with_followers(&self) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    /// If it was not read with a filter.
+    pub fn with_followers(&self) -> Result<u64, Error> {
         let followers = self.header(header::PENDING).and_then(|n| n.parse().ok());
         let followers: u64 = followers.ok_or(Error::Answer)?;
         Ok(followers + 1)

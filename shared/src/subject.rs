@@ -48,14 +48,16 @@ pub const HOOKS_REVISION: &str = "$KV.hookline.hooks_revision";
 /// [`HOOKS_REVISION`] as a KV key.
 pub const HOOKS_REVISION_KEY: &str = "hooks_revision";
 
+/// Every subject of a stream. A server goes through all subjects of a stream to apply any other
+/// filter to it, and holds the stream meanwhile: with a million, for a good part of a second.
+pub const ALL_SUBJECTS: &str = ">";
+
 /// All events.
 pub const EVENT_SUBJECTS: &str = "hookline.events.>";
 /// Where [`EVENTS_STREAM`] republishes what it stores, for `nats sub`.
 pub const WATCH_SUBJECTS: &str = "hookline.watch.>";
 /// All parked deliveries, waiting or due.
 pub const DELIVERY_SUBJECTS: &str = "hookline.deliveries.>";
-/// Parked deliveries that wait.
-pub const WAIT_SUBJECTS: &str = "hookline.deliveries.wait.>";
 /// Parked deliveries that fell due.
 pub const DUE_SUBJECTS: &str = "hookline.deliveries.due.>";
 /// Deliveries that any worker may make at once.
@@ -350,6 +352,12 @@ pub fn due_subject(hook: &str, delivery: &str) -> String {
 #[must_use]
 pub fn now_subject(hook: &str, delivery: &str) -> String {
     format!("hookline.deliveries.now.{hook}.{delivery}")
+}
+
+/// Whether a subject is that of a delivery that any worker may make at once.
+#[must_use]
+pub fn is_for_any_worker(subject: &str) -> bool {
+    subject.starts_with("hookline.deliveries.now.")
 }
 
 /// The hook of a delivery that is to be made: one that fell due, or that is for any worker.

@@ -40,23 +40,35 @@ impl Backlog {
         }
     }
 
-    /// Counts one more, and says whether the stream is to be asked first.
+    /// Counts one more, and says whether the stream is to be asked first. Of those that come at the
+    /// same time one is told to: the stream goes through all that waits for an answer.
     #[must_use]
     pub fn one_more(&self) -> bool {
         let since = self.since.fetch_add(1, Ordering::Relaxed) + 1;
         if since >= (self.bound / STEP).max(1) {
-            return true;
+            let mine = swap(&self.since, since, 0);
+            if mine {
+                self.counted.fetch_add(since, Ordering::Relaxed);
+            }
+            return mine;
         }
-        let asked = Duration::from_millis(self.asked.load(Ordering::Relaxed));
-        self.is_full() && self.started.elapsed().saturating_sub(asked) > FRESH
+        let asked = self.asked.load(Ordering::Relaxed);
+        let age = self
+            .started
+            .elapsed()
+            .saturating_sub(Duration::from_millis(asked));
+        self.is_full() && age > FRESH && swap(&self.asked, asked, self.now())
     }
 
     /// The stream says that so many wait; the one that it was asked for comes on top.
     pub fn counted(&self, count: u64) {
-        let now = self.started.elapsed().as_millis() as u64;
         self.counted.store(count, Ordering::Relaxed);
-        self.since.store(1, Ordering::Relaxed);
-        self.asked.store(now, Ordering::Relaxed);
+        self.since.fetch_add(1, Ordering::Relaxed);
+        self.asked.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
     }
 
     /// Whether no more may wait.
@@ -65,6 +77,12 @@ impl Backlog {
         let known = self.counted.load(Ordering::Relaxed) + self.since.load(Ordering::Relaxed);
         known > self.bound
     }
+}
+
+/// Whether it was this call that replaced a value.
+fn swap(value: &AtomicU64, old: u64, new: u64) -> bool {
+    let swapped = value.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+    swapped.is_ok()
 }
 
 #[cfg(test)]
@@ -98,5 +116,16 @@ mod tests {
         assert!(backlog.one_more(), "there may be room by now");
         backlog.counted(5);
         assert!(!backlog.is_full());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn one_asks_at_a_time() {
+        let backlog = Backlog::new(1_000);
+        let asks = |count| (0..count).filter(|_| backlog.one_more()).count();
+        assert_eq!(asks(20), 1);
+        assert_eq!(asks(19), 0, "while there is no answer");
+        backlog.counted(2_000);
+        assert_eq!(asks(1), 1);
+        tokio::time::advance(FRESH + Duration::from_secs(1)).await;
+        assert_eq!(asks(10), 1, "there may be room by now");
     }
 }

@@ -137,7 +137,7 @@ pub struct Lanes {
         env = "HOOKLINE_EVENT_PERMITS",
         value_name = "N",
         default_value_t = 512,
-        value_parser = clap::value_parser!(u32).range(1..=20_000)
+        value_parser = clap::value_parser!(u32).range(2..=20_000)
     )]
     pub event_permits: u32,
 

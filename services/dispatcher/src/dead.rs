@@ -12,8 +12,12 @@ use hookline_shared::subject;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::metrics::Metrics;
+
 /// How often room is made, at most.
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD: Duration = Duration::from_millis(200);
+/// How long it is believed that no room can be made.
+const NONE: Duration = Duration::from_secs(30);
 /// How often a letter is tried for which room is made.
 const TRIES: usize = 8;
 
@@ -23,17 +27,25 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Dead {
     context: jetstream::Context,
     writer: Writer,
-    made_room: Mutex<Option<Instant>>,
+    metrics: Metrics,
+    room: Mutex<Option<Room>>,
+}
+
+/// What came of the last try to make room.
+struct Room {
+    at: Instant,
+    made: bool,
 }
 
 impl Dead {
     /// Writes through the stream's writer.
     #[must_use]
-    pub fn new(context: jetstream::Context, writer: Writer) -> Self {
+    pub fn new(context: jetstream::Context, writer: Writer, metrics: Metrics) -> Self {
         Self {
             context,
             writer,
-            made_room: Mutex::default(),
+            metrics,
+            room: Mutex::default(),
         }
     }
 
@@ -45,41 +57,47 @@ impl Dead {
     pub async fn keep(&self, letter: Message) -> Result<(), batch::Error> {
         for _ in 0..TRIES {
             match self.writer.commit(vec![letter.clone()]).await {
+                Ok(_) => {
+                    self.metrics.dead_letters_full(false);
+                    return Ok(());
+                }
                 Err(batch::Error::Full) if self.make_room().await => {}
-                result => return result.map(|_| ()),
+                Err(batch::Error::Full) => break,
+                Err(error) => return Err(error),
             }
         }
+        self.metrics.dead_letters_full(true);
         Err(batch::Error::Full)
     }
 
     /// Whether some of what is no event was forgotten, by this call or a moment ago.
     async fn make_room(&self) -> bool {
-        let mut made_room = self.made_room.lock().await;
-        if made_room.is_some_and(|at| at.elapsed() < PERIOD) {
-            return true;
+        let mut room = self.room.lock().await;
+        if let Some(last) = &*room
+            && last.at.elapsed() < if last.made { PERIOD } else { NONE }
+        {
+            return last.made;
         }
-        match self.forget_half().await {
-            Ok(0) => false,
-            Ok(forgotten) => {
-                tracing::warn!(
-                    forgotten,
-                    "there is no room for dead letters: the oldest messages that are no events are forgotten"
-                );
-                *made_room = Some(Instant::now());
-                true
-            }
+        let made = match self.forget_half().await {
+            Ok(there_was_any) => there_was_any,
             Err(error) => {
                 tracing::debug!(%error, "no room can be made for dead letters");
                 false
             }
-        }
+        };
+        *room = Some(Room {
+            at: Instant::now(),
+            made,
+        });
+        made
     }
 
-    async fn forget_half(&self) -> Result<u64, BoxError> {
+    /// Whether there was anything to forget: another dispatcher may have been first.
+    async fn forget_half(&self) -> Result<bool, BoxError> {
         let (stream, filter) = (subject::DEAD_STREAM, subject::DEAD_EVENT_SUBJECTS);
         let count = scan::count(&self.context.client(), stream, filter).await?;
         if count == 0 {
-            return Ok(0);
+            return Ok(false);
         }
         let stream = self.context.get_stream_no_info(stream).await?;
         let purge = stream.purge().filter(filter);
@@ -89,6 +107,10 @@ impl Dead {
         } else {
             purge.await?
         };
-        Ok(purged.purged)
+        tracing::warn!(
+            forgotten = purged.purged,
+            "there is no room for dead letters: the oldest messages that are no events are forgotten"
+        );
+        Ok(true)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
@@ -30,11 +31,15 @@ const UNREADABLE: Duration = Duration::from_secs(30);
 const PAUSED: Duration = Duration::from_secs(30);
 /// How long deliveries wait at least that a hook has no room for.
 const OVERFLOW: Duration = Duration::from_secs(1);
+/// The longest that they wait for that reason.
+const OVERFLOW_AT_MOST: Duration = Duration::from_secs(60);
 /// By how much longer they wait where the hook's attempts hang.
 const HANGS: u32 = 4;
 /// An event with more deliveries than this is spread over all workers.
 const MANY_HOOKS: usize = 64;
-/// Unless its copies would take more bytes than this.
+/// Unless so many deliveries wait for any worker.
+const MANY_SPREAD: u64 = 50_000;
+/// Or its copies would take more bytes than this.
 const SPREAD_BYTES: usize = 64 << 20;
 
 /// What both lanes do their work with.
@@ -49,6 +54,8 @@ pub struct Dispatch {
     pub log: Log,
     /// What came through the outbox.
     pub outbox: Outbox,
+    /// How many deliveries waited for any worker when one was last taken.
+    pub spread: AtomicU64,
     /// Metrics.
     pub metrics: Metrics,
 }
@@ -122,6 +129,11 @@ impl consumer::Work for Deliveries {
         let _counted = self.room.message();
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
+        if subject::is_for_any_worker(&message.subject)
+            && let Ok(info) = message.info()
+        {
+            dispatch.spread.store(info.pending, Ordering::Relaxed);
+        }
         let id = subject::parse_ready_subject(&message.subject);
         let Some(hook) = id.and_then(|id| snapshot.get(id)) else {
             let settled = if id.is_some_and(|id| snapshot.knows(id)) {
@@ -169,7 +181,7 @@ impl Dispatch {
         self.metrics.event(matched);
         let (event, first_attempt) = (Arc::new(event), now_millis());
         let work = |hook: &Arc<Prepared>| Work::first(delivery(&event, hook), first_attempt);
-        let settled = if is_wide(&event, hooks.len()) {
+        let settled = if self.is_wide(&event, hooks.len()) {
             let spread = hooks
                 .iter()
                 .map(|hook| self.settle.spread(hook, work(hook)));
@@ -181,6 +193,16 @@ impl Dispatch {
             join_all(deliveries).await
         };
         self.settle.message(message, &settled).await;
+    }
+
+    /// Whether an event matches so many hooks that all workers should share its deliveries. They stay
+    /// with the event where copies of it would take too much of the disk, or where so many are to be
+    /// made already: then the event waits for its turn.
+    fn is_wide(&self, event: &Event, hooks: usize) -> bool {
+        hooks > MANY_HOOKS
+            && event.raw.len().saturating_mul(hooks) <= SPREAD_BYTES
+            && self.spread.load(Ordering::Relaxed) < MANY_SPREAD
+            && !self.settle.storage.is_scarce()
     }
 
     /// Makes one attempt, if it is this worker's to make.
@@ -199,7 +221,7 @@ impl Dispatch {
                 return self.settle.not_yet(hook, jittered(&work, OVERFLOW));
             }
             // What hangs is expected to hang for some time yet.
-            let wait = OVERFLOW.max(hook.room.hangs() * HANGS);
+            let wait = (hook.room.hangs() * HANGS).clamp(OVERFLOW, OVERFLOW_AT_MOST);
             let wait = self.accept.slot(hook, wait).await;
             return self.defer(hook, &work, Deferral::NoRoom, wait).await;
         };
@@ -221,6 +243,8 @@ impl Dispatch {
         let took = began.elapsed();
         place.attempted(took, result.is_ok());
         self.metrics.attempt(hook.handler.kind(), took);
+        // What follows has no need of the receiver.
+        drop(place);
         self.log.note(hook, &work, began, &result);
         self.judge(hook, &lease, &result).await;
         self.settle.attempt(hook, &work, &lease, result).await
@@ -285,12 +309,6 @@ impl Dispatch {
             Ok(_) | Err(_) => circuit.succeeded(lease.is_probe()),
         }
     }
-}
-
-/// Whether an event matches so many hooks that all workers should share its deliveries. One whose
-/// copies would take too much of the disk stays where it is.
-fn is_wide(event: &Event, hooks: usize) -> bool {
-    hooks > MANY_HOOKS && event.raw.len().saturating_mul(hooks) <= SPREAD_BYTES
 }
 
 /// Up to twice as long, the same for one delivery.

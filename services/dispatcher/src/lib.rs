@@ -110,6 +110,13 @@ pub async fn run(
         Err(streams::Error::Stopped) => return Ok(()),
         done => done?,
     }
+    // The server answers some questions about a long stream for a second, and takes nothing else
+    // from a connection meanwhile.
+    let asking = match streams::connect(&config.nats, "hookline-dispatcher-asking", &shutdown).await
+    {
+        Err(streams::Error::Stopped) => return Ok(()),
+        client => jetstream::new(client?),
+    };
     readiness.ready("nats");
 
     let shared = shared(&config)?;
@@ -133,6 +140,7 @@ pub async fn run(
     let worker = Worker::start(Parts {
         config: &config,
         context: &context,
+        asking: &asking,
         registry: &registry,
         metrics: metrics.clone(),
         accept,

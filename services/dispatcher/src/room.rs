@@ -73,7 +73,7 @@ impl LaneRoom {
         self.taken.load(Ordering::Relaxed) > self.capacity / 2
     }
 
-    /// What one hook may hold in a crowded lane: all of them together half of it.
+    /// What one hook may hold in a crowded lane: all of them together about half of it.
     fn share(&self) -> usize {
         (self.capacity / 2 / self.hooks.load(Ordering::Relaxed).max(1)).max(1)
     }
@@ -94,7 +94,7 @@ pub struct Room {
     started: Instant,
     /// When a permit was last taken, since `started`.
     taken_nanos: AtomicU64,
-    /// When an attempt last ended, or began as the only one.
+    /// When an attempt last ended, or one was about to begin where there was none.
     moved_nanos: AtomicU64,
 }
 
@@ -143,6 +143,9 @@ impl Room {
         if burden && lane.is_crowded() && inside.others >= lane.share() {
             return None;
         }
+        if self.permits.available_permits() >= self.limit {
+            self.now(&self.moved_nanos);
+        }
         let permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
             Err(_) if stalled => return None,
@@ -150,9 +153,6 @@ impl Room {
             Err(_) => self.wait(lane.patience).await?,
         };
         self.now(&self.taken_nanos);
-        if self.permits.available_permits() + 1 == self.limit {
-            self.now(&self.moved_nanos);
-        }
         Some(Place {
             room: self,
             _permit: permit,

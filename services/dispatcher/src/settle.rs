@@ -161,7 +161,8 @@ impl Settle {
                         .pause(&hook.workspace, &hook.hook.id, &error.to_string())
                         .await;
                 }
-                self.bury_or_park(hook, work, class, &reason).await
+                let next = work.next(class);
+                self.bury_or_park(hook, work, &next, &reason).await
             }
         };
         match settled {
@@ -172,7 +173,7 @@ impl Settle {
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked or buried, its message stays");
                 self.accept.finish(lease, End::Released).await;
-                self.unsettled(hook, delay.unwrap_or(AGAIN))
+                self.unsettled(hook, delay.unwrap_or(AGAIN_AT_MOST))
             }
         }
     }
@@ -199,7 +200,7 @@ impl Settle {
             _ => None,
         };
         if let Some(reason) = reason {
-            return self.give_up(hook, work, deferral, reason).await;
+            return self.give_up(hook, work, &again, deferral, reason).await;
         }
         match self.park(hook, &again, delay, deferral.reason()).await {
             Ok(()) => self.count(hook, DeliveryResult::Deferred),
@@ -234,12 +235,13 @@ impl Settle {
         &self,
         hook: &Arc<Prepared>,
         work: &Work,
+        again: &Work,
         deferral: Deferral,
         reason: &str,
     ) -> Settled {
         let reason = format!("{reason}: it waited since {}", deferral.reason());
         tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, reason, "a delivery is dead");
-        match self.bury_or_park(hook, work, Class::Dead, &reason).await {
+        match self.bury_or_park(hook, work, again, &reason).await {
             Ok((_, result)) => self.count(hook, result),
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be buried, its message stays");
@@ -277,7 +279,6 @@ impl Settle {
             Err(error) => {
                 tracing::warn!(event = cut(id.as_str()), %error, "a message that is no event could not be buried and stays");
                 let full = matches!(error, batch::Error::Full);
-                self.metrics.dead_letters_full(full);
                 AckKind::Nak(Some(if full { AGAIN_AT_MOST } else { AGAIN }))
             }
         };
@@ -384,16 +385,15 @@ impl Settle {
         &self,
         hook: &Prepared,
         work: &Work,
-        class: Class,
+        again: &Work,
         reason: &str,
     ) -> Result<(End, DeliveryResult), batch::Error> {
         let buried = self.bury(hook, work, reason).await;
-        let full = matches!(buried, Err(batch::Error::Full));
-        self.metrics.dead_letters_full(full);
-        if full {
+        if matches!(buried, Err(batch::Error::Full)) {
             let reason = format!("no room for dead letters: {reason}");
-            self.park(hook, &work.next(class), NO_ROOM, &reason).await?;
-            return Ok((End::Parked(NO_ROOM), DeliveryResult::Retry));
+            let wait = jittered(work, NO_ROOM);
+            self.park(hook, again, wait, &reason).await?;
+            return Ok((End::Parked(wait), DeliveryResult::Retry));
         }
         buried.map(|()| (End::Buried, DeliveryResult::Dead))
     }
@@ -424,8 +424,13 @@ fn deferral_delay(work: &Work, deferral: Deferral, wait: Duration) -> Duration {
         (2, _) => Duration::from_secs(480),
         _ => Duration::from_secs(300),
     };
+    wait.max(jittered(work, least))
+}
+
+/// Some longer, the same for one delivery.
+fn jittered(work: &Work, wait: Duration) -> Duration {
     let jitter = (work.delivery.id.seed() % 1_000) as f64 / 1_000.0;
-    wait.max(least.mul_f64(1.0 + retry::JITTER * jitter))
+    wait.mul_f64(1.0 + retry::JITTER * jitter)
 }
 
 /// How long to wait for the next attempt; nothing if there is none.

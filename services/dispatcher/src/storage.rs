@@ -32,7 +32,7 @@ impl Storage {
     /// Looks at the account for ever.
     pub async fn watch(&self, context: &jetstream::Context, metrics: &Metrics) {
         loop {
-            // While it cannot be told, nothing can be parked either.
+            // Credentials that may not ask are as good as no limit.
             if let Ok(account) = context.query_account().await {
                 self.tell(is_scarce(&account), account.storage, metrics);
             }

@@ -66,12 +66,13 @@ impl Sweeper {
     /// Sweeps some, and says where to go on.
     async fn some(&self, mut from: u64) -> Result<u64, BoxError> {
         for _ in 0..LOOK / PAGE {
-            let (client, wait) = (self.context.client(), subject::WAIT_SUBJECTS);
-            let page = scan::page(&client, subject::DELIVERIES_STREAM, wait, from, PAGE).await?;
+            let (client, all) = (self.context.client(), subject::ALL_SUBJECTS);
+            let mut page = scan::page(&client, subject::DELIVERIES_STREAM, all, from, PAGE).await?;
             let Some(last) = page.last() else {
                 return Ok(1);
             };
             from = last.sequence + 1;
+            page.retain(|stored| subject::parse_wait_subject(&stored.subject).is_some());
             self.purge_deleted(&page).await?;
             let overdue = page.iter().filter(|waiting| is_overdue(waiting));
             // All at once: they share few commits.

@@ -1,6 +1,7 @@
 //! What runs while a dispatcher works, put together and taken apart again.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -48,6 +49,8 @@ pub struct Parts<'a> {
     pub config: &'a Config,
     /// The connection to NATS.
     pub context: &'a jetstream::Context,
+    /// A connection for what takes the server long to answer.
+    pub asking: &'a jetstream::Context,
     /// Where metrics are registered.
     pub registry: &'a Registry,
     /// Metrics.
@@ -128,7 +131,7 @@ impl Worker {
         let (outbox, context) = (dispatch.outbox.clone(), parts.context.clone());
         tokio::spawn(async move { outbox.purge(&context).await });
         let sweeper = Sweeper {
-            context: parts.context.clone(),
+            context: parts.asking.clone(),
             deliveries: dispatch.settle.deliveries.clone(),
             index: Arc::clone(&parts.index),
             accept: parts.accept.clone(),
@@ -173,17 +176,15 @@ impl Worker {
         };
         let first = lane(Kind::Events, lanes.event_permits, EVENT_PATIENCE);
         let again = lane(Kind::Retries, lanes.retry_permits, RETRY_PATIENCE);
+        // Its pulls wait, and what they hold events cannot have.
+        let few = consumer::SMALL_PULL
+            .min(lanes.event_permits as usize / 8)
+            .max(1);
         let deliveries = |lane: &Permits| Deliveries {
             dispatch: Arc::clone(&dispatch),
             room: Arc::clone(&lane.room),
         };
-        self.lane(
-            "fanout",
-            fanout,
-            consumer::SMALL_PULL,
-            &first,
-            deliveries(&first),
-        );
+        self.lane("fanout", fanout, few, &first, deliveries(&first));
         self.lane(
             "retries",
             retries,
@@ -262,9 +263,13 @@ fn dispatch(
     let settle = Settle {
         deliveries: writer("deliveries", PARK_PACE)?,
         fanout: writer("fanout", Duration::ZERO)?,
-        parked: Parked::new(parts.context.clone()),
+        parked: Parked::new(parts.asking.clone()),
         storage: Storage::default(),
-        dead: Dead::new(parts.context.clone(), writer("dead", PARK_PACE)?),
+        dead: Dead::new(
+            parts.asking.clone(),
+            writer("dead", PARK_PACE)?,
+            parts.metrics.clone(),
+        ),
         accept: parts.accept.clone(),
         pauser: Pauser::new(parts.context.clone(), writer("bucket", Duration::ZERO)?),
         progress,
@@ -282,6 +287,7 @@ fn dispatch(
             parts.metrics.clone(),
         ),
         outbox: Outbox::default(),
+        spread: AtomicU64::new(0),
         metrics: parts.metrics.clone(),
     })
 }

@@ -50,6 +50,13 @@ impl State {
         }
     }
 
+    fn other(self) -> Self {
+        match self {
+            Self::Waiting => Self::Dead,
+            Self::Dead => Self::Waiting,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -96,15 +103,13 @@ impl Collection<'_> {
     pub(super) async fn deliveries(&self, key: &str, uri: &Uri) -> Result<Response, ApiError> {
         let hook = self.find(key).await?;
         let query = Query::read(uri.query().unwrap_or_default(), State::Waiting)?;
-        let count =
-            async |state: State| count(self.store, state.stream(), &state.filter(&hook.id)).await;
-        let counts = json!({
-            "waiting": count(State::Waiting).await?,
-            "dead": count(State::Dead).await?,
-        });
-        let filter = query.state.filter(&hook.id);
-        let mut body = list(self.store, &query, &filter, uri).await?;
-        body["counts"] = counts;
+        let (filter, other) = (query.state.filter(&hook.id), query.state.other());
+        let (mut body, listed) = list(self.store, &query, &filter, uri).await?;
+        let others = count(self.store, other.stream(), &other.filter(&hook.id)).await?;
+        body["counts"] = match query.state {
+            State::Waiting => json!({ "waiting": listed, "dead": others }),
+            State::Dead => json!({ "waiting": others, "dead": listed }),
+        };
         Ok(answer(StatusCode::OK, &body))
     }
 
@@ -163,8 +168,7 @@ impl Collection<'_> {
 /// GET `/dead-events`: messages that are no events, oldest first.
 pub(super) async fn dead_events(store: &Store, uri: &Uri) -> Result<Response, ApiError> {
     let query = Query::read(uri.query().unwrap_or_default(), State::Dead)?;
-    let mut body = list(store, &query, subject::DEAD_EVENT_SUBJECTS, uri).await?;
-    let count = count(store, subject::DEAD_STREAM, subject::DEAD_EVENT_SUBJECTS).await?;
+    let (mut body, count) = list(store, &query, subject::DEAD_EVENT_SUBJECTS, uri).await?;
     body["counts"] = json!({ "dead": count });
     Ok(answer(StatusCode::OK, &body))
 }
@@ -179,8 +183,21 @@ pub(super) async fn forget_events(store: &Store, id: Option<&str>) -> Result<Res
     purge(store, &filter).await
 }
 
-async fn list(store: &Store, query: &Query, filter: &str, uri: &Uri) -> Result<Value, ApiError> {
-    let page = page(store, query.state.stream(), filter, query.from, query.size).await?;
+/// A part of a list, and how many there are in all: the first of all tells how many follow it, and
+/// asking a long stream twice takes twice as long.
+async fn list(
+    store: &Store,
+    query: &Query,
+    filter: &str,
+    uri: &Uri,
+) -> Result<(Value, u64), ApiError> {
+    let stream = query.state.stream();
+    let page = page(store, stream, filter, query.from, query.size).await?;
+    let count = match page.first() {
+        Some(first) if query.from <= 1 => first.with_followers().map_err(unavailable)?,
+        None if query.from <= 1 => 0,
+        _ => count(store, stream, filter).await?,
+    };
     let data: Vec<_> = page.iter().map(|one| show(one, query.state)).collect();
     let mut body = json!({ "data": data, "next": null });
     if let Some(last) = page.last().filter(|_| page.len() == query.size) {
@@ -194,7 +211,7 @@ async fn list(store: &Store, query: &Query, filter: &str, uri: &Uri) -> Result<V
         body["next"] = json!(format!("{path}?{arguments}"));
         body["offset"] = json!(offset);
     }
-    Ok(body)
+    Ok((body, count))
 }
 
 /// A delivery as it is listed: where it stands and why, not what is in it.
