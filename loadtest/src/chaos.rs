@@ -51,10 +51,10 @@ pub async fn run(options: &Options) -> Result<()> {
     let mut rows = Vec::new();
     for (turn, one) in chosen.iter().enumerate() {
         println!("[{}/{}] {}: {}", turn + 1, chosen.len(), one.name, one.what);
-        let row = one
-            .run(size)
-            .await
-            .with_context(|| format!("the stage of {}", one.name))?;
+        let row = match one.run(size).await {
+            Ok(row) => row,
+            Err(error) => Row::unfinished(one.name, format!("{error:#}")),
+        };
         println!("{}", line(&row));
         for broken in &row.broken {
             println!("      {broken}");

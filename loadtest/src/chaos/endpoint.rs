@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use hookline_shared::signature::Signer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -121,6 +121,15 @@ impl Endpoint {
             state,
             task,
         })
+    }
+
+    /// Its port.
+    ///
+    /// # Errors
+    /// When its address has none.
+    pub fn port(&self) -> Result<u16> {
+        let url: url::Url = self.url.parse()?;
+        url.port().context("an endpoint has a port")
     }
 
     /// Behaves so from now on.

@@ -129,7 +129,7 @@ pub static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "bad-answers",
-        what: "endpoints break off, babble, or answer without end",
+        what: "endpoints break off, babble, answer without end, or have a certificate that expired",
         long: false,
         run: |name, size| Box::pin(endpoints::bad_answers(name, size)),
     },

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use async_nats::HeaderMap;
 use async_nats::jetstream;
+use async_nats::{HeaderMap, ServerAddr};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -61,7 +61,11 @@ impl Load {
         let options = async_nats::ConnectOptions::new()
             .client_capacity(65_536)
             .reconnect_delay_callback(|_| Duration::from_millis(100));
-        let client = options.connect(nats).await.context("the load needs NATS")?;
+        let servers: Result<Vec<ServerAddr>, _> = nats.split(',').map(str::parse).collect();
+        let client = options
+            .connect(servers?)
+            .await
+            .context("the load needs NATS")?;
         let context = jetstream::ContextBuilder::new()
             .timeout(Duration::from_secs(2))
             .max_ack_inflight(65_536)

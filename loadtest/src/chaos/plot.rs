@@ -1,4 +1,5 @@
-//! The report as a page: a table, and for each row when what arrived how late.
+//! The report as a page: a table, and for each row when what arrived how late, and how much arrived
+//! when.
 
 use std::fmt::Write as _;
 
@@ -6,6 +7,8 @@ use super::row::Row;
 
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 180.0;
+/// The height of the arrivals' plot.
+const RATES: f64 = 100.0;
 const LEFT: f64 = 60.0;
 const BOTTOM: f64 = 24.0;
 /// The plot's lowest and highest latency, in powers of ten of a millisecond.
@@ -55,6 +58,7 @@ pub fn page(rows: &[Row]) -> String {
             let _ = write!(page, "<p class=failed>{}</p>", escape(broken));
         }
         page.push_str(&plot(row));
+        page.push_str(&rates(row));
     }
     page
 }
@@ -117,6 +121,41 @@ fn plot(row: &Row) -> String {
     svg
 }
 
+/// Arrivals a second, by when they arrived: what came back all at once stands out.
+fn rates(row: &Row) -> String {
+    let end = row.arrivals.iter().copied().fold(1.0, f64::max);
+    let seconds = per_second(&row.arrivals, end);
+    let most = seconds.iter().copied().max().unwrap_or(0).max(1);
+    let width = (WIDTH - LEFT - 10.0) / seconds.len() as f64;
+    let mut svg = format!(
+        "<svg width=\"{WIDTH}\" height=\"{RATES}\"><text x=\"4\" y=\"12\">{most}/s</text>\
+         <text x=\"{LEFT}\" y=\"{}\">arrived at 0 s</text><text x=\"{}\" y=\"{0}\">{:.0} s</text>",
+        RATES - 8.0,
+        WIDTH - 60.0,
+        end
+    );
+    for (second, count) in seconds.iter().enumerate() {
+        let height = *count as f64 / most as f64 * (RATES - BOTTOM);
+        let _ = write!(
+            svg,
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"#9bd\"/>",
+            LEFT + second as f64 * width,
+            RATES - BOTTOM - height
+        );
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+/// How many there are in each second from 0 to the end.
+fn per_second(times: &[f64], end: f64) -> Vec<usize> {
+    let mut seconds = vec![0; end as usize + 1];
+    for at in times {
+        seconds[(*at as usize).min(end as usize)] += 1;
+    }
+    seconds
+}
+
 /// Median and maximum per column.
 fn columns(points: &[(f64, f64)], end: f64) -> Vec<(f64, [f64; 2])> {
     let mut gathered = vec![Vec::new(); COLUMNS];
@@ -152,5 +191,11 @@ mod tests {
         assert_eq!(columns.len(), COLUMNS);
         assert_eq!(columns[10].1, [5.0, 9.0]);
         assert_eq!(escape("a<b&c"), "a&lt;b&amp;c");
+    }
+
+    #[test]
+    fn arrivals_are_counted_by_the_second() {
+        assert_eq!(per_second(&[0.1, 0.9, 2.0, 2.5], 2.5), [2, 0, 2]);
+        assert_eq!(per_second(&[], 1.0), [0, 0]);
     }
 }

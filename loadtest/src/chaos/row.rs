@@ -44,7 +44,7 @@ impl Evidence {
 }
 
 /// A reconciled row.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Row {
     /// The fault's name.
     pub fault: String,
@@ -68,11 +68,23 @@ pub struct Row {
     pub observed: String,
     /// Seconds since the start, and milliseconds from publishing to arrival.
     pub points: Vec<(f64, f64)>,
+    /// Seconds since the start at which something arrived.
+    pub arrivals: Vec<f64>,
     /// Seconds since the start, and what happened.
     pub marks: Vec<(f64, String)>,
 }
 
 impl Row {
+    /// A row that did not come to its end.
+    #[must_use]
+    pub fn unfinished(fault: &str, error: String) -> Self {
+        Self {
+            fault: fault.to_owned(),
+            broken: vec![error],
+            ..Self::default()
+        }
+    }
+
     /// Reconciles the books of these endpoints.
     #[must_use]
     pub fn reconcile(
@@ -104,6 +116,7 @@ impl Row {
             broken: evidence.broken,
             observed: evidence.observed.clone().unwrap_or_default(),
             points: points(&entries, began),
+            arrivals: arrivals(&entries, began),
             marks: evidence.marks,
         };
         let mut require = |holds: bool, what: String| {
@@ -176,4 +189,12 @@ fn points(entries: &[Entry], began: Instant) -> Vec<(f64, f64)> {
         Some((at.as_secs_f64(), entry.latency()?.as_secs_f64() * 1_000.0))
     };
     entries.iter().filter_map(point).collect()
+}
+
+fn arrivals(entries: &[Entry], began: Instant) -> Vec<f64> {
+    let all = entries
+        .iter()
+        .flat_map(|entry| entry.first.iter().chain(&entry.again));
+    all.map(|at| at.saturating_duration_since(began).as_secs_f64())
+        .collect()
 }

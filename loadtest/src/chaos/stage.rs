@@ -1,9 +1,11 @@
 //! A cluster under load, with endpoints that keep the ledger.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use e2e::{Cluster, eventually};
+use e2e::{Cluster, eventually, wire};
+use hookline_shared::scan;
 use serde_json::json;
 
 use super::endpoint::{self, Endpoint, Mood};
@@ -43,6 +45,15 @@ impl Size {
     };
 }
 
+/// Deliveries that were not made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kept {
+    /// They wait or are due.
+    pub parked: usize,
+    /// They are given up on.
+    pub dead: usize,
+}
+
 /// The stage of one row.
 pub struct Stage {
     /// The servers and services.
@@ -63,19 +74,28 @@ impl Stage {
     /// # Errors
     /// When a hook cannot be created.
     pub async fn set(cluster: Cluster, moods: &[Mood], size: Size) -> Result<Self> {
-        let mut endpoints = Vec::new();
-        for (number, mood) in moods.iter().enumerate() {
-            let endpoint = Endpoint::start(*mood).await?;
-            hook(&cluster, &event(number), &endpoint.url).await?;
-            endpoints.push(endpoint);
-        }
-        Ok(Self {
+        let mut stage = Self {
             nats: cluster.nats.url(),
             cluster,
-            endpoints,
+            endpoints: Vec::new(),
             size,
             began: Instant::now(),
-        })
+        };
+        for mood in moods {
+            stage.add(Endpoint::start(*mood).await?).await?;
+        }
+        stage.began = Instant::now();
+        Ok(stage)
+    }
+
+    /// Puts one more endpoint and its hook onto it.
+    ///
+    /// # Errors
+    /// When the hook cannot be created.
+    pub async fn add(&mut self, endpoint: Endpoint) -> Result<()> {
+        hook(&self.cluster, &event(self.endpoints.len()), &endpoint.url).await?;
+        self.endpoints.push(endpoint);
+        Ok(())
     }
 
     /// Starts the load: every endpoint's event in turn.
@@ -141,6 +161,28 @@ impl Stage {
         let _ = arrived.await;
     }
 
+    /// Waits until every event is dealt with, and counts what was kept of them.
+    ///
+    /// # Errors
+    /// When some stay open.
+    pub async fn kept(&self) -> Result<Kept> {
+        let nats = &self.cluster.nats;
+        eventually(
+            self.size.deadline,
+            "every event is dealt with",
+            async || {
+                let open = nats.count(wire::EVENTS).await?;
+                anyhow::ensure!(open == 0, "{open} events are open");
+                Ok(())
+            },
+        )
+        .await?;
+        Ok(Kept {
+            parked: parked(nats.client()).await?,
+            dead: usize::try_from(nats.count(wire::DEAD).await?)?,
+        })
+    }
+
     /// The sum of a metric over the dispatchers that answer.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let mut sum = 0.0;
@@ -166,4 +208,20 @@ pub async fn hook(cluster: &Cluster, event: &str, url: &str) -> Result<()> {
 #[must_use]
 pub fn event(number: usize) -> String {
     format!("number-{number}")
+}
+
+/// How many deliveries wait or are due: one that is just being parked anew stands there twice.
+async fn parked(client: &async_nats::Client) -> Result<usize> {
+    let (mut ids, mut from) = (HashSet::new(), 1);
+    loop {
+        let stream = wire::DELIVERIES;
+        let page = scan::page(client, stream, "hookline.deliveries.>", from, 1_000).await?;
+        let Some(last) = page.last() else {
+            return Ok(ids.len());
+        };
+        from = last.sequence + 1;
+        // Hook and delivery.
+        let id = |subject: &str| subject.splitn(4, '.').nth(3).map(str::to_owned);
+        ids.extend(page.iter().filter_map(|stored| id(&stored.subject)));
+    }
 }

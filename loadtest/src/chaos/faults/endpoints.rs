@@ -1,11 +1,14 @@
 //! Endpoints that fail, and come back.
 
-use anyhow::Result;
-use e2e::{Cluster, wire};
+use std::collections::HashMap;
+use std::time::Instant;
 
-use crate::chaos::endpoint::Mood;
+use anyhow::Result;
+use e2e::{Authority, Cluster, Validity};
+
+use crate::chaos::endpoint::{Endpoint, Mood};
 use crate::chaos::row::{Evidence, Row};
-use crate::chaos::stage::{Size, Stage};
+use crate::chaos::stage::{Kept, Size, Stage};
 
 /// The permits of a hook on one dispatcher.
 const PERMITS: usize = 32;
@@ -24,8 +27,8 @@ pub(super) async fn down(name: &str, size: Size) -> Result<Row> {
     tokio::time::sleep(size.fault * 2).await;
     let (_, missed) = sick.ledger.open();
     sick.set(Mood::Well);
+    let well = Instant::now();
     evidence.mark(stage.began, "well");
-    evidence.observed = (missed > 0).then(|| format!("{missed} events waited at its end"));
     tokio::time::sleep(size.calm).await;
     let offered = load.stop().await?;
     stage.settle(&[0, 1]).await;
@@ -33,10 +36,29 @@ pub(super) async fn down(name: &str, size: Size) -> Result<Row> {
     evidence.require(most <= PERMITS * DISPATCHERS, || {
         format!("{most} requests were in flight at once")
     });
+    let busiest = busiest_second(sick, well);
+    evidence.require(busiest <= (missed / 5).max(size.rate as usize), || {
+        format!("{busiest} arrived within a second of its recovery")
+    });
+    evidence.observed = (missed > 0).then(|| {
+        format!("{missed} events waited at its end; {busiest} arrived in the busiest second after")
+    });
     let endpoints: Vec<_> = stage.endpoints.iter().collect();
     let row = Row::reconcile(name, &endpoints, offered, evidence, stage.began);
     stage.cluster.finish().await?;
     Ok(row)
+}
+
+/// The most that arrived within one second, from a moment on.
+fn busiest_second(endpoint: &Endpoint, since: Instant) -> usize {
+    let mut seconds = HashMap::new();
+    let entries = endpoint.ledger.entries();
+    for at in entries.iter().filter_map(|entry| entry.first) {
+        if let Some(after) = at.checked_duration_since(since) {
+            *seconds.entry(after.as_secs()).or_insert(0) += 1;
+        }
+    }
+    seconds.into_values().max().unwrap_or(0)
 }
 
 /// Answers that are none are classified and retried; memory stays flat.
@@ -48,8 +70,18 @@ pub(super) async fn bad_answers(name: &str, size: Size) -> Result<Row> {
         Mood::Endless,
         Mood::Pompous,
     ];
-    let cluster = Cluster::builder().dispatchers(DISPATCHERS).start().await?;
-    let stage = Stage::set(cluster, &moods, size).await?;
+    let folder = tempfile::tempdir()?;
+    let authority = Authority::new(folder.path())?;
+    let cluster = Cluster::builder()
+        .dispatchers(DISPATCHERS)
+        .dispatcher_env("SSL_CERT_FILE", &authority.file().display().to_string())
+        .start()
+        .await?;
+    let mut stage = Stage::set(cluster, &moods, size).await?;
+    let mut hidden = Endpoint::start(Mood::Well).await?;
+    let expired = authority.front(hidden.port()?, Validity::Expired).await?;
+    hidden.url = format!("https://localhost:{}/", expired.port());
+    stage.add(hidden).await?;
     let mut evidence = Evidence::default();
     let load = stage.load_of(size.rate / 5).await?;
     tokio::time::sleep(size.calm + size.fault).await;
@@ -58,20 +90,24 @@ pub(super) async fn bad_answers(name: &str, size: Size) -> Result<Row> {
     let memory = stage.metric("process_resident_memory_bytes", &[]).await / (1 << 20) as f64;
     let limit = 150.0 * DISPATCHERS as f64;
     evidence.require(memory <= limit, || format!("{memory:.0} MiB of memory"));
-    let calls: Vec<_> = stage.endpoints[1..].iter().map(|e| e.requests()).collect();
+    let mut calls: Vec<_> = stage.endpoints[1..moods.len()]
+        .iter()
+        .map(Endpoint::requests)
+        .collect();
+    calls.push(expired.connections());
+    let let_in = stage.endpoints[moods.len()].requests();
+    evidence.require(let_in == 0, || {
+        format!("{let_in} requests in spite of an expired certificate")
+    });
     // A body without end counts by its status, so its first answers are final: 500, retried.
-    let nats = &stage.cluster.nats;
-    let (parked, dead) = (
-        nats.count(wire::DELIVERIES).await?,
-        nats.count(wire::DEAD).await?,
-    );
-    evidence.dead = dead;
+    let Kept { parked, dead } = stage.kept().await?;
+    evidence.dead = dead as u64;
     let sent: usize = stage.endpoints[1..]
         .iter()
         .map(|endpoint| endpoint.ledger.entries().len())
         .sum();
     let pings = stage.endpoints.len() - 1;
-    evidence.require((parked + dead) as usize == sent + pings, || {
+    evidence.require(parked + dead == sent + pings, || {
         format!("{parked} parked and {dead} dead of {sent} with {pings} pings")
     });
     evidence.observed = calls

@@ -1,17 +1,15 @@
 //! Sick endpoints beside healthy ones: what the healthy ones notice of them.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use e2e::{Cluster, wire};
-use hookline_shared::scan;
+use e2e::Cluster;
 
 use crate::chaos::endpoint::{Endpoint, Mood};
 use crate::chaos::ledger::{Entry, percentile};
 use crate::chaos::load::Offered;
 use crate::chaos::row::{Evidence, Row};
-use crate::chaos::stage::{Size, Stage};
+use crate::chaos::stage::{Kept, Size, Stage};
 
 /// How much later the healthy ones' 99th percentile may be, as a factor and as a time.
 const FACTOR: f64 = 1.2;
@@ -124,27 +122,17 @@ async fn run(size: Size, healthy: usize, sick: &[Mood], rate: u64) -> Result<Run
 
 /// All of the sick ones' events are parked or dead, none is missing.
 async fn reconcile_sick(stage: &Stage, healthy: usize, evidence: &mut Evidence) -> Result<()> {
-    let nats = &stage.cluster.nats;
-    let settled = e2e::eventually(
-        stage.size.deadline,
-        "every event is dealt with",
-        async || {
-            let open = nats.count(wire::EVENTS).await?;
-            anyhow::ensure!(open == 0, "{open} events are open");
-            Ok(())
-        },
-    );
-    evidence.require(settled.await.is_ok(), || "events stay open".to_owned());
+    let kept = stage.kept().await;
+    evidence.require(kept.is_ok(), || "events stay open".to_owned());
+    let Kept { parked, dead } = kept.unwrap_or_default();
     let sent: usize = stage.endpoints[healthy..]
         .iter()
         .map(|endpoint| endpoint.ledger.entries().len())
         .sum();
     // The pings that told them of their hooks are deliveries as well.
     let pings = stage.endpoints.len() - healthy;
-    let parked = parked(nats.client()).await?;
-    let dead = nats.count(wire::DEAD).await?;
-    evidence.dead = dead;
-    let kept = parked + dead as usize;
+    evidence.dead = dead as u64;
+    let kept = parked + dead;
     evidence.require(kept == sent + pings, || {
         format!("{kept} of the sick ones' deliveries are parked or dead, {sent} were sent with {pings} pings")
     });
@@ -156,20 +144,4 @@ async fn reconcile_sick(stage: &Stage, healthy: usize, evidence: &mut Evidence) 
         "{parked} parked, {dead} dead, {rewritten} deferrals"
     ));
     Ok(())
-}
-
-/// How many deliveries wait or are due: one that is just being parked anew stands there twice.
-async fn parked(client: &async_nats::Client) -> Result<usize> {
-    let (mut ids, mut from) = (HashSet::new(), 1);
-    loop {
-        let stream = wire::DELIVERIES;
-        let page = scan::page(client, stream, "hookline.deliveries.>", from, 1_000).await?;
-        let Some(last) = page.last() else {
-            return Ok(ids.len());
-        };
-        from = last.sequence + 1;
-        // Hook and delivery.
-        let id = |subject: &str| subject.splitn(4, '.').nth(3).map(str::to_owned);
-        ids.extend(page.iter().filter_map(|stored| id(&stored.subject)));
-    }
 }

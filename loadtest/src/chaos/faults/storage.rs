@@ -179,7 +179,7 @@ async fn fill(context: &jetstream::Context) -> Result<()> {
 /// What a publisher is told when there is no more room.
 async fn refusal(context: &jetstream::Context) -> Option<String> {
     for _ in 0..(2 * STORE) >> 16 {
-        let body = vec![b' '; 64 << 10];
+        let body = format!(r#"{{"filler":"{}"}}"#, "x".repeat(64 << 10));
         let subject = "hookline.events.default.nobody.hears";
         let sent = context.publish(subject, body.into()).await.ok()?;
         if let Err(error) = sent.await {
