@@ -33,8 +33,6 @@ const PAUSED: Duration = Duration::from_secs(30);
 const OVERFLOW: Duration = Duration::from_secs(1);
 /// The longest that they wait for that reason.
 const OVERFLOW_AT_MOST: Duration = Duration::from_secs(60);
-/// By how much longer they wait where the hook's attempts hang.
-const HANGS: u32 = 4;
 /// An event with more deliveries than this is spread over all workers.
 const MANY_HOOKS: usize = 64;
 /// Unless so many deliveries wait for any worker.
@@ -220,8 +218,7 @@ impl Dispatch {
                 // It is on disk already, and soon there is room.
                 return self.settle.not_yet(hook, jittered(&work, OVERFLOW));
             }
-            // What hangs is expected to hang for some time yet.
-            let wait = (hook.room.hangs() * HANGS).clamp(OVERFLOW, OVERFLOW_AT_MOST);
+            let wait = hook.room.taken_for().clamp(OVERFLOW, OVERFLOW_AT_MOST);
             let wait = self.accept.slot(hook, wait).await;
             return self.defer(hook, &work, Deferral::NoRoom, wait).await;
         };

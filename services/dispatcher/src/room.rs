@@ -20,6 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// If all permits are taken for that long, and longer than two attempts usually take, something is
 /// wrong.
 const STALLED: Duration = Duration::from_millis(250);
+/// What has hung for a while hangs for so many times as long.
+const HANGS: u32 = 4;
+/// After so many attempts there is a place for what has to wait.
+const ROUNDS: u32 = 2;
 /// One attempt counts for this part of the average duration.
 const WEIGHT: u64 = 8;
 /// What an attempt is taken to last before one has succeeded.
@@ -182,9 +186,15 @@ impl Room {
             .ok()
     }
 
-    /// How long no attempt has ended, while there are some.
+    /// For how long the places that are taken are expected to be: attempts take as long as before,
+    /// and what hangs is expected to hang for some time yet.
     #[must_use]
-    pub fn hangs(&self) -> Duration {
+    pub fn taken_for(&self) -> Duration {
+        (self.hangs() * HANGS).max(self.attempt() * ROUNDS)
+    }
+
+    /// How long no attempt has ended, while there are some.
+    fn hangs(&self) -> Duration {
         if self.permits.available_permits() >= self.limit {
             return Duration::ZERO;
         }

@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::accept::{Accept, End, Lease};
+use crate::circuit::Verdict;
 use crate::dead::Dead;
 use crate::handler::{Class, DeliveryError, Receipt};
 use crate::index::Prepared;
@@ -151,6 +152,11 @@ impl Settle {
                     "an attempt failed"
                 );
                 let next = work.next(class);
+                let delay = match hook.gate.circuit.verdict() {
+                    // Before that there is no attempt.
+                    Verdict::Open(wait) => delay.max(deferral_delay(work, Deferral::Open, wait)),
+                    Verdict::Closed | Verdict::HalfOpen => delay,
+                };
                 let written = self.park(hook, &next, delay, &reason).await;
                 written.map(|()| (End::Parked(delay), DeliveryResult::Retry))
             }
