@@ -19,7 +19,6 @@ pub async fn create_stream(context: &jetstream::Context) -> Result<()> {
     let config = jetstream::stream::Config {
         name: STREAM.to_owned(),
         subjects: vec![SUBJECT.to_owned()],
-        retention: jetstream::stream::RetentionPolicy::WorkQueue,
         ..Default::default()
     };
     context.get_or_create_stream(config).await?;

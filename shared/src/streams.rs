@@ -264,8 +264,8 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         }],
         ..Default::default()
     };
+    // Not a work queue: see the dispatcher's `trim`.
     let events = Config {
-        retention: RetentionPolicy::WorkQueue,
         discard: DiscardPolicy::New,
         max_bytes: options.events_max_bytes,
         max_message_size: max_event as i32,

@@ -43,7 +43,7 @@ async fn above_four_fifths_of_the_storage_events_stay_instead_of_being_parked() 
     // It comes again, but is never written anywhere else.
     cluster.receiver.wait_for("/hook", 2).await?;
     assert_eq!(cluster.nats.count(wire::DELIVERIES).await?, 0);
-    assert_eq!(cluster.nats.count(wire::EVENTS).await?, 1);
+    assert_eq!(cluster.nats.open_events().await?, 1);
 
     jetstream.delete_stream("FILL").await?;
     scarce(0.0).await?;
@@ -53,6 +53,42 @@ async fn above_four_fifths_of_the_storage_events_stay_instead_of_being_parked() 
     })
     .await?;
     cluster.receiver.answer("/hook", &[200]);
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_event_takes_no_room_from_those_that_are_dealt_with() -> Result {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    for event in ["slow", "fast"] {
+        let url = cluster.receiver.url(&format!("/{event}"));
+        let hook =
+            json!({"source": "room", "event": event, "handler": "webhook", "config": {"url": url}});
+        cluster.admin().create_hook(&hook).await?;
+        cluster.receiver.wait_for_ping(&format!("/{event}")).await?;
+    }
+    cluster.rest().await?;
+    cluster.nats.set_max_bytes(wire::EVENTS, 2 << 20).await?;
+    let held = cluster.receiver.hold("/slow", 1);
+    cluster.publish("room", "slow", &json!({})).await?;
+    let body = json!({"filler": "x".repeat(4_000)});
+    for _ in 0..300 {
+        cluster.publish("room", "fast", &body).await?;
+    }
+    cluster.receiver.wait_for("/fast", 300).await?;
+    eventually(SOON, "they leave the stream", async || {
+        let stored = cluster.nats.count(wire::EVENTS).await?;
+        ensure!(stored == 1, "{stored} are stored");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(cluster.receiver.in_flight(), 1);
+    held.release(200);
+    cluster.receiver.wait_for("/slow", 1).await?;
+    eventually(SOON, "it leaves the stream as well", async || {
+        ensure!(cluster.nats.count(wire::EVENTS).await? == 0);
+        Ok(())
+    })
+    .await?;
     cluster.finish().await
 }
 
@@ -101,7 +137,7 @@ async fn what_is_no_event_keeps_neither_events_nor_dead_letters_out() -> Result 
         cluster.nats.publish(subject, &garbage).await?;
     }
     eventually(SOON, "all of it is dealt with", async || {
-        let open = cluster.nats.count(wire::EVENTS).await?;
+        let open = cluster.nats.open_events().await?;
         ensure!(open == 0, "{open} are open");
         Ok(())
     })

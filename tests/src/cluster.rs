@@ -280,7 +280,7 @@ impl Cluster {
         eventually(REST, "the cluster comes to rest", async || {
             let lag = self.nats.source_lag(wire::EVENTS).await?;
             ensure!(lag == 0, "{lag} events in the outbox");
-            let open = self.nats.count(wire::EVENTS).await?;
+            let open = self.nats.open_events().await?;
             ensure!(open == 0, "{open} events open");
             let unacked = self.nats.unacked(wire::DELIVERIES).await?;
             ensure!(unacked == 0, "{unacked} parked deliveries unacked");

@@ -219,6 +219,16 @@ impl NatsServer {
         Ok(self.stream(name).await?.cached_info().state.messages)
     }
 
+    /// How many events are not dealt with: acked ones stay in their stream for a moment.
+    ///
+    /// # Errors
+    /// When there is no such stream or consumer.
+    pub async fn open_events(&self) -> Result<u64> {
+        let stream = self.stream(wire::EVENTS).await?;
+        let consumer = stream.consumer_info(wire::DISPATCHERS).await?;
+        Ok(consumer.num_pending + consumer.num_ack_pending as u64)
+    }
+
     /// How many messages of a stream are given out and not acked.
     ///
     /// # Errors

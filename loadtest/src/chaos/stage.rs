@@ -171,7 +171,7 @@ impl Stage {
             self.size.deadline,
             "every event is dealt with",
             async || {
-                let open = nats.count(wire::EVENTS).await?;
+                let open = nats.open_events().await?;
                 anyhow::ensure!(open == 0, "{open} events are open");
                 Ok(())
             },

@@ -41,6 +41,7 @@ pub mod rpc;
 pub mod settle;
 pub mod storage;
 pub mod sweeper;
+pub mod trim;
 pub mod watchdog;
 pub mod work;
 pub mod worker;

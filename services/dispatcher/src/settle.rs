@@ -25,6 +25,7 @@ use crate::metrics::{DeliveryResult, Metrics};
 use crate::parked::Parked;
 use crate::pause::Pauser;
 use crate::storage::Storage;
+use crate::trim::Trim;
 use crate::watchdog::Progress;
 use crate::work::{Work, cut, now_millis};
 
@@ -101,6 +102,8 @@ pub struct Settle {
     pub accept: Accept,
     /// Pauses hooks.
     pub pauser: Pauser,
+    /// Makes room where messages are acked.
+    pub trim: Trim,
     /// Counts what is settled.
     pub progress: Progress,
     /// Metrics.
@@ -315,6 +318,9 @@ impl Settle {
 
     async fn send(&self, message: &Message, kind: AckKind) {
         self.progress.settled();
+        if matches!(kind, AckKind::Ack | AckKind::Term) {
+            self.trim.note(message);
+        }
         // A message that is not answered comes again.
         if let Err(error) = message.ack_with(kind).await {
             tracing::debug!(%error, "an ack could not be sent");

@@ -30,6 +30,7 @@ use crate::rpc;
 use crate::settle::Settle;
 use crate::storage::Storage;
 use crate::sweeper::Sweeper;
+use crate::trim::Trim;
 use crate::watchdog::{Progress, Watchdog};
 
 /// How long a first attempt waits for its hook's permit before it is parked.
@@ -130,6 +131,9 @@ impl Worker {
         tokio::spawn(async move { storage.watch(&context, &metrics).await });
         let (outbox, context) = (dispatch.outbox.clone(), parts.context.clone());
         tokio::spawn(async move { outbox.purge(&context).await });
+        let (trim, context) = (dispatch.settle.trim.clone(), parts.asking.clone());
+        let accept = parts.accept.clone();
+        tokio::spawn(async move { trim.trim(&context, &accept).await });
         let sweeper = Sweeper {
             context: parts.asking.clone(),
             deliveries: dispatch.settle.deliveries.clone(),
@@ -272,6 +276,7 @@ fn dispatch(
         ),
         accept: parts.accept.clone(),
         pauser: Pauser::new(parts.context.clone(), writer("bucket", Duration::ZERO)?),
+        trim: Trim::default(),
         progress,
         metrics: parts.metrics.clone(),
     };

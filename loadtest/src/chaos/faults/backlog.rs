@@ -135,7 +135,7 @@ async fn publish(stage: &Stage, event: &str) -> Result<Vec<f64>> {
 /// Waits until every event is dealt with.
 async fn drained(stage: &Stage) -> Result<()> {
     eventually(Duration::from_secs(600), "all are parked", async || {
-        let open = stage.cluster.nats.count(wire::EVENTS).await?;
+        let open = stage.cluster.nats.open_events().await?;
         // Those of the steady load come and go.
         ensure!(open < RATE, "{open} are open");
         Ok(())
