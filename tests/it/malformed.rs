@@ -73,3 +73,19 @@ async fn malformed_events_are_buried_with_a_reason_and_block_nothing() -> Result
     assert!(logged >= 7, "{logged} logged");
     cluster.finish_leaving(leftovers).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_delivery_that_cannot_be_read_is_a_dead_letter_of_its_hook() -> Result {
+    let cluster = Cluster::single().await?;
+    let hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    let id = e2e::admin::id(&hook)?;
+    let subject = format!("hookline.deliveries.due.{id}.nothing");
+    cluster.nats.publish(subject, "no delivery").await?;
+    let letter = cluster.nats.dead_letters(1).await?.remove(0);
+    let (subject, of_hook) = (letter.subject.as_str(), format!("hookline.dead.{id}."));
+    assert!(subject.starts_with(&of_hook), "{subject}");
+    assert_eq!(reason(&letter), "the stored delivery cannot be read");
+    let leftovers = Leftovers { dead: 1, parked: 0 };
+    cluster.finish_leaving(leftovers).await
+}

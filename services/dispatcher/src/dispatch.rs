@@ -9,7 +9,7 @@ use async_nats::jetstream::Message;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use futures::future::join_all;
-use hookline_shared::event::{self, Event, EventId, Stored};
+use hookline_shared::event::{self, Event, Stored};
 use hookline_shared::subject;
 
 use crate::accept::{Accept, Answer, Lease};
@@ -148,11 +148,7 @@ impl consumer::Work for Deliveries {
                 let settled = dispatch.deliver(hook, work, &self.room).await;
                 dispatch.settle.message(message, &[settled]).await;
             }
-            None => {
-                let id = EventId::given(message.subject.as_str());
-                let reason = "a stored delivery cannot be read";
-                dispatch.settle.malformed(message, &id, reason).await;
-            }
+            None => dispatch.settle.unreadable(message, hook).await,
         }
     }
 }

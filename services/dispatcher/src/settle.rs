@@ -272,21 +272,34 @@ impl Settle {
     /// Buries what is no event, and ends its message.
     pub async fn malformed(&self, message: &Message, id: &EventId, reason: &str) {
         let workspace = message.subject.split('.').nth(2).unwrap_or_default();
+        let letter = subject::dead_event_subject(&id.digest(workspace));
+        self.bury_message(message, letter, id, reason).await;
+    }
+
+    /// Buries a stored delivery that cannot be read, with its hook's others, and ends its message.
+    pub async fn unreadable(&self, message: &Message, hook: &Prepared) {
+        let id = EventId::given(message.subject.as_str());
+        let letter = subject::dead_subject(&hook.hook.id, &id.digest(""));
+        let reason = "the stored delivery cannot be read";
+        self.bury_message(message, letter, &id, reason).await;
+    }
+
+    async fn bury_message(&self, message: &Message, letter: String, id: &EventId, reason: &str) {
         let body = message
             .payload
             .slice(..message.payload.len().min(DEAD_EVENT_BYTES));
-        let letter = batch::Message::new(subject::dead_event_subject(&id.digest(workspace)), body)
+        let letter = batch::Message::new(letter, body)
             .header(header::SUBJECT, encode_header(&message.subject))
             .header(header::EVENT_ID, encode_header(cut(id.as_str())))
             .header(header::ORIGINAL_SIZE, message.payload.len().to_string())
             .header(header::REASON, encode_header(cut(reason)));
         let kind = match self.dead.keep(letter).await {
             Ok(()) => {
-                tracing::warn!(subject = %message.subject, event = cut(id.as_str()), reason, "a message is no event and is dead");
+                tracing::warn!(subject = %message.subject, event = cut(id.as_str()), reason, "a message is malformed and dead");
                 AckKind::Term
             }
             Err(error) => {
-                tracing::warn!(event = cut(id.as_str()), %error, "a message that is no event could not be buried and stays");
+                tracing::warn!(event = cut(id.as_str()), %error, "a malformed message could not be buried and stays");
                 let full = matches!(error, batch::Error::Full);
                 AckKind::Nak(Some(if full { AGAIN_AT_MOST } else { AGAIN }))
             }
