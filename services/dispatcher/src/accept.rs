@@ -38,8 +38,9 @@ pub(crate) const KEEP_CHANGE: Duration = Duration::from_secs(7 * 86_400);
 const PROBE_LEASES: u32 = 3;
 /// How much longer than it is open a circuit is remembered.
 const KEEP_CIRCUIT: Duration = Duration::from_secs(600);
-/// The most that deliveries are spread out over.
-const SPREAD: Duration = Duration::from_secs(600);
+/// The most that deliveries are spread out over: a million of a hook that never succeeded come again
+/// at less than 300 a second.
+const SPREAD: Duration = Duration::from_secs(3_600);
 
 /// What a worker may do with a delivery.
 #[derive(Debug)]
@@ -199,8 +200,7 @@ impl Accept {
     /// over all workers, at the rate at which the hook takes deliveries.
     pub async fn slot(&self, hook: &Prepared, from: Duration) -> Duration {
         let inner = &self.inner;
-        let workers = inner.workers.load(Ordering::Relaxed).max(1);
-        let interval = hook.room.interval() / workers;
+        let interval = hook.room.interval() / self.workers();
         let id = &hook.hook.id;
         let mut call = inner.scripts.slot.key(key(id, "slot"));
         call.arg(interval.as_micros() as u64)
@@ -210,6 +210,12 @@ impl Accept {
             Some(wait) => Duration::from_millis(wait),
             None => hook.gate.slot(from, interval, SPREAD),
         }
+    }
+
+    /// How many workers there are, this one included, as far as Redis knows.
+    #[must_use]
+    pub fn workers(&self) -> u32 {
+        self.inner.workers.load(Ordering::Relaxed).max(1)
     }
 
     /// Whether it is this worker's turn at something that one of all should do; it has it for that

@@ -1,18 +1,20 @@
 //! How many deliveries of a hook wait, and whether one more may.
 //!
-//! The stream knows how many wait; it is asked once so many were parked that the answer may matter.
-//! In between this worker counts what it parks itself, so with several workers a hook may exceed
-//! its bound by a few percent.
+//! The stream knows how many wait, but goes through all of them to say so. So it is asked once so many
+//! were parked that the answer may matter. In between this worker counts what it parks itself, so with
+//! several workers a hook may exceed its bound by a few percent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The part of the bound after which the stream is asked again.
+/// The part of the bound after which the stream is asked again, however little is left of it.
 const STEP: u64 = 50;
-/// The count is not believed for longer.
+/// How long it is believed that no more may wait.
 const FRESH: Duration = Duration::from_secs(10);
+/// Or so many times as long as the stream took to say so.
+const COST: u32 = 100;
 
 /// One hook's backlog, as this worker knows it.
 #[derive(Debug)]
@@ -23,12 +25,14 @@ pub struct Backlog {
     counted: AtomicU64,
     /// What was parked since.
     since: AtomicU64,
-    /// When it was asked, in milliseconds since `started`.
-    asked: AtomicU64,
+    /// The stream is asked when so many were.
+    next: AtomicU64,
+    /// When it is asked again if no more may wait, in milliseconds since `started`.
+    stale: AtomicU64,
 }
 
 impl Backlog {
-    /// Nothing waits, as far as is known.
+    /// Nothing is known.
     #[must_use]
     pub fn new(bound: u64) -> Self {
         Self {
@@ -36,39 +40,47 @@ impl Backlog {
             started: Instant::now(),
             counted: AtomicU64::new(0),
             since: AtomicU64::new(0),
-            asked: AtomicU64::new(0),
+            next: AtomicU64::new(1),
+            stale: AtomicU64::new(0),
         }
     }
 
     /// Counts one more, and says whether the stream is to be asked first. Of those that come at the
-    /// same time one is told to: the stream goes through all that waits for an answer.
+    /// same time one is told to.
     #[must_use]
     pub fn one_more(&self) -> bool {
         let since = self.since.fetch_add(1, Ordering::Relaxed) + 1;
-        if since >= (self.bound / STEP).max(1) {
-            let mine = swap(&self.since, since, 0);
-            if mine {
-                self.counted.fetch_add(since, Ordering::Relaxed);
-            }
-            return mine;
+        let (next, stale) = (
+            self.next.load(Ordering::Relaxed),
+            self.stale.load(Ordering::Relaxed),
+        );
+        // If there is no answer, another one asks.
+        if since >= next {
+            return swap(&self.next, next, since + self.least());
         }
-        let asked = self.asked.load(Ordering::Relaxed);
-        let age = self
-            .started
-            .elapsed()
-            .saturating_sub(Duration::from_millis(asked));
-        self.is_full() && age > FRESH && swap(&self.asked, asked, self.now())
+        let now = self.after(Duration::ZERO);
+        self.is_full() && now >= stale && swap(&self.stale, stale, self.after(FRESH))
     }
 
-    /// The stream says that so many wait; the one that it was asked for comes on top.
-    pub fn counted(&self, count: u64) {
+    /// The stream says that so many wait, and took so long for it; the one that it was asked for
+    /// comes on top. With so many workers, what is left of the bound is half used before it is asked
+    /// again.
+    pub fn counted(&self, count: u64, took: Duration, workers: u32) {
+        let left = self.bound.saturating_sub(count);
+        let next = (left / 2 / u64::from(workers.max(1))).max(self.least());
         self.counted.store(count, Ordering::Relaxed);
-        self.since.fetch_add(1, Ordering::Relaxed);
-        self.asked.store(self.now(), Ordering::Relaxed);
+        self.since.store(1, Ordering::Relaxed);
+        self.next.store(next, Ordering::Relaxed);
+        let fresh = FRESH.max(took * COST);
+        self.stale.store(self.after(fresh), Ordering::Relaxed);
     }
 
-    fn now(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+    fn least(&self) -> u64 {
+        (self.bound / STEP).max(1)
+    }
+
+    fn after(&self, time: Duration) -> u64 {
+        (self.started.elapsed() + time).as_millis() as u64
     }
 
     /// Whether no more may wait.
@@ -89,43 +101,58 @@ fn swap(value: &AtomicU64, old: u64, new: u64) -> bool {
 mod tests {
     use super::*;
 
+    const QUICK: Duration = Duration::from_millis(1);
+
+    /// How many of so many are told to ask.
+    fn asks(backlog: &Backlog, count: usize) -> usize {
+        (0..count).filter(|_| backlog.one_more()).count()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_stream_is_asked_when_its_answer_may_matter() {
         let backlog = Backlog::new(1_000);
-        let asks = (0..100).filter(|_| {
-            let ask = backlog.one_more();
-            if ask {
-                backlog.counted(990);
-            }
-            ask
-        });
-        assert_eq!(asks.count(), 5);
+        assert_eq!(asks(&backlog, 1), 1, "nothing is known");
+        backlog.counted(0, QUICK, 2);
+        assert_eq!(asks(&backlog, 248), 0, "two workers may use half of it");
+        assert_eq!(asks(&backlog, 1), 1);
+        backlog.counted(990, QUICK, 2);
         assert!(!backlog.is_full());
-        for _ in 0..11 {
-            let _ = backlog.one_more();
-        }
+        assert_eq!(asks(&backlog, 18), 0);
+        assert_eq!(asks(&backlog, 1), 1, "a fiftieth");
         assert!(backlog.is_full());
         let strict = Backlog::new(5);
         assert!(strict.one_more());
-        strict.counted(4);
+        strict.counted(4, QUICK, 1);
         assert!(!strict.is_full(), "the fifth");
         assert!(strict.one_more());
-        strict.counted(5);
+        strict.counted(5, QUICK, 1);
         assert!(strict.is_full(), "the sixth");
-        tokio::time::advance(FRESH + Duration::from_secs(1)).await;
-        assert!(backlog.one_more(), "there may be room by now");
-        backlog.counted(5);
-        assert!(!backlog.is_full());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_full_is_asked_about_again_after_a_while() {
+        for (took, wait) in [
+            (QUICK, FRESH),
+            (Duration::from_secs(3), 3 * COST * FRESH / 10),
+        ] {
+            let backlog = Backlog::new(1_000);
+            assert_eq!(asks(&backlog, 1), 1);
+            backlog.counted(2_000, took, 1);
+            assert_eq!(asks(&backlog, 10), 0);
+            tokio::time::advance(wait).await;
+            assert_eq!(asks(&backlog, 5), 1, "there may be room by now");
+            backlog.counted(5, took, 1);
+            assert!(!backlog.is_full());
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_asks_at_a_time() {
         let backlog = Backlog::new(1_000);
-        let asks = |count| (0..count).filter(|_| backlog.one_more()).count();
-        assert_eq!(asks(20), 1);
-        assert_eq!(asks(19), 0, "while there is no answer");
-        backlog.counted(2_000);
-        assert_eq!(asks(1), 1);
-        tokio::time::advance(FRESH + Duration::from_secs(1)).await;
-        assert_eq!(asks(10), 1, "there may be room by now");
+        assert_eq!(asks(&backlog, 20), 1);
+        assert_eq!(asks(&backlog, 1), 1, "there was no answer");
+        backlog.counted(2_000, QUICK, 1);
+        tokio::time::advance(FRESH + QUICK).await;
+        assert_eq!(asks(&backlog, 10), 1);
     }
 }

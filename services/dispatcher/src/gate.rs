@@ -120,18 +120,16 @@ impl Gate {
         Ok(probe)
     }
 
-    /// The hook's next free slot, from memory.
+    /// The hook's next free slot, from memory; where all are taken, one more goes to each.
     #[must_use]
     pub fn slot(&self, from: Duration, interval: Duration, spread: Duration) -> Duration {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let first = now + from;
         let slot = memory.next_slot.map_or(first, |slot| slot.max(first));
-        if slot - first > spread {
-            return from + spread;
-        }
         memory.next_slot = Some(slot + interval);
-        slot - now
+        let after = (slot - first).as_nanos() % spread.as_nanos().max(1);
+        from + Duration::from_nanos(after as u64)
     }
 }
 
@@ -272,10 +270,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slots_follow_each_other_up_to_a_bound() {
+    async fn slots_follow_each_other_up_to_a_bound_and_then_fill_up() {
         let gate = gate(None);
         let slot = || gate.slot(SECOND, SECOND, 3 * SECOND);
         let slots: Vec<_> = (0..6).map(|_| slot().as_secs()).collect();
-        assert_eq!(slots, [1, 2, 3, 4, 4, 4]);
+        assert_eq!(slots, [1, 2, 3, 1, 2, 3]);
     }
 }

@@ -27,7 +27,7 @@ const ROUNDS: u32 = 2;
 /// One attempt counts for this part of the average duration.
 const WEIGHT: u64 = 8;
 /// What an attempt is taken to last before one has succeeded.
-const UNKNOWN: Duration = Duration::from_millis(100);
+const UNKNOWN: Duration = Duration::from_millis(500);
 
 /// Which lane a delivery is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

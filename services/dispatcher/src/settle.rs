@@ -15,6 +15,7 @@ use hookline_shared::retry::{self, Policy};
 use hookline_shared::subject::{self, encode_header, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
 
 use crate::accept::{Accept, End, Lease};
 use crate::circuit::Verdict;
@@ -261,10 +262,12 @@ impl Settle {
 
     /// Whether no more of the hook's deliveries may wait. What cannot be told is no reason.
     async fn is_backlog_full(&self, hook: &Prepared) -> bool {
-        if hook.backlog.one_more()
-            && let Ok(count) = self.parked.count(&hook.hook.id).await
-        {
-            hook.backlog.counted(count);
+        if hook.backlog.one_more() {
+            let asked = Instant::now();
+            if let Ok(count) = self.parked.count(&hook.hook.id).await {
+                let workers = self.accept.workers();
+                hook.backlog.counted(count, asked.elapsed(), workers);
+            }
         }
         hook.backlog.is_full()
     }

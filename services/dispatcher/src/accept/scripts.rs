@@ -154,17 +154,17 @@ redis.call('DEL', KEYS[2])
 return wait
 ";
 
-/// Takes a hook's next free slot, and says in how many milliseconds it is. Arguments: microseconds
-/// between slots, milliseconds until the first, the most milliseconds from the first on.
+/// Takes a hook's next free slot, and says in how many milliseconds it is. Where all up to the last
+/// are taken, one more goes to each. Arguments: microseconds between slots, milliseconds until the
+/// first, milliseconds from the first to the last.
 const SLOT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local first = now + ARGV[2] * 1000
 local slot = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), first)
-if slot - first > ARGV[3] * 1000 then return ARGV[2] + ARGV[3] end
 local next = slot + ARGV[1]
 redis.call('SET', KEYS[1], string.format('%.0f', next), 'PX', math.ceil((next - now) / 1000) + 1000)
-return math.ceil((slot - now) / 1000)
+return ARGV[2] + math.ceil(((slot - first) % (ARGV[3] * 1000)) / 1000)
 ";
 
 /// Notes that a worker lives, and says how many do. Arguments: the worker, how long it is believed.
