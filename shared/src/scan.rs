@@ -90,7 +90,13 @@ pub async fn page(
         let answer = tokio::time::timeout(TIMEOUT, answers.next()).await;
         let message = answer.ok().flatten().ok_or(Error::Timeout)?;
         match message.status {
-            None | Some(StatusCode::OK) => page.push(stored(message)?),
+            None | Some(StatusCode::OK) => {
+                page.push(stored(message)?);
+                // Before it says that this is the end, the server counts anew what follows.
+                if page.len() == count {
+                    return Ok(page);
+                }
+            }
             // The end of the page, or there is nothing.
             Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => {
                 return Ok(page);
