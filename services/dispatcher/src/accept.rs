@@ -201,14 +201,16 @@ impl Accept {
     pub async fn slot(&self, hook: &Prepared, from: Duration) -> Duration {
         let inner = &self.inner;
         let interval = hook.room.interval() / self.workers();
+        // Where deliveries soon are too old, they come in time for an attempt.
+        let spread = SPREAD.min(hook.max_age / 2);
         let id = &hook.hook.id;
         let mut call = inner.scripts.slot.key(key(id, "slot"));
         call.arg(interval.as_micros() as u64)
             .arg(millis(from))
-            .arg(millis(SPREAD));
+            .arg(millis(spread));
         match inner.redis.call(id, &call).await {
             Some(wait) => Duration::from_millis(wait),
-            None => hook.gate.slot(from, interval, SPREAD),
+            None => hook.gate.slot(from, interval, spread),
         }
     }
 
@@ -268,7 +270,8 @@ impl Inner {
         if rate.is_some() || marks.is_some() {
             call.key(key(hook, "rate"))
                 .key(mark_key(hook, "s", snooze.map(|(about, _)| about)))
-                .key(mark_key(hook, "c", change.map(|(watched, _)| watched)));
+                .key(mark_key(hook, "c", change.map(|(watched, _)| watched)))
+                .key(key(hook, "slot"));
         }
         call.arg(claim.attempt)
             .arg(&claim.token)
@@ -346,8 +349,9 @@ impl Inner {
         let mut call = self.scripts.workers.key("hookline:workers");
         call.arg(&self.worker).arg(millis(self.options.lease));
         let workers: Option<u32> = self.redis.call("workers", &call).await;
-        self.workers
-            .store(workers.unwrap_or(1).max(1), Ordering::Relaxed);
+        if let Some(workers) = workers {
+            self.workers.store(workers, Ordering::Relaxed);
+        }
     }
 }
 
@@ -358,7 +362,8 @@ fn keys_of_marks(call: &mut ScriptInvocation<'_>, claim: &Claim) {
     call.key(key(hook, "circuit"))
         .key(key(hook, "probe"))
         .key(mark_key(hook, "s", snooze.map(|(about, _)| about)))
-        .key(mark_key(hook, "c", change.map(|(watched, _)| watched)));
+        .key(mark_key(hook, "c", change.map(|(watched, _)| watched)))
+        .key(key(hook, "slot"));
 }
 
 /// A call of a script on a claim's delivery.

@@ -120,16 +120,16 @@ impl Gate {
         Ok(probe)
     }
 
-    /// The hook's next free slot, from memory; where all are taken, one more goes to each.
+    /// The hook's next free slot, from memory; after the last one it begins with the first again.
     #[must_use]
     pub fn slot(&self, from: Duration, interval: Duration, spread: Duration) -> Duration {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let first = now + from;
         let slot = memory.next_slot.map_or(first, |slot| slot.max(first));
+        let slot = if slot - first >= spread { first } else { slot };
         memory.next_slot = Some(slot + interval);
-        let after = (slot - first).as_nanos() % spread.as_nanos().max(1);
-        from + Duration::from_nanos(after as u64)
+        slot - now
     }
 }
 

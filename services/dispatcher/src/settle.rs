@@ -138,7 +138,13 @@ impl Settle {
             return self.count(hook, DeliveryResult::Busy);
         }
         let class = error.class();
-        let delay = delay(hook, work, class).filter(|delay| !is_too_old(hook, work, *delay));
+        let delay = delay(hook, work, class)
+            .map(|delay| match hook.gate.circuit.verdict() {
+                // Before that there is no attempt.
+                Verdict::Open(wait) => delay.max(deferral_delay(work, Deferral::Open, wait)),
+                Verdict::Closed | Verdict::HalfOpen => delay,
+            })
+            .filter(|delay| !is_too_old(hook, work, *delay));
         let full = delay.is_some() && self.is_backlog_full(hook).await;
         let reason = if full {
             format!("backlog full: {error}")
@@ -156,11 +162,6 @@ impl Settle {
                     "an attempt failed"
                 );
                 let next = work.next(class);
-                let delay = match hook.gate.circuit.verdict() {
-                    // Before that there is no attempt.
-                    Verdict::Open(wait) => delay.max(deferral_delay(work, Deferral::Open, wait)),
-                    Verdict::Closed | Verdict::HalfOpen => delay,
-                };
                 let written = self.park(hook, &next, delay, &reason).await;
                 written.map(|()| (End::Parked(delay), DeliveryResult::Retry))
             }

@@ -19,34 +19,34 @@ use crate::accept::Accept;
 
 /// How often room is made.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Events that are purged in one step: the server takes no new ones meanwhile.
-const STEP: u64 = 1_000;
+/// Events that are purged in one step, since the server takes no new ones meanwhile, and the most
+/// steps in one period.
+const STEP: u64 = 2_000;
+const STEPS: usize = 16;
 const BETWEEN: Duration = Duration::from_millis(20);
-/// How long an open event may keep those after it: longer than most attempts take.
+/// How long an acked event may stay behind an open one: longer than most attempts take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// And where they take over a quarter of the stream's size.
+/// And where events take over a quarter of the stream's size.
 const LESS_PATIENCE: Duration = Duration::from_secs(5);
 /// Events that are deleted one by one in a period, and at the same time.
-const PART: usize = 2_000;
-const TOGETHER: usize = 4;
+const PART: usize = 4_000;
+const TOGETHER: usize = 8;
 /// Acked events that are remembered at most; what is more goes when all that is older is acked.
 const MOST: usize = 1 << 20;
+/// What the server says of an event that is gone already: below the first, or deleted.
+const GONE: [u64; 2] = [10_057, 10_043];
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What this worker acked and is perhaps still stored; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Trim(Arc<Mutex<Vec<u64>>>);
+pub struct Trim(Arc<Mutex<Vec<Acked>>>);
 
-/// How far the stream is acked.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Acked {
-    /// When the stream was made: another one's events have the same sequences.
-    stream: OffsetDateTime,
-    /// Everything up to this event.
-    floor: u64,
-    /// When it last moved.
-    moved: Instant,
+    sequence: u64,
+    stored: OffsetDateTime,
+    at: Instant,
 }
 
 impl Trim {
@@ -55,84 +55,78 @@ impl Trim {
         if let Ok(info) = message.info()
             && info.stream == subject::EVENTS_STREAM
         {
-            let mut noted = self.noted();
-            if noted.len() < MOST {
-                noted.push(info.stream_sequence);
+            let mut acked = self.acked();
+            if acked.len() < MOST {
+                acked.push(Acked {
+                    sequence: info.stream_sequence,
+                    stored: info.published,
+                    at: Instant::now(),
+                });
             }
         }
     }
 
     /// Trims for ever.
     pub async fn trim(&self, context: &jetstream::Context, accept: &Accept) {
-        let mut acked = None;
         loop {
             tokio::time::sleep(PERIOD).await;
-            if let Err(error) = self.some(context, accept, &mut acked).await {
+            if let Err(error) = self.some(context, accept).await {
                 tracing::debug!(%error, "the event stream could not be trimmed");
             }
         }
     }
 
-    async fn some(
-        &self,
-        context: &jetstream::Context,
-        accept: &Accept,
-        acked: &mut Option<Acked>,
-    ) -> Result<(), BoxError> {
+    async fn some(&self, context: &jetstream::Context, accept: &Accept) -> Result<(), BoxError> {
         let stream = context.get_stream(subject::EVENTS_STREAM).await?;
         let consumer = stream.consumer_info(subject::DISPATCHERS_CONSUMER).await?;
         let (info, floor) = (stream.cached_info(), consumer.ack_floor.stream_sequence);
-        let new = || Acked {
-            stream: info.created,
-            floor,
-            moved: Instant::now(),
+        let last = consumer.delivered.stream_sequence;
+        // Another stream's events have the same sequences.
+        let is_stored = |acked: &Acked| {
+            (floor + 1..=last).contains(&acked.sequence) && acked.stored >= info.created
         };
-        let known = acked.get_or_insert_with(new);
-        if known.stream != info.created {
-            self.noted().clear();
-        }
-        if known.stream != info.created || known.floor != floor {
-            *known = new();
-        }
-        self.noted().retain(|sequence| *sequence > floor);
+        self.acked().retain(is_stored);
         let is_large =
             info.state.bytes > u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX) / 4;
-        let patience = if is_large { LESS_PATIENCE } else { PATIENCE };
-        if known.moved.elapsed() >= patience {
-            self.delete(context).await?;
-        }
-        let mut first = info.state.first_sequence;
-        if first <= floor && accept.turn("trim", PERIOD / 2).await {
-            while first <= floor {
+        // A purge makes the server forget what it was about to send again, until its ack wait.
+        if (is_large || consumer.num_redelivered == 0) && accept.turn("trim", PERIOD / 2).await {
+            let mut first = info.state.first_sequence;
+            for _ in 0..STEPS {
+                if first > floor {
+                    break;
+                }
                 first = (first + STEP).min(floor + 1);
                 stream.purge().sequence(first).await?;
                 tokio::time::sleep(BETWEEN).await;
             }
         }
-        Ok(())
+        let patience = if is_large { LESS_PATIENCE } else { PATIENCE };
+        self.delete(context, patience).await
     }
 
-    /// Deletes what this worker acked, one by one.
-    async fn delete(&self, context: &jetstream::Context) -> Result<(), BoxError> {
-        let part = {
-            let mut noted = self.noted();
-            let rest = noted.len().saturating_sub(PART);
-            noted.split_off(rest)
+    /// Deletes what this worker acked that long ago, one by one.
+    async fn delete(
+        &self,
+        context: &jetstream::Context,
+        patience: Duration,
+    ) -> Result<(), BoxError> {
+        let part: Vec<_> = {
+            let mut acked = self.acked();
+            let old = acked.partition_point(|acked| acked.at.elapsed() >= patience);
+            acked.drain(..old.min(PART)).collect()
         };
         let mut deletes = stream::iter(part)
-            .map(|sequence| async move { (sequence, delete(context, sequence).await) })
+            .map(|acked| delete(context, acked.sequence))
             .buffer_unordered(TOGETHER);
-        let mut failed = None;
-        while let Some((sequence, deleted)) = deletes.next().await {
-            if let Err(error) = deleted {
-                self.noted().push(sequence);
-                failed = Some(error);
-            }
+        let mut result = Ok(());
+        while let Some(deleted) = deletes.next().await {
+            // What is not deleted goes when all that is older is acked.
+            result = result.and(deleted);
         }
-        failed.map_or(Ok(()), Err)
+        result
     }
 
-    fn noted(&self) -> MutexGuard<'_, Vec<u64>> {
+    fn acked(&self) -> MutexGuard<'_, Vec<Acked>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -143,7 +137,7 @@ async fn delete(context: &jetstream::Context, sequence: u64) -> Result<(), BoxEr
     let delete = json!({"seq": sequence, "no_erase": true});
     match context.request(api, &delete).await? {
         Response::Ok::<Value>(_) => Ok(()),
-        Response::Err { error } if error.code() == 400 => Ok(()),
+        Response::Err { error } if GONE.contains(&error.error_code().0) => Ok(()),
         Response::Err { error } => Err(error.into()),
     }
 }

@@ -119,11 +119,11 @@ return 1
 ";
 
 /// As [`FINISH`], for a probe or a delivery with marks. Keys: delivery, page, circuit, probe, snooze,
-/// change. Further arguments: whether the circuit closes, delivery id, how long the silence of
+/// change, slot. Further arguments: whether the circuit closes, delivery id, how long the silence of
 /// `snooze` lasts from now on, whether the delivery's own marks are to be forgotten.
 const FINISH_ALL: &str = r"
 finish(ARGV[4], ARGV[5])
-if ARGV[6] == '1' then redis.call('DEL', KEYS[3], KEYS[4]) end
+if ARGV[6] == '1' then redis.call('DEL', KEYS[3], KEYS[4], KEYS[7]) end
 if ARGV[8] ~= '0' then redis.call('SET', KEYS[5], ARGV[7], 'PX', ARGV[8]) end
 if ARGV[9] == '1' then
   if redis.call('GET', KEYS[5]) == ARGV[7] then redis.call('DEL', KEYS[5]) end
@@ -154,17 +154,18 @@ redis.call('DEL', KEYS[2])
 return wait
 ";
 
-/// Takes a hook's next free slot, and says in how many milliseconds it is. Where all up to the last
-/// are taken, one more goes to each. Arguments: microseconds between slots, milliseconds until the
+/// Takes a hook's next free slot, and says in how many milliseconds it is. After the last one it
+/// begins with the first again. Arguments: microseconds between slots, milliseconds until the
 /// first, milliseconds from the first to the last.
 const SLOT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local first = now + ARGV[2] * 1000
 local slot = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), first)
+if slot - first >= ARGV[3] * 1000 then slot = first end
 local next = slot + ARGV[1]
 redis.call('SET', KEYS[1], string.format('%.0f', next), 'PX', math.ceil((next - now) / 1000) + 1000)
-return ARGV[2] + math.ceil(((slot - first) % (ARGV[3] * 1000)) / 1000)
+return math.ceil((slot - now) / 1000)
 ";
 
 /// Notes that a worker lives, and says how many do. Arguments: the worker, how long it is believed.
