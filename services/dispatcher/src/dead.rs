@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 
-/// How often room is made, at most.
+/// How often room is made, at most, and how soon a letter is tried again for which some was made.
 const PERIOD: Duration = Duration::from_millis(200);
 /// How long it is believed that no room can be made.
 const NONE: Duration = Duration::from_secs(30);
@@ -73,10 +73,16 @@ impl Dead {
     /// Whether some of what is no event was forgotten, by this call or a moment ago.
     async fn make_room(&self) -> bool {
         let mut room = self.room.lock().await;
-        if let Some(last) = &*room
-            && last.at.elapsed() < if last.made { PERIOD } else { NONE }
-        {
-            return last.made;
+        if let Some(last) = &*room {
+            let age = last.at.elapsed();
+            if !last.made && age < NONE {
+                return false;
+            }
+            if last.made && age < PERIOD {
+                drop(room);
+                tokio::time::sleep(PERIOD - age).await;
+                return true;
+            }
         }
         let made = match self.forget_half().await {
             Ok(there_was_any) => there_was_any,
