@@ -11,6 +11,8 @@ use crate::chaos::endpoint::{Endpoint, Mood, SECRET};
 use crate::chaos::row::{Evidence, Row};
 use crate::chaos::stage::{Size, Stage};
 
+/// How long events that were dealt with may stay in their stream.
+const TRIMMED: Duration = Duration::from_secs(3);
 /// What the server has.
 const STORE: u64 = 64 << 20;
 /// The smallest event stream that there can be.
@@ -96,6 +98,8 @@ pub(super) async fn events_full(name: &str, size: Size) -> Result<Row> {
     let nats = &stage.cluster.nats;
     nats.pause_consumer(wire::EVENTS, wire::DISPATCHERS, paused)
         .await?;
+    // What was dealt with leaves the stream a moment later, and would make room.
+    tokio::time::sleep(TRIMMED).await;
     evidence.mark(stage.began, "full");
     let context = nats.jetstream();
     let refusal = refusal(&context).await;
