@@ -1,15 +1,11 @@
 //! Streams that have no room: nothing is lost, and it goes on when there is some.
 
-use std::time::Duration;
-
 use anyhow::ensure;
 use async_nats::jetstream::stream::Config;
 use e2e::{Cluster, Leftovers, Result, SOON, Store, eventually, wire};
 use serde_json::json;
 
 const MIB: u64 = 1 << 20;
-/// What the server forgot to send again comes after its ack wait.
-const A_MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn above_four_fifths_of_the_storage_events_stay_instead_of_being_parked() -> Result {
@@ -130,6 +126,7 @@ async fn what_finds_no_room_among_the_dead_letters_stays_parked() -> Result {
 async fn what_is_no_event_keeps_neither_events_nor_dead_letters_out() -> Result {
     let cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s")
+        .dispatcher_env("HOOKLINE_CIRCUIT_BREAKER", "0,1,5s")
         .start()
         .await?;
     let hook = cluster.webhook("/hook").await?;
@@ -140,7 +137,7 @@ async fn what_is_no_event_keeps_neither_events_nor_dead_letters_out() -> Result 
         let subject = wire::event("crud", "consumers");
         cluster.nats.publish(subject, &garbage).await?;
     }
-    eventually(A_MINUTE, "all of it is dealt with", async || {
+    eventually(SOON, "all of it is dealt with", async || {
         let open = cluster.nats.open_events().await?;
         ensure!(open == 0, "{open} are open");
         Ok(())
@@ -155,7 +152,7 @@ async fn what_is_no_event_keeps_neither_events_nor_dead_letters_out() -> Result 
         cluster.publish("crud", "consumers", &body).await?;
     }
     let path = format!("/event-hooks/{}/deliveries", e2e::admin::id(&hook)?);
-    eventually(A_MINUTE, "dead deliveries take its place", async || {
+    eventually(SOON, "dead deliveries take its place", async || {
         let list = cluster.admin().get(&path).await?.expect(200)?;
         let counts = &list["counts"];
         ensure!(*counts == json!({"waiting": 0, "dead": 3}), "{counts}");

@@ -270,8 +270,7 @@ impl Inner {
         if rate.is_some() || marks.is_some() {
             call.key(key(hook, "rate"))
                 .key(mark_key(hook, "s", snooze.map(|(about, _)| about)))
-                .key(mark_key(hook, "c", change.map(|(watched, _)| watched)))
-                .key(key(hook, "slot"));
+                .key(mark_key(hook, "c", change.map(|(watched, _)| watched)));
         }
         call.arg(claim.attempt)
             .arg(&claim.token)
