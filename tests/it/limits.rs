@@ -190,6 +190,42 @@ async fn a_delivery_is_not_suppressed_by_its_own_mark() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_circuit_falls_due_evenly_however_much_it_is() -> Result {
+    let mut cluster = Cluster::single().await?;
+    // Half of the age, two a second and worker where none succeeded: fewer slots than deliveries.
+    let options = json!({"delivery": {"concurrency": 1, "max_age": 240,
+        "circuit_breaker": {"failures": 1, "open": 40}}});
+    let hook = hook(&cluster, "/hook", &options).await?;
+    cluster.receiver.answer("/hook", &[500]);
+    // This one did not see how the ping went.
+    cluster.dispatchers[0].stop().await?;
+    cluster.dispatchers[0].start()?;
+    cluster.ready().await?;
+    let parked = |parked| Leftovers { dead: 0, parked };
+    for n in 0..700 {
+        publish(&cluster, &json!({ "n": n })).await?;
+    }
+    cluster.rest_leaving(parked(700)).await?;
+    let path = format!(
+        "/event-hooks/{}/deliveries?size=1000",
+        e2e::admin::id(&hook)?
+    );
+    let list = cluster.admin().get(&path).await?.expect(200)?;
+    let waiting = list["data"].as_array().expect("a list");
+    let mut seconds = std::collections::BTreeMap::new();
+    for delivery in waiting {
+        let due = delivery["due_at"].as_f64().expect("a time");
+        *seconds.entry(due as u64).or_insert(0) += 1;
+    }
+    let busiest = seconds.values().copied().max().unwrap_or(0);
+    assert!((4..=16).contains(&busiest), "{busiest} in one second");
+    let (first, last) = (seconds.keys().next(), seconds.keys().next_back());
+    let span = last.zip(first).map_or(0, |(last, first)| last - first);
+    assert!((100..=130).contains(&span), "over {span} s");
+    cluster.finish_leaving(parked(700)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hook_whose_backlog_is_full_and_a_delivery_that_is_too_old_are_given_up() -> Result {
     let cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_HOOK_BACKLOG", "5")

@@ -81,9 +81,12 @@ impl Trim {
         let consumer = stream.consumer_info(subject::DISPATCHERS_CONSUMER).await?;
         let (info, floor) = (stream.cached_info(), consumer.ack_floor.stream_sequence);
         let last = consumer.delivered.stream_sequence;
-        // Another stream's events have the same sequences.
+        // Another stream's events have the same sequences. What was acked a moment ago may have been
+        // delivered after this was asked.
         let is_stored = |acked: &Acked| {
-            (floor + 1..=last).contains(&acked.sequence) && acked.stored >= info.created
+            acked.sequence > floor
+                && acked.stored >= info.created
+                && (acked.sequence <= last || acked.at.elapsed() < PERIOD)
         };
         self.acked().retain(is_stored);
         let is_large =
