@@ -44,10 +44,9 @@ async fn a_failing_receiver_is_left_alone_until_a_probe_succeeds() -> Result {
     for n in 0..20 {
         publish(&cluster, &json!({ "n": n })).await?;
     }
-    let open = [("reason", "circuit_open")];
     eventually(SOON, "the circuit opens", async || {
-        let deferred = cluster.dispatchers_metric(DEFERRALS, &open).await?;
-        ensure!(deferred > 0.0, "nothing waits");
+        let openings = cluster.dispatchers_metric("hookline_circuit_openings_total", &[]);
+        ensure!(openings.await? > 0.0, "it is closed");
         Ok(())
     })
     .await?;
