@@ -6,13 +6,18 @@ use std::time::Duration;
 use async_nats::{Client, HeaderMap, StatusCode};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use serde_json::json;
+use futures::future::try_join_all;
+use serde_json::{Value, json};
 
 use crate::event;
-use crate::subject::header;
+use crate::subject::{self, ALL_SUBJECTS, header};
 
 /// The most bytes of one page.
 const PAGE_BYTES: usize = 4 << 20;
+/// Messages at a stream's beginning among which one of a filter is looked for.
+const HEAD: usize = 16;
+/// Messages that are asked for at the same time.
+const FEW: u64 = 16;
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -111,16 +116,112 @@ pub async fn page(
 /// # Errors
 /// If the stream does not answer as it should.
 pub async fn count(client: &Client, stream: &str, filter: &str) -> Result<u64, Error> {
-    match from(client, stream, filter, 1).await? {
-        Some(first) => first.with_followers(),
-        None => Ok(0),
+    Ok(beginning(client, stream, filter, 1).await?.1)
+}
+
+/// The first messages under `filter`, at most `count`, and how many there are in all.
+///
+/// # Errors
+/// If the stream does not answer as it should.
+pub async fn beginning(
+    client: &Client,
+    stream: &str,
+    filter: &str,
+    count: usize,
+) -> Result<(Vec<Stored>, u64), Error> {
+    let start = Start::find(client, stream, filter).await?;
+    let mut all = Vec::from_iter(start.first);
+    // At least one, since it says how many there are.
+    let rest = count.saturating_sub(all.len()).max(1);
+    let rest = page(client, stream, filter, start.next, rest).await?;
+    let followers = rest.first().map_or(Ok(0), Stored::with_followers)?;
+    let total = all.len() as u64 + followers;
+    all.extend(rest);
+    all.truncate(count);
+    Ok((all, total))
+}
+
+/// As [`page`], but the server counts nothing: each message is asked for on its own.
+///
+/// # Errors
+/// If the stream does not answer as it should.
+pub async fn uncounted(
+    client: &Client,
+    stream: &str,
+    filter: &str,
+    mut from: u64,
+    count: usize,
+) -> Result<Vec<Stored>, Error> {
+    let mut all = Vec::new();
+    if from <= 1 {
+        let start = Start::find(client, stream, filter).await?;
+        all.extend(start.first);
+        from = start.next;
+    }
+    while all.len() < count {
+        let some = few(client, stream, filter, from).await?;
+        let Some(last) = some.last() else { break };
+        from = last.sequence + 1;
+        all.extend(some);
+    }
+    all.truncate(count);
+    Ok(all)
+}
+
+/// A few messages under `filter` from the sequence `from` on, none only if there are none. The server
+/// counts nothing.
+///
+/// # Errors
+/// If the stream does not answer as it should.
+pub async fn few(
+    client: &Client,
+    stream: &str,
+    filter: &str,
+    from: u64,
+) -> Result<Vec<Stored>, Error> {
+    // Most sequences are taken. Where one is not, its answer is that of the next one.
+    let gets = (from..from + FEW).map(|sequence| next(client, stream, filter, sequence));
+    let mut few: Vec<_> = try_join_all(gets).await?.into_iter().flatten().collect();
+    few.dedup_by_key(|message| message.sequence);
+    Ok(few)
+}
+
+/// Where the messages under a filter begin.
+///
+/// Asked from the stream's first sequence on, the server goes through all subjects under the filter to
+/// find where they begin, and through them again to count them. With very many that takes a second.
+/// Most often one of them is among the stream's first messages, and the search can be spared.
+struct Start {
+    /// The stream's first message, if it is one of them.
+    first: Option<Stored>,
+    /// No others are before this sequence.
+    next: u64,
+}
+
+impl Start {
+    async fn find(client: &Client, stream: &str, filter: &str) -> Result<Self, Error> {
+        let head = page(client, stream, ALL_SUBJECTS, 1, HEAD).await?;
+        let found = head
+            .into_iter()
+            .enumerate()
+            .find(|(_, message)| subject::matches(filter, &message.subject));
+        Ok(match found {
+            Some((0, message)) => Self {
+                next: message.sequence + 1,
+                first: Some(message),
+            },
+            found => Self {
+                first: None,
+                next: found.map_or(1, |(_, message)| message.sequence),
+            },
+        })
     }
 }
 
 /// The newest messages under `filter` with a sequence below `before`, newest first.
 ///
-/// The stream is read forwards only, so the sequence at which the page begins is looked for: the
-/// server says of each message how many follow it.
+/// The stream is read forwards only, so the sequence at which the page begins is looked for, from
+/// the end on: the server says of each message how many follow it.
 ///
 /// # Errors
 /// If the stream does not answer as it should.
@@ -131,10 +232,7 @@ pub async fn newest(
     before: u64,
     count: usize,
 ) -> Result<Vec<Stored>, Error> {
-    let (Some(first), Some(last)) = (
-        from(client, stream, filter, 1).await?,
-        last(client, stream, filter).await?,
-    ) else {
+    let Some(last) = last(client, stream, filter).await? else {
         return Ok(Vec::new());
     };
     let end = before.min(last.sequence + 1);
@@ -143,17 +241,18 @@ pub async fn newest(
         None => 0,
     };
     let wanted = beyond + count as u64;
-    let mut start = first.sequence;
-    if first.with_followers()? > wanted {
-        // Too many begin at `low`, not too many at `start`.
-        let mut low = first.sequence;
-        start = end;
-        while low + 1 < start {
-            let middle = low + (start - low) / 2;
-            match from(client, stream, filter, middle).await? {
-                Some(message) if message.with_followers()? > wanted => low = message.sequence,
-                _ => start = middle,
-            }
+    // Too many begin at `low`, not too many at `start`.
+    let (mut low, mut start, mut step) = (0, end, count as u64);
+    while start > low + 1 {
+        let middle = if low == 0 {
+            end.saturating_sub(step).max(1)
+        } else {
+            low + (start - low) / 2
+        };
+        step *= 4;
+        match from(client, stream, filter, middle).await? {
+            Some(message) if message.with_followers()? > wanted => low = message.sequence,
+            _ => start = middle,
         }
     }
     let mut page = page(client, stream, filter, start, count).await?;
@@ -167,9 +266,26 @@ pub async fn newest(
 /// # Errors
 /// If the stream does not answer as it should.
 pub async fn last(client: &Client, stream: &str, filter: &str) -> Result<Option<Stored>, Error> {
-    let request = json!({ "last_by_subj": filter }).to_string();
-    let answer = client.request(direct_get(stream), request.into()).await;
-    let message = answer.map_err(|error| Error::Send(error.into()))?;
+    single(client, stream, &json!({ "last_by_subj": filter })).await
+}
+
+/// The first message under `filter` with at least this sequence.
+///
+/// # Errors
+/// If the stream does not answer as it should.
+pub async fn next(
+    client: &Client,
+    stream: &str,
+    filter: &str,
+    from: u64,
+) -> Result<Option<Stored>, Error> {
+    let request = json!({ "seq": from.max(1), "next_by_subj": filter });
+    single(client, stream, &request).await
+}
+
+async fn single(client: &Client, stream: &str, request: &Value) -> Result<Option<Stored>, Error> {
+    let answer = client.request(direct_get(stream), request.to_string().into());
+    let message = answer.await.map_err(|error| Error::Send(error.into()))?;
     match message.status {
         None | Some(StatusCode::OK) => stored(message).map(Some),
         Some(StatusCode::NOT_FOUND) => Ok(None),
@@ -177,11 +293,8 @@ pub async fn last(client: &Client, stream: &str, filter: &str) -> Result<Option<
     }
 }
 
-/// The first message under `filter` with at least this sequence.
-///
-/// # Errors
-/// If the stream does not answer as it should.
-pub async fn from(
+/// The first message under `filter` with at least this sequence, which says how many follow it.
+async fn from(
     client: &Client,
     stream: &str,
     filter: &str,

@@ -406,6 +406,21 @@ pub fn dead_event_subject(id: &str) -> String {
     format!("hookline.dead.event.{id}")
 }
 
+/// Whether a subject is one of those that a filter with wildcards means.
+#[must_use]
+pub fn matches(filter: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for wanted in filter.split('.') {
+        match (wanted, tokens.next()) {
+            (">", token) => return token.is_some(),
+            ("*", Some(_)) => {}
+            (wanted, Some(token)) if wanted == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
 /// Where a dispatcher answers what a gateway asks about a hook.
 #[must_use]
 pub fn rpc_subject(verb: &str) -> String {
@@ -461,6 +476,23 @@ mod tests {
             parse_event_subject(&subject),
             Ok(("team a".into(), "crud".into(), "x.y".into()))
         );
+    }
+
+    #[test]
+    fn a_filter_means_what_it_means_to_the_server() {
+        let subject = wait_subject("h", "d");
+        for filter in [ALL_SUBJECTS, &deliveries_of("h"), &waits_of("h"), &subject] {
+            assert!(matches(filter, &subject), "{filter}");
+        }
+        for filter in [
+            waits_of("other").as_str(),
+            "hookline.deliveries.wait",
+            "hookline.deliveries.wait.*",
+            "hookline.deliveries.wait.h.d.>",
+            "hookline.deliveries.wait.h.d.*",
+        ] {
+            assert!(!matches(filter, &subject), "{filter}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod ping;
 mod propagation;
 mod redis;
 mod retries;
+mod scan;
 mod secrets;
 mod sharing;
 mod shutdown;

@@ -16,7 +16,7 @@ pub mod store;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::{Client, jetstream};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -124,7 +124,7 @@ async fn start(
     batches: batch::Metrics,
     shutdown: &CancellationToken,
 ) -> Result<Option<Arc<Store>>, Error> {
-    let context = match connect(config, shutdown).await {
+    let (context, asking) = match connect(config, shutdown).await {
         Err(streams::Error::Stopped) => return Ok(None),
         result => result.map_err(Error::Streams)?,
     };
@@ -133,7 +133,7 @@ async fn start(
         node: config.node.clone(),
         pid: std::process::id(),
     };
-    let store = Arc::new(Store::new(&context, writer, origin, metrics.clone()).await?);
+    let store = Arc::new(Store::new(&context, asking, writer, origin, metrics.clone()).await?);
     spawn_watches(tasks, &store, &context, readiness, &metrics);
     tokio::select! {
         () = load(&store) => Ok(Some(store)),
@@ -141,15 +141,17 @@ async fn start(
     }
 }
 
+/// The connection for all that is done, and one for long lists.
 async fn connect(
     config: &Config,
     shutdown: &CancellationToken,
-) -> Result<jetstream::Context, streams::Error> {
+) -> Result<(jetstream::Context, Client), streams::Error> {
     let name = format!("hookline-gateway {}", config.node);
     let client = streams::connect(&config.nats, &name, shutdown).await?;
     let context = jetstream::new(client);
     streams::ensure(&context, &config.nats, shutdown).await?;
-    Ok(context)
+    let asking = streams::connect(&config.nats, &format!("{name} asking"), shutdown).await?;
+    Ok((context, asking))
 }
 
 fn spawn_watches(

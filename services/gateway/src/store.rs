@@ -8,6 +8,7 @@ mod backlog;
 mod bootstrap;
 mod delete;
 mod guard;
+mod lists;
 mod locks;
 mod plan;
 mod read;
@@ -24,6 +25,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::{self, stream::Stream};
 use tokio::sync::MutexGuard;
 
+use hookline_shared::scan::{self, Stored};
 use hookline_shared::{batch, streams, subject};
 
 use crate::metrics::Metrics;
@@ -144,6 +146,7 @@ pub struct Store {
     origin: Origin,
     metrics: Metrics,
     backlog: backlog::Backlog,
+    lists: lists::Lists,
     /// One writer at a time for an entity; taken before those of [`values`](Self::values).
     entities: locks::Locks,
     /// One writer at a time for a unique value.
@@ -151,12 +154,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store over streams that exist.
+    /// A store over streams that exist; long lists are read over a second connection, `asking`.
     ///
     /// # Errors
     /// If the name of the bucket's stream is not valid.
     pub async fn new(
         context: &jetstream::Context,
+        asking: Client,
         writer: batch::Writer,
         origin: Origin,
         metrics: Metrics,
@@ -174,6 +178,7 @@ impl Store {
             origin,
             metrics,
             backlog: backlog::Backlog::default(),
+            lists: lists::Lists::new(asking),
             entities: locks::Locks::default(),
             values: locks::Locks::default(),
         })
@@ -201,6 +206,34 @@ impl Store {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The connection over which long lists are read.
+    pub fn asking(&self) -> &Client {
+        self.lists.asking()
+    }
+
+    /// Messages of a stream under `filter` from a sequence on, at most `size`, and how many there are
+    /// in all. Where counting takes long, the number may be some seconds old.
+    ///
+    /// # Errors
+    /// If the stream does not answer as it should.
+    pub async fn list(
+        &self,
+        stream: &str,
+        filter: &str,
+        from: u64,
+        size: usize,
+    ) -> Result<(Vec<Stored>, u64), scan::Error> {
+        self.lists.list(stream, filter, from, size).await
+    }
+
+    /// How many messages of a stream there are under `filter`, as [`list`](Self::list) says it.
+    ///
+    /// # Errors
+    /// If the stream does not answer as it should.
+    pub async fn count(&self, stream: &str, filter: &str) -> Result<u64, scan::Error> {
+        self.lists.count(stream, filter).await
     }
 
     /// Whether NATS is connected right now.

@@ -79,10 +79,10 @@ async fn newest(
     before: Option<Before>,
     size: usize,
 ) -> Result<(Vec<Value>, Option<Before>), scan::Error> {
-    let (client, stream) = (store.client(), subject::ATTEMPTS_STREAM);
+    let (client, stream) = (store.asking(), subject::ATTEMPTS_STREAM);
     let all = subject::attempts_of(hook);
     let (Some(first), Some(last)) = (
-        scan::from(client, stream, &all, 1).await?,
+        scan::next(client, stream, &all, 1).await?,
         scan::last(client, stream, &all).await?,
     ) else {
         return Ok((Vec::new(), None));

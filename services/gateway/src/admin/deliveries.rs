@@ -183,21 +183,16 @@ pub(super) async fn forget_events(store: &Store, id: Option<&str>) -> Result<Res
     purge(store, &filter).await
 }
 
-/// A part of a list, and how many there are in all: the first of all tells how many follow it, and
-/// asking a long stream twice takes twice as long.
+/// A part of a list, and how many there are in all.
 async fn list(
     store: &Store,
     query: &Query,
     filter: &str,
     uri: &Uri,
 ) -> Result<(Value, u64), ApiError> {
-    let stream = query.state.stream();
-    let page = page(store, stream, filter, query.from, query.size).await?;
-    let count = match page.first() {
-        Some(first) if query.from <= 1 => first.with_followers().map_err(unavailable)?,
-        None if query.from <= 1 => 0,
-        _ => count(store, stream, filter).await?,
-    };
+    store.connected().await?;
+    let part = store.list(query.state.stream(), filter, query.from, query.size);
+    let (page, count) = part.await.map_err(unavailable)?;
     let data: Vec<_> = page.iter().map(|one| show(one, query.state)).collect();
     let mut body = json!({ "data": data, "next": null });
     if let Some(last) = page.last().filter(|_| page.len() == query.size) {
@@ -290,14 +285,13 @@ async fn page(
     size: usize,
 ) -> Result<Vec<Stored>, ApiError> {
     store.connected().await?;
-    let page = scan::page(store.client(), stream, filter, from, size).await;
+    let page = scan::page(store.asking(), stream, filter, from, size).await;
     page.map_err(unavailable)
 }
 
 async fn count(store: &Store, stream: &str, filter: &str) -> Result<u64, ApiError> {
     store.connected().await?;
-    let count = scan::count(store.client(), stream, filter).await;
-    count.map_err(unavailable)
+    store.count(stream, filter).await.map_err(unavailable)
 }
 
 async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {
