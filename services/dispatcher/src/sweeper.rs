@@ -16,16 +16,18 @@ use hookline_shared::scan::{self, Stored};
 use hookline_shared::subject::{self, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
 
 use crate::accept::Accept;
 use crate::index::Index;
 use crate::metrics::Metrics;
 
-/// How often some of the stream is looked through.
+/// How often some of the stream is looked through, at most,
 const PERIOD: Duration = Duration::from_secs(10);
-/// How many messages are looked at each time, and in one request.
+/// and for how many times as long as looking took it is left alone.
+const COST: u32 = 20;
+/// How many messages are looked at each time, at most.
 const LOOK: usize = 10_000;
-const PAGE: usize = 500;
 /// How late a delivery may be before it is parked anew.
 const OVERDUE: Duration = Duration::from_secs(30);
 /// Over how long what was overdue is spread.
@@ -50,31 +52,38 @@ pub struct Sweeper {
 impl Sweeper {
     /// Sweeps for ever.
     pub async fn sweep(&self) {
-        let mut from = 1;
+        let (mut from, mut pause) = (1, PERIOD);
         loop {
-            tokio::time::sleep(PERIOD).await;
-            if !self.accept.turn("sweeper", PERIOD / 2).await {
+            tokio::time::sleep(pause).await;
+            if !self.accept.turn("sweeper", pause * 9 / 10).await {
                 continue;
             }
-            match self.some(from).await {
+            let mut looking = Duration::ZERO;
+            match self.some(from, &mut looking).await {
                 Ok(next) => from = next,
                 Err(error) => tracing::debug!(%error, "the parked deliveries cannot be swept now"),
             }
+            pause = PERIOD.max(looking * COST);
         }
     }
 
-    /// Sweeps some, and says where to go on.
-    async fn some(&self, mut from: u64) -> Result<u64, BoxError> {
-        for _ in 0..LOOK / PAGE {
-            let (client, all) = (self.context.client(), subject::ALL_SUBJECTS);
-            let mut page = scan::page(&client, subject::DELIVERIES_STREAM, all, from, PAGE).await?;
-            let Some(last) = page.last() else {
+    /// Sweeps some, and says where to go on. A page of a stream would cost the server a walk through all
+    /// of its subjects.
+    async fn some(&self, mut from: u64, looking: &mut Duration) -> Result<u64, BoxError> {
+        let (client, all) = (self.context.client(), subject::ALL_SUBJECTS);
+        let mut looked = 0;
+        while looked < LOOK {
+            let began = Instant::now();
+            let mut few = scan::few(&client, subject::DELIVERIES_STREAM, all, from).await?;
+            *looking += began.elapsed();
+            let Some(last) = few.last() else {
                 return Ok(1);
             };
             from = last.sequence + 1;
-            page.retain(|stored| subject::parse_wait_subject(&stored.subject).is_some());
-            self.purge_deleted(&page).await?;
-            let overdue = page.iter().filter(|waiting| is_overdue(waiting));
+            looked += few.len();
+            few.retain(|stored| subject::parse_wait_subject(&stored.subject).is_some());
+            self.purge_deleted(&few).await?;
+            let overdue = few.iter().filter(|waiting| is_overdue(waiting));
             // All at once: they share few commits.
             try_join_all(overdue.map(|waiting| self.park_anew(waiting))).await?;
         }
@@ -82,16 +91,22 @@ impl Sweeper {
     }
 
     /// Hooks that are deleted leave nothing behind.
-    async fn purge_deleted(&self, page: &[Stored]) -> Result<(), BoxError> {
-        // After the page was read: a hook that is newer than this has nothing in it.
+    async fn purge_deleted(&self, waiting: &[Stored]) -> Result<(), BoxError> {
+        let unknown = |index: &Index| -> HashSet<&str> {
+            let snapshot = index.snapshot();
+            waiting
+                .iter()
+                .filter_map(|waiting| subject::parse_wait_subject(&waiting.subject))
+                .map(|(hook, _)| hook)
+                .filter(|hook| !snapshot.knows(hook))
+                .collect()
+        };
+        if unknown(&self.index).is_empty() {
+            return Ok(());
+        }
+        // A hook that is newer than this has nothing among them.
         self.index.catch_up().await?;
-        let snapshot = self.index.snapshot();
-        let deleted: HashSet<&str> = page
-            .iter()
-            .filter_map(|waiting| subject::parse_wait_subject(&waiting.subject))
-            .map(|(hook, _)| hook)
-            .filter(|hook| !snapshot.knows(hook))
-            .collect();
+        let deleted = unknown(&self.index);
         let stream = self.context.get_stream_no_info(subject::DELIVERIES_STREAM);
         let stream = stream.await?;
         for hook in deleted {
