@@ -34,6 +34,8 @@ pub use lease::Lease;
 const KEEP: Duration = Duration::from_secs(3_600);
 /// How long what `on_change` saw last is kept.
 pub(crate) const KEEP_CHANGE: Duration = Duration::from_secs(7 * 86_400);
+/// How often within a third of a lease it is looked for what is to be renewed.
+const RENEWAL_PARTS: u32 = 10;
 /// How many leases a probe may take before another is made.
 const PROBE_LEASES: u32 = 3;
 /// How much longer than it is open a circuit is remembered.
@@ -231,29 +233,30 @@ impl Accept {
 
     /// Gives back every claim that is still held, at a shutdown whose deadline has passed.
     pub async fn release_all(&self) {
-        for (claim, _) in self.inner.held.all() {
+        for claim in self.inner.held.all() {
             self.inner.end(&claim, End::Released).await;
         }
     }
 
-    /// Renews what is held, and says that this worker lives, for ever.
+    /// Renews what is held, and says that this worker lives, for ever. Each claim is renewed in its own
+    /// time: thousands at once would keep new ones waiting.
     pub async fn keep_leases(&self) {
         let inner = &self.inner;
-        let mut tick = tokio::time::interval(inner.options.lease / 3);
+        let age = inner.options.lease / 3;
+        let mut tick = tokio::time::interval(age / RENEWAL_PARTS);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for part in (0..RENEWAL_PARTS).cycle() {
             tick.tick().await;
-            let renewals = inner
-                .held
-                .all()
-                .into_iter()
-                .map(|(claim, lost)| async move {
-                    if inner.renew(&claim).await == Some(false) {
-                        lost.cancel();
-                    }
-                });
+            let due = inner.held.due(age).into_iter();
+            let renewals = due.map(|(claim, lost)| async move {
+                if inner.renew(&claim).await == Some(false) {
+                    lost.cancel();
+                }
+            });
             futures::future::join_all(renewals).await;
-            inner.live().await;
+            if part == 0 {
+                inner.live().await;
+            }
         }
     }
 }

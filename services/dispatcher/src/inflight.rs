@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{AckKind, Message};
 use async_nats::{Client, Subject};
 
+/// In how many parts of their interval signs of life are sent.
+const PARTS: u32 = 16;
+
 /// The messages in flight; clones share them.
 #[derive(Debug, Clone)]
 pub struct InFlight {
@@ -69,21 +72,32 @@ impl InFlight {
         }
     }
 
-    /// Sends signs of life, for ever, so that no message reaches its `ack_wait` unheard.
+    /// Sends signs of life, for ever, so that no message reaches its `ack_wait` unheard; for each message
+    /// in its own time, not for thousands at once.
     pub async fn keep_alive(&self, ack_wait: Duration) {
         let interval = ack_wait / 4;
-        let mut tick = tokio::time::interval(interval);
+        let mut tick = tokio::time::interval(interval / PARTS);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            for message in self
-                .all()
-                .into_iter()
-                .filter(|m| m.since.elapsed() >= interval)
-            {
-                self.send(message.reply, AckKind::Progress).await;
+            for reply in self.due(interval) {
+                self.send(reply, AckKind::Progress).await;
             }
         }
+    }
+
+    /// What gave no sign of life for so long. It is taken to give one now.
+    fn due(&self, interval: Duration) -> Vec<Subject> {
+        let now = Instant::now();
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        messages
+            .values_mut()
+            .filter(|message| now - message.since >= interval)
+            .map(|message| {
+                message.since = now;
+                message.reply.clone()
+            })
+            .collect()
     }
 
     /// Gives back everything that is still in flight.

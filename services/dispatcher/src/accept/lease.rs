@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hookline_shared::event::{EventId, Stored};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::marks::Marks;
@@ -95,12 +97,23 @@ impl Bit {
 
 /// All claims of this worker, by token.
 #[derive(Debug, Default)]
-pub(super) struct Held(Mutex<HashMap<String, (Claim, CancellationToken)>>);
+pub(super) struct Held(Mutex<HashMap<String, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    claim: Claim,
+    lost: CancellationToken,
+    renewed: Instant,
+}
 
 impl Held {
     pub(super) fn hold(self: &Arc<Self>, claim: Claim) -> Lease {
         let lost = CancellationToken::new();
-        let entry = (claim.clone(), lost.clone());
+        let entry = Entry {
+            claim: claim.clone(),
+            lost: lost.clone(),
+            renewed: Instant::now(),
+        };
         self.lock().insert(claim.token.clone(), entry);
         Lease {
             claim,
@@ -109,11 +122,25 @@ impl Held {
         }
     }
 
-    pub(super) fn all(&self) -> Vec<(Claim, CancellationToken)> {
-        self.lock().values().cloned().collect()
+    /// What was not renewed for so long. It is taken for renewed from now on.
+    pub(super) fn due(&self, age: Duration) -> Vec<(Claim, CancellationToken)> {
+        let now = Instant::now();
+        self.lock()
+            .values_mut()
+            .filter(|entry| now - entry.renewed >= age)
+            .map(|entry| {
+                entry.renewed = now;
+                (entry.claim.clone(), entry.lost.clone())
+            })
+            .collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Claim, CancellationToken)>> {
+    pub(super) fn all(&self) -> Vec<Claim> {
+        let held = self.lock();
+        held.values().map(|entry| entry.claim.clone()).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -132,6 +159,35 @@ mod tests {
         assert_eq!((first.second, first.page, first.offset), (5, 1, 0));
         let last = bit(2 * PAGE - 1, 6 * SECOND - 1);
         assert_eq!((last.second, last.page, last.offset), (5, 1, PAGE - 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_claim_is_renewed_in_its_own_time() {
+        let held = Arc::new(Held::default());
+        let claim = |token: &str| Claim {
+            hook: "hook".into(),
+            delivery: "delivery".into(),
+            bit: None,
+            attempt: 1,
+            token: token.into(),
+            probe: false,
+            marks: None,
+        };
+        let due = || {
+            let due = held.due(Duration::from_secs(2)).into_iter();
+            due.map(|(claim, _)| claim.token).collect::<Vec<_>>()
+        };
+        let _first = held.hold(claim("first"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let second = held.hold(claim("second"));
+        assert!(due().is_empty());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(due(), ["first"]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(due(), ["second"]);
+        drop(second);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(due(), ["first"], "what is dropped is not renewed");
     }
 
     #[test]
