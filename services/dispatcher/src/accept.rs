@@ -9,8 +9,10 @@
 //! Redis is not needed to deliver. When it does not answer, attempts are made without a claim, so
 //! at least once, and [`Gate`] decides from this worker's memory; a setting makes them wait instead.
 
+mod combine;
 mod lease;
 mod scripts;
+mod together;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -27,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::work::Work;
 use lease::{Bit, Claim, Held};
 use scripts::Scripts;
+pub use together::Together;
 
 pub use lease::Lease;
 
@@ -43,6 +46,12 @@ const KEEP_CIRCUIT: Duration = Duration::from_secs(600);
 /// The most that deliveries are spread out over: a million of a hook that never succeeded come again
 /// at less than 300 a second.
 const SPREAD: Duration = Duration::from_secs(3_600);
+
+/// The marks of a delivery that has none.
+static NO_MARKS: Marks = Marks {
+    snooze: None,
+    change: None,
+};
 
 /// What a worker may do with a delivery.
 #[derive(Debug)]
@@ -136,7 +145,7 @@ impl Accept {
             marks,
         };
         let gate = &hook.gate;
-        let answer: Option<(String, u64)> = inner.claim(&claim, gate, work.reserved).await;
+        let answer: Option<(String, u64)> = inner.claim(hook, &claim, work.reserved).await;
         let Some((word, number)) = answer else {
             return inner.without_redis(claim, gate, work);
         };
@@ -171,8 +180,15 @@ impl Accept {
     }
 
     /// Ends a claim. False: another worker has taken the delivery over.
-    pub async fn finish(&self, lease: &Lease, end: End) -> bool {
-        self.inner.end(lease.claim(), end).await.unwrap_or(true)
+    pub async fn finish(&self, hook: &Prepared, lease: &Lease, end: End) -> bool {
+        let claim = lease.claim();
+        let ended = if claim.marks.is_some() || claim.probe {
+            self.inner.end(claim, end).await
+        } else {
+            let together = &hook.together;
+            self.inner.end_with_others(together, claim, end).await
+        };
+        ended.unwrap_or(true)
     }
 
     /// Opens a hook's circuit, on all workers.
@@ -262,19 +278,25 @@ impl Accept {
 }
 
 impl Inner {
-    async fn claim(&self, claim: &Claim, gate: &Gate, reserved: bool) -> Option<(String, u64)> {
-        let hook = claim.hook.as_str();
-        let mut call = on(&self.scripts.claim, claim);
-        call.key(key(hook, "circuit")).key(key(hook, "probe"));
+    async fn claim(
+        &self,
+        prepared: &Prepared,
+        claim: &Claim,
+        reserved: bool,
+    ) -> Option<(String, u64)> {
+        let (hook, gate) = (claim.hook.as_str(), &prepared.gate);
         let rate = gate.rate.filter(|_| !reserved);
-        let marks = claim.marks.as_ref();
-        let snooze = marks.and_then(|marks| marks.snooze.as_ref());
-        let change = marks.and_then(|marks| marks.change.as_ref());
-        if rate.is_some() || marks.is_some() {
-            call.key(key(hook, "rate"))
-                .key(mark_key(hook, "s", snooze.map(|(about, _)| about)))
-                .key(mark_key(hook, "c", change.map(|(watched, _)| watched)));
-        }
+        let Some(marks) = claim.marks.as_ref().or(rate.map(|_| &NO_MARKS)) else {
+            let together = &prepared.together;
+            return self.claim_with_others(together, claim, gate).await;
+        };
+        let (snooze, change) = (marks.snooze.as_ref(), marks.change.as_ref());
+        let mut call = on(&self.scripts.claim, claim);
+        call.key(key(hook, "circuit"))
+            .key(key(hook, "probe"))
+            .key(key(hook, "rate"))
+            .key(mark_key(hook, "s", snooze.map(|(about, _)| about)))
+            .key(mark_key(hook, "c", change.map(|(watched, _)| watched)));
         call.arg(claim.attempt)
             .arg(&claim.token)
             .arg(millis(self.options.lease))
@@ -314,37 +336,33 @@ impl Inner {
         self.redis.call(&claim.hook, &call).await
     }
 
+    /// Ends one claim.
     async fn end(&self, claim: &Claim, end: End) -> Option<bool> {
+        let (state, keep) = self.state(claim, end);
+        let mut call = on(&self.scripts.finish, claim);
+        keys_of_marks(&mut call, claim);
+        let snooze = claim.marks.as_ref().and_then(|marks| marks.snooze.as_ref());
+        let silence = snooze.filter(|_| end == End::Done);
+        call.arg(claim.attempt)
+            .arg(&claim.token)
+            .arg(state)
+            .arg(millis(keep))
+            .arg(u8::from(claim.probe && end == End::Done))
+            .arg(&claim.delivery)
+            .arg(silence.map_or(0, |(_, time)| millis(*time)))
+            .arg(u8::from(end == End::Buried));
+        self.redis.call(&claim.hook, &call).await
+    }
+
+    /// A delivery's last state, and how long it is kept.
+    fn state(&self, claim: &Claim, end: End) -> (String, Duration) {
         let window = self.options.window;
-        let (state, keep) = match end {
+        match end {
             End::Done => ("D".to_owned(), window),
             End::Parked(wait) => (format!("P{}", claim.attempt), wait + window),
             End::Buried => (format!("P{}", claim.attempt), window),
             End::Released => (format!("P{}", claim.attempt.saturating_sub(1)), window),
-        };
-        let plain = claim.marks.is_none() && !claim.probe;
-        let script = if plain {
-            &self.scripts.finish
-        } else {
-            &self.scripts.finish_all
-        };
-        let mut call = on(script, claim);
-        if !plain {
-            keys_of_marks(&mut call, claim);
         }
-        call.arg(claim.attempt)
-            .arg(&claim.token)
-            .arg(state)
-            .arg(millis(keep));
-        if !plain {
-            let snooze = claim.marks.as_ref().and_then(|marks| marks.snooze.as_ref());
-            let silence = snooze.filter(|_| end == End::Done);
-            call.arg(u8::from(claim.probe && end == End::Done))
-                .arg(&claim.delivery)
-                .arg(silence.map_or(0, |(_, time)| millis(*time)))
-                .arg(u8::from(end == End::Buried));
-        }
-        self.redis.call(&claim.hook, &call).await
     }
 
     async fn live(&self) {
@@ -371,11 +389,7 @@ fn keys_of_marks(call: &mut ScriptInvocation<'_>, claim: &Claim) {
 /// A call of a script on a claim's delivery.
 fn on<'a>(script: &'a Script, claim: &Claim) -> ScriptInvocation<'a> {
     let mut call = script.key(claim.key());
-    call.key(claim.page()).arg(
-        claim
-            .bit
-            .map_or_else(String::new, |bit| bit.offset.to_string()),
-    );
+    call.key(claim.page()).arg(claim.offset());
     call
 }
 

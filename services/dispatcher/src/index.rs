@@ -20,6 +20,7 @@ use hookline_shared::subject::{self, header};
 use hookline_shared::watch::{self, Change};
 use tokio::sync::watch as signal;
 
+use crate::accept::Together;
 use crate::backlog::Backlog;
 use crate::circuit::{self, Circuit};
 use crate::gate::{Gate, Rate};
@@ -54,6 +55,8 @@ pub struct Prepared {
     pub room: Room,
     /// What may hold deliveries back.
     pub gate: Gate,
+    /// Where its deliveries meet on their way to Redis.
+    pub together: Together,
     /// Why it cannot be used, if it cannot.
     unusable: bool,
     created: Created,
@@ -383,6 +386,7 @@ impl Index {
             max_age: options.oldest().unwrap_or(self.defaults.max_age),
             backlog: Backlog::new(self.defaults.backlog),
             gate: self.defaults.gate(&options, revision),
+            together: Together::default(),
             room: Room::new(options.concurrency.unwrap_or(self.defaults.concurrency) as usize),
             hook,
         }

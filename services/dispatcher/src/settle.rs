@@ -122,7 +122,7 @@ impl Settle {
     ) -> Settled {
         let error = match result {
             Ok(_) => {
-                let mine = self.accept.finish(lease, End::Done).await;
+                let mine = self.accept.finish(hook, lease, End::Done).await;
                 return self.count(
                     hook,
                     if mine {
@@ -178,12 +178,12 @@ impl Settle {
         };
         match settled {
             Ok((end, result)) => {
-                self.accept.finish(lease, end).await;
+                self.accept.finish(hook, lease, end).await;
                 self.count(hook, result)
             }
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked or buried, its message stays");
-                self.accept.finish(lease, End::Released).await;
+                self.accept.finish(hook, lease, End::Released).await;
                 self.unsettled(hook, delay.unwrap_or(AGAIN_AT_MOST))
             }
         }

@@ -68,6 +68,12 @@ impl Claim {
             None => self.key(),
         }
     }
+
+    /// The event's bit in the page; empty if it has none.
+    pub(super) fn offset(&self) -> String {
+        self.bit
+            .map_or_else(String::new, |bit| bit.offset.to_string())
+    }
 }
 
 /// The bit that says that an event was delivered to a hook, if the event is known by its place in the
@@ -77,7 +83,7 @@ impl Claim {
 pub(super) struct Bit {
     second: u64,
     page: u64,
-    pub(super) offset: u64,
+    offset: u64,
 }
 
 /// Events of a page. One that is alone in its page costs as much as a key would, and all of them

@@ -41,6 +41,7 @@ fn hook(
         max_age: Duration::from_secs(60),
         backlog: Backlog::new(1),
         room: Room::new(1),
+        together: Together::default(),
         gate: Gate::new(1, Circuit::new(CIRCUIT), None),
         unusable: false,
         created,
