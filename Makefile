@@ -16,7 +16,7 @@ BINARIES := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(if $(filter
 NATS_CLI_BINARY := $(CURDIR)/.tools/bin/nats
 
 .DEFAULT_GOAL := help
-.PHONY: help servers build demo up down check test chaos compat fmt clean need-rust need-python need-servers need-go
+.PHONY: help servers build demo up down check test chaos bench bench-full compat fmt clean need-rust need-python need-servers need-go
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,10 @@ test: need-rust servers ## Unit tests, then end-to-end tests on real servers
 chaos: need-rust servers ## Faults on real processes under load, and a ledger (FAULT=name for one)
 	cargo build --release --workspace $(CARGO_FLAGS)
 	HOOKLINE_BIN_DIR=$(abspath $(TARGET_DIR))/release $(TARGET_DIR)/release/hookline-loadtest chaos --out $(TARGET_DIR)/chaos $(FAULT)
+
+bench bench-full: need-rust servers ## How fast it is, as ratios to the bare pipe, in under fifteen minutes
+	cargo build --release --workspace $(CARGO_FLAGS)
+	HOOKLINE_BIN_DIR=$(abspath $(TARGET_DIR))/release $(TARGET_DIR)/release/hookline-loadtest bench --out $(TARGET_DIR)/bench $(if $(filter bench-full,$@),--full)
 
 compat: need-go need-rust servers ## Run the product against other people's clients (needs Go)
 	@.ci/nats-cli $(NATS_CLI) $(dir $(NATS_CLI_BINARY))

@@ -4,7 +4,14 @@
 //! manages at that moment: a figure of its own says more about the machine than about Hookline.
 
 use clap::{Parser, Subcommand};
-use hookline_loadtest::{chaos, throughput};
+use hookline_loadtest::{
+    bench, chaos, fanout, hooks, latency, limit, neighbours, publish, receiver, scaling, soak,
+    throughput,
+};
+
+/// A delivery allocates some dozens of times.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 #[command(
@@ -19,8 +26,28 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Question {
-    /// Webhook deliveries a second of one dispatcher, against the bare pipe.
+    /// All questions about speed, in one report.
+    Bench(bench::Options),
+    /// What this machine does without Hookline: the bare pipe, and each of its parts.
+    Limit(limit::Options),
+    /// Deliveries a second of one dispatcher, by handler, against the bare pipe.
     Throughput(throughput::Options),
+    /// From when an event was due to its receipt, at a given rate.
+    Latency(latency::Options),
+    /// What a healthy hook notices of a sick one.
+    Neighbours(neighbours::Options),
+    /// What many hooks cost: per event, in memory, and until a change is live.
+    Hooks(hooks::Options),
+    /// One event for many hooks.
+    Fanout(fanout::Options),
+    /// Several dispatchers against one, where the receiver takes its time.
+    Scaling(scaling::Options),
+    /// Durable publishing, one by one, in groups, and through the Admin API.
+    Publish(publish::Options),
+    /// Whether anything grows in ten minutes at half speed.
+    Soak(soak::Options),
+    /// A receiver to try things with: it counts, verifies, delays, fails, and keeps a ledger.
+    Receiver(receiver::Options),
     /// Faults under load: what is missing, what came twice, how late.
     Chaos(chaos::Options),
 }
@@ -30,7 +57,17 @@ async fn main() -> anyhow::Result<()> {
     // Fails only if it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().question {
-        Question::Throughput(options) => throughput::run(&options).await,
+        Question::Bench(options) => bench::run(&options).await,
+        Question::Limit(options) => bench::one(&options).await,
+        Question::Throughput(options) => bench::one(&options).await,
+        Question::Latency(options) => bench::one(&options).await,
+        Question::Neighbours(options) => bench::one(&options).await,
+        Question::Hooks(options) => bench::one(&options).await,
+        Question::Fanout(options) => bench::one(&options).await,
+        Question::Scaling(options) => bench::one(&options).await,
+        Question::Publish(options) => bench::one(&options).await,
+        Question::Soak(options) => bench::one(&options).await,
+        Question::Receiver(options) => receiver::run(&options).await,
         Question::Chaos(options) => chaos::run(&options).await,
     }
 }

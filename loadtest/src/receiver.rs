@@ -1,47 +1,165 @@
-//! A receiver that is cheap enough not to be what is measured: it reads requests as far as it must
-//! to find their end, counts them, and answers 200.
+//! A receiver that is cheap enough not to be what is measured: it reads requests as far as it must to
+//! find their end, counts them, and answers. It can verify, delay, fail and keep a ledger as well.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use hookline_shared::signature::{Algorithm, Signer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const FAILURE: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
 /// Larger than any request of a measurement.
 const BUFFER: usize = 64 << 10;
+
+/// What a receiver does beyond counting.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Behaviour {
+    /// Wait before each answer, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub delay: u64,
+    /// Answer 500 to so many of a hundred requests.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub fail: u64,
+    /// Verify the Standard Webhooks signature with this secret.
+    #[arg(long)]
+    pub secret: Option<String>,
+    /// Remember every webhook-id, and count those that come again.
+    #[arg(long)]
+    pub ledger: bool,
+}
+
+/// The `receiver` subcommand.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:9000")]
+    listen: String,
+    #[command(flatten)]
+    behaviour: Behaviour,
+}
+
+/// Runs a receiver until it is interrupted, and says every second what came.
+///
+/// # Errors
+/// When it cannot listen.
+#[expect(clippy::print_stdout, reason = "the lines are what the command is for")]
+pub async fn run(options: &Options) -> Result<()> {
+    let receiver = Receiver::listen(&options.listen, options.behaviour.clone()).await?;
+    println!("listening at {}, until interrupted", receiver.url);
+    let mut before = 0;
+    loop {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        let now = receiver.count();
+        if now != before {
+            println!(
+                "{:>8} /s  {now:>10} in all  {:>8} failed on purpose  {:>6} came again  {:>6} forged",
+                now - before,
+                receiver.state.failed.load(Ordering::Relaxed),
+                receiver.repeats(),
+                receiver.forged(),
+            );
+        }
+        before = now;
+    }
+}
 
 /// A running receiver.
 pub struct Receiver {
     /// Where it listens.
     pub url: String,
-    count: Arc<AtomicU64>,
+    state: Arc<State>,
     first: watch::Receiver<Option<Instant>>,
 }
 
+struct State {
+    behaviour: Behaviour,
+    signer: Option<Signer>,
+    count: AtomicU64,
+    failed: AtomicU64,
+    forged: AtomicU64,
+    /// How often each webhook-id was answered with success.
+    ledger: Mutex<HashMap<String, u32>>,
+    /// Since when times in events count, and what was read of them: when it arrived, how late.
+    stamps: Option<(Instant, Mutex<Vec<Stamp>>)>,
+    started: watch::Sender<Option<Instant>>,
+}
+
+/// One arrival: when it was due and how late it was, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Since the beginning.
+    pub due: u64,
+    /// Its latency.
+    pub late: u64,
+}
+
 impl Receiver {
-    /// Starts a receiver on a free port.
+    /// Starts one on a free port that only counts.
+    ///
+    /// # Errors
+    /// When it cannot listen.
     pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}/", listener.local_addr()?);
-        let count = Arc::new(AtomicU64::new(0));
-        let (started, first) = watch::channel(None);
-        let (counter, started) = (Arc::clone(&count), Arc::new(started));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (counter, started) = (Arc::clone(&counter), Arc::clone(&started));
-                tokio::spawn(async move { serve(stream, &counter, &started).await });
-            }
-        });
-        Ok(Self { url, count, first })
+        Self::listen("127.0.0.1:0", Behaviour::default()).await
     }
 
-    /// Waits for `wanted` more requests than `before`, and returns how long they took from the
-    /// first one on.
-    pub async fn measure(&mut self, before: u64, wanted: u64) -> Result<Duration> {
+    /// Starts one that behaves so.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn listen(address: &str, behaviour: Behaviour) -> Result<Self> {
+        Self::serve(address, behaviour, None).await
+    }
+
+    /// Starts one that reads from each event when it was due: `"at":` and the microseconds since
+    /// `epoch`.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn stamping(epoch: Instant) -> Result<Self> {
+        Self::serve("127.0.0.1:0", Behaviour::default(), Some(epoch)).await
+    }
+
+    async fn serve(address: &str, behaviour: Behaviour, epoch: Option<Instant>) -> Result<Self> {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("cannot listen at {address}"))?;
+        let url = format!("http://{}/", listener.local_addr()?);
+        let (started, first) = watch::channel(None);
+        let secret = behaviour.secret.as_deref();
+        let state = Arc::new(State {
+            signer: secret.map(|secret| Signer::new(secret, Algorithm::Sha256)),
+            behaviour,
+            count: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            forged: AtomicU64::new(0),
+            ledger: Mutex::default(),
+            stamps: epoch.map(|epoch| (epoch, Mutex::default())),
+            started,
+        });
+        let serving = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let state = Arc::clone(&serving);
+                // A connection that breaks is the client's to notice.
+                tokio::spawn(async move { serve(stream, &state).await.ok() });
+            }
+        });
+        Ok(Self { url, state, first })
+    }
+
+    /// Waits until so many requests came, and returns how long they took from the first one on.
+    ///
+    /// # Errors
+    /// When they stop coming.
+    pub async fn measure(&mut self, wanted: u64) -> Result<Duration> {
         let first = self.first.wait_for(Option::is_some);
         let first = *tokio::time::timeout(Duration::from_secs(60), first)
             .await
@@ -49,7 +167,7 @@ impl Receiver {
         let first = first.context("the time of the first request is known")?;
         let (mut seen, mut since) = (0, Instant::now());
         loop {
-            let count = self.count() - before;
+            let count = self.count();
             if count >= wanted {
                 return Ok(first.elapsed());
             }
@@ -65,49 +183,136 @@ impl Receiver {
     }
 
     /// Requests so far.
+    #[must_use]
     pub fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        self.state.count.load(Ordering::Relaxed)
+    }
+
+    /// Requests whose signature was wrong or missing.
+    #[must_use]
+    pub fn forged(&self) -> u64 {
+        self.state.forged.load(Ordering::Relaxed)
+    }
+
+    /// Requests that were answered with success before.
+    #[must_use]
+    pub fn repeats(&self) -> u64 {
+        let ledger = lock(&self.state.ledger);
+        ledger.values().map(|times| u64::from(times - 1)).sum()
+    }
+
+    /// What was read of the events' times.
+    #[must_use]
+    pub fn stamps(&self) -> Vec<Stamp> {
+        let stamps = self.state.stamps.as_ref();
+        stamps.map_or_else(Vec::new, |(_, stamps)| lock(stamps).clone())
     }
 }
 
-async fn serve(mut stream: TcpStream, count: &AtomicU64, started: &watch::Sender<Option<Instant>>) {
-    let _ = stream.set_nodelay(true);
+impl State {
+    /// Takes a request; whether it is answered with success.
+    fn take(&self, head: &str, body: &[u8]) -> bool {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        if number == 0 {
+            self.started.send_replace(Some(Instant::now()));
+        }
+        if let Some((epoch, stamps)) = &self.stamps
+            && let Some(due) = stamp(body)
+        {
+            let late = (epoch.elapsed().as_micros() as u64).saturating_sub(due);
+            lock(stamps).push(Stamp { due, late });
+        }
+        if self
+            .signer
+            .as_ref()
+            .is_some_and(|signer| !verified(signer, head, body))
+        {
+            self.forged.fetch_add(1, Ordering::Relaxed);
+        }
+        // Spread evenly, without a die.
+        if number * 37 % 100 < self.behaviour.fail {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        if self.behaviour.ledger
+            && let Some(id) = header(head, "webhook-id")
+        {
+            *lock(&self.ledger).entry(id.to_owned()).or_default() += 1;
+        }
+        true
+    }
+}
+
+async fn serve(mut stream: TcpStream, state: &State) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let delay = Duration::from_millis(state.behaviour.delay);
     let mut buffer = vec![0; BUFFER];
     let mut filled = 0;
     loop {
-        match stream.read(&mut buffer[filled..]).await {
-            Ok(0) | Err(_) => return,
-            Ok(read) => filled += read,
+        match stream.read(&mut buffer[filled..]).await? {
+            0 => return Ok(()),
+            read => filled += read,
         }
-        while let Some(end) = request_end(&buffer[..filled]) {
-            if count.fetch_add(1, Ordering::Relaxed) == 0 {
-                started.send_replace(Some(Instant::now()));
+        while let Some((head, end)) = request(&buffer[..filled]) {
+            let text = std::str::from_utf8(&buffer[..head])?;
+            let answer = if state.take(text, &buffer[head..end]) {
+                ANSWER
+            } else {
+                FAILURE
+            };
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
             }
-            if stream.write_all(ANSWER).await.is_err() {
-                return;
-            }
+            stream.write_all(answer).await?;
             buffer.copy_within(end..filled, 0);
             filled -= end;
         }
-        if filled == buffer.len() {
-            return;
-        }
+        ensure!(filled < buffer.len(), "a request is too large");
     }
 }
 
-/// Where the first request ends, if all of it is there.
-fn request_end(bytes: &[u8]) -> Option<usize> {
+/// Where the first request's head and body end, if all of it is there.
+fn request(bytes: &[u8]) -> Option<(usize, usize)> {
     let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let length = std::str::from_utf8(&bytes[..head])
-        .ok()?
-        .lines()
-        .find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length")
-                .then(|| value.trim().parse::<usize>().ok())?
-        });
+    let text = std::str::from_utf8(&bytes[..head]).ok()?;
+    let length = header(text, "content-length").and_then(|length| length.parse::<usize>().ok());
     let end = head + length.unwrap_or(0);
-    (bytes.len() >= end).then_some(end)
+    (bytes.len() >= end).then_some((head, end))
+}
+
+fn header<'a>(head: &'a str, wanted: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case(wanted).then(|| value.trim())
+    })
+}
+
+fn verified(signer: &Signer, head: &str, body: &[u8]) -> bool {
+    let (Some(id), Some(timestamp), Some(signature)) = (
+        header(head, "webhook-id"),
+        header(head, "webhook-timestamp").and_then(|time| time.parse().ok()),
+        header(head, "webhook-signature"),
+    ) else {
+        return false;
+    };
+    signer.standard(id, timestamp, body) == signature
+}
+
+/// The microseconds after `"at":`.
+fn stamp(body: &[u8]) -> Option<u64> {
+    const NAME: &[u8] = b"\"at\":";
+    let start = body.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
+    let digits = body[start..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit());
+    std::str::from_utf8(&body[start..start + digits.count()])
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -116,10 +321,53 @@ mod tests {
 
     #[test]
     fn a_request_ends_after_its_body() {
-        let request = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcPOST";
-        assert_eq!(request_end(request), Some(request.len() - 4));
-        assert_eq!(request_end(&request[..request.len() - 5]), None);
-        assert_eq!(request_end(b"GET / HTTP/1.1\r\n\r\n"), Some(18));
-        assert_eq!(request_end(b"GET / HTTP"), None);
+        let bytes = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcPOST";
+        assert_eq!(request(bytes), Some((bytes.len() - 7, bytes.len() - 4)));
+        assert_eq!(request(&bytes[..bytes.len() - 5]), None);
+        assert_eq!(request(b"GET / HTTP/1.1\r\n\r\n"), Some((18, 18)));
+        assert_eq!(request(b"GET / HTTP"), None);
+    }
+
+    #[test]
+    fn a_stamp_is_read_wherever_it_stands() {
+        assert_eq!(
+            stamp(b"{\"source\":\"x\",\"at\":12345,\"n\":1}"),
+            Some(12_345)
+        );
+        assert_eq!(stamp(b"{\"at\":}"), None);
+        assert_eq!(stamp(b"{}"), None);
+    }
+
+    #[tokio::test]
+    async fn it_verifies_fails_and_counts_what_comes_again() {
+        let secret = "the receiver's secret";
+        let behaviour = Behaviour {
+            secret: Some(secret.to_owned()),
+            ledger: true,
+            ..Behaviour::default()
+        };
+        let receiver = Receiver::listen("127.0.0.1:0", behaviour.clone()).await;
+        let receiver = receiver.expect("a receiver");
+        let signature = Signer::new(secret, Algorithm::Sha256).standard("msg_1", 7, b"{}");
+        let head = format!(
+            "webhook-id: msg_1\r\nwebhook-timestamp: 7\r\nwebhook-signature: {signature}\r\n"
+        );
+        assert!(receiver.state.take(&head, b"{}") && receiver.state.take(&head, b"{}"));
+        assert_eq!(
+            (receiver.count(), receiver.repeats(), receiver.forged()),
+            (2, 1, 0)
+        );
+        assert!(receiver.state.take(&head, b"{} "));
+        assert_eq!(receiver.forged(), 1);
+
+        let failing = Behaviour {
+            fail: 25,
+            ..Behaviour::default()
+        };
+        let receiver = Receiver::listen("127.0.0.1:0", failing)
+            .await
+            .expect("a receiver");
+        let failed = (0..100).filter(|_| !receiver.state.take("", b"")).count();
+        assert_eq!(failed, 25);
     }
 }

@@ -1,118 +1,233 @@
-//! How many webhooks a second one dispatcher delivers, as a ratio to the bare pipe.
+//! How many deliveries a second one dispatcher makes, by handler, as a ratio to the bare pipe.
 //!
-//! Both work off the same number of events that are stored beforehand, and are timed from the first
-//! request to the last. They alternate, pair by pair.
+//! Both work off the same number of events that are stored beforehand. They alternate, pair by pair.
 
-use std::time::Duration;
+use anyhow::Result;
+use clap::ValueEnum;
+use serde_json::{Value, json};
 
-use anyhow::{Context as _, Result, ensure};
-use async_nats::jetstream;
-use e2e::Cluster;
-use futures::{StreamExt as _, TryStreamExt as _};
-use serde_json::json;
-
-use crate::limit;
+use crate::bench::Question;
 use crate::receiver::Receiver;
+use crate::report::{Goal, Measure, Section, median};
+use crate::{limit, rig};
 
-/// Publishes that wait for their acknowledgement at the same time.
-const PUBLISHES: usize = 256;
+const MIB: f64 = (1 << 20) as f64;
+/// The keys in which deliveries are remembered.
+const MARKS: &str = "hookline:{*}:[bd]:*";
+/// Events to one that matches, where few do, and how many match.
+const SPARSE: u64 = 10_000;
+const MATCHES: u64 = 10;
 
 /// What to measure.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Options {
+    /// Handlers; all of them if none is named.
+    #[arg(long, value_delimiter = ',')]
+    pub handlers: Vec<Handler>,
     /// Events of each run.
-    #[arg(long, default_value_t = 10_000)]
-    events: u64,
+    #[arg(long, default_value_t = 20_000)]
+    pub events: u64,
     /// Pairs of runs.
     #[arg(long, default_value_t = 5)]
-    pairs: usize,
+    pub pairs: usize,
     /// Requests of the bare pipe at the same time; Hookline's own setting stays as it is.
     #[arg(long, default_value_t = 32)]
-    concurrency: usize,
+    pub concurrency: usize,
 }
 
-/// Measures and prints a table.
-#[expect(clippy::print_stdout, reason = "the table is what the command is for")]
-pub async fn run(options: &Options) -> Result<()> {
-    println!(
-        "{:>5}  {:>14}  {:>14}  {:>6}",
-        "pair", "bare pipe /s", "hookline /s", "ratio"
-    );
-    let mut ratios = Vec::new();
-    for pair in 1..=options.pairs {
-        let bare = bare_pipe(options).await?;
-        let hookline = dispatcher(options).await?;
-        println!(
-            "{pair:>5}  {bare:>14.0}  {hookline:>14.0}  {:>6.2}",
-            hookline / bare
-        );
-        ratios.push(hookline / bare);
+impl Question for Options {
+    const NAME: &'static str = "throughput";
+
+    fn full() -> Self {
+        Self {
+            handlers: Vec::new(),
+            events: 60_000,
+            pairs: 7,
+            concurrency: 32,
+        }
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio {:.2}", ratios[ratios.len() / 2]);
-    Ok(())
+
+    async fn run(&self) -> Result<Section> {
+        measure(self).await
+    }
 }
 
-async fn bare_pipe(options: &Options) -> Result<f64> {
-    let cluster = Cluster::builder()
-        .gateways(0)
-        .dispatchers(0)
-        .start()
-        .await?;
-    let context = cluster.nats.jetstream();
-    limit::create_stream(&context).await?;
-    publish(&context, limit::SUBJECT, options.events).await?;
-    let mut receiver = Receiver::start().await?;
-    let pipe = limit::start(&cluster.nats.url(), &receiver.url, options.concurrency).await?;
-    let took = receiver.measure(0, options.events).await?;
-    drop(pipe);
-    cluster.finish_unchecked().await?;
-    rate(options.events, took)
+/// A handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Handler {
+    /// `webhook`, signed in both ways.
+    Webhook,
+    /// `webhook-custom` with a JSON template.
+    WebhookCustom,
+    /// `log`.
+    Log,
+    /// `lambda` that reads the event.
+    Lambda,
 }
 
-async fn dispatcher(options: &Options) -> Result<f64> {
-    let mut cluster = Cluster::builder().dispatchers(0).start().await?;
-    let mut receiver = Receiver::start().await?;
-    let hook = json!({"source": "crud", "event": "consumers", "handler": "webhook",
-        "config": {"url": receiver.url, "secret": "measured with both signatures"}});
+impl Handler {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::WebhookCustom => "webhook-custom",
+            Self::Log => "log",
+            Self::Lambda => "lambda",
+        }
+    }
+
+    /// Whether it calls a receiver.
+    const fn calls(self) -> bool {
+        matches!(self, Self::Webhook | Self::WebhookCustom)
+    }
+
+    /// Requests at a hook's creation.
+    const fn pings(self) -> u64 {
+        match self {
+            Self::Webhook => 1,
+            Self::WebhookCustom | Self::Log | Self::Lambda => 0,
+        }
+    }
+
+    const fn least(self) -> f64 {
+        match self {
+            Self::Webhook => 0.75,
+            Self::WebhookCustom => 0.65,
+            Self::Log => 0.25,
+            Self::Lambda => 0.20,
+        }
+    }
+
+    fn config(self, url: &str) -> Value {
+        match self {
+            Self::Webhook => rig::webhook(url),
+            Self::WebhookCustom => json!({
+                "url": url, "method": "POST", "secret": "measured with both signatures",
+                "headers": {"Content-Type": "application/json"},
+                "payload": {"text": "{{ entity.username }} was created, {{ entity.custom_id }}",
+                    "source": "{{ source }}"}}),
+            Self::Log => json!({}),
+            Self::Lambda => json!({"functions": [
+                "return function (data, event, source, pid)\n\
+                 if data.entity.type ~= 0 then error('no proxy: ' .. data.entity.username) end\n\
+                 return true\nend"]}),
+        }
+    }
+}
+
+/// Measures each handler.
+#[expect(clippy::print_stdout, reason = "it takes minutes")]
+async fn measure(options: &Options) -> Result<Section> {
+    let all = Handler::value_variants();
+    let chosen = if options.handlers.is_empty() {
+        all
+    } else {
+        &options.handlers
+    };
+    let mut measures = Vec::new();
+    let (mut memory, mut marks) = (Vec::new(), Vec::new());
+    for handler in chosen {
+        let mut pairs = Vec::new();
+        for pair in 1..=options.pairs {
+            let bare = if handler.calls() {
+                limit::pipe(options.events, options.concurrency).await?
+            } else {
+                limit::consume(options.events).await?
+            };
+            let seen = dispatcher(*handler, options.events).await?;
+            println!(
+                "  {:<14} {pair}/{}  {:>8.0} /s of {bare:>8.0} /s  {:.2}",
+                handler.name(),
+                options.pairs,
+                seen.rate,
+                seen.rate / bare
+            );
+            pairs.push((seen.rate, bare));
+            if handler.calls() {
+                memory.push(seen.memory / MIB);
+            }
+            marks.push(seen.mark);
+        }
+        let reference = if handler.calls() {
+            "bare pipe"
+        } else {
+            "bare consume"
+        };
+        let name = format!("{} / {reference}", handler.name());
+        let measure = Measure::of_pairs(name, "/s", &pairs);
+        measures.push(measure.goal(Goal::AtLeast(handler.least())));
+    }
+    let most = memory.iter().copied().fold(f64::NAN, f64::max);
+    if !memory.is_empty() {
+        let measure = Measure::stated(
+            "resident memory of a dispatcher under full load",
+            most,
+            "MiB",
+        );
+        measures.push(measure.goal(Goal::Value(150.0)));
+    }
+    let name = "Redis memory per done delivery, dense matches";
+    let measure = Measure::stated(name, median(marks), "bytes");
+    measures.push(measure.goal(Goal::Value(16.0)));
+    let name = format!("Redis memory per done delivery, one match in {SPARSE}");
+    measures.push(Measure::stated(name, sparse_mark().await?, "bytes"));
+    Ok(Section {
+        title: "Throughput: one hook, one dispatcher".to_owned(),
+        about: format!(
+            "{} stored events are worked off, {} at the same time; everything on: matching, read \
+             barrier, claims in Redis, both signatures, metrics, delivery log. Alternating with the \
+             bare pipe, {} pairs, the median ratio.",
+            options.events, options.concurrency, options.pairs
+        ),
+        measures,
+        plots: Vec::new(),
+    })
+}
+
+/// Bytes in Redis for each delivery where few events match.
+async fn sparse_mark() -> Result<f64> {
+    let mut cluster = rig::cluster().await?;
+    let hook = rig::hook("log", json!({}));
     cluster.admin().create_hook(&hook).await?;
-    publish(
-        &cluster.nats.jetstream(),
-        "hookline.events.default.crud.consumers",
-        options.events,
-    )
-    .await?;
+    let context = cluster.nats.jetstream();
+    for _ in 0..MATCHES {
+        rig::store(&context, rig::OTHER_SUBJECT, SPARSE - 1).await?;
+        rig::store(&context, rig::SUBJECT, 1).await?;
+    }
     cluster.add_dispatcher()?.start()?;
-    // The events of the hook's own creation match no hook; its ping is one request.
-    let took = receiver.measure(0, options.events + 1).await?;
+    rig::events_drained(&cluster).await?;
+    let marks = rig::redis_memory(&cluster.redis.url(), MARKS).await?;
     cluster.finish_unchecked().await?;
-    rate(options.events, took)
+    Ok(marks / MATCHES as f64)
 }
 
-fn rate(events: u64, took: Duration) -> Result<f64> {
-    ensure!(!took.is_zero(), "the run took no time");
-    Ok(events as f64 / took.as_secs_f64())
+struct Seen {
+    rate: f64,
+    /// Resident bytes of the dispatcher at the end.
+    memory: f64,
+    /// Bytes in Redis for each delivery that is done.
+    mark: f64,
 }
 
-/// Stores events of about 200 bytes.
-async fn publish(context: &jetstream::Context, subject: &str, events: u64) -> Result<()> {
-    futures::stream::iter(0..events)
-        .map(|number| {
-            let event = json!({"operation": "create", "schema": "consumers", "entity": {
-                "id": format!("00000000-0000-4000-8000-{number:012}"), "created_at": 1_627_581_878,
-                "type": 0, "username": format!("user-{number}"), "custom_id": "0123456789"}});
-            publish_one(context, subject, event.to_string())
-        })
-        .buffer_unordered(PUBLISHES)
-        .try_collect::<()>()
-        .await
-        .context("the events cannot be stored")
-}
-
-async fn publish_one(context: &jetstream::Context, subject: &str, body: String) -> Result<()> {
-    context
-        .publish(subject.to_owned(), body.into())
-        .await?
-        .await?;
-    Ok(())
+async fn dispatcher(handler: Handler, events: u64) -> Result<Seen> {
+    let mut cluster = rig::cluster().await?;
+    let mut receiver = Receiver::start().await?;
+    let hook = rig::hook(handler.name(), handler.config(&receiver.url));
+    cluster.admin().create_hook(&hook).await?;
+    rig::store(&cluster.nats.jetstream(), rig::SUBJECT, events).await?;
+    cluster.add_dispatcher()?.start()?;
+    let took = if handler.calls() {
+        // The events of the hook's own creation match no hook.
+        receiver.measure(events + handler.pings()).await?
+    } else {
+        rig::events_drained(&cluster).await?
+    };
+    let memory = rig::metric(&cluster, "process_resident_memory_bytes").await?;
+    rig::events_drained(&cluster).await?;
+    let marks = rig::redis_memory(&cluster.redis.url(), MARKS).await?;
+    cluster.finish_unchecked().await?;
+    Ok(Seen {
+        rate: rig::rate(events, took)?,
+        memory,
+        mark: marks / events as f64,
+    })
 }

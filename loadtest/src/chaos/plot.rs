@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::row::Row;
+use crate::plot::escape;
 
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 180.0;
@@ -64,7 +65,8 @@ pub fn page(rows: &[Row]) -> String {
 }
 
 /// Median and maximum of the time to arrival, by when it was published, on a logarithmic axis.
-fn plot(row: &Row) -> String {
+#[must_use]
+pub fn plot(row: &Row) -> String {
     let end = row.points.iter().map(|(at, _)| *at).fold(1.0, f64::max);
     let x = |at: f64| LEFT + at / end * (WIDTH - LEFT - 10.0);
     let y = |ms: f64| {
@@ -174,10 +176,6 @@ fn columns(points: &[(f64, f64)], end: f64) -> Vec<(f64, [f64; 2])> {
         .collect()
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +188,6 @@ mod tests {
         let columns = columns(&points, 300.0);
         assert_eq!(columns.len(), COLUMNS);
         assert_eq!(columns[10].1, [5.0, 9.0]);
-        assert_eq!(escape("a<b&c"), "a&lt;b&amp;c");
     }
 
     #[test]

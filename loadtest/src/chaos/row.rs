@@ -26,6 +26,8 @@ pub struct Evidence {
     pub marks: Vec<(f64, String)>,
     /// Which repeats are allowed at all.
     pub allows_repeats: bool,
+    /// The healthy ones' 99th percentile without the fault and beside it, if they are compared.
+    pub compared: Option<(Duration, Duration)>,
 }
 
 impl Evidence {
@@ -72,6 +74,8 @@ pub struct Row {
     pub arrivals: Vec<f64>,
     /// Seconds since the start, and what happened.
     pub marks: Vec<(f64, String)>,
+    /// The healthy ones' 99th percentile without the fault and beside it, if they were compared.
+    pub compared: Option<(Duration, Duration)>,
 }
 
 impl Row {
@@ -118,6 +122,7 @@ impl Row {
             points: points(&entries, began),
             arrivals: arrivals(&entries, began),
             marks: evidence.marks,
+            compared: evidence.compared,
         };
         let mut require = |holds: bool, what: String| {
             if !holds {

@@ -6,6 +6,10 @@ use hookline_dispatcher::Config;
 use hookline_shared::{shutdown, telemetry};
 use tokio::net::TcpListener;
 
+/// A delivery allocates some dozens of times.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();

@@ -52,6 +52,7 @@ async fn beside(name: &str, size: Size, healthy: usize, sick: &[Mood]) -> Result
         let allowed = without.mul_f64(FACTOR).max(without + MORE);
         let p99 = format!("healthy p99 {without:.1?} without, {with:.1?} beside");
         evidence.require(with <= allowed, || p99.clone());
+        evidence.compared = Some((without, with));
         if let Some(observed) = &mut evidence.observed {
             observed.push_str(&format!("; {p99}"));
         }

@@ -1,0 +1,97 @@
+//! One event for many hooks: deliveries a second, against the same number of events for one hook.
+
+use anyhow::Result;
+
+use crate::bench::Question;
+use crate::plot::{self, Axis};
+use crate::receiver::Receiver;
+use crate::report::{Goal, Measure, Section};
+use crate::rig;
+
+/// What to measure.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// How many hooks hear each event.
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1_000])]
+    pub hooks: Vec<u64>,
+    /// Deliveries of each run.
+    #[arg(long, default_value_t = 20_000)]
+    pub deliveries: u64,
+    /// Pairs of runs.
+    #[arg(long, default_value_t = 3)]
+    pub pairs: usize,
+}
+
+impl Question for Options {
+    const NAME: &'static str = "fanout";
+
+    fn full() -> Self {
+        Self {
+            hooks: vec![10, 100, 1_000],
+            deliveries: 60_000,
+            pairs: 5,
+        }
+    }
+
+    async fn run(&self) -> Result<Section> {
+        measure(self).await
+    }
+}
+
+/// An event for more hooks than this is spread over all workers (the dispatcher's `MANY_HOOKS`).
+const HELD: u64 = 64;
+
+/// Measures with each number of hooks.
+#[expect(clippy::print_stdout, reason = "it takes minutes")]
+async fn measure(options: &Options) -> Result<Section> {
+    let (mut measures, mut points) = (Vec::new(), Vec::new());
+    for hooks in &options.hooks {
+        let mut pairs = Vec::new();
+        for pair in 1..=options.pairs {
+            let one = deliveries(1, options.deliveries).await?;
+            let many = deliveries(*hooks, options.deliveries).await?;
+            println!(
+                "  {hooks:>5} hooks  {pair}/{}  {many:>8.0} /s of {one:>8.0} /s  {:.2}",
+                options.pairs,
+                many / one
+            );
+            pairs.push((many, one));
+        }
+        let (how, least) = if *hooks > HELD {
+            ("spread over all", 0.4)
+        } else {
+            ("held by one worker", 0.8)
+        };
+        let name = format!("fan-out to {hooks} hooks, {how} / one hook");
+        let measure = Measure::of_pairs(name, "/s", &pairs).goal(Goal::AtLeast(least));
+        points.push((*hooks as f64, measure.value));
+        measures.push(measure);
+    }
+    let axes = (Axis::log("hooks"), Axis::even("deliveries a second"));
+    let series = [("webhook".to_owned(), points)];
+    Ok(Section {
+        title: "Fan-out: one event for many hooks".to_owned(),
+        about: format!(
+            "{} deliveries in each run, one dispatcher, all hooks to the same receiver.",
+            options.deliveries
+        ),
+        measures,
+        plots: vec![plot::lines("deliveries a second", axes.0, axes.1, &series)],
+    })
+}
+
+async fn deliveries(hooks: u64, deliveries: u64) -> Result<f64> {
+    let mut cluster = rig::cluster().await?;
+    let mut receiver = Receiver::start().await?;
+    for _ in 0..hooks {
+        let hook = rig::hook("webhook", rig::webhook(&receiver.url));
+        cluster.admin().create_hook(&hook).await?;
+    }
+    let events = deliveries / hooks;
+    rig::store(&cluster.nats.jetstream(), rig::SUBJECT, events).await?;
+    cluster.add_dispatcher()?.start()?;
+    // Each hook has its ping.
+    let took = receiver.measure(events * hooks + hooks).await?;
+    cluster.finish_unchecked().await?;
+    rig::rate(events * hooks, took)
+}
