@@ -1,6 +1,6 @@
 //! Every claim about Hookline's speed and about what it survives, repeatable.
 //!
-//! * [`bench`] asks all questions about speed: [`limit`], the bare pipe that everything is divided by,
+//! * [`mod@bench`] asks all questions about speed: [`limit`], the bare pipe that everything is divided by,
 //!   [`throughput`], [`latency`], [`neighbours`], [`hooks`], [`fanout`], [`scaling`], [`publish`] and
 //!   [`soak`], with a [`receiver`] that costs little;
 //! * [`chaos`]: faults on real processes under load, and a ledger of every delivery.

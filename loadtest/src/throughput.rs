@@ -14,8 +14,7 @@ use crate::{limit, rig};
 const MIB: f64 = (1 << 20) as f64;
 /// The keys in which deliveries are remembered.
 const MARKS: &str = "hookline:{*}:[bd]:*";
-/// Events to one that matches, where few do, and how many match.
-const SPARSE: u64 = 10_000;
+/// Events that match, where few do.
 const MATCHES: u64 = 10;
 
 /// What to measure.
@@ -33,6 +32,9 @@ pub struct Options {
     /// Requests of the bare pipe at the same time; Hookline's own setting stays as it is.
     #[arg(long, default_value_t = 32)]
     pub concurrency: usize,
+    /// Events to one that matches, where it is seen what a delivery costs in Redis if few do.
+    #[arg(long, default_value_t = 10_000)]
+    pub sparse: u64,
 }
 
 impl Question for Options {
@@ -44,6 +46,7 @@ impl Question for Options {
             events: 60_000,
             pairs: 7,
             concurrency: 32,
+            sparse: 10_000,
         }
     }
 
@@ -168,8 +171,15 @@ async fn measure(options: &Options) -> Result<Section> {
     let name = "Redis memory per done delivery, dense matches";
     let measure = Measure::stated(name, median(marks), "bytes");
     measures.push(measure.goal(Goal::Value(16.0)));
-    let name = format!("Redis memory per done delivery, one match in {SPARSE}");
-    measures.push(Measure::stated(name, sparse_mark().await?, "bytes"));
+    let name = format!(
+        "Redis memory per done delivery, one match in {}",
+        options.sparse
+    );
+    measures.push(Measure::stated(
+        name,
+        sparse_mark(options.sparse).await?,
+        "bytes",
+    ));
     Ok(Section {
         title: "Throughput: one hook, one dispatcher".to_owned(),
         about: format!(
@@ -184,13 +194,13 @@ async fn measure(options: &Options) -> Result<Section> {
 }
 
 /// Bytes in Redis for each delivery where few events match.
-async fn sparse_mark() -> Result<f64> {
+async fn sparse_mark(events: u64) -> Result<f64> {
     let mut cluster = rig::cluster().await?;
     let hook = rig::hook("log", json!({}));
     cluster.admin().create_hook(&hook).await?;
     let context = cluster.nats.jetstream();
     for _ in 0..MATCHES {
-        rig::store(&context, rig::OTHER_SUBJECT, SPARSE - 1).await?;
+        rig::store(&context, rig::OTHER_SUBJECT, events - 1).await?;
         rig::store(&context, rig::SUBJECT, 1).await?;
     }
     cluster.add_dispatcher()?.start()?;
