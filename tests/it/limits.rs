@@ -193,7 +193,7 @@ async fn what_waits_for_a_circuit_falls_due_evenly_however_much_it_is() -> Resul
     let mut cluster = Cluster::single().await?;
     // Half of the age, two a second and worker where none succeeded: fewer slots than deliveries.
     let options = json!({"delivery": {"concurrency": 1, "max_age": 240,
-        "circuit_breaker": {"failures": 1, "open": 40}}});
+        "circuit_breaker": {"failures": 1, "open": 90}}});
     let hook = hook(&cluster, "/hook", &options).await?;
     cluster.receiver.answer("/hook", &[500]);
     // This one did not see how the ping went.
