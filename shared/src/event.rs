@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::signature::hex;
+use crate::signature::hex_digits;
 use crate::subject::{self, header};
 
 /// The largest event in bytes. A server whose `max_payload` is smaller lowers it, see
@@ -24,10 +24,11 @@ const MAX_TRACE_BYTES: usize = 512;
 /// What identifies an event: the publisher's `Nats-Msg-Id` within the workspace, else sequence and
 /// stored time of the message, which stay the same over redelivery and are not repeated when a
 /// stream is made anew.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventId {
     text: String,
-    given: bool,
+    /// Nothing if the publisher gave it.
+    place: Option<Stored>,
 }
 
 impl EventId {
@@ -36,7 +37,7 @@ impl EventId {
     pub fn given(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
-            given: true,
+            place: None,
         }
     }
 
@@ -45,7 +46,10 @@ impl EventId {
     pub fn stored(sequence: u64, stored: i128) -> Self {
         Self {
             text: format!("{sequence}-{stored}"),
-            given: false,
+            place: Some(Stored {
+                sequence,
+                time: stored,
+            }),
         }
     }
 
@@ -58,42 +62,41 @@ impl EventId {
     /// Whether the publisher gave it.
     #[must_use]
     pub fn is_given(&self) -> bool {
-        self.given
+        self.place.is_none()
     }
 
     /// Where the event's message stands, if its id is made of that.
     #[must_use]
     pub fn place(&self) -> Option<Stored> {
-        let (sequence, time) = self.text.split_once('-').filter(|_| !self.given)?;
-        Some(Stored {
-            sequence: sequence.parse().ok()?,
-            time: time.parse().ok()?,
-        })
+        self.place
     }
 
     /// A hash that fits into a subject, for an event that has no deliveries.
     #[must_use]
     pub fn digest(&self, workspace: &str) -> String {
-        DeliveryId::hash(self, workspace, "")
+        DeliveryId::hash(self, workspace, "").to_string()
     }
 }
 
 /// The id of a delivery: a hash of the event's id and the hook's, so that it is the same on every
 /// dispatcher and every attempt, and fits into a subject.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct DeliveryId(String);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DeliveryId([u8; DELIVERY_ID_DIGITS]);
+
+/// Hexadecimal digits of a delivery's id.
+const DELIVERY_ID_DIGITS: usize = 32;
 
 impl DeliveryId {
     /// The id of the delivery of `event` to the hook with the id `hook`.
     #[must_use]
     pub fn new(event: &Event, hook: &str) -> Self {
-        Self(Self::hash(&event.id, &event.workspace, hook))
+        Self::hash(&event.id, &event.workspace, hook)
     }
 
-    fn hash(event: &EventId, workspace: &str, hook: &str) -> String {
+    fn hash(event: &EventId, workspace: &str, hook: &str) -> Self {
         let mut hash = Sha256::new();
         // Only ids that publishers give are told apart by workspace: the others are the stream's.
-        let (kind, workspace) = if event.given {
+        let (kind, workspace) = if event.is_given() {
             ("given", workspace)
         } else {
             ("stored", "")
@@ -102,25 +105,30 @@ impl DeliveryId {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        hex(&hash.finalize()[..16])
+        let mut digits = [b'0'; DELIVERY_ID_DIGITS];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(hash.finalize()) {
+            pair.copy_from_slice(&hex_digits(byte));
+        }
+        Self(digits)
     }
 
     /// 32 hexadecimal digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        // They are digits.
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
     /// A number that is as random as the id, for jitter.
     #[must_use]
     pub fn seed(&self) -> u64 {
-        u64::from_str_radix(&self.0[..16], 16).unwrap_or_default()
+        u64::from_str_radix(&self.as_str()[..16], 16).unwrap_or_default()
     }
 }
 
 impl std::fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
