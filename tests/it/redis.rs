@@ -77,7 +77,7 @@ async fn a_redis_cluster_that_loses_a_master_costs_no_delivery() -> Result {
         .dispatcher_env("HOOKLINE_REDIS_URL", &redis.url())
         .start()
         .await?;
-    let paths: Vec<_> = (0..12).map(|n| format!("/hook/{n}")).collect();
+    let paths: Vec<_> = (0..24).map(|n| format!("/hook/{n}")).collect();
     for path in &paths {
         cluster.webhook(path).await?;
     }
