@@ -13,7 +13,7 @@ use crate::{limit, rig};
 
 const MIB: f64 = (1 << 20) as f64;
 /// The keys in which deliveries are remembered.
-const MARKS: &str = "hookline:{*}:[bd]:*";
+const MARKS: &str = "hookline:{*}:[bc]:*";
 /// Events that match, where few do.
 const MATCHES: u64 = 10;
 

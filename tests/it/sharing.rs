@@ -3,11 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use e2e::{Cluster, Result};
 use serde_json::json;
 
 const HOOKS: usize = 10;
 const EVENTS: usize = 1_000;
+/// Events that wait for a dispatcher.
+const BACKLOG: usize = 300;
 /// More hooks than one worker attempts an event for.
 const WIDE: usize = 100;
 
@@ -55,6 +58,45 @@ async fn two_dispatchers_deliver_every_event_to_every_hook_once() -> Result {
     let fifth = total as f64 / 5.0;
     assert!(shares.iter().all(|share| *share >= fifth), "{shares:?}");
     cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_that_come_together_share_calls_of_redis() -> Result {
+    let mut cluster = Cluster::single().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.dispatchers[0].stop().await?;
+    for n in 0..BACKLOG {
+        let subject = e2e::wire::event("crud", "consumers");
+        let body = json!({ "n": n }).to_string();
+        // Some are known by an id of their own.
+        if n % 10 == 0 {
+            let id = format!("given-{n}");
+            cluster.nats.publish_with_id(subject, &id, body).await?;
+        } else {
+            cluster.nats.publish(subject, body).await?;
+        }
+    }
+    let before = script_calls(&cluster).await?;
+    cluster.dispatchers[0].start()?;
+    cluster.receiver.wait_for("/hook", BACKLOG).await?;
+    cluster.rest().await?;
+    let calls = script_calls(&cluster).await? - before;
+    // A claim and an end of each would be twice as many as there are deliveries.
+    assert!(calls < BACKLOG / 2, "{calls} calls");
+    let events = cluster.receiver.events("/hook");
+    let ids: HashSet<&str> = events.iter().map(e2e::Request::webhook_id).collect();
+    assert_eq!((events.len(), ids.len()), (BACKLOG, BACKLOG));
+    cluster.finish().await
+}
+
+async fn script_calls(cluster: &Cluster) -> Result<usize> {
+    let statistics = cluster.redis.ask("INFO commandstats").await?;
+    let (_, calls) = statistics
+        .split_once("cmdstat_evalsha:calls=")
+        .context("no script was called")?;
+    let (calls, _) = calls.split_once(',').context("a number")?;
+    Ok(calls.parse()?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

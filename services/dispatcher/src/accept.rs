@@ -9,7 +9,7 @@
 //! Redis is not needed to deliver. When it does not answer, attempts are made without a claim, so
 //! at least once, and [`Gate`] decides from this worker's memory; a setting makes them wait instead.
 
-mod combine;
+mod call;
 mod lease;
 mod scripts;
 mod together;
@@ -18,7 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::{Script, ScriptInvocation};
+use futures::future::join_all;
+use redis::Script;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::coordinator::Coordinator;
@@ -28,10 +30,11 @@ use crate::marks::Marks;
 use crate::metrics::Metrics;
 use crate::work::Work;
 use lease::{Bit, Claim, Held};
-use scripts::Scripts;
-pub use together::Together;
+use scripts::{Scripts, word};
 
+pub use call::Call;
 pub use lease::Lease;
+pub use together::MOST;
 
 /// How much longer than the dedupe window the state of a claimed delivery is kept.
 const KEEP: Duration = Duration::from_secs(3_600);
@@ -46,12 +49,6 @@ const KEEP_CIRCUIT: Duration = Duration::from_secs(600);
 /// The most that deliveries are spread out over: a million of a hook that never succeeded come again
 /// at less than 300 a second.
 const SPREAD: Duration = Duration::from_secs(3_600);
-
-/// The marks of a delivery that has none.
-static NO_MARKS: Marks = Marks {
-    snooze: None,
-    change: None,
-};
 
 /// What a worker may do with a delivery.
 #[derive(Debug)]
@@ -121,7 +118,7 @@ impl Accept {
                 redis,
                 scripts: Scripts::new(),
                 held: Arc::default(),
-                worker: Uuid::new_v4().simple().to_string(),
+                worker: format!("{:016x}", Uuid::new_v4().as_u64_pair().0),
                 counter: AtomicU64::new(0),
                 workers: AtomicU32::new(1),
                 options,
@@ -130,47 +127,11 @@ impl Accept {
         }
     }
 
-    /// Claims the next attempt of a delivery, if it is to be made.
-    pub async fn accept(&self, hook: &Prepared, work: &Work) -> Answer {
-        let inner = &self.inner;
-        let number = inner.counter.fetch_add(1, Ordering::Relaxed);
-        let marks = Marks::new(&hook.hook, &work.delivery.event);
-        let claim = Claim {
-            hook: hook.hook.id.clone(),
-            delivery: work.delivery.id.to_string(),
-            bit: Bit::of(&work.delivery.event.id),
-            attempt: work.attempt,
-            token: format!("{}-{number}", inner.worker),
-            probe: false,
-            marks,
-        };
-        let gate = &hook.gate;
-        let answer: Option<(String, u64)> = inner.claim(hook, &claim, work.reserved).await;
-        let Some((word, number)) = answer else {
-            return inner.without_redis(claim, gate, work);
-        };
-        let wait = Duration::from_millis(number);
-        match word.as_str() {
-            "attempt" => {
-                if number == 0 {
-                    gate.circuit.closed();
-                }
-                Answer::Attempt(inner.held.hold(Claim {
-                    probe: number == 1,
-                    ..claim
-                }))
-            }
-            "done" => Answer::Done,
-            "parked" => Answer::Parked,
-            "open" => {
-                gate.circuit.opened(wait);
-                Answer::Refused(Refusal::Open(wait))
-            }
-            "limited" => Answer::Refused(Refusal::Limited(wait)),
-            "snoozed" => Answer::Refused(Refusal::Snoozed),
-            "unchanged" => Answer::Refused(Refusal::Unchanged),
-            _ => Answer::Busy(wait),
-        }
+    /// Claims the next attempt of each of a hook's deliveries, if it is to be made.
+    pub async fn accept(&self, hook: &Prepared, works: &[&Work]) -> Vec<Answer> {
+        let parts = works.chunks(MOST);
+        let answers = join_all(parts.map(|part| self.inner.accept(hook, part))).await;
+        answers.into_iter().flatten().collect()
     }
 
     /// Makes sure that the claim is still this worker's, and stays so for a lease. Without Redis
@@ -180,23 +141,25 @@ impl Accept {
     }
 
     /// Ends a claim. False: another worker has taken the delivery over.
-    pub async fn finish(&self, hook: &Prepared, lease: &Lease, end: End) -> bool {
-        let claim = lease.claim();
-        let ended = if claim.marks.is_some() || claim.probe {
-            self.inner.end(claim, end).await
-        } else {
-            let together = &hook.together;
-            self.inner.end_with_others(together, claim, end).await
-        };
-        ended.unwrap_or(true)
+    pub async fn finish(&self, lease: &Lease, end: End) -> bool {
+        self.inner.end(lease.claim(), end).await.unwrap_or(true)
+    }
+
+    /// Ends plain claims of a hook whose deliveries are done, at most [`MOST`]. Answers which of them
+    /// another worker has taken over.
+    pub async fn done(&self, hook: &Prepared, leases: impl Iterator<Item = &Lease>) -> Vec<usize> {
+        let claims: Vec<_> = leases.map(Lease::claim).collect();
+        let others = self.inner.done_together(&hook.id, &claims).await;
+        others.unwrap_or_default()
     }
 
     /// Opens a hook's circuit, on all workers.
     pub async fn open(&self, hook: &Prepared) {
         let inner = &self.inner;
-        let (id, circuit) = (&hook.hook.id, &hook.gate.circuit);
-        let mut call = inner.scripts.open.key(key(id, "circuit"));
-        call.key(key(id, "probe"))
+        let (id, circuit) = (&*hook.id, &hook.gate.circuit);
+        let mut call = Call::new(&inner.scripts.open, 2);
+        call.arg(key(id, "circuit"))
+            .arg(key(id, "probe"))
             .arg(hook.gate.revision)
             .arg(millis(circuit.settings().open))
             .arg(millis(crate::circuit::LONGEST))
@@ -221,9 +184,10 @@ impl Accept {
         let interval = hook.room.interval() / self.workers();
         // Where deliveries soon are too old, they come in time for an attempt.
         let spread = SPREAD.min(hook.max_age / 2);
-        let id = &hook.hook.id;
-        let mut call = inner.scripts.slot.key(key(id, "slot"));
-        call.arg(interval.as_micros() as u64)
+        let id = &*hook.id;
+        let mut call = Call::new(&inner.scripts.slot, 1);
+        call.arg(key(id, "slot"))
+            .arg(interval.as_micros() as u64)
             .arg(millis(from))
             .arg(millis(spread));
         match inner.redis.call(id, &call).await {
@@ -242,8 +206,10 @@ impl Accept {
     /// long. Without Redis it is everybody's.
     pub async fn turn(&self, what: &str, time: Duration) -> bool {
         let inner = &self.inner;
-        let mut call = inner.scripts.turn.key(format!("hookline:turn:{what}"));
-        call.arg(&inner.worker).arg(millis(time));
+        let mut call = Call::new(&inner.scripts.turn, 1);
+        call.text(format_args!("hookline:turn:{what}"))
+            .arg(&inner.worker)
+            .arg(millis(time));
         inner.redis.call(what, &call).await.unwrap_or(true)
     }
 
@@ -264,12 +230,12 @@ impl Accept {
         for part in (0..RENEWAL_PARTS).cycle() {
             tick.tick().await;
             let due = inner.held.due(age).into_iter();
-            let renewals = due.map(|(claim, lost)| async move {
+            let renewals = due.map(|claim| async move {
                 if inner.renew(&claim).await == Some(false) {
-                    lost.cancel();
+                    claim.lost.notify_one();
                 }
             });
-            futures::future::join_all(renewals).await;
+            join_all(renewals).await;
             if part == 0 {
                 inner.live().await;
             }
@@ -278,32 +244,90 @@ impl Accept {
 }
 
 impl Inner {
-    async fn claim(
-        &self,
-        prepared: &Prepared,
-        claim: &Claim,
-        reserved: bool,
-    ) -> Option<(String, u64)> {
-        let (hook, gate) = (claim.hook.as_str(), &prepared.gate);
-        let rate = gate.rate.filter(|_| !reserved);
-        let Some(marks) = claim.marks.as_ref().or(rate.map(|_| &NO_MARKS)) else {
-            let together = &prepared.together;
-            return self.claim_with_others(together, claim, gate).await;
+    async fn accept(&self, hook: &Prepared, works: &[&Work]) -> Vec<Answer> {
+        let first = self
+            .counter
+            .fetch_add(works.len() as u64, Ordering::Relaxed);
+        let token: Arc<str> = format!("{}-{first}", self.worker).into();
+        let claims = works.iter().zip(first..).map(|(work, number)| Claim {
+            number,
+            hook: Arc::clone(&hook.id),
+            delivery: work.delivery.id,
+            bit: Bit::of(&work.delivery.event.id),
+            attempt: work.attempt,
+            token: Arc::clone(&token),
+            probe: false,
+            marks: Marks::new(&hook.hook, &work.delivery.event),
+            lost: Notify::new(),
+        });
+        let claims: Vec<_> = claims.collect();
+        let gate = &hook.gate;
+        let answers = if gate.rate.is_none() && claims.iter().all(|claim| claim.marks.is_none()) {
+            let answers = self.claim_together(&hook.id, gate, &claims).await;
+            answers.map_or_else(
+                || vec![None; claims.len()],
+                |answers| answers.into_iter().map(Some).collect(),
+            )
+        } else {
+            let pairs = claims.iter().zip(works);
+            join_all(pairs.map(|(claim, work)| self.claim(gate, claim, work.reserved))).await
         };
-        let (snooze, change) = (marks.snooze.as_ref(), marks.change.as_ref());
-        let mut call = on(&self.scripts.claim, claim);
-        call.key(key(hook, "circuit"))
-            .key(key(hook, "probe"))
-            .key(key(hook, "rate"))
-            .key(mark_key(hook, "s", snooze.map(|(about, _)| about)))
-            .key(mark_key(hook, "c", change.map(|(watched, _)| watched)));
-        call.arg(claim.attempt)
-            .arg(&claim.token)
+        claims
+            .into_iter()
+            .zip(works)
+            .zip(answers)
+            .map(|((claim, work), answer)| match answer {
+                Some((word, number)) => self.answer(claim, gate, word, number),
+                None => self.without_redis(claim, gate, work),
+            })
+            .collect()
+    }
+
+    /// What a script's answer means.
+    fn answer(&self, claim: Claim, gate: &Gate, word: u8, number: u64) -> Answer {
+        let wait = Duration::from_millis(number);
+        match word {
+            word::ATTEMPT => {
+                let probe = number == 1;
+                if !probe {
+                    gate.circuit.closed();
+                }
+                Answer::Attempt(self.held.hold(Claim { probe, ..claim }))
+            }
+            word::DONE => Answer::Done,
+            word::PARKED => Answer::Parked,
+            word::OPEN => {
+                gate.circuit.opened(wait);
+                Answer::Refused(Refusal::Open(wait))
+            }
+            word::LIMITED => Answer::Refused(Refusal::Limited(wait)),
+            word::SNOOZED => Answer::Refused(Refusal::Snoozed),
+            word::UNCHANGED => Answer::Refused(Refusal::Unchanged),
+            word::BUSY.. => Answer::Busy(wait),
+        }
+    }
+
+    /// Claims one delivery.
+    async fn claim(&self, gate: &Gate, claim: &Claim, reserved: bool) -> Option<(u8, u64)> {
+        let hook = &*claim.hook;
+        let rate = gate.rate.filter(|_| !reserved);
+        let marks = claim.marks.as_ref();
+        let snooze = marks.and_then(|marks| marks.snooze.as_ref());
+        let change = marks.and_then(|marks| marks.change.as_ref());
+        let mut call = on(&self.scripts.claim, claim, 5);
+        call.arg(key(hook, "circuit"))
+            .arg(key(hook, "probe"))
+            .arg(key(hook, "rate"))
+            .arg(mark_key(hook, "s", snooze.map(|(about, _)| about)))
+            .arg(mark_key(hook, "c", change.map(|(watched, _)| watched)));
+        call.arg(claim.field())
+            .arg(claim.attempt)
+            .arg(&*claim.token)
             .arg(millis(self.options.lease))
             .arg(millis(self.options.window + KEEP))
             .arg(gate.revision)
             .arg(millis(self.options.lease * PROBE_LEASES))
-            .arg(&claim.delivery)
+            .arg(claim.delivery.as_str())
             .arg(rate.map_or(0, |rate| rate.interval.as_micros() as u64))
             .arg(rate.map_or(0, |rate| rate.tolerance().as_micros() as u64))
             .arg(snooze.map_or(0, |(_, time)| millis(*time)))
@@ -318,7 +342,12 @@ impl Inner {
             return Answer::Unavailable;
         }
         let first = work.attempt == 1;
-        match gate.pass(&claim.delivery, claim.marks.as_ref(), first, work.reserved) {
+        match gate.pass(
+            claim.delivery.as_str(),
+            claim.marks.as_ref(),
+            first,
+            work.reserved,
+        ) {
             Ok(probe) => {
                 self.metrics.redis_skipped();
                 Answer::Attempt(self.held.hold(Claim { probe, ..claim }))
@@ -328,9 +357,10 @@ impl Inner {
     }
 
     async fn renew(&self, claim: &Claim) -> Option<bool> {
-        let mut call = on(&self.scripts.renew, claim);
-        call.arg(claim.attempt)
-            .arg(&claim.token)
+        let mut call = on(&self.scripts.renew, claim, 0);
+        call.arg(claim.field())
+            .arg(claim.attempt)
+            .arg(&*claim.token)
             .arg(millis(self.options.lease))
             .arg(millis(self.options.window + KEEP));
         self.redis.call(&claim.hook, &call).await
@@ -339,16 +369,23 @@ impl Inner {
     /// Ends one claim.
     async fn end(&self, claim: &Claim, end: End) -> Option<bool> {
         let (state, keep) = self.state(claim, end);
-        let mut call = on(&self.scripts.finish, claim);
-        keys_of_marks(&mut call, claim);
-        let snooze = claim.marks.as_ref().and_then(|marks| marks.snooze.as_ref());
+        let (hook, marks) = (&*claim.hook, claim.marks.as_ref());
+        let snooze = marks.and_then(|marks| marks.snooze.as_ref());
+        let change = marks.and_then(|marks| marks.change.as_ref());
         let silence = snooze.filter(|_| end == End::Done);
-        call.arg(claim.attempt)
-            .arg(&claim.token)
+        let mut call = on(&self.scripts.finish, claim, 5);
+        call.arg(key(hook, "circuit"))
+            .arg(key(hook, "probe"))
+            .arg(mark_key(hook, "s", snooze.map(|(about, _)| about)))
+            .arg(mark_key(hook, "c", change.map(|(watched, _)| watched)))
+            .arg(key(hook, "slot"));
+        call.arg(claim.field())
+            .arg(claim.attempt)
+            .arg(&*claim.token)
             .arg(state)
             .arg(millis(keep))
             .arg(u8::from(claim.probe && end == End::Done))
-            .arg(&claim.delivery)
+            .arg(claim.delivery.as_str())
             .arg(silence.map_or(0, |(_, time)| millis(*time)))
             .arg(u8::from(end == End::Buried));
         self.redis.call(&claim.hook, &call).await
@@ -366,8 +403,10 @@ impl Inner {
     }
 
     async fn live(&self) {
-        let mut call = self.scripts.workers.key("hookline:workers");
-        call.arg(&self.worker).arg(millis(self.options.lease));
+        let mut call = Call::new(&self.scripts.workers, 1);
+        call.arg("hookline:workers")
+            .arg(&self.worker)
+            .arg(millis(self.options.lease));
         let workers: Option<u32> = self.redis.call("workers", &call).await;
         if let Some(workers) = workers {
             self.workers.store(workers, Ordering::Relaxed);
@@ -375,21 +414,10 @@ impl Inner {
     }
 }
 
-fn keys_of_marks(call: &mut ScriptInvocation<'_>, claim: &Claim) {
-    let (hook, marks) = (claim.hook.as_str(), claim.marks.as_ref());
-    let snooze = marks.and_then(|marks| marks.snooze.as_ref());
-    let change = marks.and_then(|marks| marks.change.as_ref());
-    call.key(key(hook, "circuit"))
-        .key(key(hook, "probe"))
-        .key(mark_key(hook, "s", snooze.map(|(about, _)| about)))
-        .key(mark_key(hook, "c", change.map(|(watched, _)| watched)))
-        .key(key(hook, "slot"));
-}
-
-/// A call of a script on a claim's delivery.
-fn on<'a>(script: &'a Script, claim: &Claim) -> ScriptInvocation<'a> {
-    let mut call = script.key(claim.key());
-    call.key(claim.page()).arg(claim.offset());
+/// A call of a script on a claim's delivery, with so many more keys.
+fn on<'a>(script: &'a Script, claim: &Claim, keys: usize) -> Call<'a> {
+    let mut call = Call::new(script, 2 + keys);
+    claim.add_keys_to(&mut call);
     call
 }
 

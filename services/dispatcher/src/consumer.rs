@@ -1,4 +1,4 @@
-//! Pulling messages: one lane takes what it has permits for, and hands each message to its work.
+//! Pulling messages: one lane takes what it has permits for, and hands what comes together to its work.
 //! It knows nothing of handlers, nor of what the messages are.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::inflight::InFlight;
+use crate::inflight::{Guard, InFlight};
 
 /// The most messages that one pull asks for.
 pub const PULL: usize = 256;
@@ -51,8 +51,36 @@ pub trait Work: Send + Sync + 'static {
     /// Gets ready for the messages that were just pulled; false: give them back.
     async fn prepare(&self) -> bool;
 
-    /// Handles one message to its end, acks included.
-    async fn handle(&self, message: &Message);
+    /// Handles messages that came together to their end, acks included.
+    async fn handle(&self, messages: Vec<Taken>);
+}
+
+/// A message that was pulled. It is kept alive, and has its place in the lane, until this is dropped.
+#[derive(Debug)]
+pub struct Taken {
+    /// The message.
+    pub message: Message,
+    _alive: Guard,
+    _permit: OwnedSemaphorePermit,
+    _weight: Option<OwnedSemaphorePermit>,
+    _counted: Counted,
+}
+
+/// One more in a gauge, until it is dropped.
+#[derive(Debug)]
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// A consumer, and how it is made if it is not there.
@@ -235,7 +263,8 @@ impl Lane {
             }
             taken = true;
             let ready = work.prepare().await;
-            for (guard, message) in messages {
+            let mut together = Vec::with_capacity(messages.len());
+            for (alive, message) in messages {
                 if !ready {
                     answer(&message, AckKind::Nak(Some(AGAIN))).await;
                     continue;
@@ -245,15 +274,28 @@ impl Lane {
                     answer(&message, AckKind::Nak(None)).await;
                     continue;
                 };
-                let weight = self.weight.take(&message).await;
-                let (work, gauge) = (Arc::clone(work), self.gauge.clone());
-                self.tasks.spawn(async move {
-                    let _held = (guard, permit, weight);
-                    gauge.inc();
-                    work.handle(&message).await;
-                    gauge.dec();
+                let mut weight = self.weight.try_take(&message);
+                if weight.is_none() {
+                    // The others may be what there is to wait for.
+                    self.hand_out(work, std::mem::take(&mut together));
+                    weight = self.weight.take(&message).await;
+                }
+                together.push(Taken {
+                    message,
+                    _alive: alive,
+                    _permit: permit,
+                    _weight: weight,
+                    _counted: Counted::new(&self.gauge),
                 });
             }
+            self.hand_out(work, together);
+        }
+    }
+
+    fn hand_out(&self, work: &Arc<impl Work>, messages: Vec<Taken>) {
+        if !messages.is_empty() {
+            let work = Arc::clone(work);
+            self.tasks.spawn(async move { work.handle(messages).await });
         }
     }
 }
@@ -269,6 +311,12 @@ impl Default for Weight {
 }
 
 impl Weight {
+    /// Room for a message, if there is some.
+    fn try_take(&self, message: &Message) -> Option<OwnedSemaphorePermit> {
+        let weight = weigh(&message.payload);
+        Arc::clone(&self.0).try_acquire_many_owned(weight).ok()
+    }
+
     /// Waits until there is room for a message.
     async fn take(&self, message: &Message) -> Option<OwnedSemaphorePermit> {
         let weight = weigh(&message.payload);

@@ -16,9 +16,10 @@ use redis::aio::{
 };
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::{Cmd, FromRedisValue, Pipeline, RedisFuture, ScriptInvocation, Value};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisFuture, Value};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
+use crate::accept::Call;
 use crate::metrics::Metrics;
 use crate::redis_url::{Form, RedisUrl};
 
@@ -98,18 +99,14 @@ impl Coordinator {
     }
 
     /// Runs a script on keys of one hook; nothing if Redis does not answer.
-    pub async fn call<T: FromRedisValue>(
-        &self,
-        hook: &str,
-        call: &ScriptInvocation<'_>,
-    ) -> Option<T> {
+    pub async fn call<T: FromRedisValue>(&self, hook: &str, call: &Call<'_>) -> Option<T> {
         let group = self.0.group(hook);
         if !group.up.load(Ordering::Relaxed) {
             return None;
         }
         let current = self.0.current.load_full()?;
         let mut connection = Connection::clone(&current);
-        match in_time(DEADLINE, call.invoke_async(&mut connection)).await {
+        match in_time(DEADLINE, call.make(&mut connection)).await {
             Ok(answer) => Some(answer),
             Err(reason) => {
                 self.0.lost(group, hook, &reason);

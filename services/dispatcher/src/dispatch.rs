@@ -1,38 +1,30 @@
-//! One message on its way: match, accept, attempt, settle.
+//! Messages on their way to the hooks that they are for: read, match, and one batch a hook.
 
-use std::panic::AssertUnwindSafe;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::Message;
 use async_trait::async_trait;
-use futures::FutureExt as _;
-use futures::future::join_all;
 use hookline_shared::event::{self, Event, Stored};
 use hookline_shared::subject;
+use tokio_util::task::TaskTracker;
 
-use crate::accept::{Accept, Answer, Lease};
-use crate::attempts::{Began, Log};
-use crate::circuit::Verdict;
-use crate::consumer;
-use crate::gate::{PROBING, Refusal};
-use crate::handler::{Delivery, DeliveryError, Receipt};
+use crate::accept::Accept;
+use crate::attempts::Log;
+use crate::consumer::{self, Taken};
 use crate::index::{Index, Prepared};
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
+use crate::open::{Open, Pending, Settled};
 use crate::outbox::Outbox;
-use crate::room::{Kind, LaneRoom};
-use crate::settle::{Deferral, Settle, Settled};
+use crate::room::LaneRoom;
+use crate::settle::Settle;
 use crate::work::{Work, delivery, now_millis};
 
 /// How long deliveries of a hook wait that this version cannot read.
 const UNREADABLE: Duration = Duration::from_secs(30);
-/// How long deliveries of a paused hook wait before they are looked at again.
-const PAUSED: Duration = Duration::from_secs(30);
-/// How long deliveries wait at least that a hook has no room for.
-const OVERFLOW: Duration = Duration::from_secs(1);
-/// The longest that they wait for that reason.
-const OVERFLOW_AT_MOST: Duration = Duration::from_secs(60);
+/// Bytes of events that are read without a pause.
+const READ_AT_ONCE: usize = 256 << 10;
 /// An event with more deliveries than this is spread over all workers.
 const MANY_HOOKS: usize = 64;
 /// Unless so many deliveries wait for any worker.
@@ -54,6 +46,8 @@ pub struct Dispatch {
     pub outbox: Outbox,
     /// How many deliveries waited for any worker when one was last taken.
     pub spread: AtomicU64,
+    /// Where deliveries run.
+    pub tasks: TaskTracker,
     /// Metrics.
     pub metrics: Metrics,
 }
@@ -82,37 +76,45 @@ impl consumer::Work for Events {
         self.dispatch.catch_up().await
     }
 
-    async fn handle(&self, message: &Message) {
-        let _counted = self.room.message();
-        let Ok(info) = message.info() else {
-            // Not from JetStream: nobody waits for an answer.
-            return;
-        };
-        let time = info.published.unix_timestamp_nanos();
-        let stored = Stored {
-            sequence: info.stream_sequence,
-            time,
-        };
-        let headers = message.headers.as_ref();
+    async fn handle(&self, messages: Vec<Taken>) {
         let dispatch = &self.dispatch;
-        match Event::parse(&message.subject, headers, message.payload.clone(), stored) {
-            Ok(event) => {
-                dispatch.outbox.note(&event);
-                let age = i128::from(now_millis()) * 1_000_000 - time;
-                dispatch.metrics.delay(Duration::from_nanos(
-                    age.clamp(0, i128::from(u64::MAX)) as u64
-                ));
-                dispatch.event(event, stored, message, &self.room).await;
-            }
-            Err(reason) => {
-                dispatch.metrics.event(EventResult::Malformed);
-                let id = event::identify(headers, stored);
-                dispatch
-                    .settle
-                    .malformed(message, &id, &reason.to_string())
-                    .await;
+        let snapshot = dispatch.index.snapshot();
+        let mut batches = Batches::default();
+        let mut read = 0;
+        for taken in messages {
+            breathe(&mut read, &taken).await;
+            let message = &taken.message;
+            let Ok(info) = message.info() else {
+                // Not from JetStream: nobody waits for an answer.
+                continue;
+            };
+            let stored = Stored {
+                sequence: info.stream_sequence,
+                time: info.published.unix_timestamp_nanos(),
+            };
+            let headers = message.headers.as_ref();
+            match Event::parse(&message.subject, headers, message.payload.clone(), stored) {
+                Ok(event) => {
+                    let hooks = snapshot.matching(&event, stored);
+                    dispatch.note(&event, stored, &hooks);
+                    let deliveries = hooks.len();
+                    let open = Open::new(taken, Some(stored), self.room.message(), deliveries);
+                    dispatch.event(event, open, hooks, &mut batches).await;
+                }
+                Err(reason) => {
+                    dispatch.metrics.event(EventResult::Malformed);
+                    let id = event::identify(headers, stored);
+                    let dispatch = Arc::clone(dispatch);
+                    self.dispatch.tasks.spawn(async move {
+                        let reason = reason.to_string();
+                        let message = &taken.message;
+                        let settle = &dispatch.settle;
+                        settle.malformed(message, stored, &id, &reason).await;
+                    });
+                }
             }
         }
+        batches.deliver(dispatch, &self.room);
     }
 }
 
@@ -123,32 +125,74 @@ impl consumer::Work for Deliveries {
         self.dispatch.catch_up().await
     }
 
-    async fn handle(&self, message: &Message) {
-        let _counted = self.room.message();
+    async fn handle(&self, messages: Vec<Taken>) {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
-        if subject::is_for_any_worker(&message.subject)
-            && let Ok(info) = message.info()
-        {
-            dispatch.spread.store(info.pending, Ordering::Relaxed);
-        }
-        let id = subject::parse_ready_subject(&message.subject);
-        let Some(hook) = id.and_then(|id| snapshot.get(id)) else {
-            let settled = if id.is_some_and(|id| snapshot.knows(id)) {
-                Settled::NotYet(UNREADABLE)
-            } else {
-                dispatch.metrics.delivery("none", DeliveryResult::Orphaned);
-                Settled::Dealt
-            };
-            dispatch.settle.message(message, &[settled]).await;
-            return;
-        };
-        match Work::read(message, hook) {
-            Some(work) => {
-                let settled = dispatch.deliver(hook, work, &self.room).await;
-                dispatch.settle.message(message, &[settled]).await;
+        let mut batches = Batches::default();
+        let mut read = 0;
+        for taken in messages {
+            breathe(&mut read, &taken).await;
+            let message = &taken.message;
+            if subject::is_for_any_worker(&message.subject)
+                && let Ok(info) = message.info()
+            {
+                dispatch.spread.store(info.pending, Ordering::Relaxed);
             }
-            None => dispatch.settle.unreadable(message, hook).await,
+            let id = subject::parse_ready_subject(&message.subject);
+            let Some(hook) = id.and_then(|id| snapshot.get(id)) else {
+                let settled = if id.is_some_and(|id| snapshot.knows(id)) {
+                    Settled::NotYet(UNREADABLE)
+                } else {
+                    dispatch.metrics.delivery("none", DeliveryResult::Orphaned);
+                    Settled::Dealt
+                };
+                dispatch.settle.message(message, None, settled).await;
+                continue;
+            };
+            match Work::read(message, hook) {
+                Some(work) => {
+                    let open = Arc::new(Open::new(taken, None, self.room.message(), 1));
+                    batches.add(hook, Pending { work, open });
+                }
+                None => {
+                    let (dispatch, hook) = (Arc::clone(dispatch), Arc::clone(hook));
+                    self.dispatch.tasks.spawn(async move {
+                        dispatch.settle.unreadable(&taken.message, &hook).await;
+                    });
+                }
+            }
+        }
+        batches.deliver(dispatch, &self.room);
+    }
+}
+
+/// Lets others have the thread after so many bytes.
+async fn breathe(read: &mut usize, next: &Taken) {
+    *read += next.message.payload.len();
+    if *read > READ_AT_ONCE {
+        *read = 0;
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Deliveries that came together, by hook.
+#[derive(Default)]
+struct Batches(HashMap<usize, (Arc<Prepared>, Vec<Pending>)>);
+
+impl Batches {
+    fn add(&mut self, hook: &Arc<Prepared>, pending: Pending) {
+        let batch = self.0.entry(Arc::as_ptr(hook).addr());
+        let (_, pendings) = batch.or_insert_with(|| (Arc::clone(hook), Vec::new()));
+        pendings.push(pending);
+    }
+
+    /// Delivers each hook's on its own.
+    fn deliver(self, dispatch: &Arc<Dispatch>, lane: &Arc<LaneRoom>) {
+        for (hook, pendings) in self.0.into_values() {
+            let dispatch = Arc::clone(dispatch);
+            let lane = Arc::clone(lane);
+            let tasks = dispatch.tasks.clone();
+            tasks.spawn(dispatch.deliver(hook, lane, pendings));
         }
     }
 }
@@ -164,29 +208,48 @@ impl Dispatch {
         }
     }
 
-    /// Delivers an event to every hook that it fires.
-    async fn event(&self, event: Event, stored: Stored, message: &Message, lane: &LaneRoom) {
-        let hooks = self.index.snapshot().matching(&event, stored);
-        let matched = if hooks.is_empty() {
+    fn note(&self, event: &Event, stored: Stored, hooks: &[Arc<Prepared>]) {
+        self.outbox.note(event);
+        let age = i128::from(now_millis()) * 1_000_000 - stored.time;
+        let age = age.clamp(0, i128::from(u64::MAX)) as u64;
+        self.metrics.delay(Duration::from_nanos(age));
+        self.metrics.event(if hooks.is_empty() {
             EventResult::Unmatched
         } else {
             EventResult::Matched
-        };
-        self.metrics.event(matched);
-        let (event, first_attempt) = (Arc::new(event), now_millis());
-        let work = |hook: &Arc<Prepared>| Work::first(delivery(&event, hook), first_attempt);
-        let settled = if self.is_wide(&event, hooks.len()) {
-            let spread = hooks
-                .iter()
-                .map(|hook| self.settle.spread(hook, work(hook)));
-            join_all(spread).await
-        } else {
-            let deliveries = hooks
-                .iter()
-                .map(|hook| self.deliver(hook, work(hook), lane));
-            join_all(deliveries).await
-        };
-        self.settle.message(message, &settled).await;
+        });
+    }
+
+    /// Has an event delivered to every hook that it fires.
+    async fn event(
+        self: &Arc<Self>,
+        event: Event,
+        open: Open,
+        hooks: Vec<Arc<Prepared>>,
+        batches: &mut Batches,
+    ) {
+        if hooks.is_empty() {
+            let message = &open.taken.message;
+            return self
+                .settle
+                .message(message, open.event, Settled::Dealt)
+                .await;
+        }
+        let (event, open, first_attempt) = (Arc::new(event), Arc::new(open), now_millis());
+        let is_wide = self.is_wide(&event, hooks.len());
+        for hook in hooks {
+            let work = Work::first(delivery(&event, &hook), first_attempt);
+            let open = Arc::clone(&open);
+            if is_wide {
+                let dispatch = Arc::clone(self);
+                self.tasks.spawn(async move {
+                    let settled = dispatch.settle.spread(&hook, work).await;
+                    dispatch.settle.delivery(&open, settled).await;
+                });
+            } else {
+                batches.add(&hook, Pending { work, open });
+            }
+        }
     }
 
     /// Whether an event matches so many hooks that all workers should share its deliveries. They stay
@@ -198,122 +261,4 @@ impl Dispatch {
             && self.spread.load(Ordering::Relaxed) < MANY_SPREAD
             && !self.settle.storage.is_scarce()
     }
-
-    /// Makes one attempt, if it is this worker's to make.
-    async fn deliver(&self, hook: &Arc<Prepared>, work: Work, lane: &LaneRoom) -> Settled {
-        if hook.is_paused() {
-            return self.defer(hook, &work, Deferral::Paused, PAUSED).await;
-        }
-        if let Verdict::Open(wait) = hook.gate.circuit.verdict() {
-            let wait = self.accept.slot(hook, wait).await;
-            return self.defer(hook, &work, Deferral::Open, wait).await;
-        }
-        let calm = hook.gate.circuit.is_calm();
-        let Some(place) = hook.room.enter(lane, calm).await else {
-            if calm && lane.kind() == Kind::Retries {
-                // It is on disk already, and soon there is room.
-                return self.settle.not_yet(hook, jittered(&work, OVERFLOW));
-            }
-            let wait = hook.room.taken_for().clamp(OVERFLOW, OVERFLOW_AT_MOST);
-            let wait = self.accept.slot(hook, wait).await;
-            return self.defer(hook, &work, Deferral::NoRoom, wait).await;
-        };
-        let lease = match self.accept.accept(hook, &work).await {
-            Answer::Attempt(lease) => lease,
-            answer => {
-                drop(place);
-                return self.no_attempt(hook, &work, lane.kind(), answer).await;
-            }
-        };
-        let began = Began::now();
-        let result = tokio::select! {
-            result = attempt(hook, &work.delivery) => result,
-            () = lease.lost() => {
-                tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, "another worker took a delivery over, its attempt here is dropped");
-                return self.settle.count(hook, DeliveryResult::Busy);
-            }
-        };
-        let took = began.elapsed();
-        place.attempted(took, result.is_ok());
-        self.metrics.attempt(hook.handler.kind(), took);
-        // What follows has no need of the receiver.
-        drop(place);
-        self.log.note(hook, &work, began, &result);
-        self.judge(hook, &lease, &result).await;
-        self.settle.attempt(hook, &work, &lease, result).await
-    }
-
-    /// What follows where there is no attempt to make, or not now.
-    async fn no_attempt(
-        &self,
-        hook: &Arc<Prepared>,
-        work: &Work,
-        lane: Kind,
-        answer: Answer,
-    ) -> Settled {
-        let (deferral, wait) = match answer {
-            Answer::Done | Answer::Parked => {
-                return self.settle.count(hook, DeliveryResult::Duplicate);
-            }
-            Answer::Busy(wait) => {
-                return self.settle.not_yet(hook, wait);
-            }
-            Answer::Attempt(_) | Answer::Unavailable => {
-                return self.settle.count(hook, DeliveryResult::Unsettled);
-            }
-            Answer::Refused(Refusal::Snoozed) => {
-                return self.settle.count(hook, DeliveryResult::Snoozed);
-            }
-            Answer::Refused(Refusal::Unchanged) => {
-                return self.settle.count(hook, DeliveryResult::Unchanged);
-            }
-            Answer::Refused(Refusal::Limited(wait)) => (Deferral::Limited, wait),
-            // Another one probes, and it is on disk already.
-            Answer::Refused(Refusal::Open(wait)) if lane == Kind::Retries && wait <= PROBING => {
-                return self.settle.not_yet(hook, jittered(work, wait));
-            }
-            Answer::Refused(Refusal::Open(wait)) => {
-                (Deferral::Open, self.accept.slot(hook, wait).await)
-            }
-        };
-        self.defer(hook, work, deferral, wait).await
-    }
-
-    async fn defer(
-        &self,
-        hook: &Arc<Prepared>,
-        work: &Work,
-        deferral: Deferral,
-        wait: Duration,
-    ) -> Settled {
-        self.metrics.deferred(deferral.label());
-        self.settle.defer(hook, work, deferral, wait).await
-    }
-
-    /// Tells the hook's circuit how an attempt went.
-    async fn judge(&self, hook: &Prepared, lease: &Lease, result: &Result<Receipt, DeliveryError>) {
-        let circuit = &hook.gate.circuit;
-        match result {
-            Err(error) if error.is_receivers_fault() => {
-                if circuit.failed(lease.is_probe()) {
-                    self.accept.open(hook).await;
-                }
-            }
-            Ok(_) | Err(_) => circuit.succeeded(lease.is_probe()),
-        }
-    }
-}
-
-/// Up to twice as long, the same for one delivery.
-fn jittered(work: &Work, wait: Duration) -> Duration {
-    wait.mul_f64(1.0 + (work.delivery.id.seed() % 1_000) as f64 / 1_000.0)
-}
-
-/// Makes one attempt; a panic is one that failed.
-///
-/// # Errors
-/// [`DeliveryError`] tells why the event was not delivered.
-pub async fn attempt(hook: &Prepared, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
-    let attempt = AssertUnwindSafe(hook.handler.attempt(delivery)).catch_unwind();
-    attempt.await.unwrap_or(Err(DeliveryError::Panicked))
 }

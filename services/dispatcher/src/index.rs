@@ -20,13 +20,14 @@ use hookline_shared::subject::{self, header};
 use hookline_shared::watch::{self, Change};
 use tokio::sync::watch as signal;
 
-use crate::accept::Together;
 use crate::backlog::Backlog;
 use crate::circuit::{self, Circuit};
 use crate::gate::{Gate, Rate};
 use crate::handler::{self, Handler, Unusable};
 use crate::metrics::Metrics;
+use crate::queue::Queue;
 use crate::room::Room;
+use crate::settle::Delivered;
 
 /// How long a snapshot may take to catch up before the caller tries again.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ const CLOCK_SLACK: Duration = Duration::from_secs(1);
 pub struct Prepared {
     /// The hook.
     pub hook: Hook,
+    /// Its id.
+    pub id: Arc<str>,
     /// The workspace that it hears, or [`subject::ALL_WORKSPACES`].
     pub workspace: String,
     /// Makes its attempts.
@@ -52,11 +55,11 @@ pub struct Prepared {
     /// How many of its deliveries may wait.
     pub backlog: Backlog,
     /// Room for attempts on this worker.
-    pub room: Room,
+    pub room: Arc<Room>,
     /// What may hold deliveries back.
     pub gate: Gate,
-    /// Where its deliveries meet on their way to Redis.
-    pub together: Together,
+    /// What was delivered and is to be settled.
+    pub delivered: Queue<Delivered>,
     /// Why it cannot be used, if it cannot.
     unusable: bool,
     created: Created,
@@ -386,8 +389,11 @@ impl Index {
             max_age: options.oldest().unwrap_or(self.defaults.max_age),
             backlog: Backlog::new(self.defaults.backlog),
             gate: self.defaults.gate(&options, revision),
-            together: Together::default(),
-            room: Room::new(options.concurrency.unwrap_or(self.defaults.concurrency) as usize),
+            delivered: Queue::default(),
+            room: Arc::new(Room::new(
+                options.concurrency.unwrap_or(self.defaults.concurrency) as usize,
+            )),
+            id: hook.id.as_str().into(),
             hook,
         }
     }

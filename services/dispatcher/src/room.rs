@@ -7,10 +7,11 @@
 //! fails, or that nothing is known of, less is expected. In a lane that is over half full a hook
 //! keeps its fair share only, unless it is healthy and fast.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// A healthy hook whose attempts take no longer is no burden on a lane, however full.
@@ -63,8 +64,9 @@ impl LaneRoom {
     }
 
     /// Counts a message in, until the guard is dropped.
-    pub fn message(&self) -> Counted<'_> {
-        Counted::new(&self.taken)
+    pub fn message(self: &Arc<Self>) -> Occupied {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Occupied(Arc::clone(self))
     }
 
     /// Which lane it is.
@@ -83,10 +85,20 @@ impl LaneRoom {
     }
 }
 
+/// A message in a lane.
+#[derive(Debug)]
+pub struct Occupied(Arc<LaneRoom>);
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The room of one hook on this worker.
 #[derive(Debug)]
 pub struct Room {
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     limit: usize,
     waiting: AtomicUsize,
     /// Deliveries of each lane, waiting or attempted.
@@ -102,21 +114,55 @@ pub struct Room {
     moved_nanos: AtomicU64,
 }
 
-/// A place in the room, with a permit for one attempt.
+/// A delivery that was let into the room, and has a permit or waits for one.
 #[derive(Debug)]
-pub struct Place<'a> {
-    room: &'a Room,
-    _permit: SemaphorePermit<'a>,
-    _inside: Inside<'a>,
+pub struct Entered {
+    inside: Inside,
+    turn: Turn,
 }
 
-impl Place<'_> {
+#[derive(Debug)]
+enum Turn {
+    Now(OwnedSemaphorePermit),
+    Within(Duration, Waiting),
+}
+
+/// A place in the room, with a permit for one attempt.
+#[derive(Debug)]
+pub struct Place {
+    inside: Inside,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Entered {
+    /// Waits for the permit; nothing if there is none in time.
+    pub async fn place(self) -> Option<Place> {
+        let Self { inside, turn } = self;
+        let permit = match turn {
+            Turn::Now(permit) => permit,
+            Turn::Within(patience, _waiting) => {
+                let room = &inside.room;
+                let permit = Arc::clone(&room.permits).acquire_owned();
+                let permit = tokio::time::timeout(patience, permit).await.ok()?.ok()?;
+                room.now(&room.taken_nanos);
+                permit
+            }
+        };
+        Some(Place {
+            inside,
+            _permit: permit,
+        })
+    }
+}
+
+impl Place {
     /// Notes how long the attempt took, and whether it succeeded.
     pub fn attempted(&self, took: Duration, succeeded: bool) {
-        self.room.now(&self.room.moved_nanos);
-        average(&self.room.attempt_nanos, took);
+        let room = &self.inside.room;
+        room.now(&room.moved_nanos);
+        average(&room.attempt_nanos, took);
         if succeeded {
-            average(&self.room.success_nanos, took);
+            average(&room.success_nanos, took);
         }
     }
 }
@@ -126,7 +172,7 @@ impl Room {
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
-            permits: Semaphore::new(limit),
+            permits: Arc::new(Semaphore::new(limit)),
             limit: limit.max(1),
             waiting: AtomicUsize::new(0),
             inside: [AtomicUsize::new(0), AtomicUsize::new(0)],
@@ -138,9 +184,9 @@ impl Room {
         }
     }
 
-    /// A place for one attempt; nothing if there is none soon. `calm`: no attempt failed lately.
-    pub async fn enter<'a>(&'a self, lane: &'a LaneRoom, calm: bool) -> Option<Place<'a>> {
-        let inside = Inside::new(lane, &self.inside[lane.kind as usize]);
+    /// Lets a delivery in that has a permit or gets one soon. `calm`: no attempt failed lately.
+    pub fn enter(self: &Arc<Self>, lane: &Arc<LaneRoom>, calm: bool) -> Option<Entered> {
+        let inside = Inside::new(self, lane);
         let stalled = self.stalled() > STALLED.max(self.attempt() * 2);
         let healthy = calm && !stalled && !self.attempt().is_zero();
         let burden = !healthy || self.attempt() > FAST;
@@ -150,18 +196,23 @@ impl Room {
         if self.permits.available_permits() >= self.limit {
             self.now(&self.moved_nanos);
         }
-        let permit = match self.permits.try_acquire() {
-            Ok(permit) => permit,
+        let turn = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => {
+                self.now(&self.taken_nanos);
+                Turn::Now(permit)
+            }
             Err(_) if stalled => return None,
-            Err(_) if healthy => self.wait(PATIENCE).await?,
-            Err(_) => self.wait(lane.patience).await?,
+            Err(_) => {
+                let patience = if healthy { PATIENCE } else { lane.patience };
+                let waiting = Waiting::new(self);
+                let turn = self.attempt() * (waiting.others as u32 + 1) / self.limit as u32;
+                if turn > patience {
+                    return None;
+                }
+                Turn::Within(patience, waiting)
+            }
         };
-        self.now(&self.taken_nanos);
-        Some(Place {
-            room: self,
-            _permit: permit,
-            _inside: inside,
-        })
+        Some(Entered { inside, turn })
     }
 
     /// How long this worker takes for one delivery that succeeds, with all permits in use.
@@ -172,18 +223,6 @@ impl Room {
             known => Duration::from_nanos(known),
         };
         attempt / self.limit as u32
-    }
-
-    async fn wait(&self, patience: Duration) -> Option<SemaphorePermit<'_>> {
-        let waiting = Counted::new(&self.waiting);
-        let turn = self.attempt() * (waiting.others as u32 + 1) / self.limit as u32;
-        if turn > patience {
-            return None;
-        }
-        tokio::time::timeout(patience, self.permits.acquire())
-            .await
-            .ok()?
-            .ok()
     }
 
     /// For how long the places that are taken are expected to be: attempts take as long as before,
@@ -223,52 +262,55 @@ impl Room {
     }
 }
 
-/// One more, until it is dropped.
+/// A delivery that waits for a permit.
 #[derive(Debug)]
-pub struct Counted<'a> {
-    count: &'a AtomicUsize,
+struct Waiting {
+    room: Arc<Room>,
     /// How many there were before.
     others: usize,
 }
 
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        let others = count.fetch_add(1, Ordering::Relaxed);
-        Self { count, others }
+impl Waiting {
+    fn new(room: &Arc<Room>) -> Self {
+        Self {
+            others: room.waiting.fetch_add(1, Ordering::Relaxed),
+            room: Arc::clone(room),
+        }
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.room.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A delivery of a hook in a lane; the first one makes the hook one of those that share the lane.
 #[derive(Debug)]
-struct Inside<'a> {
-    lane: &'a LaneRoom,
-    count: &'a AtomicUsize,
+struct Inside {
+    room: Arc<Room>,
+    lane: Arc<LaneRoom>,
     others: usize,
 }
 
-impl<'a> Inside<'a> {
-    fn new(lane: &'a LaneRoom, count: &'a AtomicUsize) -> Self {
-        let others = count.fetch_add(1, Ordering::Relaxed);
+impl Inside {
+    fn new(room: &Arc<Room>, lane: &Arc<LaneRoom>) -> Self {
+        let others = room.inside[lane.kind as usize].fetch_add(1, Ordering::Relaxed);
         if others == 0 {
             lane.hooks.fetch_add(1, Ordering::Relaxed);
         }
         Self {
-            lane,
-            count,
+            room: Arc::clone(room),
+            lane: Arc::clone(lane),
             others,
         }
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for Inside {
     fn drop(&mut self) {
-        if self.count.fetch_sub(1, Ordering::Relaxed) == 1 {
+        let count = &self.room.inside[self.lane.kind as usize];
+        if count.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.lane.hooks.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -296,43 +338,63 @@ mod tests {
 
     const LITTLE: Duration = Duration::from_millis(100);
 
-    fn lane(capacity: usize) -> LaneRoom {
-        LaneRoom::new(Kind::Events, capacity, LITTLE)
+    fn lane(capacity: usize) -> Arc<LaneRoom> {
+        Arc::new(LaneRoom::new(Kind::Events, capacity, LITTLE))
     }
 
-    fn sent_away(room: &Room, lane: &LaneRoom, calm: bool) -> bool {
-        let entered = room.enter(lane, calm).now_or_never();
-        entered.is_some_and(|place| place.is_none())
+    fn room(limit: usize) -> Arc<Room> {
+        Arc::new(Room::new(limit))
+    }
+
+    fn sent_away(room: &Arc<Room>, lane: &Arc<LaneRoom>, calm: bool) -> bool {
+        room.enter(lane, calm).is_none()
+    }
+
+    /// A place that is free.
+    fn place(room: &Arc<Room>, lane: &Arc<LaneRoom>, calm: bool) -> Place {
+        let entered = room.enter(lane, calm).expect("it is let in");
+        let place = entered.place().now_or_never();
+        place.flatten().expect("a free permit")
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_healthy_hook_has_too_much_of_waits_for_a_permit() {
-        let (lane, room) = (lane(100), Room::new(1));
-        let place = room.enter(&lane, true).await.expect("a free permit");
-        place.attempted(Duration::from_millis(100), true);
-        let mut second = Box::pin(room.enter(&lane, true));
+        let (lane, room) = (lane(100), room(1));
+        let first = place(&room, &lane, true);
+        first.attempted(Duration::from_millis(100), true);
+        let second = room.enter(&lane, true).expect("it is let in");
+        let mut second = Box::pin(second.place());
         assert!(second.as_mut().now_or_never().is_none(), "it waits");
         assert!(!sent_away(&room, &lane, true), "the third as well");
-        drop(place);
+        drop(first);
         assert!(second.await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_at_once_after_a_pause_finds_nothing_stalled() {
+        let (lane, room) = (lane(100), room(1));
+        tokio::time::advance(STALLED * 2).await;
+        let _first = room.enter(&lane, true).expect("a free permit");
+        assert!(!sent_away(&room, &lane, true), "it was taken just now");
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_slow_or_failing_hook_has_too_much_of_is_sent_away_at_once() {
         for (took, calm) in [(5_000, true), (300, false)] {
-            let (lane, room) = (lane(100), Room::new(1));
-            let place = room.enter(&lane, calm).await.expect("a free permit");
-            place.attempted(Duration::from_millis(took), calm);
+            let (lane, room) = (lane(100), room(1));
+            let first = place(&room, &lane, calm);
+            first.attempted(Duration::from_millis(took), calm);
             assert!(sent_away(&room, &lane, calm), "{took} ms");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_hook_that_was_never_seen_is_waited_for_no_longer_than_patience() {
-        let (lane, room) = (lane(100), Room::new(1));
-        let _place = room.enter(&lane, true).await.expect("a free permit");
+        let (lane, room) = (lane(100), room(1));
+        let _first = place(&room, &lane, true);
         let waited = Instant::now();
-        assert!(room.enter(&lane, true).await.is_none());
+        let second = room.enter(&lane, true).expect("it is let in");
+        assert!(second.place().await.is_none());
         assert_eq!(waited.elapsed(), LITTLE);
         tokio::time::advance(STALLED).await;
         assert!(sent_away(&room, &lane, true), "it is stalled");
@@ -342,29 +404,29 @@ mod tests {
     async fn in_a_crowded_lane_slow_hooks_share_half_of_it_and_a_fast_one_is_let_in() {
         let lane = lane(8);
         let _messages: Vec<_> = (0..5).map(|_| lane.message()).collect();
-        let (slow, fast) = (Room::new(32), Room::new(32));
+        let (slow, fast) = (room(32), room(32));
         let mut held = Vec::new();
         for (room, took) in [(&slow, 1_000), (&fast, 1)] {
-            let place = room.enter(&lane, true).await.expect("within its share");
+            let place = place(room, &lane, true);
             place.attempted(Duration::from_millis(took), true);
             held.push(place);
         }
         // Two hooks share four places.
-        held.push(slow.enter(&lane, true).await.expect("within its share"));
+        held.push(place(&slow, &lane, true));
         assert!(sent_away(&slow, &lane, true));
         for _ in 0..4 {
-            held.push(fast.enter(&lane, true).await.expect("it is fast"));
+            held.push(place(&fast, &lane, true));
         }
         assert!(sent_away(&fast, &lane, false), "it fails");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_room_hangs_from_when_something_last_moved() {
-        let (lane, room) = (lane(100), Room::new(4));
+        let (lane, room) = (lane(100), room(4));
         assert_eq!(room.hangs(), Duration::ZERO);
-        let first = room.enter(&lane, true).await.expect("a free permit");
+        let first = place(&room, &lane, true);
         tokio::time::advance(LITTLE).await;
-        let _second = room.enter(&lane, true).await.expect("a free permit");
+        let _second = place(&room, &lane, true);
         assert_eq!(room.hangs(), LITTLE, "the first is still there");
         first.attempted(LITTLE, true);
         drop(first);
@@ -375,9 +437,8 @@ mod tests {
 
     #[test]
     fn the_interval_is_a_success_by_the_permits() {
-        let (lane, room) = (lane(100), Room::new(10));
-        let place = room.enter(&lane, true).now_or_never().flatten();
-        let place = place.expect("a place");
+        let (lane, room) = (lane(100), room(10));
+        let place = place(&room, &lane, true);
         for _ in 0..100 {
             place.attempted(Duration::from_millis(50), true);
             place.attempted(Duration::from_secs(15), false);

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::dispatch::attempt;
+use crate::deliver::attempt;
 use crate::handler::{Delivery, DeliveryError, Receipt, Response};
 use crate::index::{Index, Prepared};
 

@@ -10,19 +10,20 @@ use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
 use hookline_shared::batch::{self, Writer};
-use hookline_shared::event::EventId;
+use hookline_shared::event::{EventId, Stored};
 use hookline_shared::retry::{self, Policy};
 use hookline_shared::subject::{self, encode_header, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::accept::{Accept, End, Lease};
+use crate::accept::{self, Accept, End, Lease};
 use crate::circuit::Verdict;
 use crate::dead::Dead;
 use crate::handler::{Class, DeliveryError, Receipt};
 use crate::index::Prepared;
 use crate::metrics::{DeliveryResult, Metrics};
+use crate::open::{Open, Pending, Settled};
 use crate::parked::Parked;
 use crate::pause::Pauser;
 use crate::storage::Storage;
@@ -76,15 +77,11 @@ impl Deferral {
     }
 }
 
-/// What became of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// Done, parked or dead: its message may be acked.
-    Dealt,
-    /// Not yet: its message comes again after that time.
-    NotYet(Duration),
-    /// Another worker has it, message and all.
-    TakenOver,
+/// A delivery that was made: its claim is to be ended, and then its message is to be told.
+#[derive(Debug)]
+pub struct Delivered {
+    lease: Lease,
+    open: Arc<Open>,
 }
 
 /// Settles deliveries and their messages.
@@ -116,24 +113,49 @@ impl Settle {
     pub async fn attempt(
         &self,
         hook: &Arc<Prepared>,
+        pending: Pending,
+        lease: Lease,
+        result: Result<Receipt, DeliveryError>,
+    ) {
+        let Pending { work, open } = pending;
+        let settled = match result {
+            Ok(_) if lease.is_plain() => {
+                return self.delivered(hook, Delivered { lease, open }).await;
+            }
+            Ok(_) => {
+                let mine = Box::pin(self.accept.finish(&lease, End::Done)).await;
+                self.count(hook, of_delivered(mine))
+            }
+            Err(error) => Box::pin(self.failed(hook, &work, &lease, error)).await,
+        };
+        self.delivery(&open, settled).await;
+    }
+
+    /// Settles a delivery that was made, with others of its hook.
+    async fn delivered(&self, hook: &Prepared, delivered: Delivered) {
+        let Some(mut turn) = hook.delivered.enter(delivered) else {
+            return;
+        };
+        // Whoever is about to come comes along.
+        tokio::task::yield_now().await;
+        while let Some(part) = turn.next(accept::MOST) {
+            let leases = part.iter().map(|delivered| &delivered.lease);
+            let others = Box::pin(self.accept.done(hook, leases)).await;
+            for (index, delivered) in part.iter().enumerate() {
+                let settled = self.count(hook, of_delivered(!others.contains(&index)));
+                self.delivery(&delivered.open, settled).await;
+            }
+        }
+    }
+
+    /// Parks or buries a delivery whose attempt failed.
+    async fn failed(
+        &self,
+        hook: &Arc<Prepared>,
         work: &Work,
         lease: &Lease,
-        result: Result<Receipt, DeliveryError>,
+        error: DeliveryError,
     ) -> Settled {
-        let error = match result {
-            Ok(_) => {
-                let mine = self.accept.finish(hook, lease, End::Done).await;
-                return self.count(
-                    hook,
-                    if mine {
-                        DeliveryResult::Delivered
-                    } else {
-                        DeliveryResult::Busy
-                    },
-                );
-            }
-            Err(error) => error,
-        };
         if !self.accept.renew(lease).await {
             return self.count(hook, DeliveryResult::Busy);
         }
@@ -178,12 +200,12 @@ impl Settle {
         };
         match settled {
             Ok((end, result)) => {
-                self.accept.finish(hook, lease, end).await;
+                self.accept.finish(lease, end).await;
                 self.count(hook, result)
             }
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked or buried, its message stays");
-                self.accept.finish(hook, lease, End::Released).await;
+                self.accept.finish(lease, End::Released).await;
                 self.unsettled(hook, delay.unwrap_or(AGAIN_AT_MOST))
             }
         }
@@ -274,10 +296,11 @@ impl Settle {
     }
 
     /// Buries what is no event, and ends its message.
-    pub async fn malformed(&self, message: &Message, id: &EventId, reason: &str) {
+    pub async fn malformed(&self, message: &Message, event: Stored, id: &EventId, reason: &str) {
         let workspace = message.subject.split('.').nth(2).unwrap_or_default();
         let letter = subject::dead_event_subject(&id.digest(workspace));
-        self.bury_message(message, letter, id, reason).await;
+        self.bury_message(message, Some(event), letter, id, reason)
+            .await;
     }
 
     /// Buries a stored delivery that cannot be read, with its hook's others, and ends its message.
@@ -285,10 +308,17 @@ impl Settle {
         let id = EventId::given(message.subject.as_str());
         let letter = subject::dead_subject(&hook.hook.id, &id.digest(""));
         let reason = "the stored delivery cannot be read";
-        self.bury_message(message, letter, &id, reason).await;
+        self.bury_message(message, None, letter, &id, reason).await;
     }
 
-    async fn bury_message(&self, message: &Message, letter: String, id: &EventId, reason: &str) {
+    async fn bury_message(
+        &self,
+        message: &Message,
+        event: Option<Stored>,
+        letter: String,
+        id: &EventId,
+        reason: &str,
+    ) {
         let body = message
             .payload
             .slice(..message.payload.len().min(DEAD_EVENT_BYTES));
@@ -308,22 +338,26 @@ impl Settle {
                 AckKind::Nak(Some(if full { AGAIN_AT_MOST } else { AGAIN }))
             }
         };
-        self.send(message, kind).await;
+        self.send(message, event, kind).await;
     }
 
-    /// Ends a message whose deliveries have come to this: acks it if each was dealt with.
-    pub async fn message(&self, message: &Message, deliveries: &[Settled]) {
-        let mut wait = None;
-        for settled in deliveries {
-            match settled {
-                Settled::Dealt => {}
-                Settled::NotYet(delay) => wait = wait.max(Some(*delay)),
-                // Whoever took it over got the message as well; an ack from here could lose it.
-                Settled::TakenOver => return,
-            }
+    /// A delivery of a message came to this. After the last one the message is ended: acked if each was
+    /// dealt with.
+    pub async fn delivery(&self, open: &Open, settled: Settled) {
+        if let Some(all) = open.tally.add(settled) {
+            self.message(&open.taken.message, open.event, all).await;
         }
-        let kind = wait.map_or(AckKind::Ack, |delay| AckKind::Nak(Some(delay)));
-        self.send(message, kind).await;
+    }
+
+    /// Ends a message that came to this.
+    pub async fn message(&self, message: &Message, event: Option<Stored>, settled: Settled) {
+        let kind = match settled {
+            Settled::Dealt => AckKind::Ack,
+            Settled::NotYet(delay) => AckKind::Nak(Some(delay)),
+            // Whoever took it over got the message as well; an ack from here could lose it.
+            Settled::TakenOver => return,
+        };
+        self.send(message, event, kind).await;
     }
 
     /// A delivery whose message is to come again after that time, as it is.
@@ -333,10 +367,10 @@ impl Settle {
         Settled::NotYet(wait)
     }
 
-    async fn send(&self, message: &Message, kind: AckKind) {
+    async fn send(&self, message: &Message, event: Option<Stored>, kind: AckKind) {
         self.progress.settled();
-        if matches!(kind, AckKind::Ack | AckKind::Term) {
-            self.trim.note(message);
+        if let Some(event) = event.filter(|_| matches!(kind, AckKind::Ack | AckKind::Term)) {
+            self.trim.note(event);
         }
         // A message that is not answered comes again.
         if let Err(error) = message.ack_with(kind).await {
@@ -433,6 +467,14 @@ impl Settle {
             .message(subject, reason)
             .header(header::HANDLER, hook.handler.kind());
         self.dead.keep(message).await
+    }
+}
+
+fn of_delivered(mine: bool) -> DeliveryResult {
+    if mine {
+        DeliveryResult::Delivered
+    } else {
+        DeliveryResult::Busy
     }
 }
 

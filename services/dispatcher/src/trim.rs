@@ -7,12 +7,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_nats::jetstream;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::{self, Message};
 use futures::{StreamExt as _, stream};
+use hookline_shared::event::Stored;
 use hookline_shared::subject;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::accept::Accept;
@@ -44,25 +44,19 @@ pub struct Trim(Arc<Mutex<Vec<Acked>>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Acked {
-    sequence: u64,
-    stored: OffsetDateTime,
+    event: Stored,
     at: Instant,
 }
 
 impl Trim {
-    /// An event is about to be acked. Messages of other streams are no concern of this.
-    pub fn note(&self, message: &Message) {
-        if let Ok(info) = message.info()
-            && info.stream == subject::EVENTS_STREAM
-        {
-            let mut acked = self.acked();
-            if acked.len() < MOST {
-                acked.push(Acked {
-                    sequence: info.stream_sequence,
-                    stored: info.published,
-                    at: Instant::now(),
-                });
-            }
+    /// An event is about to be acked.
+    pub fn note(&self, event: Stored) {
+        let mut acked = self.acked();
+        if acked.len() < MOST {
+            acked.push(Acked {
+                event,
+                at: Instant::now(),
+            });
         }
     }
 
@@ -81,12 +75,13 @@ impl Trim {
         let consumer = stream.consumer_info(subject::DISPATCHERS_CONSUMER).await?;
         let (info, floor) = (stream.cached_info(), consumer.ack_floor.stream_sequence);
         let last = consumer.delivered.stream_sequence;
+        let created = info.created.unix_timestamp_nanos();
         // Another stream's events have the same sequences. What was acked a moment ago may have been
         // delivered after this was asked.
         let is_stored = |acked: &Acked| {
-            acked.sequence > floor
-                && acked.stored >= info.created
-                && (acked.sequence <= last || acked.at.elapsed() < PERIOD)
+            acked.event.sequence > floor
+                && acked.event.time >= created
+                && (acked.event.sequence <= last || acked.at.elapsed() < PERIOD)
         };
         self.acked().retain(is_stored);
         let is_large =
@@ -119,7 +114,7 @@ impl Trim {
             acked.drain(..old.min(PART)).collect()
         };
         let mut deletes = stream::iter(part)
-            .map(|acked| delete(context, acked.sequence))
+            .map(|acked| delete(context, acked.event.sequence))
             .buffer_unordered(TOGETHER);
         let mut result = Ok(());
         while let Some(deleted) = deletes.next().await {

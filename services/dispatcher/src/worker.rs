@@ -293,6 +293,7 @@ fn dispatch(
         ),
         outbox: Outbox::default(),
         spread: AtomicU64::new(0),
+        tasks: tasks.clone(),
         metrics: parts.metrics.clone(),
     })
 }

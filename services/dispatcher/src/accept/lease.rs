@@ -4,30 +4,36 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hookline_shared::event::{EventId, Stored};
+use hookline_shared::event::{DeliveryId, EventId, Stored};
+use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use super::call::Call;
 use crate::marks::Marks;
 
 /// A claim on a delivery. It is renewed until it is dropped.
 #[derive(Debug)]
 pub struct Lease {
-    claim: Claim,
-    lost: CancellationToken,
+    claim: Arc<Claim>,
     held: Arc<Held>,
 }
 
 impl Lease {
     /// Resolves when another worker has taken the delivery over.
     pub async fn lost(&self) {
-        self.lost.cancelled().await;
+        self.claim.lost.notified().await;
     }
 
     /// Whether the attempt probes an open circuit.
     #[must_use]
     pub fn is_probe(&self) -> bool {
         self.claim.probe
+    }
+
+    /// Whether its end concerns nothing but the delivery, so that it may end together with others.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.claim.probe && self.claim.marks.is_none()
     }
 
     pub(super) fn claim(&self) -> &Claim {
@@ -37,42 +43,61 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.held.lock().remove(&self.claim.token);
+        self.held.lock().remove(&self.claim.number);
     }
 }
 
 /// What is claimed, and how it is told from another worker's claim.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Claim {
-    pub(super) hook: String,
-    pub(super) delivery: String,
+    pub(super) number: u64,
+    pub(super) hook: Arc<str>,
+    pub(super) delivery: DeliveryId,
     pub(super) bit: Option<Bit>,
     pub(super) attempt: u32,
-    pub(super) token: String,
+    /// Claims that were made together share it.
+    pub(super) token: Arc<str>,
     pub(super) probe: bool,
     pub(super) marks: Option<Marks>,
+    /// Tells that another worker has taken the delivery over.
+    pub(super) lost: Notify,
 }
 
 impl Claim {
-    /// The key of its state.
-    pub(super) fn key(&self) -> String {
-        format!("hookline:{{{}}}:d:{}", self.hook, self.delivery)
-    }
-
-    /// The key of the page in which its event has a bit; the same as [`key`](Self::key) if it has none.
-    pub(super) fn page(&self) -> String {
-        match self.bit {
-            Some(Bit { second, page, .. }) => {
-                format!("hookline:{{{}}}:b:{second}:{page}", self.hook)
+    /// Adds the keys of the hash that its state is in and of the bitmap to a call: the same key where
+    /// there is no bitmap.
+    pub(super) fn add_keys_to(&self, call: &mut Call<'_>) {
+        let Self {
+            hook,
+            delivery,
+            bit,
+            ..
+        } = self;
+        match bit {
+            Some(bit) => {
+                let (second, page) = bit.page;
+                call.text(format_args!("hookline:{{{hook}}}:c:{second}:{page}"))
+                    .text(format_args!("hookline:{{{hook}}}:b:{second}:{page}"));
             }
-            None => self.key(),
+            None => {
+                call.text(format_args!("hookline:{{{hook}}}:c:{delivery}"))
+                    .text(format_args!("hookline:{{{hook}}}:c:{delivery}"));
+            }
         }
     }
 
-    /// The event's bit in the page; empty if it has none.
-    pub(super) fn offset(&self) -> String {
-        self.bit
-            .map_or_else(String::new, |bit| bit.offset.to_string())
+    /// Whether its state is in the same hash as another one's.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        match (self.bit, other.bit) {
+            (Some(bit), Some(other)) => bit.page == other.page,
+            (None, None) => self.delivery == other.delivery,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
+    /// Its field in the hash, and its bit in the bitmap.
+    pub(super) fn field(&self) -> u64 {
+        self.bit.map_or(0, |bit| bit.offset)
     }
 }
 
@@ -81,9 +106,8 @@ impl Claim {
 /// stream that is made anew counts from 1 again, but not within a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bit {
-    second: u64,
-    page: u64,
-    offset: u64,
+    pub(super) page: (u64, u64),
+    pub(super) offset: u64,
 }
 
 /// Events of a page. One that is alone in its page costs as much as a key would, and all of them
@@ -93,107 +117,116 @@ const PAGE: u64 = 256;
 impl Bit {
     pub(super) fn of(event: &EventId) -> Option<Self> {
         let Stored { sequence, time } = event.place()?;
+        let second = u64::try_from(time / 1_000_000_000).ok()?;
         Some(Self {
-            second: u64::try_from(time / 1_000_000_000).ok()?,
-            page: sequence / PAGE,
+            page: (second, sequence / PAGE),
             offset: sequence % PAGE,
         })
     }
 }
 
-/// All claims of this worker, by token.
+/// All claims of this worker, by number.
 #[derive(Debug, Default)]
-pub(super) struct Held(Mutex<HashMap<String, Entry>>);
+pub(super) struct Held(Mutex<HashMap<u64, Entry>>);
 
 #[derive(Debug)]
 struct Entry {
-    claim: Claim,
-    lost: CancellationToken,
+    claim: Arc<Claim>,
     renewed: Instant,
 }
 
 impl Held {
     pub(super) fn hold(self: &Arc<Self>, claim: Claim) -> Lease {
-        let lost = CancellationToken::new();
+        let claim = Arc::new(claim);
         let entry = Entry {
-            claim: claim.clone(),
-            lost: lost.clone(),
+            claim: Arc::clone(&claim),
             renewed: Instant::now(),
         };
-        self.lock().insert(claim.token.clone(), entry);
+        self.lock().insert(claim.number, entry);
         Lease {
             claim,
-            lost,
             held: Arc::clone(self),
         }
     }
 
     /// What was not renewed for so long. It is taken for renewed from now on.
-    pub(super) fn due(&self, age: Duration) -> Vec<(Claim, CancellationToken)> {
+    pub(super) fn due(&self, age: Duration) -> Vec<Arc<Claim>> {
         let now = Instant::now();
         self.lock()
             .values_mut()
             .filter(|entry| now - entry.renewed >= age)
             .map(|entry| {
                 entry.renewed = now;
-                (entry.claim.clone(), entry.lost.clone())
+                Arc::clone(&entry.claim)
             })
             .collect()
     }
 
-    pub(super) fn all(&self) -> Vec<Claim> {
+    pub(super) fn all(&self) -> Vec<Arc<Claim>> {
         let held = self.lock();
-        held.values().map(|entry| entry.claim.clone()).collect()
+        held.values()
+            .map(|entry| Arc::clone(&entry.claim))
+            .collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Entry>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hookline_shared::event::Event;
+
     use super::*;
 
     const SECOND: i128 = 1_000_000_000;
+    const STORED: Stored = Stored {
+        sequence: 1,
+        time: 1,
+    };
 
     #[test]
     fn only_an_event_that_is_known_by_its_place_has_a_bit() {
         assert_eq!(Bit::of(&EventId::given("1-2")), None);
         let bit = |sequence, time| Bit::of(&EventId::stored(sequence, time)).expect("a bit");
         let first = bit(PAGE, 5 * SECOND);
-        assert_eq!((first.second, first.page, first.offset), (5, 1, 0));
+        assert_eq!((first.page, first.offset), ((5, 1), 0));
         let last = bit(2 * PAGE - 1, 6 * SECOND - 1);
-        assert_eq!((last.second, last.page, last.offset), (5, 1, PAGE - 1));
+        assert_eq!((last.page, last.offset), ((5, 1), PAGE - 1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_claim_is_renewed_in_its_own_time() {
         let held = Arc::new(Held::default());
-        let claim = |token: &str| Claim {
+        let event = Event::parse("hookline.events.a.b.c", None, "{}".into(), STORED);
+        let delivery = DeliveryId::new(&event.expect("an event"), "hook");
+        let claim = |number| Claim {
+            number,
             hook: "hook".into(),
-            delivery: "delivery".into(),
+            delivery,
             bit: None,
             attempt: 1,
-            token: token.into(),
+            token: "token".into(),
             probe: false,
             marks: None,
+            lost: Notify::new(),
         };
         let due = || {
             let due = held.due(Duration::from_secs(2)).into_iter();
-            due.map(|(claim, _)| claim.token).collect::<Vec<_>>()
+            due.map(|claim| claim.number).collect::<Vec<_>>()
         };
-        let _first = held.hold(claim("first"));
+        let _first = held.hold(claim(1));
         tokio::time::advance(Duration::from_secs(1)).await;
-        let second = held.hold(claim("second"));
+        let second = held.hold(claim(2));
         assert!(due().is_empty());
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(due(), ["first"]);
+        assert_eq!(due(), [1]);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(due(), ["second"]);
+        assert_eq!(due(), [2]);
         drop(second);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(due(), ["first"], "what is dropped is not renewed");
+        assert_eq!(due(), [1], "what is dropped is not renewed");
     }
 
     #[test]

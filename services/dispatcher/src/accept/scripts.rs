@@ -2,32 +2,28 @@
 //! Redis Cluster keeps them together.
 //!
 //! A delivery's state is `D` (done), `P<attempt>` (parked or buried after it), or
-//! `L<attempt>:<until>:<token>` (claimed). Where the event's id is its place in the stream, done is a
-//! bit in the page of that place instead, which costs far less than a key. A circuit is
-//! `<until>:<openings>:<revision>`. Times are in Unix milliseconds by Redis's clock, in the rate's key
-//! in microseconds.
+//! `L<attempt>:<until>:<token>` (claimed). It is a field of a hash. Where the event's id is its place in
+//! the stream, the hash is that of its page, so that one call sees to many deliveries; and done is a bit
+//! in the page's bitmap instead, which costs far less than a field. Where it is not, the hash is the
+//! delivery's own. A circuit is `<until>:<openings>:<revision>`. Times are in Unix milliseconds by
+//! Redis's clock, in the rate's key in microseconds.
 
 use redis::Script;
 
-/// The time, and what a delivery and a circuit say.
+/// The time, what a delivery and a circuit say, and the answers.
 const COMMON: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ATTEMPT, DONE, PARKED, BUSY, OPEN, LIMITED, SNOOZED, UNCHANGED = 0, 1, 2, 3, 4, 5, 6, 7
 
 -- Why an attempt is not to be made; nothing: it is.
-local function known(key, page, bit, attempt)
-  if bit ~= '' and redis.call('GETBIT', page, bit) == 1 then return 'done', 0 end
-  local state = redis.call('GET', key)
+local function known(state, done, attempt)
+  if done then return DONE, 0 end
   if not state then return end
-  local kind = string.sub(state, 1, 1)
-  if kind == 'D' then return 'done', 0 end
-  if kind == 'P' then
-    if tonumber(string.sub(state, 2)) >= attempt then return 'parked', 0 end
-  else
-    local held, till = string.match(state, '^L(%d+):(%d+):')
-    if tonumber(till) > now then return 'busy', tonumber(till) - now end
-    if tonumber(held) > attempt then return 'parked', 0 end
-  end
+  local kind, number, till = read(state)
+  if kind == 'D' then return DONE, 0 end
+  if kind == 'L' and till > now then return BUSY, till - now end
+  if number > attempt or kind == 'P' and number == attempt then return PARKED, 0 end
 end
 
 -- For how long a circuit is open: 0 if it may be probed, nothing if it is closed.
@@ -39,26 +35,58 @@ local function open(key, revision)
 end
 ";
 
-/// The claim of a delivery with limits or marks. Keys: delivery, page, circuit, probe, rate, snooze,
-/// change. Arguments: the bit in the page (empty: none), attempt, token, lease, how long the state is
-/// kept, the hook's revision, how long a probe may take, delivery id, microseconds between deliveries
+/// States of deliveries. Hash and map are the same key where there is no bitmap.
+const STATES: &str = r"
+-- Kind, attempt, until and token. Claims that were made together have the same state.
+local seen = {}
+local function read(state)
+  local parts = seen[state]
+  if not parts then
+    local kind, attempt, till, token = string.match(state, '^(%u)(%d*):?(%d*):?(.*)$')
+    parts = {kind, tonumber(attempt), tonumber(till), token}
+    seen[state] = parts
+  end
+  return parts[1], parts[2], parts[3], parts[4]
+end
+local byte, floor = string.byte, math.floor
+local function is_set(map, bit)
+  local eight = map and byte(map, floor(bit / 8) + 1)
+  return eight and floor(eight / 2 ^ (7 - bit % 8)) % 2 == 1
+end
+local function state_of(hash, map, field)
+  local done = map ~= hash and redis.call('GETBIT', map, field) == 1
+  return redis.call('HGET', hash, field), done
+end
+-- The same for the fields of one page among the arguments.
+local function states_of(hash, map, first, last)
+  local bits = map ~= hash and redis.call('GET', map)
+  return redis.call('HMGET', hash, unpack(ARGV, first, last)), bits
+end
+local function keep_for(key, time)
+  if redis.call('PTTL', key) < tonumber(time) then redis.call('PEXPIRE', key, time) end
+end
+";
+
+/// The claim of a delivery with limits or marks. Keys: hash, map, circuit, probe, rate, snooze, change.
+/// Arguments: field, attempt, token, lease, how long the state is kept, the hook's revision, how long a probe may take, delivery id, microseconds between deliveries
 /// (0: no limit), microseconds that may be used up at once, snooze, on_change's value, how long that
 /// is kept.
 const CLAIM: &str = r"
 local attempt = tonumber(ARGV[2])
-local word, number = known(KEYS[1], KEYS[2], ARGV[1], attempt)
+local state, done = state_of(KEYS[1], KEYS[2], ARGV[1])
+local word, number = known(state, done, attempt)
 if word then return {word, number} end
 local wait = open(KEYS[3], ARGV[6])
-if wait and wait > 0 then return {'open', wait} end
+if wait and wait > 0 then return {OPEN, wait} end
 if attempt == 1 and ARGV[11] ~= '0' then
   local owner = redis.call('GET', KEYS[6])
-  if owner and owner ~= ARGV[8] then return {'snoozed', 0} end
+  if owner and owner ~= ARGV[8] then return {SNOOZED, 0} end
 end
 if attempt == 1 and ARGV[12] ~= '' then
   local seen = redis.call('GET', KEYS[7])
   if seen then
     local value, owner = string.match(seen, '^(%x+):(%x+)$')
-    if value == ARGV[12] and owner ~= ARGV[8] then return {'unchanged', 0} end
+    if value == ARGV[12] and owner ~= ARGV[8] then return {UNCHANGED, 0} end
   end
 end
 local interval = tonumber(ARGV[9])
@@ -68,111 +96,154 @@ if interval > 0 then
   local next = string.format('%.0f', free + interval)
   redis.call('SET', KEYS[5], next, 'PX', math.ceil((free + interval - micros) / 1000) + 1000)
   if free - micros > tonumber(ARGV[10]) then
-    return {'limited', math.ceil((free - micros) / 1000)}
+    return {LIMITED, math.ceil((free - micros) / 1000)}
   end
 end
 if wait and not redis.call('SET', KEYS[4], ARGV[3], 'NX', 'PX', ARGV[7]) then
-  return {'open', 1000}
+  return {OPEN, 1000}
 end
 local till = string.format('%.0f', now + ARGV[4])
-redis.call('SET', KEYS[1], 'L' .. attempt .. ':' .. till .. ':' .. ARGV[3], 'PX', ARGV[5])
+redis.call('HSET', KEYS[1], ARGV[1], 'L' .. attempt .. ':' .. till .. ':' .. ARGV[3])
+keep_for(KEYS[1], ARGV[5])
 if attempt == 1 then
   if ARGV[11] ~= '0' then redis.call('SET', KEYS[6], ARGV[8], 'PX', ARGV[11]) end
   if ARGV[12] ~= '' then
     redis.call('SET', KEYS[7], ARGV[12] .. ':' .. ARGV[8], 'PX', ARGV[13])
   end
 end
-return {'attempt', wait and 1 or 0}
+return {ATTEMPT, wait and 1 or 0}
 ";
 
-/// Claims of one hook that has neither limits nor marks. Keys: circuit, probe, and of each: delivery,
-/// page. Arguments: lease, how long the state is kept, the hook's revision, how long a probe may take,
-/// and of each: the bit in the page (empty: none), attempt, token. The answer has a word and a number of
-/// each.
+/// Claims of one hook that has neither limits nor marks. Keys: circuit, probe, hash and map of each page.
+/// Arguments: lease, how long the state is kept, the hook's revision, how long a probe may take, token,
+/// number of deliveries, how many of them are in each page, and then, page by page, all their fields and
+/// all their attempts. The answer has three numbers of each delivery that is not simply to be attempted:
+/// which one, from 1, a word and its number.
 const CLAIMS: &str = r"
-local till = string.format('%.0f', now + ARGV[1])
+local lease, keep, token, count = tonumber(ARGV[1]), ARGV[2], ARGV[5], tonumber(ARGV[6])
+local tail = ':' .. string.format('%.0f', now + lease) .. ':' .. token
 local wait = open(KEYS[1], ARGV[3])
-local function claim(key, page, bit, attempt, token)
-  local word, number = known(key, page, bit, tonumber(attempt))
-  if word then return word, number end
-  if wait and wait > 0 then return 'open', wait end
-  if wait and not redis.call('SET', KEYS[2], token, 'NX', 'PX', ARGV[4]) then return 'open', 1000 end
-  redis.call('SET', key, 'L' .. attempt .. ':' .. till .. ':' .. token, 'PX', ARGV[2])
-  return 'attempt', wait and 1 or 0
-end
-local answers = {}
-for i = 1, #KEYS / 2 - 1 do
-  local arg = 2 + 3 * i
-  answers[2 * i - 1], answers[2 * i] =
-    claim(KEYS[2 * i + 1], KEYS[2 * i + 2], ARGV[arg], ARGV[arg + 1], ARGV[arg + 2])
+local pages, answers, claims = #KEYS / 2 - 1, {}, {}
+local at = 6 + pages
+for page = 1, pages do
+  local hash, map, last = KEYS[1 + 2 * page], KEYS[2 + 2 * page], at + ARGV[6 + page]
+  local states, bits = states_of(hash, map, at + 1, last)
+  local list, taken = {}, {}
+  for arg = at + 1, last do
+    local field, attempt = ARGV[arg], ARGV[arg + count]
+    local word, number = known(states[arg - at], is_set(bits, field), tonumber(attempt))
+    if not word then
+      if taken[field] then
+        word, number = BUSY, lease
+      elseif wait and wait > 0 then
+        word, number = OPEN, wait
+      elseif wait and not redis.call('SET', KEYS[2], token, 'NX', 'PX', ARGV[4]) then
+        word, number = OPEN, 1000
+      else
+        local claim = claims[attempt] or 'L' .. attempt .. tail
+        claims[attempt], taken[field] = claim, true
+        list[#list + 1], list[#list + 2] = field, claim
+        if wait then word, number = ATTEMPT, 1 end
+      end
+    end
+    if word then
+      local n = #answers
+      answers[n + 1], answers[n + 2], answers[n + 3] = arg - 6 - pages, word, number
+    end
+  end
+  if #list > 0 then
+    redis.call('HSET', hash, unpack(list))
+    keep_for(hash, keep)
+  end
+  at = last
 end
 return answers
 ";
 
 /// Whether a delivery is the caller's: it holds the claim, or nobody does and the caller's attempt is
-/// the next (it was made while Redis was away). And how it ends.
+/// the next (it was made while Redis was away).
 const OWN: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function mine(key, page, bit, attempt, token)
-  local state = redis.call('GET', key)
+local function mine(state, done, attempt, token)
   if state then
-    local kind = string.sub(state, 1, 1)
-    if kind == 'D' then return false end
-    if kind == 'P' then
-      if tonumber(string.sub(state, 2)) >= attempt then return false end
-    else
-      local held, till, holder = string.match(state, '^L(%d+):(%d+):(.*)$')
+    local kind, number, till, holder = read(state)
+    if kind == 'D' or kind == 'P' and number >= attempt then return false end
+    if kind == 'L' then
       if holder == token then return true end
-      if tonumber(till) > now or tonumber(held) > attempt then return false end
+      if till > now or number > attempt then return false end
     end
   end
-  return bit == '' or redis.call('GETBIT', page, bit) == 0
+  return not done
 end
-local function finish(key, page, bit, state, keep)
-  if state == 'D' and bit ~= '' then
-    redis.call('SETBIT', page, bit, 1)
-    redis.call('PEXPIRE', page, keep)
-    redis.call('DEL', key)
-  else
-    redis.call('SET', key, state, 'PX', keep)
+";
+
+/// Deliveries of one hook that are done, were no probes and have no marks. Keys: hash and map of each
+/// page. Arguments: how long they are remembered, number of deliveries, how many of them are in each page,
+/// and then, page by page, all their fields, all their attempts and all their tokens. The answer says
+/// which were not the caller's, from 1.
+const DONE: &str = r"
+local keep, count = ARGV[1], tonumber(ARGV[2])
+local pages, others = #KEYS / 2, {}
+local at = 2 + pages
+for page = 1, pages do
+  local hash, map, last = KEYS[2 * page - 1], KEYS[2 * page], at + ARGV[2 + page]
+  local states, bits = states_of(hash, map, at + 1, last)
+  local set, ended = {}, {}
+  for arg = at + 1, last do
+    local field, attempt, token = ARGV[arg], tonumber(ARGV[arg + count]), ARGV[arg + 2 * count]
+    if not mine(states[arg - at], is_set(bits, field), attempt, token) then
+      others[#others + 1] = arg - 2 - pages
+    elseif map == hash then
+      redis.call('HSET', hash, field, 'D')
+      redis.call('PEXPIRE', hash, keep)
+    else
+      local n = #set
+      set[n + 1], set[n + 2], set[n + 3], set[n + 4] = 'SET', 'u1', field, 1
+      ended[#ended + 1] = field
+    end
   end
+  if #ended > 0 then
+    redis.call('BITFIELD', map, unpack(set))
+    redis.call('PEXPIRE', map, keep)
+    redis.call('HDEL', hash, unpack(ended))
+  end
+  at = last
 end
+return others
 ";
 
-/// Ends claims of one hook that are no probes and have no marks. Keys of each: delivery, page. Arguments
-/// of each: the bit in the page (empty: none), attempt, token, final state, how long it is kept. The
-/// answer says of each whether it was the caller's.
-const FINISHES: &str = r"
-local answers = {}
-for i = 1, #KEYS / 2 do
-  local key, page, arg = KEYS[2 * i - 1], KEYS[2 * i], 5 * i - 4
-  local own = mine(key, page, ARGV[arg], tonumber(ARGV[arg + 1]), ARGV[arg + 2])
-  if own then finish(key, page, ARGV[arg], ARGV[arg + 3], ARGV[arg + 4]) end
-  answers[i] = own and 1 or 0
-end
-return answers
-";
-
-/// What follows is for one delivery: keys are delivery and page, the first arguments the bit in the page
-/// (empty: none), attempt, token. The answer is 0 if it is not the caller's.
+/// What follows is for one delivery: keys are hash and map, the first arguments field, attempt, token.
+/// The answer is 0 if it is not the caller's.
 const ONE: &str = r"
-if not mine(KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3]) then return 0 end
+local state, done = state_of(KEYS[1], KEYS[2], ARGV[1])
+if not mine(state, done, tonumber(ARGV[2]), ARGV[3]) then return 0 end
 ";
 
 /// Lengthens a claim. Further arguments: lease, how long the state is kept.
 const RENEW: &str = r"
 local till = string.format('%.0f', now + ARGV[4])
-redis.call('SET', KEYS[1], 'L' .. ARGV[2] .. ':' .. till .. ':' .. ARGV[3], 'PX', ARGV[5])
+redis.call('HSET', KEYS[1], ARGV[1], 'L' .. ARGV[2] .. ':' .. till .. ':' .. ARGV[3])
+keep_for(KEYS[1], ARGV[5])
 return 1
 ";
 
-/// Ends the claim of a probe or of a delivery with marks. Further keys: circuit, probe, snooze, change,
+/// Ends a claim. Further keys: circuit, probe, snooze, change,
 /// slot. Further arguments: final state, how long it is kept, whether the circuit closes, delivery id,
 /// how long the silence of `snooze` lasts from now on, whether the delivery's own marks are to be
 /// forgotten.
 const FINISH: &str = r"
-finish(KEYS[1], KEYS[2], ARGV[1], ARGV[4], ARGV[5])
+if ARGV[4] ~= 'D' then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
+  keep_for(KEYS[1], ARGV[5])
+elseif KEYS[1] == KEYS[2] then
+  redis.call('HSET', KEYS[1], ARGV[1], 'D')
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+else
+  redis.call('SETBIT', KEYS[2], ARGV[1], 1)
+  redis.call('PEXPIRE', KEYS[2], ARGV[5])
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
 if ARGV[6] == '1' then redis.call('DEL', KEYS[3], KEYS[4], KEYS[7]) end
 if ARGV[8] ~= '0' then redis.call('SET', KEYS[5], ARGV[7], 'PX', ARGV[8]) end
 if ARGV[9] == '1' then
@@ -233,13 +304,33 @@ const TURN: &str = r"
 return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
 ";
 
+/// What the scripts answer; the same numbers as in [`COMMON`].
+pub(super) mod word {
+    /// Make the attempt. With it: whether it probes the circuit.
+    pub(crate) const ATTEMPT: u8 = 0;
+    /// It is done.
+    pub(crate) const DONE: u8 = 1;
+    /// It is parked or buried.
+    pub(crate) const PARKED: u8 = 2;
+    /// Another worker has it. With it: for how many milliseconds.
+    pub(crate) const BUSY: u8 = 3;
+    /// The circuit is open. With it: for how many milliseconds.
+    pub(crate) const OPEN: u8 = 4;
+    /// The rate limit is used up. With it: for how many milliseconds.
+    pub(crate) const LIMITED: u8 = 5;
+    /// `snooze` is silent.
+    pub(crate) const SNOOZED: u8 = 6;
+    /// `on_change` sees none.
+    pub(crate) const UNCHANGED: u8 = 7;
+}
+
 /// All scripts.
 pub(super) struct Scripts {
     pub(super) claim: Script,
     pub(super) claims: Script,
     pub(super) renew: Script,
     pub(super) finish: Script,
-    pub(super) finishes: Script,
+    pub(super) done: Script,
     pub(super) open: Script,
     pub(super) slot: Script,
     pub(super) workers: Script,
@@ -249,11 +340,11 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            claim: script(&[COMMON, CLAIM]),
-            claims: script(&[COMMON, CLAIMS]),
-            renew: script(&[OWN, ONE, RENEW]),
-            finish: script(&[OWN, ONE, FINISH]),
-            finishes: script(&[OWN, FINISHES]),
+            claim: script(&[STATES, COMMON, CLAIM]),
+            claims: script(&[STATES, COMMON, CLAIMS]),
+            renew: script(&[STATES, OWN, ONE, RENEW]),
+            finish: script(&[STATES, OWN, ONE, FINISH]),
+            done: script(&[STATES, OWN, DONE]),
             open: script(&[OPEN]),
             slot: script(&[SLOT]),
             workers: script(&[WORKERS]),

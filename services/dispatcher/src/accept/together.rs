@@ -1,96 +1,111 @@
-//! Claims and ends that deliveries of a hook share: one round trip, in which Redis looks at the hook's
-//! circuit once.
+//! Claims that are made together, and deliveries that are done together: one round trip for many of a
+//! hook, in which Redis looks at the hook's circuit and at each page of bits once.
 
-use super::combine::Combiner;
+use super::call::Call;
 use super::lease::Claim;
-use super::{End, Inner, KEEP, PROBE_LEASES, key, millis};
+use super::scripts::word;
+use super::{Inner, KEEP, PROBE_LEASES, key, millis};
 use crate::gate::Gate;
 
 /// Deliveries of one call. Redis does nothing else meanwhile.
-const MOST: usize = 64;
+pub const MOST: usize = 128;
 
-/// Where a hook's deliveries meet.
-#[derive(Debug)]
-pub struct Together {
-    claims: Combiner<Entry, (String, u64)>,
-    ends: Combiner<(Entry, String, u64), bool>,
-}
+/// Deliveries by the page that they are in.
+struct Pages<'a>(Vec<Vec<(usize, &'a Claim)>>);
 
-impl Default for Together {
-    fn default() -> Self {
-        Self {
-            claims: Combiner::new(MOST),
-            ends: Combiner::new(MOST),
+impl<'a> Pages<'a> {
+    fn new(claims: impl Iterator<Item = &'a Claim>) -> Self {
+        let mut pages: Vec<Vec<(usize, &Claim)>> = Vec::new();
+        for (index, claim) in claims.enumerate() {
+            // What comes together mostly stands together.
+            let page = pages.iter_mut().rfind(|page| page[0].1.is_beside(claim));
+            match page {
+                Some(page) => page.push((index, claim)),
+                None => pages.push(vec![(index, claim)]),
+            }
+        }
+        Self(pages)
+    }
+
+    /// How many keys they need.
+    fn keys(&self) -> usize {
+        2 * self.0.len()
+    }
+
+    fn add_keys_to(&self, call: &mut Call<'_>) {
+        for page in &self.0 {
+            page[0].1.add_keys_to(call);
         }
     }
-}
 
-/// A delivery, as the scripts need it.
-#[derive(Debug)]
-struct Entry {
-    key: String,
-    page: String,
-    bit: String,
-    attempt: u32,
-    token: String,
-}
-
-impl Entry {
-    fn of(claim: &Claim) -> Self {
-        Self {
-            key: claim.key(),
-            page: claim.page(),
-            bit: claim.offset(),
-            attempt: claim.attempt,
-            token: claim.token.clone(),
+    /// Adds how many there are, in all and in each page, and their fields and attempts.
+    fn add_to(&self, call: &mut Call<'_>) {
+        call.arg(self.0.iter().map(Vec::len).sum::<usize>());
+        for page in &self.0 {
+            call.arg(page.len());
         }
+        for (_, claim) in self.all() {
+            call.arg(claim.field());
+        }
+        for (_, claim) in self.all() {
+            call.arg(claim.attempt);
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (usize, &'a Claim)> {
+        self.0.iter().flatten().copied()
+    }
+
+    /// Where one was that a script calls by its number, from 1.
+    fn index(&self, number: usize) -> Option<usize> {
+        let (index, _) = self.all().nth(number.checked_sub(1)?)?;
+        Some(index)
     }
 }
 
 impl Inner {
-    /// Claims a delivery of a hook that has neither limits nor marks.
-    pub(super) async fn claim_with_others(
+    /// Claims deliveries of a hook that has neither limits nor marks, at most [`MOST`]: for each of them
+    /// a word and a number.
+    pub(super) async fn claim_together(
         &self,
-        together: &Together,
-        claim: &Claim,
+        hook: &str,
         gate: &Gate,
-    ) -> Option<(String, u64)> {
-        let hook = claim.hook.as_str();
-        let claims = async |entries: Vec<Entry>| {
-            let mut call = self.scripts.claims.key(key(hook, "circuit"));
-            call.key(key(hook, "probe"))
-                .arg(millis(self.options.lease))
-                .arg(millis(self.options.window + KEEP))
-                .arg(gate.revision)
-                .arg(millis(self.options.lease * PROBE_LEASES));
-            for entry in entries {
-                call.key(entry.key).key(entry.page);
-                call.arg(entry.bit).arg(entry.attempt).arg(entry.token);
-            }
-            self.redis.call(hook, &call).await
-        };
-        together.claims.call(Entry::of(claim), claims).await
+        claims: &[Claim],
+    ) -> Option<Vec<(u8, u64)>> {
+        let token = claims.first().map_or("", |claim| &claim.token);
+        let pages = Pages::new(claims.iter());
+        let mut call = Call::new(&self.scripts.claims, 2 + pages.keys());
+        call.arg(key(hook, "circuit")).arg(key(hook, "probe"));
+        pages.add_keys_to(&mut call);
+        call.arg(millis(self.options.lease))
+            .arg(millis(self.options.window + KEEP))
+            .arg(gate.revision)
+            .arg(millis(self.options.lease * PROBE_LEASES))
+            .arg(token);
+        pages.add_to(&mut call);
+        let others: Vec<(usize, u8, u64)> = self.redis.call(hook, &call).await?;
+        let mut answers = vec![(word::ATTEMPT, 0); claims.len()];
+        for (number, word, value) in others {
+            answers[pages.index(number)?] = (word, value);
+        }
+        Some(answers)
     }
 
-    /// Ends a claim that is no probe and has no marks.
-    pub(super) async fn end_with_others(
-        &self,
-        together: &Together,
-        claim: &Claim,
-        end: End,
-    ) -> Option<bool> {
-        let hook = claim.hook.as_str();
-        let ends = async |entries: Vec<(Entry, String, u64)>| {
-            let mut call = self.scripts.finishes.prepare_invoke();
-            for (entry, state, keep) in entries {
-                call.key(entry.key).key(entry.page);
-                call.arg(entry.bit).arg(entry.attempt).arg(entry.token);
-                call.arg(state).arg(keep);
-            }
-            self.redis.call(hook, &call).await
-        };
-        let (state, keep) = self.state(claim, end);
-        let entry = (Entry::of(claim), state, millis(keep));
-        together.ends.call(entry, ends).await
+    /// Says that deliveries of a hook are done that were no probes and have no marks, at most [`MOST`]:
+    /// which of them were another worker's.
+    pub(super) async fn done_together(&self, hook: &str, claims: &[&Claim]) -> Option<Vec<usize>> {
+        let pages = Pages::new(claims.iter().copied());
+        let mut call = Call::new(&self.scripts.done, pages.keys());
+        pages.add_keys_to(&mut call);
+        call.arg(millis(self.options.window));
+        pages.add_to(&mut call);
+        for (_, claim) in pages.all() {
+            call.arg(&*claim.token);
+        }
+        let others: Vec<usize> = self.redis.call(hook, &call).await?;
+        others
+            .into_iter()
+            .map(|number| pages.index(number))
+            .collect()
     }
 }

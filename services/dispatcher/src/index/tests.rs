@@ -31,6 +31,7 @@ fn hook(
         "event": event, "handler": "log", "config": {}}))
     .expect("a hook");
     Arc::new(Prepared {
+        id: hook.id.as_str().into(),
         event_name: event.map(Arc::from),
         workspace: workspace.to_owned(),
         handler: Box::new(Unusable {
@@ -40,8 +41,8 @@ fn hook(
         policy: Policy::new(vec![Duration::ZERO]),
         max_age: Duration::from_secs(60),
         backlog: Backlog::new(1),
-        room: Room::new(1),
-        together: Together::default(),
+        room: Arc::new(Room::new(1)),
+        delivered: Queue::default(),
         gate: Gate::new(1, Circuit::new(CIRCUIT), None),
         unusable: false,
         created,

@@ -1,0 +1,246 @@
+//! One hook's deliveries on their way: held back, or claimed together and attempted each on its own.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+
+use crate::accept::{Answer, End, Lease};
+use crate::attempts::Began;
+use crate::circuit::Verdict;
+use crate::dispatch::Dispatch;
+use crate::gate::{PROBING, Refusal};
+use crate::handler::{Delivery, DeliveryError, Receipt};
+use crate::index::Prepared;
+use crate::metrics::DeliveryResult;
+use crate::open::{Pending, Settled};
+use crate::room::{Entered, Kind, LaneRoom};
+use crate::settle::Deferral;
+use crate::work::Work;
+
+/// How long deliveries of a paused hook wait before they are looked at again.
+const PAUSED: Duration = Duration::from_secs(30);
+/// How long deliveries wait at least that a hook has no room for.
+const OVERFLOW: Duration = Duration::from_secs(1);
+/// The longest that they wait for that reason.
+const OVERFLOW_AT_MOST: Duration = Duration::from_secs(60);
+
+/// What keeps a delivery from an attempt before it is claimed.
+#[derive(Debug, Clone, Copy)]
+enum HeldBack {
+    Paused,
+    Open(Duration),
+    NoRoom { calm: bool },
+}
+
+impl Dispatch {
+    /// Makes one attempt of each of a hook's deliveries, if it is this worker's to make.
+    pub(crate) async fn deliver(
+        self: Arc<Self>,
+        hook: Arc<Prepared>,
+        lane: Arc<LaneRoom>,
+        deliveries: Vec<Pending>,
+    ) {
+        let mut entered = Vec::with_capacity(deliveries.len());
+        for pending in deliveries {
+            match enter(&hook, &lane) {
+                Ok(place) => entered.push((pending, place)),
+                Err(reason) => {
+                    let (dispatch, hook, kind) = (self.clone(), hook.clone(), lane.kind());
+                    self.tasks.spawn(async move {
+                        let settled = dispatch.hold(&hook, &pending.work, kind, reason).await;
+                        dispatch.settle.delivery(&pending.open, settled).await;
+                    });
+                }
+            }
+        }
+        let works: Vec<_> = entered.iter().map(|(pending, _)| &pending.work).collect();
+        let answers = self.accept.accept(&hook, &works).await;
+        for ((pending, entered), answer) in entered.into_iter().zip(answers) {
+            let (dispatch, hook, kind) = (self.clone(), hook.clone(), lane.kind());
+            self.tasks.spawn(async move {
+                match answer {
+                    Answer::Attempt(lease) => {
+                        dispatch.make(&hook, kind, pending, entered, lease).await;
+                    }
+                    answer => {
+                        drop(entered);
+                        let settled = dispatch.no_attempt(&hook, &pending.work, kind, answer);
+                        let settled = Box::pin(settled).await;
+                        dispatch.settle.delivery(&pending.open, settled).await;
+                    }
+                }
+            });
+        }
+    }
+
+    /// Makes an attempt that was claimed.
+    async fn make(
+        &self,
+        hook: &Arc<Prepared>,
+        lane: Kind,
+        pending: Pending,
+        entered: Entered,
+        lease: Lease,
+    ) {
+        let work = &pending.work;
+        let attempt = async {
+            let place = entered.place().await;
+            // It may have opened meanwhile.
+            if let Some(wait) = open_for(hook).filter(|_| !lease.is_probe()) {
+                return Err(HeldBack::Open(wait));
+            }
+            let calm = hook.gate.circuit.is_calm();
+            let place = place.ok_or(HeldBack::NoRoom { calm })?;
+            let began = Began::now();
+            let result = attempt(hook, &work.delivery).await;
+            let took = began.elapsed();
+            self.metrics.attempt(hook.handler.kind(), took);
+            place.attempted(took, result.is_ok());
+            // What follows has no need of the receiver.
+            drop(place);
+            Ok((began, result))
+        };
+        let attempted = tokio::select! {
+            attempted = attempt => attempted,
+            () = lease.lost() => {
+                tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, "another worker took a delivery over, its attempt here is dropped");
+                let settled = self.settle.count(hook, DeliveryResult::Busy);
+                return self.settle.delivery(&pending.open, settled).await;
+            }
+        };
+        let (began, result) = match attempted {
+            Ok(attempted) => attempted,
+            Err(reason) => {
+                let settled = Box::pin(self.hold(hook, work, lane, reason)).await;
+                Box::pin(self.accept.finish(&lease, End::Released)).await;
+                return self.settle.delivery(&pending.open, settled).await;
+            }
+        };
+        self.log.note(hook, work, began, &result);
+        self.judge(hook, &lease, &result).await;
+        self.settle.attempt(hook, pending, lease, result).await;
+    }
+
+    /// What follows where a delivery is not even claimed.
+    async fn hold(
+        &self,
+        hook: &Arc<Prepared>,
+        work: &Work,
+        lane: Kind,
+        reason: HeldBack,
+    ) -> Settled {
+        match reason {
+            HeldBack::Paused => self.defer(hook, work, Deferral::Paused, PAUSED).await,
+            HeldBack::Open(wait) => {
+                let wait = self.accept.slot(hook, wait).await;
+                self.defer(hook, work, Deferral::Open, wait).await
+            }
+            // It is on disk already, and soon there is room.
+            HeldBack::NoRoom { calm: true } if lane == Kind::Retries => {
+                self.settle.not_yet(hook, jittered(work, OVERFLOW))
+            }
+            HeldBack::NoRoom { .. } => {
+                let wait = hook.room.taken_for().clamp(OVERFLOW, OVERFLOW_AT_MOST);
+                let wait = self.accept.slot(hook, wait).await;
+                self.defer(hook, work, Deferral::NoRoom, wait).await
+            }
+        }
+    }
+
+    /// What follows where there is no attempt to make, or not now.
+    async fn no_attempt(
+        &self,
+        hook: &Arc<Prepared>,
+        work: &Work,
+        lane: Kind,
+        answer: Answer,
+    ) -> Settled {
+        let (deferral, wait) = match answer {
+            Answer::Done | Answer::Parked => {
+                return self.settle.count(hook, DeliveryResult::Duplicate);
+            }
+            Answer::Busy(wait) => {
+                return self.settle.not_yet(hook, wait);
+            }
+            Answer::Attempt(_) | Answer::Unavailable => {
+                return self.settle.count(hook, DeliveryResult::Unsettled);
+            }
+            Answer::Refused(Refusal::Snoozed) => {
+                return self.settle.count(hook, DeliveryResult::Snoozed);
+            }
+            Answer::Refused(Refusal::Unchanged) => {
+                return self.settle.count(hook, DeliveryResult::Unchanged);
+            }
+            Answer::Refused(Refusal::Limited(wait)) => (Deferral::Limited, wait),
+            // Another one probes, and it is on disk already.
+            Answer::Refused(Refusal::Open(wait)) if lane == Kind::Retries && wait <= PROBING => {
+                return self.settle.not_yet(hook, jittered(work, wait));
+            }
+            Answer::Refused(Refusal::Open(wait)) => {
+                (Deferral::Open, self.accept.slot(hook, wait).await)
+            }
+        };
+        self.defer(hook, work, deferral, wait).await
+    }
+
+    async fn defer(
+        &self,
+        hook: &Arc<Prepared>,
+        work: &Work,
+        deferral: Deferral,
+        wait: Duration,
+    ) -> Settled {
+        self.metrics.deferred(deferral.label());
+        self.settle.defer(hook, work, deferral, wait).await
+    }
+
+    /// Tells the hook's circuit how an attempt went.
+    async fn judge(&self, hook: &Prepared, lease: &Lease, result: &Result<Receipt, DeliveryError>) {
+        let circuit = &hook.gate.circuit;
+        match result {
+            Err(error) if error.is_receivers_fault() => {
+                if circuit.failed(lease.is_probe()) {
+                    Box::pin(self.accept.open(hook)).await;
+                }
+            }
+            Ok(_) | Err(_) => circuit.succeeded(lease.is_probe()),
+        }
+    }
+}
+
+/// Lets a delivery in, if nothing keeps it from an attempt.
+fn enter(hook: &Prepared, lane: &Arc<LaneRoom>) -> Result<Entered, HeldBack> {
+    if hook.is_paused() {
+        return Err(HeldBack::Paused);
+    }
+    if let Some(wait) = open_for(hook) {
+        return Err(HeldBack::Open(wait));
+    }
+    let calm = hook.gate.circuit.is_calm();
+    let entered = hook.room.enter(lane, calm);
+    entered.ok_or(HeldBack::NoRoom { calm })
+}
+
+/// For how long a hook's circuit is open, as far as this worker knows.
+fn open_for(hook: &Prepared) -> Option<Duration> {
+    match hook.gate.circuit.verdict() {
+        Verdict::Open(wait) => Some(wait),
+        Verdict::Closed | Verdict::HalfOpen => None,
+    }
+}
+
+/// Up to twice as long, the same for one delivery.
+fn jittered(work: &Work, wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + (work.delivery.id.seed() % 1_000) as f64 / 1_000.0)
+}
+
+/// Makes one attempt; a panic is one that failed.
+///
+/// # Errors
+/// [`DeliveryError`] tells why the event was not delivered.
+pub async fn attempt(hook: &Prepared, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
+    let attempt = AssertUnwindSafe(hook.handler.attempt(delivery)).catch_unwind();
+    attempt.await.unwrap_or(Err(DeliveryError::Panicked))
+}
