@@ -1,14 +1,15 @@
-//! An attempt, as the delivery log keeps it and the Admin API shows it.
+//! An attempt, as the delivery log keeps it and the Admin API shows it. A message of the log has one in
+//! each line, those of one hook that began in the same hour, oldest first.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// What came of one attempt. Neither bodies nor headers are kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Attempt {
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Attempt<'a> {
     /// The delivery's id.
-    pub id: String,
+    pub id: &'a str,
     /// The event's id.
-    pub event_id: String,
+    pub event_id: &'a str,
     /// The attempt's number, from 1.
     pub attempt: u32,
     /// When it began, in Unix seconds.
@@ -18,15 +19,7 @@ pub struct Attempt {
     /// The receiver's status, if it answered.
     pub status: Option<u16>,
     /// Why the attempt failed; nothing if it succeeded.
-    pub error: Option<String>,
+    pub error: Option<&'a str>,
     /// The dispatcher that made it.
-    pub node: String,
-}
-
-impl Attempt {
-    /// The hour in which it began, since 1970.
-    #[must_use]
-    pub fn hour(&self) -> u64 {
-        (self.attempted_at / 3_600.0) as u64
-    }
+    pub node: &'a str,
 }

@@ -370,22 +370,16 @@ pub fn parse_ready_subject(subject: &str) -> Option<&str> {
     rest.split_once('.').map(|(hook, _)| hook)
 }
 
-/// Where an attempt is logged that began in this hour since 1970.
+/// Where a hook's attempts are logged that began in this hour since 1970, many in one message.
 #[must_use]
-pub fn attempt_subject(hook: &str, hour: u64, delivery: &str) -> String {
-    format!("hookline.attempts.{hook}.{hour}.{delivery}")
+pub fn attempts_in(hook: &str, hour: u64) -> String {
+    format!("hookline.attempts.{hook}.{hour}")
 }
 
 /// The attempts of one hook.
 #[must_use]
 pub fn attempts_of(hook: &str) -> String {
-    format!("hookline.attempts.{hook}.>")
-}
-
-/// The attempts of one hook that began in one hour.
-#[must_use]
-pub fn attempts_in(hook: &str, hour: u64) -> String {
-    format!("hookline.attempts.{hook}.{hour}.*")
+    format!("hookline.attempts.{hook}.*")
 }
 
 /// The hour of an attempt's subject.

@@ -1,12 +1,16 @@
 //! The delivery log: what came of each attempt, written in the background.
 //!
 //! It never slows or blocks a delivery: what does not fit into its queue is dropped and counted.
-//! Records leave many at a time, and the server acknowledges the last of them.
+//! Records leave many at a time, those of a hook in one message, and the server acknowledges the last
+//! message.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::{Client, RequestError};
 use hookline_shared::attempt::Attempt;
+use hookline_shared::event::{DeliveryId, EventId};
 use hookline_shared::subject;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -21,6 +25,8 @@ use crate::work::{self, Work};
 const QUEUE: usize = 10_000;
 /// Records that are written at once.
 const BATCH: usize = 500;
+/// The bytes of a message after which another one is begun.
+const MESSAGE_BYTES: usize = 64 << 10;
 /// How long the first of them waits for others.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long the server may take to acknowledge them.
@@ -41,7 +47,6 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Log {
     mode: Mode,
-    node: String,
     queue: mpsc::Sender<Record>,
     metrics: Metrics,
 }
@@ -55,8 +60,14 @@ pub struct Began {
 
 #[derive(Debug)]
 struct Record {
-    hook: String,
-    attempt: Attempt,
+    hook: Arc<str>,
+    delivery: DeliveryId,
+    event: EventId,
+    attempt: u32,
+    began: SystemTime,
+    took: Duration,
+    status: Option<u16>,
+    error: Option<String>,
 }
 
 impl Log {
@@ -71,10 +82,9 @@ impl Log {
         metrics: Metrics,
     ) -> Self {
         let (queue, records) = mpsc::channel(QUEUE);
-        tasks.spawn(write(records, client, metrics.clone()));
+        tasks.spawn(write(records, client, node.to_owned(), metrics.clone()));
         Self {
             mode,
-            node: node.to_owned(),
             queue,
             metrics,
         }
@@ -102,17 +112,14 @@ impl Log {
         };
         let error = result.as_ref().err();
         place.send(Record {
-            hook: hook.hook.id.clone(),
-            attempt: Attempt {
-                id: work.delivery.id.as_str().to_owned(),
-                event_id: work.delivery.event.id.as_str().to_owned(),
-                attempt: work.attempt,
-                attempted_at: began.unix_seconds(),
-                duration_ms: began.clock.elapsed().as_secs_f64() * 1_000.0,
-                status: status(result),
-                error: error.map(|error| work::cut(&error.to_string()).to_owned()),
-                node: self.node.clone(),
-            },
+            hook: Arc::clone(&hook.id),
+            delivery: work.delivery.id,
+            event: work.delivery.event.id.clone(),
+            attempt: work.attempt,
+            began: began.wall,
+            took: began.clock.elapsed(),
+            status: status(result),
+            error: error.map(|error| work::cut(&error.to_string()).to_owned()),
         });
     }
 }
@@ -132,11 +139,6 @@ impl Began {
     pub fn elapsed(&self) -> Duration {
         self.clock.elapsed()
     }
-
-    fn unix_seconds(&self) -> f64 {
-        let since = self.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-        since.as_millis() as f64 / 1_000.0
-    }
 }
 
 fn status(result: &Result<Receipt, DeliveryError>) -> Option<u16> {
@@ -148,7 +150,12 @@ fn status(result: &Result<Receipt, DeliveryError>) -> Option<u16> {
     }
 }
 
-async fn write(mut records: mpsc::Receiver<Record>, client: Client, metrics: Metrics) {
+async fn write(
+    mut records: mpsc::Receiver<Record>,
+    client: Client,
+    node: String,
+    metrics: Metrics,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while records.recv_many(&mut batch, BATCH).await > 0 {
         let until = Instant::now() + PAUSE;
@@ -160,7 +167,7 @@ async fn write(mut records: mpsc::Receiver<Record>, client: Client, metrics: Met
             }
         }
         let count = batch.len() as u64;
-        let sent = tokio::time::timeout(TIMEOUT, send(&client, &mut batch)).await;
+        let sent = tokio::time::timeout(TIMEOUT, send(&client, &node, &batch)).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::debug!(count, "a part of the delivery log could not be written");
             metrics.attempt_records_dropped(count);
@@ -169,23 +176,96 @@ async fn write(mut records: mpsc::Receiver<Record>, client: Client, metrics: Met
     }
 }
 
-/// Sends records; the stream answers the last one.
-async fn send(client: &Client, batch: &mut Vec<Record>) -> Result<(), RequestError> {
-    let last = batch.pop();
-    for record in batch.drain(..) {
-        let (subject, body) = message(&record);
+/// Sends records; the stream answers the last message.
+async fn send(client: &Client, node: &str, batch: &[Record]) -> Result<(), RequestError> {
+    let mut messages = messages(node, batch);
+    let last = messages.pop();
+    for (subject, body) in messages {
         client.publish(subject, body.into()).await?;
     }
-    if let Some(record) = last {
-        let (subject, body) = message(&record);
+    if let Some((subject, body)) = last {
         client.request(subject, body.into()).await?;
     }
     Ok(())
 }
 
-fn message(record: &Record) -> (String, Vec<u8>) {
-    let attempt = &record.attempt;
-    let subject = subject::attempt_subject(&record.hook, attempt.hour(), &attempt.id);
-    // Numbers and texts always serialize.
-    (subject, serde_json::to_vec(attempt).unwrap_or_default())
+/// Records as messages: subject and body.
+fn messages(node: &str, batch: &[Record]) -> Vec<(String, Vec<u8>)> {
+    let mut messages: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut open = HashMap::new();
+    for record in batch {
+        let since = record.began.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let hour = since.as_secs() / 3_600;
+        let index = *open.entry((&record.hook, hour)).or_insert(messages.len());
+        if index == messages.len() {
+            messages.push((subject::attempts_in(&record.hook, hour), Vec::new()));
+        }
+        let body = &mut messages[index].1;
+        if !body.is_empty() {
+            body.push(b'\n');
+        }
+        let attempt = Attempt {
+            id: record.delivery.as_str(),
+            event_id: record.event.as_str(),
+            attempt: record.attempt,
+            attempted_at: since.as_millis() as f64 / 1_000.0,
+            duration_ms: record.took.as_secs_f64() * 1_000.0,
+            status: record.status,
+            error: record.error.as_deref(),
+            node,
+        };
+        // Numbers and texts always serialize.
+        let _ = serde_json::to_writer(&mut *body, &attempt);
+        if body.len() >= MESSAGE_BYTES {
+            open.remove(&(&record.hook, hour));
+        }
+    }
+    messages
+}
+
+#[cfg(test)]
+mod tests {
+    use hookline_shared::event::{Event, Stored};
+
+    use super::*;
+
+    fn record(hook: &str, hour: u64, error: Option<String>) -> Record {
+        let stored = Stored {
+            sequence: 1,
+            time: 1,
+        };
+        let event = Event::parse("hookline.events.a.b.c", None, "{}".into(), stored);
+        let event = event.expect("an event");
+        Record {
+            hook: hook.into(),
+            delivery: DeliveryId::new(&event, hook),
+            event: event.id,
+            attempt: 1,
+            began: UNIX_EPOCH + Duration::from_secs(hour * 3_600 + 3_599),
+            took: Duration::from_millis(5),
+            status: None,
+            error,
+        }
+    }
+
+    #[test]
+    fn a_message_has_attempts_of_one_hook_and_hour_up_to_a_size() {
+        let batch = [("a", 1), ("b", 1), ("a", 1), ("a", 2)];
+        let batch = batch.map(|(hook, hour)| record(hook, hour, None));
+        let sent = messages("node", &batch);
+        let subjects: Vec<_> = sent.iter().map(|(subject, _)| subject.as_str()).collect();
+        let want = ["a.1", "b.1", "a.2"].map(|end| format!("hookline.attempts.{end}"));
+        assert_eq!(subjects, want);
+        let lines: Vec<serde_json::Value> = sent[0]
+            .1
+            .split(|byte| *byte == b'\n')
+            .map(|line| serde_json::from_slice(line).expect("JSON"))
+            .collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[1]["duration_ms"], 5.0);
+
+        let long = || record("a", 1, Some("x".repeat(MESSAGE_BYTES / 2)));
+        let sent = messages("node", &[long(), long(), long()]);
+        assert_eq!(sent.len(), 2, "the third does not fit");
+    }
 }

@@ -21,12 +21,27 @@ use crate::store::Store;
 const DEFAULT_SIZE: usize = 100;
 /// How many hours are looked into for one part.
 const HOURS: u64 = 24 * 31;
+/// Messages that are read at once; each has many attempts, or a single one.
+const MESSAGES: usize = 16;
 
 /// Where a part begins: what is older than this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Before {
     hour: u64,
     sequence: u64,
+    /// The line in the message with this sequence.
+    line: usize,
+}
+
+impl Before {
+    /// The end of an hour.
+    fn end_of(hour: u64) -> Self {
+        Self {
+            hour,
+            sequence: u64::MAX,
+            line: 0,
+        }
+    }
 }
 
 impl Collection<'_> {
@@ -39,8 +54,13 @@ impl Collection<'_> {
             .await
             .map_err(unavailable)?;
         let mut body = json!({ "data": data, "next": null });
-        if let Some(Before { hour, sequence }) = next {
-            let offset = format!("{hour}.{sequence}");
+        if let Some(Before {
+            hour,
+            sequence,
+            line,
+        }) = next
+        {
+            let offset = format!("{hour}.{sequence}.{line}");
             let path = uri.path().trim_end_matches('/');
             body["next"] = json!(format!("{path}?offset={offset}&size={size}"));
             body["offset"] = json!(offset);
@@ -65,10 +85,11 @@ fn read(arguments: &str) -> Result<(Option<Before>, usize), ApiError> {
 }
 
 fn offset(text: &str) -> Option<Before> {
-    let (hour, sequence) = text.split_once('.')?;
+    let mut numbers = text.splitn(3, '.');
     Some(Before {
-        hour: hour.parse().ok()?,
-        sequence: sequence.parse().ok()?,
+        hour: numbers.next()?.parse().ok()?,
+        sequence: numbers.next()?.parse().ok()?,
+        line: numbers.next()?.parse().ok()?,
     })
 }
 
@@ -89,10 +110,7 @@ async fn newest(
     };
     let hour = |message: &scan::Stored| subject::parse_attempt_hour(&message.subject);
     let (oldest, newest) = (hour(&first).unwrap_or(0), hour(&last).unwrap_or(0));
-    let mut before = before.unwrap_or(Before {
-        hour: newest,
-        sequence: u64::MAX,
-    });
+    let mut before = before.unwrap_or(Before::end_of(newest));
     // Attempts that took long are logged after newer ones.
     before.hour = before.hour.min(newest + 1);
     let mut data = Vec::new();
@@ -101,24 +119,31 @@ async fn newest(
         .max(before.hour.saturating_sub(HOURS));
     while before.hour >= last_hour {
         let filter = subject::attempts_in(hook, before.hour);
-        let wanted = size - data.len();
-        let page = scan::newest(client, stream, &filter, before.sequence, wanted).await?;
-        for attempt in &page {
-            // What is no record of ours is passed over.
-            data.extend(serde_json::from_slice::<Value>(&attempt.payload));
-        }
-        match page.last() {
-            Some(last) if page.len() == wanted => {
-                before.sequence = last.sequence;
-                return Ok((data, Some(before)));
-            }
-            _ if before.hour == 0 => break,
-            _ => {
-                before = Before {
-                    hour: before.hour - 1,
-                    sequence: u64::MAX,
+        let end = before.sequence + u64::from(before.line > 0);
+        let wanted = MESSAGES.min(size - data.len());
+        let page = scan::newest(client, stream, &filter, end, wanted).await?;
+        for message in &page {
+            let lines: Vec<_> = message.payload.split(|byte| *byte == b'\n').collect();
+            let older = if message.sequence == before.sequence {
+                before.line.min(lines.len())
+            } else {
+                lines.len()
+            };
+            for (line, attempt) in lines[..older].iter().enumerate().rev() {
+                (before.sequence, before.line) = (message.sequence, line);
+                // What is no record of ours is passed over.
+                data.extend(serde_json::from_slice::<Value>(attempt));
+                if data.len() == size {
+                    return Ok((data, Some(before)));
                 }
             }
+            (before.sequence, before.line) = (message.sequence, 0);
+        }
+        if page.len() < wanted {
+            if before.hour == 0 {
+                break;
+            }
+            before = Before::end_of(before.hour - 1);
         }
     }
     Ok((data, None))
@@ -130,14 +155,21 @@ mod tests {
 
     #[test]
     fn arguments_are_checked() {
-        let (before, size) = read("size=7&offset=12.34").expect("valid");
+        let (before, size) = read("size=7&offset=12.34.5").expect("valid");
         let begin = Before {
             hour: 12,
             sequence: 34,
+            line: 5,
         };
         assert_eq!((before, size), (Some(begin), 7));
         assert_eq!(read("").expect("valid"), (None, DEFAULT_SIZE));
-        for wrong in ["size=0", "size=x", "offset=1", "offset=x.1", "offset=-1.1"] {
+        for wrong in [
+            "size=0",
+            "size=x",
+            "offset=1",
+            "offset=x.1.1",
+            "offset=-1.1.1",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }
