@@ -4,6 +4,7 @@ mod http;
 mod inspect;
 mod lambda;
 mod log;
+mod pool;
 mod webhook;
 mod webhook_custom;
 
@@ -21,7 +22,7 @@ use hookline_shared::{lua, template};
 use crate::egress;
 
 pub use http::Clients;
-pub use lambda::Pool;
+pub use pool::Pool;
 
 /// One event for one hook.
 #[derive(Debug, Clone)]
@@ -230,7 +231,7 @@ pub fn prepare(hook: &Hook, shared: &Shared) -> Result<Box<dyn Handler>, String>
         )?),
         HandlerConfig::Log(_) => Box::new(log::Log),
         HandlerConfig::Lambda(config) => {
-            Box::new(lambda::Lambda::new(config, shared.lua.clone()).map_err(|e| e.to_string())?)
+            Box::new(lambda::Lambda::new(config, &shared.lua).map_err(|e| e.to_string())?)
         }
     })
 }

@@ -1,115 +1,19 @@
-//! `lambda`: the hook's Lua functions, on threads of their own.
-//!
-//! A VM belongs to one thread and a script may run for its whole time limit, so scripts do not run
-//! on the threads that serve everything else. One hook uses at most half of the Lua threads: the
-//! scripts of others go on beside one that always runs into its limit.
-
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+//! `lambda`: the hook's Lua functions.
 
 use async_trait::async_trait;
 use hookline_shared::hook::LambdaConfig;
-use hookline_shared::lua::{self, Call, Limits, Sandbox, Script, Verdict};
-use tokio::sync::{Semaphore, oneshot};
+use hookline_shared::lua;
 
+use super::pool::{Place, Pool};
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
-/// Lua threads of a dispatcher.
-const THREADS: usize = 4;
-
-/// The Lua threads; clones share them. They end when the last handle is dropped.
-#[derive(Debug, Clone)]
-pub struct Pool {
-    jobs: mpsc::Sender<Job>,
-}
-
-#[derive(Debug)]
-struct Job {
-    scripts: Arc<[Script]>,
-    delivery: Delivery,
-    done: oneshot::Sender<Result<(), DeliveryError>>,
-}
-
-impl Pool {
-    /// Starts the threads.
-    ///
-    /// # Errors
-    /// If the system gives no thread.
-    pub fn start(limits: Limits) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let queue = Arc::new(Mutex::new(queue));
-        for number in 0..THREADS {
-            let queue = Arc::clone(&queue);
-            std::thread::Builder::new()
-                .name(format!("lua-{number}"))
-                .spawn(move || work(&queue, limits))?;
-        }
-        Ok(Self { jobs })
-    }
-}
-
-fn work(queue: &Mutex<mpsc::Receiver<Job>>, limits: Limits) {
-    let mut sandbox = None;
-    loop {
-        // The lock is held while waiting: whoever has it gets the next job.
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = next else { return };
-        let result = run(&mut sandbox, &job, limits);
-        // Whoever waited may have given up.
-        let _ = job.done.send(result);
-    }
-}
-
-/// Runs the scripts in order until one fails.
-fn run(slot: &mut Option<Sandbox>, job: &Job, limits: Limits) -> Result<(), DeliveryError> {
-    let sandbox = match slot.take() {
-        Some(sandbox) => sandbox,
-        None => Sandbox::new(limits)
-            .map_err(|_| DeliveryError::Script(lua::Error::Memory(limits.memory)))?,
-    };
-    let call = Call {
-        data: &job.delivery.event.data,
-        event: &job.delivery.event_name,
-        source: &job.delivery.event.source,
-        pid: job.delivery.pid(),
-    };
-    for script in job.scripts.iter() {
-        match sandbox.call(script, call) {
-            Ok(Verdict::Done) => {}
-            Ok(Verdict::Again) => {
-                *slot = Some(sandbox);
-                return Err(DeliveryError::Declined);
-            }
-            // A VM in which a script went over its limits is thrown away.
-            Err(error @ (lua::Error::Time(_) | lua::Error::Memory(_))) => {
-                return Err(DeliveryError::Script(error));
-            }
-            Err(error) => {
-                *slot = Some(sandbox);
-                return Err(DeliveryError::Script(error));
-            }
-        }
-    }
-    *slot = Some(sandbox);
-    Ok(())
-}
-
 /// The `lambda` handler of one hook.
-pub(super) struct Lambda {
-    scripts: Arc<[Script]>,
-    pool: Pool,
-    permits: Semaphore,
-}
+pub(super) struct Lambda(Place);
 
 impl Lambda {
-    pub(super) fn new(config: &LambdaConfig, pool: Pool) -> Result<Self, lua::Error> {
+    pub(super) fn new(config: &LambdaConfig, pool: &Pool) -> Result<Self, lua::Error> {
         let scripts = config.functions.iter().map(|source| lua::compile(source));
-        let scripts = scripts.collect::<Result<_, _>>()?;
-        Ok(Self {
-            scripts,
-            pool,
-            permits: Semaphore::new(THREADS / 2),
-        })
+        Ok(Self(pool.place(scripts.collect::<Result<_, _>>()?)))
     }
 }
 
@@ -120,19 +24,8 @@ impl Handler for Lambda {
     }
 
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
-        let _permit = self.permits.acquire().await;
-        let (done, result) = oneshot::channel();
-        let job = Job {
-            scripts: Arc::clone(&self.scripts),
-            delivery: delivery.clone(),
-            done,
-        };
-        self.pool
-            .jobs
-            .send(job)
-            .map_err(|_| DeliveryError::Panicked)?;
-        let result = result.await.map_err(|_| DeliveryError::Panicked)?;
-        result.map(|()| Receipt::Done)
+        self.0.run(delivery.clone()).await?;
+        Ok(Receipt::Done)
     }
 }
 
@@ -140,6 +33,8 @@ impl Handler for Lambda {
 mod tests {
     use super::*;
     use hookline_shared::event::{DeliveryId, Event, EventId};
+    use hookline_shared::lua::Limits;
+    use std::sync::Arc;
     use std::time::Duration;
 
     const LIMITS: Limits = Limits {
@@ -149,7 +44,7 @@ mod tests {
 
     fn lambda(pool: &Pool, functions: &[&str]) -> Lambda {
         let functions = functions.iter().map(|f| (*f).to_owned()).collect();
-        Lambda::new(&LambdaConfig { functions }, pool.clone()).expect("sound scripts")
+        Lambda::new(&LambdaConfig { functions }, pool).expect("sound scripts")
     }
 
     fn delivery() -> Delivery {
