@@ -18,6 +18,7 @@ use hookline_shared::event::{DeliveryId, Event};
 use hookline_shared::hook::{HandlerConfig, Hook};
 use hookline_shared::signature::Signer;
 use hookline_shared::{lua, template};
+use reqwest::header::HeaderMap;
 
 use crate::egress;
 
@@ -47,7 +48,7 @@ impl Delivery {
 #[derive(Debug, Clone)]
 pub enum Receipt {
     /// A receiver took it.
-    Response(Response),
+    Response(Box<Response>),
     /// It was done in this process.
     Done,
 }
@@ -57,8 +58,8 @@ pub enum Receipt {
 pub struct Response {
     /// HTTP status.
     pub status: u16,
-    /// Headers that are text.
-    pub headers: Vec<(String, String)>,
+    /// Headers.
+    pub headers: HeaderMap,
     /// Body, up to a cap.
     pub body: Bytes,
 }
@@ -80,7 +81,7 @@ pub enum DeliveryError {
     #[error("the receiver answered {}", .response.status)]
     Status {
         /// What it answered.
-        response: Response,
+        response: Box<Response>,
         /// How long it asks to be left alone.
         retry_after: Option<Duration>,
     },

@@ -166,7 +166,7 @@ fn show(response: &Response) -> Value {
     let headers: Map<_, _> = response
         .headers
         .iter()
-        .map(|(name, value)| (name.clone(), value.clone().into()))
+        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.into())))
         .collect();
     json!({
         "status": response.status,

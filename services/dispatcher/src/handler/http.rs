@@ -11,7 +11,7 @@ use hookline_shared::signature::{
 };
 use hookline_shared::subject::header::TRACEPARENT;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, redirect};
+use reqwest::{Client, Method, Request, redirect};
 use url::Url;
 
 use super::{Class, Delivery, DeliveryError, Receipt, Response, refused};
@@ -23,6 +23,11 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 const IDLE: Duration = Duration::from_secs(60);
 /// Connections to one receiver that are kept though not used.
 const MAX_IDLE: usize = 64;
+static ID: HeaderName = HeaderName::from_static(WEBHOOK_ID);
+static TIMESTAMP: HeaderName = HeaderName::from_static(WEBHOOK_TIMESTAMP);
+static SIGNATURE: HeaderName = HeaderName::from_static(WEBHOOK_SIGNATURE);
+static KONG: HeaderName = HeaderName::from_static(KONG_SIGNATURE);
+static TRACE: HeaderName = HeaderName::from_static(TRACEPARENT);
 const USER_AGENT: &str = concat!("hookline/", env!("CARGO_PKG_VERSION"));
 
 /// The HTTP clients, one for each TLS setting, shared by all hooks.
@@ -117,13 +122,10 @@ impl Target {
             return Err(DeliveryError::EgressRefused(address));
         }
         let exchange = async {
-            let request = self.client.request(method, self.url.clone());
-            let response = request
-                .headers(headers)
-                .body(body)
-                .send()
-                .await
-                .map_err(classify)?;
+            let mut request = Request::new(method, self.url.clone());
+            *request.headers_mut() = headers;
+            *request.body_mut() = Some(body.into());
+            let response = self.client.execute(request).await.map_err(classify)?;
             read(response).await
         };
         let response = tokio::time::timeout(self.timeout, exchange)
@@ -152,23 +154,21 @@ pub(super) fn sign(
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs() as i64;
-    let mut set = |name: &'static str, value: String| {
+    let mut set = |name: &HeaderName, value: String| {
         // Ids, numbers and base64 are always valid header values.
-        if let Ok(value) = HeaderValue::from_str(&value) {
+        if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
     };
-    set(WEBHOOK_ID, delivery.id.to_string());
-    set(WEBHOOK_TIMESTAMP, now.to_string());
+    set(&ID, delivery.id.to_string());
+    set(&TIMESTAMP, now.to_string());
     if let Some(signer) = signer {
-        set(KONG_SIGNATURE, signer.kong(body));
-        set(
-            WEBHOOK_SIGNATURE,
-            signer.standard(delivery.id.as_str(), now, body),
-        );
+        set(&KONG, signer.kong(body));
+        let signature = signer.standard(delivery.id.as_str(), now, body);
+        set(&SIGNATURE, signature);
     }
     if let Some(trace) = &delivery.event.traceparent {
-        set(TRACEPARENT, trace.clone());
+        set(&TRACE, trace.clone());
     }
 }
 
@@ -232,13 +232,9 @@ impl std::fmt::Display for Innermost {
 impl std::error::Error for Innermost {}
 
 /// Reads an answer, its body up to the cap. What is longer is dropped with its connection.
-async fn read(mut response: reqwest::Response) -> Result<Response, DeliveryError> {
+async fn read(mut response: reqwest::Response) -> Result<Box<Response>, DeliveryError> {
     let status = response.status().as_u16();
-    let headers = response
-        .headers()
-        .iter()
-        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
-        .collect();
+    let headers = std::mem::take(response.headers_mut());
     let mut body = BytesMut::new();
     while body.len() < MAX_BODY_BYTES {
         match response.chunk().await.map_err(classify)? {
@@ -248,18 +244,16 @@ async fn read(mut response: reqwest::Response) -> Result<Response, DeliveryError
             None => break,
         }
     }
-    Ok(Response {
+    Ok(Box::new(Response {
         status,
         headers,
         body: body.freeze(),
-    })
+    }))
 }
 
 /// `Retry-After` in seconds or as a date.
-fn retry_after(headers: &[(String, String)]) -> Option<Duration> {
-    let (_, value) = headers
-        .iter()
-        .find(|(name, _)| name == RETRY_AFTER.as_str())?;
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
     if let Ok(seconds) = value.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
@@ -284,7 +278,10 @@ mod tests {
 
     #[test]
     fn retry_after_is_read_as_seconds_and_as_a_date() {
-        let headers = |value: &str| vec![("retry-after".to_owned(), value.to_owned())];
+        let headers = |value: &str| {
+            let value = HeaderValue::from_str(value).expect("a value");
+            HeaderMap::from_iter([(RETRY_AFTER, value)])
+        };
         assert_eq!(retry_after(&headers("120")), Some(Duration::from_secs(120)));
         let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
         let asked = retry_after(&headers(&date)).expect("a date");
@@ -294,7 +291,7 @@ mod tests {
             Some(Duration::ZERO)
         );
         assert_eq!(retry_after(&headers("soon")), None);
-        assert_eq!(retry_after(&[]), None);
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 
     #[test]

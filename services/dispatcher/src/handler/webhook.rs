@@ -1,7 +1,7 @@
 //! `webhook`: a JSON POST of the event's data, with `source` and `event` on top.
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hookline_shared::event::Event;
 use hookline_shared::hook::Headers;
 use hookline_shared::signature::Signer;
@@ -63,21 +63,22 @@ fn body(event: &Event, event_name: &str) -> Bytes {
         event.raw.trim_ascii()
     };
     let inside = data[1..data.len() - 1].trim_ascii();
-    let mut body = BytesMut::with_capacity(data.len() + event_name.len() + event.source.len() + 32);
+    let mut body = Vec::with_capacity(data.len() + event_name.len() + event.source.len() + 32);
     body.extend_from_slice(b"{\"source\":");
-    body.extend_from_slice(quote(&event.source).as_bytes());
+    quote(&mut body, &event.source);
     body.extend_from_slice(b",\"event\":");
-    body.extend_from_slice(quote(event_name).as_bytes());
+    quote(&mut body, event_name);
     if !inside.is_empty() {
         body.extend_from_slice(b",");
         body.extend_from_slice(inside);
     }
     body.extend_from_slice(b"}");
-    body.freeze()
+    body.into()
 }
 
-fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+fn quote(body: &mut Vec<u8>, text: &str) {
+    // Text can always be written.
+    let _ = serde_json::to_writer(body, text);
 }
 
 #[cfg(test)]
