@@ -1,6 +1,9 @@
 //! `log`: one record of the event in the dispatcher's log, in Kong's layout.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
+use hookline_shared::event::Event;
 
 use super::inspect::inspect;
 use super::{Delivery, DeliveryError, Handler, Receipt};
@@ -25,12 +28,22 @@ impl Handler for Log {
             target: "hookline::log",
             event,
             source,
-            data = %serde_json::to_string(data).unwrap_or_default(),
+            data = %text(&delivery.event),
             pid,
             delivery = %delivery.id,
             "log callback: {}",
             inspect(event, source, data, pid)
         );
         Ok(Receipt::Done)
+    }
+}
+
+/// The data as JSON in one line: as it was published, if that is one.
+fn text(event: &Event) -> Cow<'_, str> {
+    match std::str::from_utf8(event.raw.trim_ascii()) {
+        Ok(text) if !text.contains('\n') => text.into(),
+        _ => serde_json::to_string(&event.data)
+            .unwrap_or_default()
+            .into(),
     }
 }
