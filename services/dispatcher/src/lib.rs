@@ -6,7 +6,8 @@
 //!
 //! * [`worker`] puts all of it together;
 //! * [`consumer`] pulls, as far as a lane has permits; [`inflight`] keeps messages alive;
-//! * [`index`] knows the hooks; [`dispatch`] takes one message through the steps;
+//! * [`index`] knows the hooks; [`dispatch`] reads and matches what a pull brings; an [`open`] message has deliveries that are not settled;
+//! * [`deliver`] takes one hook's deliveries through the steps, and a [`queue`] ends many of them together;
 //! * [`room`] keeps hooks apart; [`accept`] claims deliveries in Redis, through [`coordinator`];
 //! * [`gate`], [`circuit`] and [`marks`] say what else holds a delivery back;
 //! * [`handler`] makes attempts, within [`egress`];

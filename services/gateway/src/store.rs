@@ -25,11 +25,11 @@ use async_nats::connection::State;
 use async_nats::jetstream::{self, stream::Stream};
 use tokio::sync::MutexGuard;
 
-use hookline_shared::scan::{self, Stored};
 use hookline_shared::{batch, streams, subject};
 
 use crate::metrics::Metrics;
 use crate::schema::Schema;
+use lists::Lists;
 
 pub use backlog::watch_backlog;
 pub use row::Row;
@@ -146,7 +146,7 @@ pub struct Store {
     origin: Origin,
     metrics: Metrics,
     backlog: backlog::Backlog,
-    lists: lists::Lists,
+    lists: Lists,
     /// One writer at a time for an entity; taken before those of [`values`](Self::values).
     entities: locks::Locks,
     /// One writer at a time for a unique value.
@@ -178,7 +178,7 @@ impl Store {
             origin,
             metrics,
             backlog: backlog::Backlog::default(),
-            lists: lists::Lists::new(asking),
+            lists: Lists::new(asking),
             entities: locks::Locks::default(),
             values: locks::Locks::default(),
         })
@@ -208,32 +208,9 @@ impl Store {
         &self.client
     }
 
-    /// The connection over which long lists are read.
-    pub fn asking(&self) -> &Client {
-        self.lists.asking()
-    }
-
-    /// Messages of a stream under `filter` from a sequence on, at most `size`, and how many there are
-    /// in all. Where counting takes long, the number may be some seconds old.
-    ///
-    /// # Errors
-    /// If the stream does not answer as it should.
-    pub async fn list(
-        &self,
-        stream: &str,
-        filter: &str,
-        from: u64,
-        size: usize,
-    ) -> Result<(Vec<Stored>, u64), scan::Error> {
-        self.lists.list(stream, filter, from, size).await
-    }
-
-    /// How many messages of a stream there are under `filter`, as [`list`](Self::list) says it.
-    ///
-    /// # Errors
-    /// If the stream does not answer as it should.
-    pub async fn count(&self, stream: &str, filter: &str) -> Result<u64, scan::Error> {
-        self.lists.count(stream, filter).await
+    /// Deliveries and dead letters, as lists.
+    pub(crate) fn lists(&self) -> &Lists {
+        &self.lists
     }
 
     /// Whether NATS is connected right now.

@@ -100,7 +100,7 @@ async fn newest(
     before: Option<Before>,
     size: usize,
 ) -> Result<(Vec<Value>, Option<Before>), scan::Error> {
-    let (client, stream) = (store.asking(), subject::ATTEMPTS_STREAM);
+    let (client, stream) = (store.lists().asking(), subject::ATTEMPTS_STREAM);
     let all = subject::attempts_of(hook);
     let (Some(first), Some(last)) = (
         scan::next(client, stream, &all, 1).await?,

@@ -191,7 +191,9 @@ async fn list(
     uri: &Uri,
 ) -> Result<(Value, u64), ApiError> {
     store.connected().await?;
-    let part = store.list(query.state.stream(), filter, query.from, query.size);
+    let part = store
+        .lists()
+        .list(query.state.stream(), filter, query.from, query.size);
     let (page, count) = part.await.map_err(unavailable)?;
     let data: Vec<_> = page.iter().map(|one| show(one, query.state)).collect();
     let mut body = json!({ "data": data, "next": null });
@@ -285,13 +287,17 @@ async fn page(
     size: usize,
 ) -> Result<Vec<Stored>, ApiError> {
     store.connected().await?;
-    let page = scan::page(store.asking(), stream, filter, from, size).await;
+    let page = scan::page(store.lists().asking(), stream, filter, from, size).await;
     page.map_err(unavailable)
 }
 
 async fn count(store: &Store, stream: &str, filter: &str) -> Result<u64, ApiError> {
     store.connected().await?;
-    store.count(stream, filter).await.map_err(unavailable)
+    store
+        .lists()
+        .count(stream, filter)
+        .await
+        .map_err(unavailable)
 }
 
 async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {

@@ -20,13 +20,13 @@ const COST: u32 = 20;
 
 /// The streams, as the Admin API lists them.
 #[derive(Debug)]
-pub(super) struct Lists {
+pub(crate) struct Lists {
     asking: Client,
     counts: Counts,
 }
 
 impl Lists {
-    pub(super) fn new(asking: Client) -> Self {
+    pub(in crate::store) fn new(asking: Client) -> Self {
         Self {
             asking,
             counts: Counts::default(),
@@ -34,12 +34,16 @@ impl Lists {
     }
 
     /// The connection over which the streams are read.
-    pub(super) fn asking(&self) -> &Client {
+    pub(crate) fn asking(&self) -> &Client {
         &self.asking
     }
 
-    /// Messages under `filter` from a sequence on, at most `size`, and how many there are in all.
-    pub(super) async fn list(
+    /// Messages of a stream under `filter` from a sequence on, at most `size`, and how many there are in
+    /// all. Where counting takes long, the number may be some seconds old.
+    ///
+    /// # Errors
+    /// If the stream does not answer as it should.
+    pub(crate) async fn list(
         &self,
         stream: &str,
         filter: &str,
@@ -61,8 +65,11 @@ impl Lists {
         Ok((page, count))
     }
 
-    /// How many messages there are under `filter`.
-    pub(super) async fn count(&self, stream: &str, filter: &str) -> Result<u64, scan::Error> {
+    /// How many messages of a stream there are under `filter`, as [`list`](Self::list) says it.
+    ///
+    /// # Errors
+    /// If the stream does not answer as it should.
+    pub(crate) async fn count(&self, stream: &str, filter: &str) -> Result<u64, scan::Error> {
         if let Some(count) = self.counts.known(filter) {
             return Ok(count);
         }
