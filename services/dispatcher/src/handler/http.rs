@@ -10,7 +10,7 @@ use hookline_shared::signature::{
     KONG_SIGNATURE, Signer, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
 };
 use hookline_shared::subject::header::TRACEPARENT;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Request, redirect};
 use url::Url;
 
@@ -84,6 +84,7 @@ impl Clients {
 pub(super) struct Target {
     client: Client,
     url: Url,
+    credentials: Option<HeaderValue>,
     timeout: Duration,
     refused: Option<IpAddr>,
 }
@@ -97,6 +98,13 @@ impl Target {
         policy: &Policy,
     ) -> Result<Self, String> {
         let url = Url::parse(url).map_err(|error| format!("config.url: {error}"))?;
+        // User and password in the URL become a header, here and once.
+        let request = client.get(url).build().map_err(|error| {
+            let error = error.without_url();
+            format!("config.url: {error}")
+        })?;
+        let credentials = request.headers().get(AUTHORIZATION).cloned();
+        let url = request.url().clone();
         let address = match url.host() {
             Some(url::Host::Ipv4(address)) => Some(IpAddr::from(address)),
             Some(url::Host::Ipv6(address)) => Some(IpAddr::from(address)),
@@ -106,6 +114,7 @@ impl Target {
         Ok(Self {
             client,
             url,
+            credentials,
             timeout,
             refused: refused.map(|Refused(address)| address),
         })
@@ -115,9 +124,14 @@ impl Target {
     pub(super) async fn send(
         &self,
         method: Method,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         body: Bytes,
     ) -> Result<Receipt, DeliveryError> {
+        if let Some(credentials) = &self.credentials {
+            headers
+                .entry(AUTHORIZATION)
+                .or_insert_with(|| credentials.clone());
+        }
         if let Some(address) = self.refused {
             return Err(DeliveryError::EgressRefused(address));
         }
@@ -292,6 +306,20 @@ mod tests {
         );
         assert_eq!(retry_after(&headers("soon")), None);
         assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn user_and_password_of_the_url_become_a_header() {
+        crate::install_crypto();
+        let policy = Policy::default();
+        let clients = Clients::new(&policy, Duration::from_secs(1)).expect("clients");
+        let url = "https://Ada:p%40ss@example.com/hook";
+        let target = Target::new(url, clients.get(true), Duration::from_secs(1), &policy);
+        let target = target.expect("a URL");
+        assert_eq!(target.url.as_str(), "https://example.com/hook");
+        let credentials = target.credentials.expect("a header");
+        assert_eq!(credentials, "Basic QWRhOnBAc3M=");
+        assert!(credentials.is_sensitive());
     }
 
     #[test]
