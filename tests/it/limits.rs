@@ -189,6 +189,47 @@ async fn a_delivery_is_not_suppressed_by_its_own_mark() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_that_fails_opens_the_circuit_anew_though_others_were_refused() -> Result {
+    let cluster = Cluster::single().await?;
+    let options = json!({"delivery": {"circuit_breaker": {"failures": 1, "open": 1}}});
+    hook(&cluster, "/hook", &options).await?;
+    cluster.receiver.answer("/hook", &[500]);
+    let openings = async |count: f64| {
+        eventually(SOON, "the circuit opens", async || {
+            let openings = cluster.dispatchers_metric("hookline_circuit_openings_total", &[]);
+            let openings = openings.await?;
+            ensure!(openings == count, "{openings} of {count}");
+            Ok(())
+        })
+        .await
+    };
+    publish(&cluster, &json!({"n": 0})).await?;
+    openings(1.0).await?;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let hold = cluster.receiver.hold("/hook", 1);
+    for n in 1..=5 {
+        publish(&cluster, &json!({ "n": n })).await?;
+    }
+    let refused = [("reason", "circuit_open")];
+    eventually(SOON, "all but the probe are refused", async || {
+        let refused = cluster.dispatchers_metric("hookline_deferrals_total", &refused);
+        ensure!(refused.await? == 4.0);
+        Ok(())
+    })
+    .await?;
+    hold.release(500);
+    openings(2.0).await?;
+    let parked = Leftovers { dead: 0, parked: 6 };
+    cluster.rest_leaving(parked).await?;
+    assert_eq!(
+        cluster.receiver.events("/hook").len(),
+        2,
+        "the first, and the probe"
+    );
+    cluster.finish_leaving(parked).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_a_circuit_falls_due_evenly_however_much_it_is() -> Result {
     let mut cluster = Cluster::single().await?;
     // Half of the age, two a second and worker where none succeeded: fewer slots than deliveries.

@@ -40,6 +40,8 @@ pub use together::MOST;
 const KEEP: Duration = Duration::from_secs(3_600);
 /// How long what `on_change` saw last is kept.
 pub(crate) const KEEP_CHANGE: Duration = Duration::from_secs(7 * 86_400);
+/// Marks of an event with more bytes than this take long enough to let others have the thread.
+const LONG_MARKS: usize = 16 << 10;
 /// How often within a third of a lease it is looked for what is to be renewed.
 const RENEWAL_PARTS: u32 = 10;
 /// How many leases a probe may take before another is made.
@@ -142,6 +144,7 @@ impl Accept {
 
     /// Ends a claim. False: another worker has taken the delivery over.
     pub async fn finish(&self, lease: &Lease, end: End) -> bool {
+        lease.renew_no_more();
         self.inner.end(lease.claim(), end).await.unwrap_or(true)
     }
 
@@ -249,18 +252,25 @@ impl Inner {
             .counter
             .fetch_add(works.len() as u64, Ordering::Relaxed);
         let token: Arc<str> = format!("{}-{first}", self.worker).into();
-        let claims = works.iter().zip(first..).map(|(work, number)| Claim {
-            number,
-            hook: Arc::clone(&hook.id),
-            delivery: work.delivery.id,
-            bit: Bit::of(&work.delivery.event.id),
-            attempt: work.attempt,
-            token: Arc::clone(&token),
-            probe: false,
-            marks: Marks::new(&hook.hook, &work.delivery.event),
-            lost: Notify::new(),
-        });
-        let claims: Vec<_> = claims.collect();
+        let mut claims = Vec::with_capacity(works.len());
+        for (work, number) in works.iter().zip(first..) {
+            let event = &work.delivery.event;
+            let marks = Marks::new(&hook.hook, event);
+            if marks.is_some() && event.raw.len() > LONG_MARKS {
+                tokio::task::yield_now().await;
+            }
+            claims.push(Claim {
+                number,
+                hook: Arc::clone(&hook.id),
+                delivery: work.delivery.id,
+                bit: Bit::of(&event.id),
+                attempt: work.attempt,
+                token: Arc::clone(&token),
+                probe: false,
+                marks,
+                lost: Notify::new(),
+            });
+        }
         let gate = &hook.gate;
         let answers = if gate.rate.is_none() && claims.iter().all(|claim| claim.marks.is_none()) {
             let answers = self.claim_together(&hook.id, gate, &claims).await;
@@ -303,6 +313,7 @@ impl Inner {
             word::LIMITED => Answer::Refused(Refusal::Limited(wait)),
             word::SNOOZED => Answer::Refused(Refusal::Snoozed),
             word::UNCHANGED => Answer::Refused(Refusal::Unchanged),
+            word::PROBED => Answer::Refused(Refusal::Open(wait)),
             word::BUSY.. => Answer::Busy(wait),
         }
     }
@@ -384,7 +395,11 @@ impl Inner {
             .arg(&*claim.token)
             .arg(state)
             .arg(millis(keep))
-            .arg(u8::from(claim.probe && end == End::Done))
+            .arg(match end {
+                End::Done if claim.probe => "closes",
+                End::Released if claim.probe => "ends",
+                End::Done | End::Parked(_) | End::Buried | End::Released => "",
+            })
             .arg(claim.delivery.as_str())
             .arg(silence.map_or(0, |(_, time)| millis(*time)))
             .arg(u8::from(end == End::Buried));

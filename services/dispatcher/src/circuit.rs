@@ -109,6 +109,11 @@ impl Circuit {
         !std::mem::replace(&mut self.state().probing, true)
     }
 
+    /// The probe that was to be made is not made.
+    pub fn probe_given_up(&self) {
+        self.state().probing = false;
+    }
+
     /// An attempt succeeded. A probe closes the circuit.
     pub fn succeeded(&self, probe: bool) {
         if self.is_calm() {
@@ -131,7 +136,7 @@ impl Circuit {
         let mut state = self.state();
         state.in_a_row += 1;
         state.count(true);
-        if state.open_until.is_some_and(|until| until > Instant::now()) {
+        if !probe && state.is_open() {
             // One that began before it opened.
             return false;
         }
@@ -158,7 +163,9 @@ impl Circuit {
     pub fn opened(&self, wait: Duration) {
         self.troubled.store(true, Ordering::Relaxed);
         let mut state = self.state();
-        state.openings += 1;
+        if !state.is_open() {
+            state.openings += 1;
+        }
         state.in_a_row = 0;
         state.window = None;
         state.probing = false;
@@ -181,6 +188,10 @@ impl Circuit {
 }
 
 impl State {
+    fn is_open(&self) -> bool {
+        self.open_until.is_some_and(|until| until > Instant::now())
+    }
+
     /// Counts from the first failure on.
     fn count(&mut self, failed: bool) {
         let now = Instant::now();

@@ -49,7 +49,7 @@ impl Dispatch {
                 Err(reason) => {
                     let (dispatch, hook, kind) = (self.clone(), hook.clone(), lane.kind());
                     self.tasks.spawn(async move {
-                        let settled = dispatch.hold(&hook, &pending.work, kind, reason).await;
+                        let (settled, _) = dispatch.hold(&hook, &pending.work, kind, reason).await;
                         dispatch.settle.delivery(&pending.open, settled).await;
                     });
                 }
@@ -113,8 +113,7 @@ impl Dispatch {
         let (began, result) = match attempted {
             Ok(attempted) => attempted,
             Err(reason) => {
-                let settled = Box::pin(self.hold(hook, work, lane, reason)).await;
-                Box::pin(self.accept.finish(&lease, End::Released)).await;
+                let settled = Box::pin(self.give_back(hook, work, lane, reason, &lease)).await;
                 return self.settle.delivery(&pending.open, settled).await;
             }
         };
@@ -123,14 +122,39 @@ impl Dispatch {
         self.settle.attempt(hook, pending, lease, result).await;
     }
 
-    /// What follows where a delivery is not even claimed.
+    /// What follows where there is no attempt after all.
+    async fn give_back(
+        &self,
+        hook: &Arc<Prepared>,
+        work: &Work,
+        lane: Kind,
+        reason: HeldBack,
+        lease: &Lease,
+    ) -> Settled {
+        if lease.is_probe() {
+            hook.gate.circuit.probe_given_up();
+        }
+        if !self.accept.renew(lease).await {
+            return self.settle.count(hook, DeliveryResult::Busy);
+        }
+        let work = Work {
+            // With the claim it got its place in the rate limit.
+            reserved: work.reserved || hook.gate.rate.is_some(),
+            ..work.clone()
+        };
+        let (settled, end) = self.hold(hook, &work, lane, reason).await;
+        self.accept.finish(lease, end).await;
+        settled
+    }
+
+    /// What follows where a delivery is held back, and what is to be said of it in Redis.
     async fn hold(
         &self,
         hook: &Arc<Prepared>,
         work: &Work,
         lane: Kind,
         reason: HeldBack,
-    ) -> Settled {
+    ) -> (Settled, End) {
         match reason {
             HeldBack::Paused => self.defer(hook, work, Deferral::Paused, PAUSED).await,
             HeldBack::Open(wait) => {
@@ -139,7 +163,8 @@ impl Dispatch {
             }
             // It is on disk already, and soon there is room.
             HeldBack::NoRoom { calm: true } if lane == Kind::Retries => {
-                self.settle.not_yet(hook, jittered(work, OVERFLOW))
+                let settled = self.settle.not_yet(hook, jittered(work, OVERFLOW));
+                (settled, End::Released)
             }
             HeldBack::NoRoom { .. } => {
                 let wait = hook.room.taken_for().clamp(OVERFLOW, OVERFLOW_AT_MOST);
@@ -182,7 +207,7 @@ impl Dispatch {
                 (Deferral::Open, self.accept.slot(hook, wait).await)
             }
         };
-        self.defer(hook, work, deferral, wait).await
+        self.defer(hook, work, deferral, wait).await.0
     }
 
     async fn defer(
@@ -191,7 +216,7 @@ impl Dispatch {
         work: &Work,
         deferral: Deferral,
         wait: Duration,
-    ) -> Settled {
+    ) -> (Settled, End) {
         self.metrics.deferred(deferral.label());
         self.settle.defer(hook, work, deferral, wait).await
     }

@@ -119,7 +119,9 @@ impl Settle {
     ) {
         let Pending { work, open } = pending;
         let settled = match result {
-            Ok(_) if lease.is_plain() => {
+            Ok(receipt) if lease.is_plain() => {
+                // It may take long to see to all the others.
+                drop((work, receipt));
                 return self.delivered(hook, Delivered { lease, open }).await;
             }
             Ok(_) => {
@@ -211,14 +213,14 @@ impl Settle {
         }
     }
 
-    /// Parks a delivery without an attempt.
+    /// Parks a delivery without an attempt. If it was claimed, this is how the claim ends.
     pub async fn defer(
         &self,
         hook: &Arc<Prepared>,
         work: &Work,
         deferral: Deferral,
         wait: Duration,
-    ) -> Settled {
+    ) -> (Settled, End) {
         let again = Work {
             deferrals: work.deferrals + 1,
             reserved: work.reserved || deferral == Deferral::Limited,
@@ -236,10 +238,10 @@ impl Settle {
             return self.give_up(hook, work, &again, deferral, reason).await;
         }
         match self.park(hook, &again, delay, deferral.reason()).await {
-            Ok(()) => self.count(hook, DeliveryResult::Deferred),
+            Ok(()) => (self.count(hook, DeliveryResult::Deferred), End::Released),
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked, its message stays");
-                self.unsettled(hook, delay)
+                (self.unsettled(hook, delay), End::Released)
             }
         }
     }
@@ -271,14 +273,14 @@ impl Settle {
         again: &Work,
         deferral: Deferral,
         reason: &str,
-    ) -> Settled {
+    ) -> (Settled, End) {
         let reason = format!("{reason}: it waited since {}", deferral.reason());
         tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, reason, "a delivery is dead");
         match self.bury_or_park(hook, work, again, &reason).await {
-            Ok((_, result)) => self.count(hook, result),
+            Ok((end, result)) => (self.count(hook, result), end),
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be buried, its message stays");
-                self.unsettled(hook, AGAIN)
+                (self.unsettled(hook, AGAIN), End::Released)
             }
         }
     }

@@ -39,11 +39,16 @@ impl Lease {
     pub(super) fn claim(&self) -> &Claim {
         &self.claim
     }
+
+    /// A renewal that comes after its end would claim the delivery anew.
+    pub(super) fn renew_no_more(&self) {
+        self.held.lock().remove(&self.claim.number);
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.held.lock().remove(&self.claim.number);
+        self.renew_no_more();
     }
 }
 
@@ -76,12 +81,12 @@ impl Claim {
         match bit {
             Some(bit) => {
                 let (second, page) = bit.page;
-                call.text(format_args!("hookline:{{{hook}}}:c:{second}:{page}"))
+                call.text(format_args!("hookline:{{{hook}}}:l:{second}:{page}"))
                     .text(format_args!("hookline:{{{hook}}}:b:{second}:{page}"));
             }
             None => {
-                call.text(format_args!("hookline:{{{hook}}}:c:{delivery}"))
-                    .text(format_args!("hookline:{{{hook}}}:c:{delivery}"));
+                call.text(format_args!("hookline:{{{hook}}}:l:{delivery}"))
+                    .text(format_args!("hookline:{{{hook}}}:l:{delivery}"));
             }
         }
     }

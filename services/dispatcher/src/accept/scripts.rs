@@ -15,6 +15,7 @@ const COMMON: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ATTEMPT, DONE, PARKED, BUSY, OPEN, LIMITED, SNOOZED, UNCHANGED = 0, 1, 2, 3, 4, 5, 6, 7
+local PROBED = 8
 
 -- Why an attempt is not to be made; nothing: it is.
 local function known(state, done, attempt)
@@ -100,7 +101,7 @@ if interval > 0 then
   end
 end
 if wait and not redis.call('SET', KEYS[4], ARGV[3], 'NX', 'PX', ARGV[7]) then
-  return {OPEN, 1000}
+  return {PROBED, 1000}
 end
 local till = string.format('%.0f', now + ARGV[4])
 redis.call('HSET', KEYS[1], ARGV[1], 'L' .. attempt .. ':' .. till .. ':' .. ARGV[3])
@@ -138,7 +139,7 @@ for page = 1, pages do
       elseif wait and wait > 0 then
         word, number = OPEN, wait
       elseif wait and not redis.call('SET', KEYS[2], token, 'NX', 'PX', ARGV[4]) then
-        word, number = OPEN, 1000
+        word, number = PROBED, 1000
       else
         local claim = claims[attempt] or 'L' .. attempt .. tail
         claims[attempt], taken[field] = claim, true
@@ -229,7 +230,8 @@ return 1
 ";
 
 /// Ends a claim. Further keys: circuit, probe, snooze, change,
-/// slot. Further arguments: final state, how long it is kept, whether the circuit closes, delivery id,
+/// slot. Further arguments: final state, how long it is kept, what a probe does (`closes` the circuit,
+/// `ends` without an attempt), delivery id,
 /// how long the silence of `snooze` lasts from now on, whether the delivery's own marks are to be
 /// forgotten.
 const FINISH: &str = r"
@@ -244,7 +246,8 @@ else
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
   redis.call('HDEL', KEYS[1], ARGV[1])
 end
-if ARGV[6] == '1' then redis.call('DEL', KEYS[3], KEYS[4], KEYS[7]) end
+if ARGV[6] == 'closes' then redis.call('DEL', KEYS[3], KEYS[4], KEYS[7]) end
+if ARGV[6] == 'ends' and redis.call('GET', KEYS[4]) == ARGV[3] then redis.call('DEL', KEYS[4]) end
 if ARGV[8] ~= '0' then redis.call('SET', KEYS[5], ARGV[7], 'PX', ARGV[8]) end
 if ARGV[9] == '1' then
   if redis.call('GET', KEYS[5]) == ARGV[7] then redis.call('DEL', KEYS[5]) end
@@ -322,6 +325,8 @@ pub(super) mod word {
     pub(crate) const SNOOZED: u8 = 6;
     /// `on_change` sees none.
     pub(crate) const UNCHANGED: u8 = 7;
+    /// Another delivery probes the circuit. With it: for how many milliseconds to leave it alone.
+    pub(crate) const PROBED: u8 = 8;
 }
 
 /// All scripts.
