@@ -3,6 +3,7 @@
 //! It is read from the delivery log and kept nowhere else. The log's subjects tell the hour, so a
 //! part is found in the newest hours without looking at the others.
 
+use async_nats::Client;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -22,7 +23,7 @@ const DEFAULT_SIZE: usize = 100;
 /// How many hours are looked into for one part.
 const HOURS: u64 = 24 * 31;
 /// Messages that are read at once; each has many attempts, or a single one.
-const MESSAGES: usize = 16;
+const MESSAGES: usize = 50;
 
 /// Where a part begins: what is older than this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +111,8 @@ async fn newest(
     };
     let hour = |message: &scan::Stored| subject::parse_attempt_hour(&message.subject);
     let (oldest, newest) = (hour(&first).unwrap_or(0), hour(&last).unwrap_or(0));
-    let mut before = before.unwrap_or(Before::end_of(newest));
+    // The last message may tell of the hour before.
+    let mut before = before.unwrap_or(Before::end_of(newest + 1));
     // Attempts that took long are logged after newer ones.
     before.hour = before.hour.min(newest + 1);
     let mut data = Vec::new();
@@ -119,7 +121,7 @@ async fn newest(
         .max(before.hour.saturating_sub(HOURS));
     while before.hour >= last_hour {
         let filter = subject::attempts_in(hook, before.hour);
-        let end = before.sequence + u64::from(before.line > 0);
+        let end = before.sequence.saturating_add(u64::from(before.line > 0));
         let wanted = MESSAGES.min(size - data.len());
         let page = scan::newest(client, stream, &filter, end, wanted).await?;
         for message in &page {
@@ -139,7 +141,8 @@ async fn newest(
             }
             (before.sequence, before.line) = (message.sequence, 0);
         }
-        if page.len() < wanted {
+        // What is logged at this moment may have moved the page beyond its end.
+        if page.is_empty() && !is_before(client, &filter, end).await? {
             if before.hour == 0 {
                 break;
             }
@@ -147,6 +150,12 @@ async fn newest(
         }
     }
     Ok((data, None))
+}
+
+/// Whether there is anything under `filter` before a sequence.
+async fn is_before(client: &Client, filter: &str, end: u64) -> Result<bool, scan::Error> {
+    let first = scan::next(client, subject::ATTEMPTS_STREAM, filter, 1).await?;
+    Ok(first.is_some_and(|first| first.sequence < end))
 }
 
 #[cfg(test)]
