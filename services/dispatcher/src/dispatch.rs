@@ -23,8 +23,10 @@ use crate::work::{Work, delivery, now_millis};
 
 /// How long deliveries of a hook wait that this version cannot read.
 const UNREADABLE: Duration = Duration::from_secs(30);
-/// Bytes of events that are read without a pause.
+/// Bytes of events that are read without a pause,
 const READ_AT_ONCE: usize = 256 << 10;
+/// where a delivery counts for so many.
+const DELIVERY_WEIGHT: usize = 512;
 /// An event with more deliveries than this is spread over all workers.
 const MANY_HOOKS: usize = 64;
 /// Unless so many deliveries wait for any worker.
@@ -80,9 +82,10 @@ impl consumer::Work for Events {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
         let mut batches = Batches::default();
-        let mut read = 0;
         for taken in messages {
-            breathe(&mut read, &taken).await;
+            self.dispatch
+                .make_room(&mut batches, &taken, &self.room)
+                .await;
             let message = &taken.message;
             let Ok(info) = message.info() else {
                 // Not from JetStream: nobody waits for an answer.
@@ -129,9 +132,10 @@ impl consumer::Work for Deliveries {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
         let mut batches = Batches::default();
-        let mut read = 0;
         for taken in messages {
-            breathe(&mut read, &taken).await;
+            self.dispatch
+                .make_room(&mut batches, &taken, &self.room)
+                .await;
             let message = &taken.message;
             if subject::is_for_any_worker(&message.subject)
                 && let Ok(info) = message.info()
@@ -166,29 +170,25 @@ impl consumer::Work for Deliveries {
     }
 }
 
-/// Lets others have the thread after so many bytes.
-async fn breathe(read: &mut usize, next: &Taken) {
-    *read += next.message.payload.len();
-    if *read > READ_AT_ONCE {
-        *read = 0;
-        tokio::task::yield_now().await;
-    }
-}
-
 /// Deliveries that came together, by hook.
 #[derive(Default)]
-struct Batches(HashMap<usize, (Arc<Prepared>, Vec<Pending>)>);
+struct Batches {
+    hooks: HashMap<usize, (Arc<Prepared>, Vec<Pending>)>,
+    /// What it took to read and match them.
+    weight: usize,
+}
 
 impl Batches {
     fn add(&mut self, hook: &Arc<Prepared>, pending: Pending) {
-        let batch = self.0.entry(Arc::as_ptr(hook).addr());
+        self.weight += DELIVERY_WEIGHT;
+        let batch = self.hooks.entry(Arc::as_ptr(hook).addr());
         let (_, pendings) = batch.or_insert_with(|| (Arc::clone(hook), Vec::new()));
         pendings.push(pending);
     }
 
     /// Delivers each hook's on its own.
     fn deliver(self, dispatch: &Arc<Dispatch>, lane: &Arc<LaneRoom>) {
-        for (hook, pendings) in self.0.into_values() {
+        for (hook, pendings) in self.hooks.into_values() {
             let dispatch = Arc::clone(dispatch);
             let lane = Arc::clone(lane);
             let tasks = dispatch.tasks.clone();
@@ -206,6 +206,20 @@ impl Dispatch {
                 false
             }
         }
+    }
+
+    /// Where a lot was read, it is delivered and others have the thread before the next message is read.
+    async fn make_room(
+        self: &Arc<Self>,
+        batches: &mut Batches,
+        next: &Taken,
+        lane: &Arc<LaneRoom>,
+    ) {
+        if batches.weight > READ_AT_ONCE {
+            std::mem::take(batches).deliver(self, lane);
+            tokio::task::yield_now().await;
+        }
+        batches.weight += next.message.payload.len();
     }
 
     fn note(&self, event: &Event, stored: Stored, hooks: &[Arc<Prepared>]) {

@@ -41,7 +41,7 @@ impl Handler for Log {
 /// The data as JSON in one line: as it was published, if that is one.
 fn text(event: &Event) -> Cow<'_, str> {
     match std::str::from_utf8(event.raw.trim_ascii()) {
-        Ok(text) if !text.contains('\n') => text.into(),
+        Ok(text) if !text.contains(char::is_control) => text.into(),
         _ => serde_json::to_string(&event.data)
             .unwrap_or_default()
             .into(),

@@ -20,7 +20,7 @@ const THREADS: usize = 4;
 /// Those that one hook may have.
 const PER_HOOK: usize = THREADS / 2;
 /// So many deliveries that wait for each of a hook's threads bring it another one.
-const MANY: usize = 8;
+const MANY: usize = 2;
 /// How long a thread works at one hook's while others wait; a script is not broken off for that.
 const MOMENT: Duration = Duration::from_millis(2);
 
@@ -135,9 +135,12 @@ impl Threads {
         while let Some(hook) = self.next() {
             let until = Instant::now() + MOMENT;
             while let Some(job) = hook.next() {
+                // Whoever waited may have given up.
+                if job.done.is_closed() {
+                    continue;
+                }
                 let run = AssertUnwindSafe(|| run(&mut sandbox, &hook.scripts, &job, limits));
                 let result = std::panic::catch_unwind(run);
-                // Whoever waited may have given up.
                 let _ = job
                     .done
                     .send(result.unwrap_or(Err(DeliveryError::Panicked)));
