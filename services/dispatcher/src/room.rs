@@ -114,17 +114,12 @@ pub struct Room {
     moved_nanos: AtomicU64,
 }
 
-/// A delivery that was let into the room, and has a permit or waits for one.
+/// A delivery that was let into the room, and waits for a permit.
 #[derive(Debug)]
 pub struct Entered {
     inside: Inside,
-    turn: Turn,
-}
-
-#[derive(Debug)]
-enum Turn {
-    Now(OwnedSemaphorePermit),
-    Within(Duration, Waiting),
+    waiting: Waiting,
+    patience: Duration,
 }
 
 /// A place in the room, with a permit for one attempt.
@@ -137,19 +132,24 @@ pub struct Place {
 impl Entered {
     /// Waits for the permit; nothing if there is none in time.
     pub async fn place(self) -> Option<Place> {
-        let Self { inside, turn } = self;
-        let permit = match turn {
-            Turn::Now(permit) => permit,
-            Turn::Within(patience, _waiting) => {
-                let room = &inside.room;
+        let room = &self.inside.room;
+        let permit = match Arc::clone(&room.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
                 let permit = Arc::clone(&room.permits).acquire_owned();
-                let permit = tokio::time::timeout(patience, permit).await.ok()?.ok()?;
-                room.now(&room.taken_nanos);
-                permit
+                tokio::time::timeout(self.patience, permit)
+                    .await
+                    .ok()?
+                    .ok()?
             }
         };
+        room.now(&room.taken_nanos);
+        if room.permits.available_permits() + 1 >= room.limit {
+            room.now(&room.moved_nanos);
+        }
+        drop(self.waiting);
         Some(Place {
-            inside,
+            inside: self.inside,
             _permit: permit,
         })
     }
@@ -193,26 +193,19 @@ impl Room {
         if burden && lane.is_crowded() && inside.others >= lane.share() {
             return None;
         }
-        if self.permits.available_permits() >= self.limit {
-            self.now(&self.moved_nanos);
+        let patience = if healthy { PATIENCE } else { lane.patience };
+        let waiting = Waiting::new(self);
+        // Those that wait, it included, for which no permit is free.
+        let ahead = (waiting.others + 1).saturating_sub(self.permits.available_permits());
+        let turn = self.attempt() * ahead as u32 / self.limit as u32;
+        if ahead > 0 && (stalled || turn > patience) {
+            return None;
         }
-        let turn = match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => {
-                self.now(&self.taken_nanos);
-                Turn::Now(permit)
-            }
-            Err(_) if stalled => return None,
-            Err(_) => {
-                let patience = if healthy { PATIENCE } else { lane.patience };
-                let waiting = Waiting::new(self);
-                let turn = self.attempt() * (waiting.others as u32 + 1) / self.limit as u32;
-                if turn > patience {
-                    return None;
-                }
-                Turn::Within(patience, waiting)
-            }
-        };
-        Some(Entered { inside, turn })
+        Some(Entered {
+            inside,
+            waiting,
+            patience,
+        })
     }
 
     /// How long this worker takes for one delivery that succeeds, with all permits in use.
@@ -371,11 +364,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_comes_at_once_after_a_pause_finds_nothing_stalled() {
+    async fn a_claim_that_takes_long_stalls_nothing() {
         let (lane, room) = (lane(100), room(1));
+        let first = room.enter(&lane, true).expect("a free permit");
         tokio::time::advance(STALLED * 2).await;
-        let _first = room.enter(&lane, true).expect("a free permit");
-        assert!(!sent_away(&room, &lane, true), "it was taken just now");
+        let second = room.enter(&lane, true).expect("no attempt hangs");
+        let place = first.place().await;
+        assert!(second.place().now_or_never().is_none(), "it waits");
+        drop(place);
     }
 
     #[tokio::test(start_paused = true)]
