@@ -18,7 +18,7 @@ pub struct Options {
     #[arg(long, default_value_t = 50)]
     pub delay: u64,
     /// Events of each run, for each dispatcher.
-    #[arg(long, default_value_t = 4_000)]
+    #[arg(long, default_value_t = 8_000)]
     pub events: u64,
     /// Runs with each number, of which the median counts.
     #[arg(long, default_value_t = 3)]
