@@ -105,6 +105,9 @@ impl Dispatch {
         let attempted = tokio::select! {
             attempted = attempt => attempted,
             () = lease.lost() => {
+                if lease.is_probe() {
+                    hook.gate.circuit.probe_given_up();
+                }
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, "another worker took a delivery over, its attempt here is dropped");
                 let settled = self.settle.count(hook, DeliveryResult::Busy);
                 return self.settle.delivery(&pending.open, settled).await;

@@ -5,13 +5,14 @@
 //! Redis, and only then is the message acked. Before anything is written the claim is renewed: a
 //! worker whose delivery was taken over writes nothing.
 
+mod when;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
 use hookline_shared::batch::{self, Writer};
 use hookline_shared::event::{EventId, Stored};
-use hookline_shared::retry::{self, Policy};
 use hookline_shared::subject::{self, encode_header, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -29,7 +30,8 @@ use crate::pause::Pauser;
 use crate::storage::Storage;
 use crate::trim::Trim;
 use crate::watchdog::Progress;
-use crate::work::{Work, cut, now_millis};
+use crate::work::{Work, cut};
+use when::{deferral_delay, delay, is_too_old, jittered};
 
 /// How soon an event comes again whose delivery could not be settled.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -477,47 +479,6 @@ fn of_delivered(mine: bool) -> DeliveryResult {
         DeliveryResult::Delivered
     } else {
         DeliveryResult::Busy
-    }
-}
-
-/// Whether a delivery would be older than it may be after a wait.
-fn is_too_old(hook: &Prepared, work: &Work, wait: Duration) -> bool {
-    let age = Duration::from_millis(now_millis().saturating_sub(work.first_attempt));
-    age + wait > hook.max_age
-}
-
-/// How long a delivery waits that is parked without an attempt. However many wait, each is written
-/// anew at most twice in ten minutes; what a receiver missed that failed for a minute comes within
-/// three.
-fn deferral_delay(work: &Work, deferral: Deferral, wait: Duration) -> Duration {
-    let least = match (work.deferrals, deferral) {
-        (0, Deferral::Open) => Duration::from_secs(30),
-        (0, _) => return wait,
-        (1, _) => Duration::from_secs(120),
-        (2, _) => Duration::from_secs(480),
-        _ => Duration::from_secs(300),
-    };
-    wait.max(jittered(work, least))
-}
-
-/// Some longer, the same for one delivery.
-fn jittered(work: &Work, wait: Duration) -> Duration {
-    let jitter = (work.delivery.id.seed() % 1_000) as f64 / 1_000.0;
-    wait.mul_f64(1.0 + retry::JITTER * jitter)
-}
-
-/// How long to wait for the next attempt; nothing if there is none.
-fn delay(hook: &Prepared, work: &Work, class: Class) -> Option<Duration> {
-    let attempt = work.attempt.saturating_sub(work.before);
-    let seed = work.delivery.id.seed();
-    match class {
-        Class::Retry(asked) => hook.policy.delay_asked(attempt, seed, asked),
-        Class::RetryBriefly => {
-            // A schedule that is over ends these as well.
-            hook.policy.delay(attempt, seed)?;
-            Policy::client_error().delay(work.refusals + 1, seed)
-        }
-        Class::Dead | Class::Gone => None,
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+#[cfg(test)]
+use hookline_shared::event::Event;
 use hookline_shared::event::{DeliveryId, EventId, Stored};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -180,16 +182,30 @@ impl Held {
 }
 
 #[cfg(test)]
-mod tests {
-    use hookline_shared::event::Event;
+impl Claim {
+    /// A claim on the delivery of an event.
+    pub(super) fn sample(number: u64, id: EventId) -> Self {
+        let bit = Bit::of(&id);
+        let event = Event::parse_with_id("hookline.events.a.b.c", None, "{}".into(), id);
+        Self {
+            number,
+            hook: "hook".into(),
+            delivery: DeliveryId::new(&event.expect("an event"), "hook"),
+            bit,
+            attempt: 1,
+            token: "token".into(),
+            probe: false,
+            marks: None,
+            lost: Notify::new(),
+        }
+    }
+}
 
+#[cfg(test)]
+mod tests {
     use super::*;
 
     const SECOND: i128 = 1_000_000_000;
-    const STORED: Stored = Stored {
-        sequence: 1,
-        time: 1,
-    };
 
     #[test]
     fn only_an_event_that_is_known_by_its_place_has_a_bit() {
@@ -204,19 +220,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_claim_is_renewed_in_its_own_time() {
         let held = Arc::new(Held::default());
-        let event = Event::parse("hookline.events.a.b.c", None, "{}".into(), STORED);
-        let delivery = DeliveryId::new(&event.expect("an event"), "hook");
-        let claim = |number| Claim {
-            number,
-            hook: "hook".into(),
-            delivery,
-            bit: None,
-            attempt: 1,
-            token: "token".into(),
-            probe: false,
-            marks: None,
-            lost: Notify::new(),
-        };
+        let claim = |number| Claim::sample(number, EventId::stored(number, SECOND));
         let due = || {
             let due = held.due(Duration::from_secs(2)).into_iter();
             due.map(|claim| claim.number).collect::<Vec<_>>()

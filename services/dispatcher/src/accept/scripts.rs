@@ -69,9 +69,9 @@ end
 ";
 
 /// The claim of a delivery with limits or marks. Keys: hash, map, circuit, probe, rate, snooze, change.
-/// Arguments: field, attempt, token, lease, how long the state is kept, the hook's revision, how long a probe may take, delivery id, microseconds between deliveries
-/// (0: no limit), microseconds that may be used up at once, snooze, on_change's value, how long that
-/// is kept.
+/// Arguments: field, attempt, token, lease, how long the state is kept, the hook's revision, how long a
+/// probe may take, delivery id, microseconds between deliveries (0: no limit), microseconds that may be
+/// used up at once, snooze, on_change's value, how long that is kept.
 const CLAIM: &str = r"
 local attempt = tonumber(ARGV[2])
 local state, done = state_of(KEYS[1], KEYS[2], ARGV[1])
@@ -229,11 +229,9 @@ keep_for(KEYS[1], ARGV[5])
 return 1
 ";
 
-/// Ends a claim. Further keys: circuit, probe, snooze, change,
-/// slot. Further arguments: final state, how long it is kept, what a probe does (`closes` the circuit,
-/// `ends` without an attempt), delivery id,
-/// how long the silence of `snooze` lasts from now on, whether the delivery's own marks are to be
-/// forgotten.
+/// Ends a claim. Further keys: circuit, probe, snooze, change, slot. Further arguments: final state, how
+/// long it is kept, what a probe does (`closes` the circuit, `ends` without an attempt), delivery id, how
+/// long the silence of `snooze` lasts from now on, whether the delivery's own marks are to be forgotten.
 const FINISH: &str = r"
 if ARGV[4] ~= 'D' then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])

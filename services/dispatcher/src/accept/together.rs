@@ -109,3 +109,35 @@ impl Inner {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hookline_shared::event::EventId;
+
+    use super::*;
+
+    const SECOND: i128 = 1_000_000_000;
+
+    #[test]
+    fn what_a_script_numbers_page_by_page_is_found_again() {
+        let ids = [
+            EventId::stored(1, SECOND),
+            EventId::given("one"),
+            EventId::stored(1_000, SECOND),
+            EventId::stored(2, SECOND),
+            EventId::given("two"),
+            EventId::given("one"),
+        ];
+        let claims = (0..).zip(ids).map(|(number, id)| Claim::sample(number, id));
+        let claims: Vec<_> = claims.collect();
+        let pages = Pages::new(claims.iter());
+        let sizes: Vec<_> = pages.0.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [2, 2, 1, 1], "two of one page, and one twice");
+        let order = (1..=claims.len()).map(|number| pages.index(number));
+        let order: Vec<_> = order.map(Option::unwrap_or_default).collect();
+        assert_eq!(order, [0, 3, 1, 5, 2, 4]);
+        let sent: Vec<_> = pages.all().map(|(_, claim)| claim.number).collect();
+        assert_eq!(sent, [0, 3, 1, 5, 2, 4], "as its arguments stand");
+        assert_eq!((pages.index(0), pages.index(7)), (None, None));
+    }
+}
