@@ -4,15 +4,17 @@
 //! A delivery without a permit of its hook waits here only as long as that is short: what a healthy
 //! hook has too much of drains soon, and parking it would cost a write to disk. What cannot be
 //! expected to get a permit soon is sent away at once, and the caller parks it; of a hook that
-//! fails, or that nothing is known of, less is expected. In a lane that is over half full a hook
-//! keeps its fair share only, unless it is healthy and fast.
+//! fails, less is expected. In a lane that is over half full a hook keeps its fair share only,
+//! unless it is healthy and fast. A hook that nothing is known of gets the time to show that it is:
+//! a worker that starts has a full lane of them.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 
 /// A healthy hook whose attempts take no longer is no burden on a lane, however full.
 const FAST: Duration = Duration::from_millis(125);
@@ -107,6 +109,8 @@ pub struct Room {
     attempt_nanos: AtomicU64,
     /// The same of those that succeeded.
     success_nanos: AtomicU64,
+    /// Told of the first that did.
+    proven: Notify,
     started: Instant,
     /// When a permit was last taken, since `started`.
     taken_nanos: AtomicU64,
@@ -119,7 +123,18 @@ pub struct Room {
 pub struct Entered {
     inside: Inside,
     waiting: Waiting,
-    patience: Duration,
+    terms: Terms,
+}
+
+/// What a permit is given on.
+#[derive(Debug, Clone, Copy)]
+enum Terms {
+    /// Within that time.
+    Within(Duration),
+    /// Within that time, and longer where the hook turns out to be healthy meanwhile.
+    Unproven(Duration),
+    /// If it turns out to be healthy within that time; then it is waited for likewise.
+    OnceProven(Duration),
 }
 
 /// A place in the room, with a permit for one attempt.
@@ -133,15 +148,13 @@ impl Entered {
     /// Waits for the permit; nothing if there is none in time.
     pub async fn place(self) -> Option<Place> {
         let room = &self.inside.room;
-        let permit = match Arc::clone(&room.permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let permit = Arc::clone(&room.permits).acquire_owned();
-                tokio::time::timeout(self.patience, permit)
-                    .await
-                    .ok()?
-                    .ok()?
-            }
+        let permit = match self.terms {
+            Terms::OnceProven(_) => None,
+            _ => Arc::clone(&room.permits).try_acquire_owned().ok(),
+        };
+        let permit = match permit {
+            Some(permit) => permit,
+            None => Box::pin(room.permit(self.terms)).await?,
         };
         room.now(&room.taken_nanos);
         if room.permits.available_permits() + 1 >= room.limit {
@@ -162,7 +175,11 @@ impl Place {
         room.now(&room.moved_nanos);
         average(&room.attempt_nanos, took);
         if succeeded {
+            let first = !room.is_proven();
             average(&room.success_nanos, took);
+            if first {
+                room.proven.notify_waiters();
+            }
         }
     }
 }
@@ -178,6 +195,7 @@ impl Room {
             inside: [AtomicUsize::new(0), AtomicUsize::new(0)],
             attempt_nanos: AtomicU64::new(0),
             success_nanos: AtomicU64::new(0),
+            proven: Notify::new(),
             started: Instant::now(),
             taken_nanos: AtomicU64::new(0),
             moved_nanos: AtomicU64::new(0),
@@ -188,12 +206,17 @@ impl Room {
     pub fn enter(self: &Arc<Self>, lane: &Arc<LaneRoom>, calm: bool) -> Option<Entered> {
         let inside = Inside::new(self, lane);
         let stalled = self.stalled() > STALLED.max(self.attempt() * 2);
+        let new = calm && self.attempt().is_zero() && self.hangs() <= STALLED;
         let healthy = calm && !stalled && !self.attempt().is_zero();
         let burden = !healthy || self.attempt() > FAST;
-        if burden && lane.is_crowded() && inside.others >= lane.share() {
-            return None;
-        }
-        let patience = if healthy { PATIENCE } else { lane.patience };
+        let crowding = burden && lane.is_crowded() && inside.others >= lane.share();
+        let (patience, terms) = match (new, crowding) {
+            (true, true) => (lane.patience, Terms::OnceProven(lane.patience)),
+            (true, false) => (lane.patience, Terms::Unproven(lane.patience)),
+            (false, true) => return None,
+            (false, false) if healthy => (PATIENCE, Terms::Within(PATIENCE)),
+            (false, false) => (lane.patience, Terms::Within(lane.patience)),
+        };
         let waiting = Waiting::new(self);
         // Those that wait, it included, for which no permit is free.
         let ahead = (waiting.others + 1).saturating_sub(self.permits.available_permits());
@@ -204,8 +227,42 @@ impl Room {
         Some(Entered {
             inside,
             waiting,
-            patience,
+            terms,
         })
+    }
+
+    /// Waits for a permit.
+    async fn permit(self: &Arc<Self>, terms: Terms) -> Option<OwnedSemaphorePermit> {
+        let patience = match terms {
+            Terms::Within(patience) | Terms::Unproven(patience) => patience,
+            Terms::OnceProven(patience) => {
+                timeout(patience, self.proven()).await.ok()?;
+                PATIENCE
+            }
+        };
+        let mut permit = pin!(Arc::clone(&self.permits).acquire_owned());
+        if let Ok(permit) = timeout(patience, permit.as_mut()).await {
+            return permit.ok();
+        }
+        if matches!(terms, Terms::Unproven(_)) && self.is_proven() {
+            return timeout(PATIENCE, permit).await.ok()?.ok();
+        }
+        None
+    }
+
+    /// Waits until an attempt has succeeded.
+    async fn proven(&self) {
+        let mut proven = pin!(self.proven.notified());
+        // From here on it is told of the first success.
+        proven.as_mut().enable();
+        if !self.is_proven() {
+            proven.await;
+        }
+    }
+
+    /// Whether an attempt has succeeded.
+    fn is_proven(&self) -> bool {
+        self.success_nanos.load(Ordering::Relaxed) > 0
     }
 
     /// How long this worker takes for one delivery that succeeds, with all permits in use.
@@ -414,6 +471,44 @@ mod tests {
             held.push(place(&fast, &lane, true));
         }
         assert!(sent_away(&fast, &lane, false), "it fails");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_crowded_lane_more_than_its_share_waits_until_a_new_hook_succeeds() {
+        for succeeds in [true, false] {
+            let (lane, room) = (lane(2), room(32));
+            let _messages: Vec<_> = (0..2).map(|_| lane.message()).collect();
+            let first = place(&room, &lane, true);
+            let second = room.enter(&lane, true).expect("it is let in");
+            let mut second = Box::pin(second.place());
+            assert!(second.as_mut().now_or_never().is_none(), "it takes nothing");
+            first.attempted(Duration::from_millis(1), succeeds);
+            assert_eq!(second.await.is_some(), succeeds);
+        }
+        let (lane, room) = (lane(2), room(32));
+        let _messages: Vec<_> = (0..2).map(|_| lane.message()).collect();
+        let _place = place(&room, &lane, true);
+        tokio::time::advance(STALLED * 2).await;
+        assert!(sent_away(&room, &lane, true), "the first one hangs");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_hook_that_succeeds_is_waited_for_like_any_healthy_one() {
+        let (lane, room) = (lane(100), room(1));
+        let first = place(&room, &lane, true);
+        let second = room.enter(&lane, true).expect("it is let in");
+        let third = room.enter(&lane, true).expect("it is let in");
+        let second = tokio::spawn(second.place());
+        let mut third = Box::pin(third.place());
+        tokio::time::advance(LITTLE / 2).await;
+        first.attempted(LITTLE / 2, true);
+        drop(first);
+        let second = second.await.expect("no panic").expect("a place");
+        assert!(third.as_mut().now_or_never().is_none(), "it waits");
+        tokio::time::advance(LITTLE * 2).await;
+        assert!(third.as_mut().now_or_never().is_none(), "it waits on");
+        drop(second);
+        assert!(third.await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
