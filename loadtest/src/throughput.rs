@@ -13,7 +13,7 @@ use crate::{limit, rig};
 
 const MIB: f64 = (1 << 20) as f64;
 /// The keys in which deliveries are remembered.
-const MARKS: &str = "hookline:{*}:[bl]:*";
+const MARKS: &str = "hookline:{*}:p:*";
 /// Events that match, where few do.
 const MATCHES: u64 = 10;
 

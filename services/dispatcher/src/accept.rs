@@ -11,7 +11,10 @@
 
 mod call;
 mod lease;
+mod page;
 mod scripts;
+#[cfg(test)]
+mod tests;
 mod together;
 
 use std::sync::Arc;
@@ -29,8 +32,10 @@ use crate::index::Prepared;
 use crate::marks::Marks;
 use crate::metrics::Metrics;
 use crate::work::Work;
-use lease::{Bit, Claim, Held};
+use lease::{Claim, Group, Held, Token};
+use page::Page;
 use scripts::{Scripts, word};
+use together::Groups;
 
 pub use call::Call;
 pub use lease::Lease;
@@ -103,7 +108,7 @@ struct Inner {
     redis: Coordinator,
     scripts: Scripts,
     held: Arc<Held>,
-    worker: String,
+    worker: u64,
     counter: AtomicU64,
     /// Dispatchers that live.
     workers: AtomicU32,
@@ -120,7 +125,7 @@ impl Accept {
                 redis,
                 scripts: Scripts::new(),
                 held: Arc::default(),
-                worker: format!("{:016x}", Uuid::new_v4().as_u64_pair().0),
+                worker: Uuid::new_v4().as_u64_pair().0,
                 counter: AtomicU64::new(0),
                 workers: AtomicU32::new(1),
                 options,
@@ -129,17 +134,29 @@ impl Accept {
         }
     }
 
-    /// Claims the next attempt of each of a hook's deliveries, if it is to be made.
-    pub async fn accept(&self, hook: &Prepared, works: &[&Work]) -> Vec<Answer> {
-        let parts = works.chunks(MOST);
-        let answers = join_all(parts.map(|part| self.inner.accept(hook, part))).await;
-        answers.into_iter().flatten().collect()
+    /// How many groups of hooks there are that Redis fails on their own, and whose deliveries are to be
+    /// claimed and ended together.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.inner.redis.groups()
+    }
+
+    /// In which of them a hook is, from 0.
+    #[must_use]
+    pub fn group_of(&self, hook: &Prepared) -> usize {
+        self.inner.redis.group_of(&hook.id)
+    }
+
+    /// Claims the next attempt of each of at most [`MOST`] deliveries, if it is to be made.
+    pub async fn accept(&self, works: &[(&Prepared, &Work)]) -> Vec<Answer> {
+        self.inner.accept(works).await
     }
 
     /// Makes sure that the claim is still this worker's, and stays so for a lease. Without Redis
     /// nobody can tell, and the answer is yes.
     pub async fn renew(&self, lease: &Lease) -> bool {
-        self.inner.renew(lease.claim()).await.unwrap_or(true)
+        let claim = std::slice::from_ref(lease.claim());
+        self.inner.renew_together(claim).await.is_empty()
     }
 
     /// Ends a claim. False: another worker has taken the delivery over.
@@ -148,12 +165,12 @@ impl Accept {
         self.inner.end(lease.claim(), end).await.unwrap_or(true)
     }
 
-    /// Ends plain claims of a hook whose deliveries are done, at most [`MOST`]. Answers which of them
-    /// another worker has taken over.
-    pub async fn done(&self, hook: &Prepared, leases: impl Iterator<Item = &Lease>) -> Vec<usize> {
-        let claims: Vec<_> = leases.map(Lease::claim).collect();
-        let others = self.inner.done_together(&hook.id, &claims).await;
-        others.unwrap_or_default()
+    /// Ends plain claims, at most [`MOST`], whose deliveries are done. Answers which of them another worker
+    /// has taken over.
+    pub async fn done(&self, leases: impl Iterator<Item = &Lease>) -> Vec<usize> {
+        self.inner
+            .done_together(leases.map(|lease| &**lease.claim()))
+            .await
     }
 
     /// Opens a hook's circuit, on all workers.
@@ -211,7 +228,7 @@ impl Accept {
         let inner = &self.inner;
         let mut call = Call::new(&inner.scripts.turn, 1);
         call.text(format_args!("hookline:turn:{what}"))
-            .arg(&inner.worker)
+            .arg(inner.worker)
             .arg(millis(time));
         inner.redis.call(what, &call).await.unwrap_or(true)
     }
@@ -232,10 +249,10 @@ impl Accept {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for part in (0..RENEWAL_PARTS).cycle() {
             tick.tick().await;
-            let due = inner.held.due(age).into_iter();
-            let renewals = due.map(|claim| async move {
-                if inner.renew(&claim).await == Some(false) {
-                    claim.lost.notify_one();
+            let due = inner.held.due(age);
+            let renewals = due.chunks(MOST).map(async |claims| {
+                for lost in inner.renew_together(claims).await {
+                    claims[lost].lost.notify_one();
                 }
             });
             join_all(renewals).await;
@@ -247,50 +264,69 @@ impl Accept {
 }
 
 impl Inner {
-    async fn accept(&self, hook: &Prepared, works: &[&Work]) -> Vec<Answer> {
-        let first = self
-            .counter
-            .fetch_add(works.len() as u64, Ordering::Relaxed);
-        let token: Arc<str> = format!("{}-{first}", self.worker).into();
+    async fn accept(&self, works: &[(&Prepared, &Work)]) -> Vec<Answer> {
+        let claims = self.claims(works).await;
+        let mut answers = vec![None; claims.len()];
+        let is_plain =
+            |index: usize| works[index].0.gate.rate.is_none() && claims[index].marks.is_none();
+        let plain = claims
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| is_plain(*index));
+        self.claim_together(plain, &mut answers).await;
+        let others = (0..claims.len()).filter(|index| !is_plain(*index));
+        let others = others.map(async |index| {
+            let (hook, work) = works[index];
+            (
+                index,
+                self.claim(&hook.gate, &claims[index], work.reserved).await,
+            )
+        });
+        for (index, answer) in join_all(others).await {
+            answers[index] = answer;
+        }
+        claims
+            .into_iter()
+            .zip(works)
+            .zip(answers)
+            .map(|((claim, (hook, work)), answer)| match answer {
+                Some((word, number)) => self.answer(claim, &hook.gate, word, number),
+                None => self.without_redis(claim, &hook.gate, work),
+            })
+            .collect()
+    }
+
+    /// What is to be claimed.
+    async fn claims(&self, works: &[(&Prepared, &Work)]) -> Vec<Claim> {
+        let count = works.len() as u64;
+        let first = self.counter.fetch_add(count, Ordering::Relaxed);
+        let mut groups = Groups::default();
         let mut claims = Vec::with_capacity(works.len());
-        for (work, number) in works.iter().zip(first..) {
+        for ((hook, work), number) in works.iter().zip(first..) {
             let event = &work.delivery.event;
             let marks = Marks::new(&hook.hook, event);
             if marks.is_some() && event.raw.len() > LONG_MARKS {
                 tokio::task::yield_now().await;
             }
+            let (page, offset) = Page::of(&event.id, work.delivery.id);
+            let group = Group {
+                hook: Arc::clone(&hook.id),
+                revision: hook.gate.revision,
+                page,
+                attempt: work.attempt,
+                token: Token::new(self.worker, number),
+            };
             claims.push(Claim {
                 number,
-                hook: Arc::clone(&hook.id),
+                group: groups.join(group, offset),
+                offset,
                 delivery: work.delivery.id,
-                bit: Bit::of(&event.id),
-                attempt: work.attempt,
-                token: Arc::clone(&token),
                 probe: false,
                 marks,
                 lost: Notify::new(),
             });
         }
-        let gate = &hook.gate;
-        let answers = if gate.rate.is_none() && claims.iter().all(|claim| claim.marks.is_none()) {
-            let answers = self.claim_together(&hook.id, gate, &claims).await;
-            answers.map_or_else(
-                || vec![None; claims.len()],
-                |answers| answers.into_iter().map(Some).collect(),
-            )
-        } else {
-            let pairs = claims.iter().zip(works);
-            join_all(pairs.map(|(claim, work)| self.claim(gate, claim, work.reserved))).await
-        };
         claims
-            .into_iter()
-            .zip(works)
-            .zip(answers)
-            .map(|((claim, work), answer)| match answer {
-                Some((word, number)) => self.answer(claim, gate, word, number),
-                None => self.without_redis(claim, gate, work),
-            })
-            .collect()
     }
 
     /// What a script's answer means.
@@ -320,7 +356,7 @@ impl Inner {
 
     /// Claims one delivery.
     async fn claim(&self, gate: &Gate, claim: &Claim, reserved: bool) -> Option<(u8, u64)> {
-        let hook = &*claim.hook;
+        let hook = &*claim.group.hook;
         let rate = gate.rate.filter(|_| !reserved);
         let marks = claim.marks.as_ref();
         let snooze = marks.and_then(|marks| marks.snooze.as_ref());
@@ -331,10 +367,8 @@ impl Inner {
             .arg(key(hook, "rate"))
             .arg(mark_key(hook, "s", snooze.map(|(about, _)| about)))
             .arg(mark_key(hook, "c", change.map(|(watched, _)| watched)));
-        call.arg(claim.field())
-            .arg(claim.attempt)
-            .arg(&*claim.token)
-            .arg(millis(self.options.lease))
+        claim.group.add_to(&mut call, claim.set());
+        call.arg(millis(self.options.lease))
             .arg(millis(self.options.window + KEEP))
             .arg(gate.revision)
             .arg(millis(self.options.lease * PROBE_LEASES))
@@ -367,20 +401,16 @@ impl Inner {
         }
     }
 
-    async fn renew(&self, claim: &Claim) -> Option<bool> {
-        let mut call = on(&self.scripts.renew, claim, 0);
-        call.arg(claim.field())
-            .arg(claim.attempt)
-            .arg(&*claim.token)
-            .arg(millis(self.options.lease))
-            .arg(millis(self.options.window + KEEP));
-        self.redis.call(&claim.hook, &call).await
-    }
-
     /// Ends one claim.
     async fn end(&self, claim: &Claim, end: End) -> Option<bool> {
-        let (state, keep) = self.state(claim, end);
-        let (hook, marks) = (&*claim.hook, claim.marks.as_ref());
+        let window = self.options.window;
+        let (state, keep) = match end {
+            End::Done => ("done", window),
+            End::Parked(wait) => ("parked", wait + window),
+            End::Buried => ("parked", window),
+            End::Released => ("released", window),
+        };
+        let (hook, marks) = (&*claim.group.hook, claim.marks.as_ref());
         let snooze = marks.and_then(|marks| marks.snooze.as_ref());
         let change = marks.and_then(|marks| marks.change.as_ref());
         let silence = snooze.filter(|_| end == End::Done);
@@ -390,10 +420,8 @@ impl Inner {
             .arg(mark_key(hook, "s", snooze.map(|(about, _)| about)))
             .arg(mark_key(hook, "c", change.map(|(watched, _)| watched)))
             .arg(key(hook, "slot"));
-        call.arg(claim.field())
-            .arg(claim.attempt)
-            .arg(&*claim.token)
-            .arg(state)
+        claim.group.add_to(&mut call, claim.set());
+        call.arg(state)
             .arg(millis(keep))
             .arg(match end {
                 End::Done if claim.probe => "closes",
@@ -403,24 +431,13 @@ impl Inner {
             .arg(claim.delivery.as_str())
             .arg(silence.map_or(0, |(_, time)| millis(*time)))
             .arg(u8::from(end == End::Buried));
-        self.redis.call(&claim.hook, &call).await
-    }
-
-    /// A delivery's last state, and how long it is kept.
-    fn state(&self, claim: &Claim, end: End) -> (String, Duration) {
-        let window = self.options.window;
-        match end {
-            End::Done => ("D".to_owned(), window),
-            End::Parked(wait) => (format!("P{}", claim.attempt), wait + window),
-            End::Buried => (format!("P{}", claim.attempt), window),
-            End::Released => (format!("P{}", claim.attempt.saturating_sub(1)), window),
-        }
+        self.redis.call(hook, &call).await
     }
 
     async fn live(&self) {
         let mut call = Call::new(&self.scripts.workers, 1);
         call.arg("hookline:workers")
-            .arg(&self.worker)
+            .arg(self.worker)
             .arg(millis(self.options.lease));
         let workers: Option<u32> = self.redis.call("workers", &call).await;
         if let Some(workers) = workers {
@@ -431,8 +448,8 @@ impl Inner {
 
 /// A call of a script on a claim's delivery, with so many more keys.
 fn on<'a>(script: &'a Script, claim: &Claim, keys: usize) -> Call<'a> {
-    let mut call = Call::new(script, 2 + keys);
-    claim.add_keys_to(&mut call);
+    let mut call = Call::new(script, 1 + keys);
+    claim.group.add_key_to(&mut call);
     call
 }
 

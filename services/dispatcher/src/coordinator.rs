@@ -92,6 +92,24 @@ impl Coordinator {
         Ok(Self(inner))
     }
 
+    /// Whether hooks are on different servers.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.0.connector, Connector::Cluster(_))
+    }
+
+    /// How many groups of hooks there are that fail on their own.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.0.groups.len()
+    }
+
+    /// In which of them a hook is, from 0.
+    #[must_use]
+    pub fn group_of(&self, hook: &str) -> usize {
+        self.0.group_of(hook)
+    }
+
     /// Whether all of Redis answers.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -100,7 +118,7 @@ impl Coordinator {
 
     /// Runs a script on keys of one hook; nothing if Redis does not answer.
     pub async fn call<T: FromRedisValue>(&self, hook: &str, call: &Call<'_>) -> Option<T> {
-        let group = self.0.group(hook);
+        let group = &self.0.groups[self.0.group_of(hook)];
         if !group.up.load(Ordering::Relaxed) {
             return None;
         }
@@ -126,9 +144,13 @@ impl Group {
 }
 
 impl Inner {
-    fn group(&self, hook: &str) -> &Group {
+    fn group_of(&self, hook: &str) -> usize {
+        let groups = self.groups.len();
+        if groups == 1 {
+            return 0;
+        }
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(hook);
-        &self.groups[hash as usize % self.groups.len()]
+        hash as usize % groups
     }
 
     fn is_up(&self) -> bool {

@@ -1,4 +1,4 @@
-//! One hook's deliveries on their way: held back, or claimed together and attempted each on its own.
+//! Deliveries on their way: held back, or claimed together and attempted each on its own.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -35,19 +35,19 @@ enum HeldBack {
 }
 
 impl Dispatch {
-    /// Makes one attempt of each of a hook's deliveries, if it is this worker's to make.
+    /// Makes one attempt of each of at most [`MOST`](crate::accept::MOST) deliveries, if it is this
+    /// worker's to make.
     pub(crate) async fn deliver(
         self: Arc<Self>,
-        hook: Arc<Prepared>,
         lane: Arc<LaneRoom>,
-        deliveries: Vec<Pending>,
+        deliveries: Vec<(Arc<Prepared>, Pending)>,
     ) {
         let mut entered = Vec::with_capacity(deliveries.len());
-        for pending in deliveries {
+        for (hook, pending) in deliveries {
             match enter(&hook, &lane) {
-                Ok(place) => entered.push((pending, place)),
+                Ok(place) => entered.push((hook, pending, place)),
                 Err(reason) => {
-                    let (dispatch, hook, kind) = (self.clone(), hook.clone(), lane.kind());
+                    let (dispatch, kind) = (self.clone(), lane.kind());
                     self.tasks.spawn(async move {
                         let (settled, _) = dispatch.hold(&hook, &pending.work, kind, reason).await;
                         dispatch.settle.delivery(&pending.open, settled).await;
@@ -55,10 +55,13 @@ impl Dispatch {
                 }
             }
         }
-        let works: Vec<_> = entered.iter().map(|(pending, _)| &pending.work).collect();
-        let answers = self.accept.accept(&hook, &works).await;
-        for ((pending, entered), answer) in entered.into_iter().zip(answers) {
-            let (dispatch, hook, kind) = (self.clone(), hook.clone(), lane.kind());
+        let works: Vec<_> = entered
+            .iter()
+            .map(|(hook, pending, _)| (&**hook, &pending.work))
+            .collect();
+        let answers = self.accept.accept(&works).await;
+        for ((hook, pending, entered), answer) in entered.into_iter().zip(answers) {
+            let (dispatch, kind) = (self.clone(), lane.kind());
             self.tasks.spawn(async move {
                 match answer {
                     Answer::Attempt(lease) => {

@@ -10,7 +10,7 @@ use hookline_shared::event::{self, Event, Stored};
 use hookline_shared::subject;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::Accept;
+use crate::accept::{self, Accept};
 use crate::attempts::Log;
 use crate::consumer::{self, Taken};
 use crate::index::{Index, Prepared};
@@ -81,11 +81,9 @@ impl consumer::Work for Events {
     async fn handle(&self, messages: Vec<Taken>) {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
-        let mut batches = Batches::default();
+        let mut batches = Batches::new(dispatch, &self.room);
         for taken in messages {
-            self.dispatch
-                .make_room(&mut batches, &taken, &self.room)
-                .await;
+            batches.make_room(&taken).await;
             let message = &taken.message;
             let Ok(info) = message.info() else {
                 // Not from JetStream: nobody waits for an answer.
@@ -117,7 +115,7 @@ impl consumer::Work for Events {
                 }
             }
         }
-        batches.deliver(dispatch, &self.room);
+        batches.start();
     }
 }
 
@@ -131,11 +129,9 @@ impl consumer::Work for Deliveries {
     async fn handle(&self, messages: Vec<Taken>) {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
-        let mut batches = Batches::default();
+        let mut batches = Batches::new(dispatch, &self.room);
         for taken in messages {
-            self.dispatch
-                .make_room(&mut batches, &taken, &self.room)
-                .await;
+            batches.make_room(&taken).await;
             let message = &taken.message;
             if subject::is_for_any_worker(&message.subject)
                 && let Ok(info) = message.info()
@@ -166,34 +162,74 @@ impl consumer::Work for Deliveries {
                 }
             }
         }
-        batches.deliver(dispatch, &self.room);
+        batches.start();
     }
 }
 
-/// Deliveries that came together, by hook.
-#[derive(Default)]
+/// Deliveries that came together.
 struct Batches {
-    hooks: HashMap<usize, (Arc<Prepared>, Vec<Pending>)>,
+    dispatch: Arc<Dispatch>,
+    lane: Arc<LaneRoom>,
+    batches: HashMap<Batch, Vec<(Arc<Prepared>, Pending)>>,
     /// What it took to read and match them.
     weight: usize,
 }
 
+/// What is claimed together.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Batch {
+    /// Deliveries of hooks that share Redis's fate.
+    Group(usize),
+    /// Those of one hook that may take others' time.
+    Hook(Arc<str>),
+}
+
 impl Batches {
-    fn add(&mut self, hook: &Arc<Prepared>, pending: Pending) {
-        self.weight += DELIVERY_WEIGHT;
-        let batch = self.hooks.entry(Arc::as_ptr(hook).addr());
-        let (_, pendings) = batch.or_insert_with(|| (Arc::clone(hook), Vec::new()));
-        pendings.push(pending);
+    fn new(dispatch: &Arc<Dispatch>, lane: &Arc<LaneRoom>) -> Self {
+        Self {
+            dispatch: Arc::clone(dispatch),
+            lane: Arc::clone(lane),
+            batches: HashMap::new(),
+            weight: 0,
+        }
     }
 
-    /// Delivers each hook's on its own.
-    fn deliver(self, dispatch: &Arc<Dispatch>, lane: &Arc<LaneRoom>) {
-        for (hook, pendings) in self.hooks.into_values() {
-            let dispatch = Arc::clone(dispatch);
-            let lane = Arc::clone(lane);
-            let tasks = dispatch.tasks.clone();
-            tasks.spawn(dispatch.deliver(hook, lane, pendings));
+    fn add(&mut self, hook: &Arc<Prepared>, pending: Pending) {
+        self.weight += DELIVERY_WEIGHT;
+        let batch = if hook.is_plain() {
+            Batch::Group(self.dispatch.accept.group_of(hook))
+        } else {
+            Batch::Hook(Arc::clone(&hook.id))
+        };
+        let deliveries = self.batches.entry(batch).or_default();
+        deliveries.push((Arc::clone(hook), pending));
+        if deliveries.len() == accept::MOST {
+            let deliveries = std::mem::take(deliveries);
+            self.deliver(deliveries);
         }
+    }
+
+    /// Where a lot was read, it is delivered and others have the thread before the next message is read.
+    async fn make_room(&mut self, next: &Taken) {
+        if self.weight > READ_AT_ONCE {
+            self.start();
+            tokio::task::yield_now().await;
+        }
+        self.weight += next.message.payload.len();
+    }
+
+    /// Has them delivered.
+    fn start(&mut self) {
+        self.weight = 0;
+        for (_, deliveries) in std::mem::take(&mut self.batches) {
+            self.deliver(deliveries);
+        }
+    }
+
+    fn deliver(&self, deliveries: Vec<(Arc<Prepared>, Pending)>) {
+        let dispatch = Arc::clone(&self.dispatch);
+        let delivered = dispatch.deliver(Arc::clone(&self.lane), deliveries);
+        self.dispatch.tasks.spawn(delivered);
     }
 }
 
@@ -206,20 +242,6 @@ impl Dispatch {
                 false
             }
         }
-    }
-
-    /// Where a lot was read, it is delivered and others have the thread before the next message is read.
-    async fn make_room(
-        self: &Arc<Self>,
-        batches: &mut Batches,
-        next: &Taken,
-        lane: &Arc<LaneRoom>,
-    ) {
-        if batches.weight > READ_AT_ONCE {
-            std::mem::take(batches).deliver(self, lane);
-            tokio::task::yield_now().await;
-        }
-        batches.weight += next.message.payload.len();
     }
 
     fn note(&self, event: &Event, stored: Stored, hooks: &[Arc<Prepared>]) {

@@ -24,10 +24,9 @@ use crate::backlog::Backlog;
 use crate::circuit::{self, Circuit};
 use crate::gate::{Gate, Rate};
 use crate::handler::{self, Handler, Unusable};
+use crate::marks::Marks;
 use crate::metrics::Metrics;
-use crate::queue::Queue;
 use crate::room::Room;
-use crate::settle::Delivered;
 
 /// How long a snapshot may take to catch up before the caller tries again.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -58,8 +57,6 @@ pub struct Prepared {
     pub room: Arc<Room>,
     /// What may hold deliveries back.
     pub gate: Gate,
-    /// What was delivered and is to be settled.
-    pub delivered: Queue<Delivered>,
     /// Why it cannot be used, if it cannot.
     unusable: bool,
     created: Created,
@@ -75,6 +72,12 @@ struct Created {
 }
 
 impl Prepared {
+    /// Whether nothing but its circuit is to be asked about its deliveries.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.gate.rate.is_none() && !Marks::are_kept_for(&self.hook)
+    }
+
     /// Whether deliveries wait.
     #[must_use]
     pub fn is_paused(&self) -> bool {
@@ -389,7 +392,6 @@ impl Index {
             max_age: options.oldest().unwrap_or(self.defaults.max_age),
             backlog: Backlog::new(self.defaults.backlog),
             gate: self.defaults.gate(&options, revision),
-            delivered: Queue::default(),
             room: Arc::new(Room::new(
                 options.concurrency.unwrap_or(self.defaults.concurrency) as usize,
             )),

@@ -27,12 +27,16 @@ pub struct Marks {
 }
 
 impl Marks {
+    /// Whether a hook asks for any.
+    #[must_use]
+    pub fn are_kept_for(hook: &Hook) -> bool {
+        hook.snooze.is_some_and(|seconds| seconds > 0) || hook.on_change == Some(true)
+    }
+
     /// The marks of an event for a hook; nothing if the hook asks for none.
     #[must_use]
     pub fn new(hook: &Hook, event: &Event) -> Option<Self> {
-        let snooze = hook.snooze.filter(|seconds| *seconds > 0);
-        let on_change = hook.on_change == Some(true);
-        if snooze.is_none() && !on_change {
+        if !Self::are_kept_for(hook) {
             return None;
         }
         let unique = registry::unique(&event.source, &event.name);
@@ -53,8 +57,11 @@ impl Marks {
             (values.clone(), "unique".to_owned(), values)
         };
         Some(Self {
-            snooze: snooze.map(|seconds| (about, Duration::from_secs(seconds.into()))),
-            change: on_change.then_some((watched, now)),
+            snooze: hook
+                .snooze
+                .filter(|seconds| *seconds > 0)
+                .map(|seconds| (about, Duration::from_secs(seconds.into()))),
+            change: (hook.on_change == Some(true)).then_some((watched, now)),
         })
     }
 }

@@ -27,6 +27,7 @@ use crate::metrics::{DeliveryResult, Metrics};
 use crate::open::{Open, Pending, Settled};
 use crate::parked::Parked;
 use crate::pause::Pauser;
+use crate::queue::Queue;
 use crate::storage::Storage;
 use crate::trim::Trim;
 use crate::watchdog::Progress;
@@ -80,8 +81,8 @@ impl Deferral {
 }
 
 /// A delivery that was made: its claim is to be ended, and then its message is to be told.
-#[derive(Debug)]
 pub struct Delivered {
+    hook: Arc<Prepared>,
     lease: Lease,
     open: Arc<Open>,
 }
@@ -100,6 +101,8 @@ pub struct Settle {
     pub dead: Dead,
     /// Claims.
     pub accept: Accept,
+    /// What was delivered and is to be settled, by [`Accept::group_of`].
+    pub delivered: Vec<Queue<Delivered>>,
     /// Pauses hooks.
     pub pauser: Pauser,
     /// Makes room where messages are acked.
@@ -124,7 +127,8 @@ impl Settle {
             Ok(receipt) if lease.is_plain() => {
                 // It may take long to see to all the others.
                 drop((work, receipt));
-                return self.delivered(hook, Delivered { lease, open }).await;
+                let hook = Arc::clone(hook);
+                return self.delivered(Delivered { hook, lease, open }).await;
             }
             Ok(_) => {
                 let mine = Box::pin(self.accept.finish(&lease, End::Done)).await;
@@ -135,18 +139,19 @@ impl Settle {
         self.delivery(&open, settled).await;
     }
 
-    /// Settles a delivery that was made, with others of its hook.
-    async fn delivered(&self, hook: &Prepared, delivered: Delivered) {
-        let Some(mut turn) = hook.delivered.enter(delivered) else {
+    /// Settles a delivery that was made, with others.
+    async fn delivered(&self, delivered: Delivered) {
+        let queue = &self.delivered[self.accept.group_of(&delivered.hook)];
+        let Some(mut turn) = queue.enter(delivered) else {
             return;
         };
         // Whoever is about to come comes along.
         tokio::task::yield_now().await;
         while let Some(part) = turn.next(accept::MOST) {
             let leases = part.iter().map(|delivered| &delivered.lease);
-            let others = Box::pin(self.accept.done(hook, leases)).await;
+            let others = Box::pin(self.accept.done(leases)).await;
             for (index, delivered) in part.iter().enumerate() {
-                let settled = self.count(hook, of_delivered(!others.contains(&index)));
+                let settled = self.count(&delivered.hook, of_delivered(!others.contains(&index)));
                 self.delivery(&delivered.open, settled).await;
             }
         }

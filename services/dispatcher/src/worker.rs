@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::parked::Parked;
 use crate::pause::Pauser;
+use crate::queue::Queue;
 use crate::room::{Kind, LaneRoom};
 use crate::rpc;
 use crate::settle::Settle;
@@ -275,6 +276,9 @@ fn dispatch(
             parts.metrics.clone(),
         ),
         accept: parts.accept.clone(),
+        delivered: (0..parts.accept.groups())
+            .map(|_| Queue::default())
+            .collect(),
         pauser: Pauser::new(parts.context.clone(), writer("bucket", Duration::ZERO)?),
         trim: Trim::default(),
         progress,

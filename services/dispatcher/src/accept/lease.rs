@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-#[cfg(test)]
-use hookline_shared::event::Event;
-use hookline_shared::event::{DeliveryId, EventId, Stored};
+use hookline_shared::event::DeliveryId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::call::Call;
+use super::page::{Page, Set};
 use crate::marks::Marks;
 
 /// A claim on a delivery. It is renewed until it is dropped.
@@ -38,7 +36,7 @@ impl Lease {
         !self.claim.probe && self.claim.marks.is_none()
     }
 
-    pub(super) fn claim(&self) -> &Claim {
+    pub(super) fn claim(&self) -> &Arc<Claim> {
         &self.claim
     }
 
@@ -54,16 +52,15 @@ impl Drop for Lease {
     }
 }
 
-/// What is claimed, and how it is told from another worker's claim.
+/// What is claimed.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) number: u64,
-    pub(super) hook: Arc<str>,
+    /// With what it is claimed.
+    pub(super) group: Arc<Group>,
+    /// Where it is in the page.
+    pub(super) offset: u8,
     pub(super) delivery: DeliveryId,
-    pub(super) bit: Option<Bit>,
-    pub(super) attempt: u32,
-    /// Claims that were made together share it.
-    pub(super) token: Arc<str>,
     pub(super) probe: bool,
     pub(super) marks: Option<Marks>,
     /// Tells that another worker has taken the delivery over.
@@ -71,64 +68,33 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Adds the keys of the hash that its state is in and of the bitmap to a call: the same key where
-    /// there is no bitmap.
-    pub(super) fn add_keys_to(&self, call: &mut Call<'_>) {
-        let Self {
-            hook,
-            delivery,
-            bit,
-            ..
-        } = self;
-        match bit {
-            Some(bit) => {
-                let (second, page) = bit.page;
-                call.text(format_args!("hookline:{{{hook}}}:l:{second}:{page}"))
-                    .text(format_args!("hookline:{{{hook}}}:b:{second}:{page}"));
-            }
-            None => {
-                call.text(format_args!("hookline:{{{hook}}}:l:{delivery}"))
-                    .text(format_args!("hookline:{{{hook}}}:l:{delivery}"));
-            }
-        }
-    }
-
-    /// Whether its state is in the same hash as another one's.
-    pub(super) fn is_beside(&self, other: &Self) -> bool {
-        match (self.bit, other.bit) {
-            (Some(bit), Some(other)) => bit.page == other.page,
-            (None, None) => self.delivery == other.delivery,
-            (Some(_), None) | (None, Some(_)) => false,
-        }
-    }
-
-    /// Its field in the hash, and its bit in the bitmap.
-    pub(super) fn field(&self) -> u64 {
-        self.bit.map_or(0, |bit| bit.offset)
+    pub(super) fn set(&self) -> Set {
+        Set::of(self.offset)
     }
 }
 
-/// The bit that says that an event was delivered to a hook, if the event is known by its place in the
-/// stream. A page holds events that stand near each other and were stored in the same second: a
-/// stream that is made anew counts from 1 again, but not within a second.
+/// What claims have in common that are made together on one page.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) hook: Arc<str>,
+    /// Which version of the hook it is.
+    pub(super) revision: u64,
+    pub(super) page: Page,
+    pub(super) attempt: u32,
+    pub(super) token: Token,
+}
+
+/// What a group's claims are told by from all others: the worker, and a number that it used once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bit {
-    pub(super) page: (u64, u64),
-    pub(super) offset: u64,
-}
+pub(super) struct Token(u64, u64);
 
-/// Events of a page. One that is alone in its page costs as much as a key would, and all of them
-/// together hardly more.
-const PAGE: u64 = 256;
+impl Token {
+    pub(super) fn new(worker: u64, number: u64) -> Self {
+        Self(worker, number)
+    }
 
-impl Bit {
-    pub(super) fn of(event: &EventId) -> Option<Self> {
-        let Stored { sequence, time } = event.place()?;
-        let second = u64::try_from(time / 1_000_000_000).ok()?;
-        Some(Self {
-            page: (second, sequence / PAGE),
-            offset: sequence % PAGE,
-        })
+    pub(super) fn bytes(self) -> [u8; 16] {
+        (u128::from(self.0) << 64 | u128::from(self.1)).to_be_bytes()
     }
 }
 
@@ -156,17 +122,20 @@ impl Held {
         }
     }
 
-    /// What was not renewed for so long. It is taken for renewed from now on.
+    /// What was not renewed for so long, by number. It is taken for renewed from now on.
     pub(super) fn due(&self, age: Duration) -> Vec<Arc<Claim>> {
         let now = Instant::now();
-        self.lock()
+        let mut due: Vec<_> = self
+            .lock()
             .values_mut()
             .filter(|entry| now - entry.renewed >= age)
             .map(|entry| {
                 entry.renewed = now;
                 Arc::clone(&entry.claim)
             })
-            .collect()
+            .collect();
+        due.sort_unstable_by_key(|claim| claim.number);
+        due
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Claim>> {
@@ -182,52 +151,20 @@ impl Held {
 }
 
 #[cfg(test)]
-impl Claim {
-    /// A claim on the delivery of an event.
-    pub(super) fn sample(number: u64, id: EventId) -> Self {
-        let bit = Bit::of(&id);
-        let event = Event::parse_with_id("hookline.events.a.b.c", None, "{}".into(), id);
-        Self {
-            number,
-            hook: "hook".into(),
-            delivery: DeliveryId::new(&event.expect("an event"), "hook"),
-            bit,
-            attempt: 1,
-            token: "token".into(),
-            probe: false,
-            marks: None,
-            lost: Notify::new(),
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
-
-    const SECOND: i128 = 1_000_000_000;
-
-    #[test]
-    fn only_an_event_that_is_known_by_its_place_has_a_bit() {
-        assert_eq!(Bit::of(&EventId::given("1-2")), None);
-        let bit = |sequence, time| Bit::of(&EventId::stored(sequence, time)).expect("a bit");
-        let first = bit(PAGE, 5 * SECOND);
-        assert_eq!((first.page, first.offset), ((5, 1), 0));
-        let last = bit(2 * PAGE - 1, 6 * SECOND - 1);
-        assert_eq!((last.page, last.offset), ((5, 1), PAGE - 1));
-    }
+    use crate::accept::tests::claim;
 
     #[tokio::test(start_paused = true)]
     async fn each_claim_is_renewed_in_its_own_time() {
         let held = Arc::new(Held::default());
-        let claim = |number| Claim::sample(number, EventId::stored(number, SECOND));
         let due = || {
             let due = held.due(Duration::from_secs(2)).into_iter();
             due.map(|claim| claim.number).collect::<Vec<_>>()
         };
-        let _first = held.hold(claim(1));
+        let _first = held.hold(claim(1, 1));
         tokio::time::advance(Duration::from_secs(1)).await;
-        let second = held.hold(claim(2));
+        let second = held.hold(claim(2, 1));
         assert!(due().is_empty());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(due(), [1]);
@@ -236,11 +173,5 @@ mod tests {
         drop(second);
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(due(), [1], "what is dropped is not renewed");
-    }
-
-    #[test]
-    fn a_stream_that_is_made_anew_has_other_bits() {
-        let bit = |time| Bit::of(&EventId::stored(1, time));
-        assert_ne!(bit(5 * SECOND), bit(6 * SECOND));
     }
 }

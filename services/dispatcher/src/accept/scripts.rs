@@ -1,30 +1,128 @@
 //! The scripts that Redis runs, each in one step. All keys of a hook share a hash tag, so that a
 //! Redis Cluster keeps them together.
 //!
-//! A delivery's state is `D` (done), `P<attempt>` (parked or buried after it), or
-//! `L<attempt>:<until>:<token>` (claimed). It is a field of a hash. Where the event's id is its place in
-//! the stream, the hash is that of its page, so that one call sees to many deliveries; and done is a bit
-//! in the page's bitmap instead, which costs far less than a field. Where it is not, the hash is the
-//! delivery's own. A circuit is `<until>:<openings>:<revision>`. Times are in Unix milliseconds by
-//! Redis's clock, in the rate's key in microseconds.
+//! A page is the state of up to 128 deliveries in one text. A set of them is 16 bytes, a bit each. The
+//! page begins with two sets, what was ever claimed and what is done; then come records of 44 bytes:
+//!
+//! | bytes | |
+//! | --- | --- |
+//! | 4 | attempt |
+//! | 8 | until when the claim holds, 0: not claimed but parked (or buried) after the attempt |
+//! | 16 | token of the claim, 0 where there is none |
+//! | 16 | set |
+//!
+//! A delivery is in one claim at most, and in none once it is done. What nobody ever claimed is
+//! claimed, and what is wholly the caller's is ended, without a look at the others' records.
+//!
+//! A circuit is `<until>:<openings>:<revision>`. Times are in Unix milliseconds by Redis's clock, in the
+//! rate's key in microseconds.
 
 use redis::Script;
 
-/// The time, what a delivery and a circuit say, and the answers.
-const COMMON: &str = r"
+/// Pages, and sets of their deliveries.
+const PAGES: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local NONE, WORDS, RECORD = string.rep('\0', 16), '>I4I4I4I4', '>I4I8c16c16'
+local HEAD, SIZE, TOKEN, SET = 32, 44, 12, 28
+local sub, pack, unpack = string.sub, struct.pack, struct.unpack
+
+local function each(operation, a, b)
+  local a1, a2, a3, a4 = unpack(WORDS, a)
+  local b1, b2, b3, b4 = unpack(WORDS, b)
+  return pack(WORDS, operation(a1, b1), operation(a2, b2), operation(a3, b3), operation(a4, b4))
+end
+local function both(a, b)
+  if a == b then return a end
+  if a == NONE or b == NONE then return NONE end
+  return each(bit.band, a, b)
+end
+local function union(a, b)
+  if a == b or b == NONE then return a end
+  if a == NONE then return b end
+  return each(bit.bor, a, b)
+end
+local function less(a, b)
+  return each(bit.bxor, a, both(a, b))
+end
+
+local function save(key, page, keep)
+  redis.call('SET', key, page, 'PX', math.max(keep, redis.call('PTTL', key)))
+end
+
+-- A page in full.
+local function read(text)
+  text = text or NONE .. NONE
+  local page = {seen = sub(text, 1, 16), done = sub(text, 17, HEAD)}
+  for at = HEAD + 1, #text, SIZE do
+    local attempt, till, token, set = unpack(RECORD, text, at)
+    page[#page + 1] = {attempt = attempt, till = till, token = token, set = set}
+  end
+  return page
+end
+local function write(key, page, keep)
+  local parts = {page.seen, page.done}
+  for _, record in ipairs(page) do
+    if record.set ~= NONE then
+      parts[#parts + 1] = pack(RECORD, record.attempt, record.till, record.token, record.set)
+    end
+  end
+  save(key, table.concat(parts), keep)
+end
+
+-- Takes deliveries out of all claims, and out of what is parked where that is said.
+local function remove(page, set, parked)
+  for _, record in ipairs(page) do
+    if parked or record.till > 0 then record.set = less(record.set, set) end
+  end
+end
+local function add(page, attempt, till, token, set)
+  page.seen = union(page.seen, set)
+  for _, record in ipairs(page) do
+    if record.attempt == attempt and record.till == till and record.token == token then
+      record.set = union(record.set, set)
+      return
+    end
+  end
+  page[#page + 1] = {attempt = attempt, till = till, token = token, set = set}
+end
+local function claim(page, attempt, till, token, set)
+  remove(page, set)
+  add(page, attempt, till, token, set)
+end
+local function finish(page, set)
+  remove(page, set, true)
+  page.seen, page.done = union(page.seen, set), union(page.done, set)
+end
+-- Whether a record's deliveries have got as far as the attempt, or farther.
+local function is_past(record, attempt)
+  return record.attempt > attempt or record.attempt == attempt and record.till == 0
+end
+";
+
+/// What may be claimed.
+const CLAIMABLE: &str = r"
 local ATTEMPT, DONE, PARKED, BUSY, OPEN, LIMITED, SNOOZED, UNCHANGED = 0, 1, 2, 3, 4, 5, 6, 7
 local PROBED = 8
 
--- Why an attempt is not to be made; nothing: it is.
-local function known(state, done, attempt)
-  if done then return DONE, 0 end
-  if not state then return end
-  local kind, number, till = read(state)
-  if kind == 'D' then return DONE, 0 end
-  if kind == 'L' and till > now then return BUSY, till - now end
-  if number > attempt or kind == 'P' and number == attempt then return PARKED, 0 end
+-- What of a set may be claimed for an attempt, and what is said of the rest.
+local function claimable(page, set, attempt)
+  local others = {}
+  local function tell(some, word, number)
+    if some == NONE then return end
+    others[#others + 1] = {word = word, number = number, set = some}
+    set = less(set, some)
+  end
+  tell(both(set, page.done), DONE, 0)
+  for _, record in ipairs(page) do
+    local some = both(set, record.set)
+    if record.till > now then
+      tell(some, BUSY, record.till - now)
+    elseif is_past(record, attempt) then
+      tell(some, PARKED, 0)
+    end
+  end
+  return set, others
 end
 
 -- For how long a circuit is open: 0 if it may be probed, nothing if it is closed.
@@ -36,55 +134,23 @@ local function open(key, revision)
 end
 ";
 
-/// States of deliveries. Hash and map are the same key where there is no bitmap.
-const STATES: &str = r"
--- Kind, attempt, until and token. Claims that were made together have the same state.
-local seen = {}
-local function read(state)
-  local parts = seen[state]
-  if not parts then
-    local kind, attempt, till, token = string.match(state, '^(%u)(%d*):?(%d*):?(.*)$')
-    parts = {kind, tonumber(attempt), tonumber(till), token}
-    seen[state] = parts
-  end
-  return parts[1], parts[2], parts[3], parts[4]
-end
-local byte, floor = string.byte, math.floor
-local function is_set(map, bit)
-  local eight = map and byte(map, floor(bit / 8) + 1)
-  return eight and floor(eight / 2 ^ (7 - bit % 8)) % 2 == 1
-end
-local function state_of(hash, map, field)
-  local done = map ~= hash and redis.call('GETBIT', map, field) == 1
-  return redis.call('HGET', hash, field), done
-end
--- The same for the fields of one page among the arguments.
-local function states_of(hash, map, first, last)
-  local bits = map ~= hash and redis.call('GET', map)
-  return redis.call('HMGET', hash, unpack(ARGV, first, last)), bits
-end
-local function keep_for(key, time)
-  if redis.call('PTTL', key) < tonumber(time) then redis.call('PEXPIRE', key, time) end
-end
-";
-
-/// The claim of a delivery with limits or marks. Keys: hash, map, circuit, probe, rate, snooze, change.
-/// Arguments: field, attempt, token, lease, how long the state is kept, the hook's revision, how long a
+/// The claim of a delivery with limits or marks. Keys: page, circuit, probe, rate, snooze, change.
+/// Arguments: attempt, token, set, lease, how long the state is kept, the hook's revision, how long a
 /// probe may take, delivery id, microseconds between deliveries (0: no limit), microseconds that may be
 /// used up at once, snooze, on_change's value, how long that is kept.
 const CLAIM: &str = r"
-local attempt = tonumber(ARGV[2])
-local state, done = state_of(KEYS[1], KEYS[2], ARGV[1])
-local word, number = known(state, done, attempt)
-if word then return {word, number} end
-local wait = open(KEYS[3], ARGV[6])
+local attempt, token, set = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local page = read(redis.call('GET', KEYS[1]))
+local left, others = claimable(page, set, attempt)
+if left == NONE then return {others[1].word, others[1].number} end
+local wait = open(KEYS[2], ARGV[6])
 if wait and wait > 0 then return {OPEN, wait} end
 if attempt == 1 and ARGV[11] ~= '0' then
-  local owner = redis.call('GET', KEYS[6])
+  local owner = redis.call('GET', KEYS[5])
   if owner and owner ~= ARGV[8] then return {SNOOZED, 0} end
 end
 if attempt == 1 and ARGV[12] ~= '' then
-  local seen = redis.call('GET', KEYS[7])
+  local seen = redis.call('GET', KEYS[6])
   if seen then
     local value, owner = string.match(seen, '^(%x+):(%x+)$')
     if value == ARGV[12] and owner ~= ARGV[8] then return {UNCHANGED, 0} end
@@ -93,164 +159,186 @@ end
 local interval = tonumber(ARGV[9])
 if interval > 0 then
   local micros = time[1] * 1000000 + time[2]
-  local free = math.max(tonumber(redis.call('GET', KEYS[5]) or '0'), micros)
+  local free = math.max(tonumber(redis.call('GET', KEYS[4]) or '0'), micros)
   local next = string.format('%.0f', free + interval)
-  redis.call('SET', KEYS[5], next, 'PX', math.ceil((free + interval - micros) / 1000) + 1000)
+  redis.call('SET', KEYS[4], next, 'PX', math.ceil((free + interval - micros) / 1000) + 1000)
   if free - micros > tonumber(ARGV[10]) then
     return {LIMITED, math.ceil((free - micros) / 1000)}
   end
 end
-if wait and not redis.call('SET', KEYS[4], ARGV[3], 'NX', 'PX', ARGV[7]) then
+if wait and not redis.call('SET', KEYS[3], token, 'NX', 'PX', ARGV[7]) then
   return {PROBED, 1000}
 end
-local till = string.format('%.0f', now + ARGV[4])
-redis.call('HSET', KEYS[1], ARGV[1], 'L' .. attempt .. ':' .. till .. ':' .. ARGV[3])
-keep_for(KEYS[1], ARGV[5])
+claim(page, attempt, now + ARGV[4], token, set)
+write(KEYS[1], page, tonumber(ARGV[5]))
 if attempt == 1 then
-  if ARGV[11] ~= '0' then redis.call('SET', KEYS[6], ARGV[8], 'PX', ARGV[11]) end
+  if ARGV[11] ~= '0' then redis.call('SET', KEYS[5], ARGV[8], 'PX', ARGV[11]) end
   if ARGV[12] ~= '' then
-    redis.call('SET', KEYS[7], ARGV[12] .. ':' .. ARGV[8], 'PX', ARGV[13])
+    redis.call('SET', KEYS[6], ARGV[12] .. ':' .. ARGV[8], 'PX', ARGV[13])
   end
 end
 return {ATTEMPT, wait and 1 or 0}
 ";
 
-/// Claims of one hook that has neither limits nor marks. Keys: circuit, probe, hash and map of each page.
-/// Arguments: lease, how long the state is kept, the hook's revision, how long a probe may take, token,
-/// number of deliveries, how many of them are in each page, and then, page by page, all their fields and
-/// all their attempts. The answer has three numbers of each delivery that is not simply to be attempted:
-/// which one, from 1, a word and its number.
+/// Claims of hooks that have neither limits nor marks, group by group. Keys of each: page, circuit, probe.
+/// Arguments: lease, how long the state is kept, how long a probe may take, and of each group the hook's
+/// revision, attempt, token, set. The answer says of deliveries that are not simply to be attempted: of
+/// which group, from 1, a word and its number, and which they are.
 const CLAIMS: &str = r"
-local lease, keep, token, count = tonumber(ARGV[1]), ARGV[2], ARGV[5], tonumber(ARGV[6])
-local tail = ':' .. string.format('%.0f', now + lease) .. ':' .. token
-local wait = open(KEYS[1], ARGV[3])
-local pages, answers, claims = #KEYS / 2 - 1, {}, {}
-local at = 6 + pages
-for page = 1, pages do
-  local hash, map, last = KEYS[1 + 2 * page], KEYS[2 + 2 * page], at + ARGV[6 + page]
-  local states, bits = states_of(hash, map, at + 1, last)
-  local list, taken = {}, {}
-  for arg = at + 1, last do
-    local field, attempt = ARGV[arg], ARGV[arg + count]
-    local word, number = known(states[arg - at], is_set(bits, field), tonumber(attempt))
-    if not word then
-      if taken[field] then
-        word, number = BUSY, lease
-      elseif wait and wait > 0 then
-        word, number = OPEN, wait
-      elseif wait and not redis.call('SET', KEYS[2], token, 'NX', 'PX', ARGV[4]) then
-        word, number = PROBED, 1000
-      else
-        local claim = claims[attempt] or 'L' .. attempt .. tail
-        claims[attempt], taken[field] = claim, true
-        list[#list + 1], list[#list + 2] = field, claim
-        if wait then word, number = ATTEMPT, 1 end
-      end
-    end
-    if word then
-      local n = #answers
-      answers[n + 1], answers[n + 2], answers[n + 3] = arg - 6 - pages, word, number
+local till, keep, answers = now + ARGV[1], tonumber(ARGV[2]), {}
+local circuit, wait
+
+local function first(set)
+  for at = 1, #set do
+    local byte, high = string.byte(set, at), 128
+    if byte > 0 then
+      while high > byte do high = high / 2 end
+      return sub(NONE, 1, at - 1) .. string.char(high) .. sub(NONE, at + 1)
     end
   end
-  if #list > 0 then
-    redis.call('HSET', hash, unpack(list))
-    keep_for(hash, keep)
+end
+
+-- What a circuit that is not closed lets through of a set: one that probes it, if nobody does.
+local function let_through(set, probe, token, others)
+  local function tell(some, word, number)
+    others[#others + 1] = {word = word, number = number, set = some}
   end
-  at = last
+  if wait > 0 then
+    tell(set, OPEN, wait)
+    return NONE
+  end
+  local one = NONE
+  if redis.call('SET', probe, token, 'NX', 'PX', ARGV[3]) then
+    one = first(set)
+    tell(one, ATTEMPT, 1)
+    set = less(set, one)
+  end
+  if set ~= NONE then tell(set, PROBED, 1000) end
+  return one
+end
+
+for group = 1, #KEYS / 3 do
+  local key, probe, at = KEYS[3 * group - 2], KEYS[3 * group], 4 * group
+  local attempt, token, set = tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
+  if KEYS[3 * group - 1] ~= circuit then
+    circuit = KEYS[3 * group - 1]
+    wait = open(circuit, ARGV[at])
+  end
+  local text = redis.call('GET', key)
+  local record = pack(RECORD, attempt, till, token, set)
+  if wait == nil and not text then
+    redis.call('SET', key, set .. NONE .. record, 'PX', keep)
+  elseif wait == nil and both(sub(text, 1, 16), set) == NONE then
+    save(key, union(sub(text, 1, 16), set) .. sub(text, 17) .. record, keep)
+  else
+    local page = read(text)
+    local left, others = claimable(page, set, attempt)
+    if wait and left ~= NONE then left = let_through(left, probe, token, others) end
+    if left ~= NONE then
+      claim(page, attempt, till, token, left)
+      write(key, page, keep)
+    end
+    for _, other in ipairs(others) do
+      answers[#answers + 1] = {group, other.word, other.number, other.set}
+    end
+  end
 end
 return answers
 ";
 
-/// Whether a delivery is the caller's: it holds the claim, or nobody does and the caller's attempt is
-/// the next (it was made while Redis was away).
+/// Which deliveries of a set are the caller's: it holds the claim, or nobody does and the caller's attempt
+/// is the next (it was made while Redis was away).
 const OWN: &str = r"
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function mine(state, done, attempt, token)
-  if state then
-    local kind, number, till, holder = read(state)
-    if kind == 'D' or kind == 'P' and number >= attempt then return false end
-    if kind == 'L' then
-      if holder == token then return true end
-      if till > now or number > attempt then return false end
+local function own(page, attempt, token, set)
+  set = less(set, page.done)
+  for _, record in ipairs(page) do
+    if record.token ~= token and (record.till > now or is_past(record, attempt)) then
+      set = less(set, record.set)
     end
   end
-  return not done
+  return set
 end
 ";
 
-/// Deliveries of one hook that are done, were no probes and have no marks. Keys: hash and map of each
-/// page. Arguments: how long they are remembered, number of deliveries, how many of them are in each page,
-/// and then, page by page, all their fields, all their attempts and all their tokens. The answer says
-/// which were not the caller's, from 1.
+/// Deliveries that are done, were no probes and have no marks, group by group. Keys: the page of each.
+/// Arguments: how long they are remembered, and of each group attempt, token, set. The answer says which
+/// were not the caller's: of which group, from 1, and which they are.
 const DONE: &str = r"
-local keep, count = ARGV[1], tonumber(ARGV[2])
-local pages, others = #KEYS / 2, {}
-local at = 2 + pages
-for page = 1, pages do
-  local hash, map, last = KEYS[2 * page - 1], KEYS[2 * page], at + ARGV[2 + page]
-  local states, bits = states_of(hash, map, at + 1, last)
-  local set, ended = {}, {}
-  for arg = at + 1, last do
-    local field, attempt, token = ARGV[arg], tonumber(ARGV[arg + count]), ARGV[arg + 2 * count]
-    if not mine(states[arg - at], is_set(bits, field), attempt, token) then
-      others[#others + 1] = arg - 2 - pages
-    elseif map == hash then
-      redis.call('HSET', hash, field, 'D')
-      redis.call('PEXPIRE', hash, keep)
-    else
-      local n = #set
-      set[n + 1], set[n + 2], set[n + 3], set[n + 4] = 'SET', 'u1', field, 1
-      ended[#ended + 1] = field
+local keep, answers = tonumber(ARGV[1]), {}
+
+-- The page where a claim's deliveries are done, if nothing else is to be looked at.
+local function simply_done(text, attempt, token, set)
+  local at = attempt == 1 and text and string.find(text, token, HEAD + 1, true)
+  if not at or (at - HEAD - 1) % SIZE ~= TOKEN then return end
+  local record = at - TOKEN
+  local held = sub(text, record + SET, record + SIZE - 1)
+  if both(held, set) ~= set then return end
+  local rest = ''
+  if held ~= set then rest = sub(text, record, record + SET - 1) .. less(held, set) end
+  local done = union(sub(text, 17, HEAD), set)
+  return sub(text, 1, 16) .. done .. sub(text, HEAD + 1, record - 1) .. rest .. sub(text, record + SIZE)
+end
+
+for group, key in ipairs(KEYS) do
+  local attempt, token, set = tonumber(ARGV[3 * group - 1]), ARGV[3 * group], ARGV[3 * group + 1]
+  local text = redis.call('GET', key)
+  local ended = simply_done(text, attempt, token, set)
+  if ended then
+    save(key, ended, keep)
+  else
+    local page = read(text)
+    local mine = own(page, attempt, token, set)
+    if mine ~= set then answers[#answers + 1] = {group, less(set, mine)} end
+    if mine ~= NONE then
+      finish(page, mine)
+      write(key, page, keep)
     end
   end
-  if #ended > 0 then
-    redis.call('BITFIELD', map, unpack(set))
-    redis.call('PEXPIRE', map, keep)
-    redis.call('HDEL', hash, unpack(ended))
-  end
-  at = last
 end
-return others
+return answers
 ";
 
-/// What follows is for one delivery: keys are hash and map, the first arguments field, attempt, token.
-/// The answer is 0 if it is not the caller's.
-const ONE: &str = r"
-local state, done = state_of(KEYS[1], KEYS[2], ARGV[1])
-if not mine(state, done, tonumber(ARGV[2]), ARGV[3]) then return 0 end
-";
-
-/// Lengthens a claim. Further arguments: lease, how long the state is kept.
+/// Lengthens claims, group by group. Keys: the page of each. Arguments: lease, how long the state is kept,
+/// and of each group attempt, token, set. The answer is that of [`DONE`].
 const RENEW: &str = r"
-local till = string.format('%.0f', now + ARGV[4])
-redis.call('HSET', KEYS[1], ARGV[1], 'L' .. ARGV[2] .. ':' .. till .. ':' .. ARGV[3])
-keep_for(KEYS[1], ARGV[5])
-return 1
+local till, keep, answers = now + ARGV[1], tonumber(ARGV[2]), {}
+for group, key in ipairs(KEYS) do
+  local attempt, token, set = tonumber(ARGV[3 * group]), ARGV[3 * group + 1], ARGV[3 * group + 2]
+  local page = read(redis.call('GET', key))
+  local mine = own(page, attempt, token, set)
+  if mine ~= set then answers[#answers + 1] = {group, less(set, mine)} end
+  if mine ~= NONE then
+    claim(page, attempt, till, token, mine)
+    write(key, page, keep)
+  end
+end
+return answers
 ";
 
-/// Ends a claim. Further keys: circuit, probe, snooze, change, slot. Further arguments: final state, how
-/// long it is kept, what a probe does (`closes` the circuit, `ends` without an attempt), delivery id, how
-/// long the silence of `snooze` lasts from now on, whether the delivery's own marks are to be forgotten.
+/// Ends one claim, and says whether it was the caller's. Keys: page, circuit, probe, snooze, change, slot.
+/// Arguments: attempt, token, set, how it ends (`done`, `parked` or `released`), how long that is kept, what
+/// a probe does (`closes` the circuit, `ends` without an attempt), delivery id, how long the silence of
+/// `snooze` lasts from now on, whether the delivery's own marks are to be forgotten.
 const FINISH: &str = r"
-if ARGV[4] ~= 'D' then
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
-  keep_for(KEYS[1], ARGV[5])
-elseif KEYS[1] == KEYS[2] then
-  redis.call('HSET', KEYS[1], ARGV[1], 'D')
-  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+local attempt, token, set = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local page = read(redis.call('GET', KEYS[1]))
+if own(page, attempt, token, set) == NONE then return 0 end
+if ARGV[4] == 'done' then
+  finish(page, set)
+elseif ARGV[4] == 'parked' then
+  remove(page, set, true)
+  add(page, attempt, 0, NONE, set)
 else
-  redis.call('SETBIT', KEYS[2], ARGV[1], 1)
-  redis.call('PEXPIRE', KEYS[2], ARGV[5])
-  redis.call('HDEL', KEYS[1], ARGV[1])
+  remove(page, set)
 end
-if ARGV[6] == 'closes' then redis.call('DEL', KEYS[3], KEYS[4], KEYS[7]) end
-if ARGV[6] == 'ends' and redis.call('GET', KEYS[4]) == ARGV[3] then redis.call('DEL', KEYS[4]) end
-if ARGV[8] ~= '0' then redis.call('SET', KEYS[5], ARGV[7], 'PX', ARGV[8]) end
+write(KEYS[1], page, tonumber(ARGV[5]))
+if ARGV[6] == 'closes' then redis.call('DEL', KEYS[2], KEYS[3], KEYS[6]) end
+if ARGV[6] == 'ends' and redis.call('GET', KEYS[3]) == token then redis.call('DEL', KEYS[3]) end
+if ARGV[8] ~= '0' then redis.call('SET', KEYS[4], ARGV[7], 'PX', ARGV[8]) end
 if ARGV[9] == '1' then
-  if redis.call('GET', KEYS[5]) == ARGV[7] then redis.call('DEL', KEYS[5]) end
-  local seen = redis.call('GET', KEYS[6])
-  if seen and string.match(seen, ':(%x+)$') == ARGV[7] then redis.call('DEL', KEYS[6]) end
+  if redis.call('GET', KEYS[4]) == ARGV[7] then redis.call('DEL', KEYS[4]) end
+  local seen = redis.call('GET', KEYS[5])
+  if seen and string.match(seen, ':(%x+)$') == ARGV[7] then redis.call('DEL', KEYS[5]) end
 end
 return 1
 ";
@@ -305,7 +393,7 @@ const TURN: &str = r"
 return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
 ";
 
-/// What the scripts answer; the same numbers as in [`COMMON`].
+/// What the scripts answer; the same numbers as in [`CLAIMABLE`].
 pub(super) mod word {
     /// Make the attempt. With it: whether it probes the circuit.
     pub(crate) const ATTEMPT: u8 = 0;
@@ -343,11 +431,11 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            claim: script(&[STATES, COMMON, CLAIM]),
-            claims: script(&[STATES, COMMON, CLAIMS]),
-            renew: script(&[STATES, OWN, ONE, RENEW]),
-            finish: script(&[STATES, OWN, ONE, FINISH]),
-            done: script(&[STATES, OWN, DONE]),
+            claim: script(&[PAGES, CLAIMABLE, CLAIM]),
+            claims: script(&[PAGES, CLAIMABLE, CLAIMS]),
+            renew: script(&[PAGES, OWN, RENEW]),
+            finish: script(&[PAGES, OWN, FINISH]),
+            done: script(&[PAGES, OWN, DONE]),
             open: script(&[OPEN]),
             slot: script(&[SLOT]),
             workers: script(&[WORKERS]),

@@ -1,143 +1,200 @@
-//! Claims that are made together, and deliveries that are done together: one round trip for many of a
-//! hook, in which Redis looks at the hook's circuit and at each page of bits once.
+//! Claims that are made, renewed and ended together: one round trip for many, in which Redis looks at
+//! each page once.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use redis::Script;
 
 use super::call::Call;
-use super::lease::Claim;
+use super::lease::{Claim, Group};
+use super::page::Set;
 use super::scripts::word;
 use super::{Inner, KEEP, PROBE_LEASES, key, millis};
-use crate::gate::Gate;
 
 /// Deliveries of one call. Redis does nothing else meanwhile.
 pub const MOST: usize = 128;
 
-/// Deliveries by the page that they are in.
-struct Pages<'a>(Vec<Vec<(usize, &'a Claim)>>);
+/// Groups in which claims are about to be made.
+#[derive(Default)]
+pub(super) struct Groups(Vec<(Arc<Group>, Set)>);
 
-impl<'a> Pages<'a> {
-    fn new(claims: impl Iterator<Item = &'a Claim>) -> Self {
-        let mut pages: Vec<Vec<(usize, &Claim)>> = Vec::new();
-        for (index, claim) in claims.enumerate() {
-            // What comes together mostly stands together.
-            let page = pages.iter_mut().rfind(|page| page[0].1.is_beside(claim));
-            match page {
-                Some(page) => page.push((index, claim)),
-                None => pages.push(vec![(index, claim)]),
-            }
+impl Groups {
+    /// The group of a claim: the one that is given, or one like it that has no claim on the delivery yet.
+    pub(super) fn join(&mut self, group: Group, offset: u8) -> Arc<Group> {
+        let claimed = Set::of(offset);
+        // What comes together mostly stands together.
+        let like = self
+            .0
+            .iter_mut()
+            .rfind(|(other, set)| other.is_like(&group) && !set.meets(claimed));
+        if let Some((group, set)) = like {
+            set.add(claimed);
+            return Arc::clone(group);
         }
-        Self(pages)
-    }
-
-    /// How many keys they need.
-    fn keys(&self) -> usize {
-        2 * self.0.len()
-    }
-
-    fn add_keys_to(&self, call: &mut Call<'_>) {
-        for page in &self.0 {
-            page[0].1.add_keys_to(call);
-        }
-    }
-
-    /// Adds how many there are, in all and in each page, and their fields and attempts.
-    fn add_to(&self, call: &mut Call<'_>) {
-        call.arg(self.0.iter().map(Vec::len).sum::<usize>());
-        for page in &self.0 {
-            call.arg(page.len());
-        }
-        for (_, claim) in self.all() {
-            call.arg(claim.field());
-        }
-        for (_, claim) in self.all() {
-            call.arg(claim.attempt);
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = (usize, &'a Claim)> {
-        self.0.iter().flatten().copied()
-    }
-
-    /// Where one was that a script calls by its number, from 1.
-    fn index(&self, number: usize) -> Option<usize> {
-        let (index, _) = self.all().nth(number.checked_sub(1)?)?;
-        Some(index)
+        let group = Arc::new(group);
+        self.0.push((Arc::clone(&group), claimed));
+        group
     }
 }
 
+/// A group's claims among those that a call is about.
+struct Part<'a> {
+    group: &'a Arc<Group>,
+    set: Set,
+    /// Each with its number among all claims.
+    members: Vec<(Set, usize)>,
+}
+
+fn parts<'a>(claims: impl IntoIterator<Item = (usize, &'a Claim)>) -> Vec<Part<'a>> {
+    let mut parts: Vec<Part<'_>> = Vec::new();
+    for (index, claim) in claims {
+        let set = claim.set();
+        let is_its = |part: &&mut Part<'_>| Arc::ptr_eq(part.group, &claim.group);
+        if let Some(part) = parts.iter_mut().rfind(is_its) {
+            part.set.add(set);
+            part.members.push((set, index));
+        } else {
+            parts.push(Part {
+                group: &claim.group,
+                set,
+                members: vec![(set, index)],
+            });
+        }
+    }
+    parts
+}
+
+/// The claims that a script means by a part's number, from 1, and a set.
+fn meant<'a>(
+    parts: &'a [Part<'_>],
+    number: usize,
+    set: &[u8],
+) -> Option<impl Iterator<Item = usize> + 'a> {
+    let part = parts.get(number.checked_sub(1)?)?;
+    let set = Set::read(set)?;
+    let members = part.members.iter().filter(move |(one, _)| one.meets(set));
+    Some(members.map(|(_, index)| *index))
+}
+
 impl Inner {
-    /// Claims deliveries of a hook that has neither limits nor marks, at most [`MOST`]: for each of them
-    /// a word and a number.
-    pub(super) async fn claim_together(
+    /// Claims deliveries of hooks that have neither limits nor marks, at most [`MOST`], and puts a word and
+    /// a number in the place of each, where Redis answers.
+    pub(super) async fn claim_together<'a>(
         &self,
-        hook: &str,
-        gate: &Gate,
-        claims: &[Claim],
-    ) -> Option<Vec<(u8, u64)>> {
-        let token = claims.first().map_or("", |claim| &claim.token);
-        let pages = Pages::new(claims.iter());
-        let mut call = Call::new(&self.scripts.claims, 2 + pages.keys());
-        call.arg(key(hook, "circuit")).arg(key(hook, "probe"));
-        pages.add_keys_to(&mut call);
+        claims: impl Iterator<Item = (usize, &'a Claim)>,
+        answers: &mut [Option<(u8, u64)>],
+    ) {
+        let parts = parts(claims);
+        let calls = self.calls(&parts).map(|parts| self.claim_parts(parts));
+        for answer in join_all(calls).await.into_iter().flatten().flatten() {
+            let (index, word, number) = answer;
+            answers[index] = Some((word, number));
+        }
+    }
+
+    /// Renews claims. Answers which of them, by number, another worker has taken over.
+    pub(super) async fn renew_together(&self, claims: &[Arc<Claim>]) -> Vec<usize> {
+        let parts = parts(claims.iter().map(|claim| &**claim).enumerate());
+        let (lease, keep) = (self.options.lease, self.options.window + KEEP);
+        let times = [millis(lease), millis(keep)];
+        self.all_parts(&self.scripts.renew, &times, &parts).await
+    }
+
+    /// Says that deliveries are done that were no probes and have no marks, at most [`MOST`]. Answers the
+    /// same.
+    pub(super) async fn done_together<'a>(
+        &self,
+        claims: impl Iterator<Item = &'a Claim>,
+    ) -> Vec<usize> {
+        let parts = parts(claims.enumerate());
+        let times = [millis(self.options.window)];
+        self.all_parts(&self.scripts.done, &times, &parts).await
+    }
+
+    /// What goes into one call: in a cluster only what is of one hook.
+    fn calls<'a, 'b>(
+        &self,
+        parts: &'a [Part<'b>],
+    ) -> impl Iterator<Item = &'a [Part<'b>]> + use<'a, 'b> {
+        let is_cluster = self.redis.is_cluster();
+        parts.chunk_by(move |one, next| !is_cluster || one.group.hook == next.group.hook)
+    }
+
+    async fn claim_parts(&self, parts: &[Part<'_>]) -> Option<Vec<(usize, u8, u64)>> {
+        let mut call = Call::new(&self.scripts.claims, 3 * parts.len());
+        for Part { group, .. } in parts {
+            group.add_key_to(&mut call);
+            call.arg(key(&group.hook, "circuit"))
+                .arg(key(&group.hook, "probe"));
+        }
         call.arg(millis(self.options.lease))
             .arg(millis(self.options.window + KEEP))
-            .arg(gate.revision)
-            .arg(millis(self.options.lease * PROBE_LEASES))
-            .arg(token);
-        pages.add_to(&mut call);
-        let others: Vec<(usize, u8, u64)> = self.redis.call(hook, &call).await?;
-        let mut answers = vec![(word::ATTEMPT, 0); claims.len()];
-        for (number, word, value) in others {
-            answers[pages.index(number)?] = (word, value);
+            .arg(millis(self.options.lease * PROBE_LEASES));
+        for part in parts {
+            call.arg(part.group.revision);
+            part.add_to(&mut call);
+        }
+        let hook = &parts.first()?.group.hook;
+        let others: Vec<(usize, u8, u64, Vec<u8>)> = self.redis.call(hook, &call).await?;
+        let all = parts.iter().flat_map(|part| &part.members);
+        let mut answers: Vec<_> = all.map(|(_, index)| (*index, word::ATTEMPT, 0)).collect();
+        for (part, word, number, set) in others {
+            answers.extend(meant(parts, part, &set)?.map(|index| (index, word, number)));
         }
         Some(answers)
     }
 
-    /// Says that deliveries of a hook are done that were no probes and have no marks, at most [`MOST`]:
-    /// which of them were another worker's.
-    pub(super) async fn done_together(&self, hook: &str, claims: &[&Claim]) -> Option<Vec<usize>> {
-        let pages = Pages::new(claims.iter().copied());
-        let mut call = Call::new(&self.scripts.done, pages.keys());
-        pages.add_keys_to(&mut call);
-        call.arg(millis(self.options.window));
-        pages.add_to(&mut call);
-        for (_, claim) in pages.all() {
-            call.arg(&*claim.token);
-        }
-        let others: Vec<usize> = self.redis.call(hook, &call).await?;
-        others
+    /// Runs a script on all parts that says which claims are not the caller's.
+    async fn all_parts(&self, script: &Script, times: &[u64], parts: &[Part<'_>]) -> Vec<usize> {
+        let calls = self.calls(parts).map(async |parts| {
+            let mut call = Call::new(script, parts.len());
+            for part in parts {
+                part.group.add_key_to(&mut call);
+            }
+            for time in times {
+                call.arg(time);
+            }
+            for part in parts {
+                part.add_to(&mut call);
+            }
+            let hook = &parts.first()?.group.hook;
+            let others: Vec<(usize, Vec<u8>)> = self.redis.call(hook, &call).await?;
+            let others = others
+                .iter()
+                .filter_map(|(part, set)| meant(parts, *part, set));
+            Some(others.flatten().collect::<Vec<_>>())
+        });
+        join_all(calls)
+            .await
             .into_iter()
-            .map(|number| pages.index(number))
+            .flatten()
+            .flatten()
             .collect()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use hookline_shared::event::EventId;
+impl Part<'_> {
+    fn add_to(&self, call: &mut Call<'_>) {
+        self.group.add_to(call, self.set);
+    }
+}
 
-    use super::*;
+impl Group {
+    fn is_like(&self, other: &Self) -> bool {
+        self.page == other.page && self.attempt == other.attempt && self.hook == other.hook
+    }
 
-    const SECOND: i128 = 1_000_000_000;
+    /// The key of its page.
+    pub(super) fn add_key_to(&self, call: &mut Call<'_>) {
+        let Self { hook, page, .. } = self;
+        call.text(format_args!("hookline:{{{hook}}}:{page}"));
+    }
 
-    #[test]
-    fn what_a_script_numbers_page_by_page_is_found_again() {
-        let ids = [
-            EventId::stored(1, SECOND),
-            EventId::given("one"),
-            EventId::stored(1_000, SECOND),
-            EventId::stored(2, SECOND),
-            EventId::given("two"),
-            EventId::given("one"),
-        ];
-        let claims = (0..).zip(ids).map(|(number, id)| Claim::sample(number, id));
-        let claims: Vec<_> = claims.collect();
-        let pages = Pages::new(claims.iter());
-        let sizes: Vec<_> = pages.0.iter().map(Vec::len).collect();
-        assert_eq!(sizes, [2, 2, 1, 1], "two of one page, and one twice");
-        let order = (1..=claims.len()).map(|number| pages.index(number));
-        let order: Vec<_> = order.map(Option::unwrap_or_default).collect();
-        assert_eq!(order, [0, 3, 1, 5, 2, 4]);
-        let sent: Vec<_> = pages.all().map(|(_, claim)| claim.number).collect();
-        assert_eq!(sent, [0, 3, 1, 5, 2, 4], "as its arguments stand");
-        assert_eq!((pages.index(0), pages.index(7)), (None, None));
+    /// Attempt, token, and some of its deliveries.
+    pub(super) fn add_to(&self, call: &mut Call<'_>, set: Set) {
+        call.arg(self.attempt)
+            .arg(&self.token.bytes()[..])
+            .arg(&set.bytes()[..]);
     }
 }

@@ -42,7 +42,6 @@ fn hook(
         max_age: Duration::from_secs(60),
         backlog: Backlog::new(1),
         room: Arc::new(Room::new(1)),
-        delivered: Queue::default(),
         gate: Gate::new(1, Circuit::new(CIRCUIT), None),
         unusable: false,
         created,

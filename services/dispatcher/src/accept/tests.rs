@@ -1,0 +1,287 @@
+//! The scripts on a real Redis, as two workers use them.
+
+use std::ops::RangeInclusive;
+
+use anyhow::ensure;
+use e2e::{RedisServer, Result};
+use hookline_shared::event::{DeliveryId, Event, EventId};
+use prometheus::Registry;
+
+use super::*;
+use crate::redis_url::RedisUrl;
+
+const SECOND: i128 = 1_000_000_000;
+const REVISION: u64 = 7;
+const SHORT: Duration = Duration::from_millis(200);
+
+/// A claim on the delivery of the event with that number.
+pub(super) fn claim(number: u64, attempt: u32) -> Claim {
+    of(&EventId::stored(number, SECOND), number, attempt, 0)
+}
+
+fn of(id: &EventId, number: u64, attempt: u32, worker: u64) -> Claim {
+    let event = Event::parse_with_id("hookline.events.a.b.c", None, "{}".into(), id.clone());
+    let delivery = DeliveryId::new(&event.expect("an event"), "hook");
+    let (page, offset) = Page::of(id, delivery);
+    let group = Group {
+        hook: "hook".into(),
+        revision: REVISION,
+        page,
+        attempt,
+        token: Token::new(worker, number),
+    };
+    Claim {
+        number,
+        group: Arc::new(group),
+        offset,
+        delivery,
+        probe: false,
+        marks: None,
+        lost: Notify::new(),
+    }
+}
+
+/// Redis, and two workers.
+struct Stage {
+    redis: RedisServer,
+    _dir: tempfile::TempDir,
+    workers: [Accept; 2],
+}
+
+impl Stage {
+    async fn new(lease: Duration) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut redis = RedisServer::new(dir.path())?;
+        redis.start().await?;
+        let worker = || -> Result<Accept> {
+            let metrics = Metrics::register(&Registry::new())?;
+            let coordinator = Coordinator::new(&RedisUrl::parse(&redis.url())?, metrics.clone())?;
+            let options = Options {
+                lease,
+                window: Duration::from_secs(3_600),
+                required: false,
+            };
+            Ok(Accept::new(coordinator, options, metrics))
+        };
+        let workers = [worker()?, worker()?];
+        for worker in &workers {
+            e2e::eventually(e2e::SOON, "the worker has Redis", async || {
+                ensure!(worker.inner.redis.is_up());
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(Self {
+            redis,
+            _dir: dir,
+            workers,
+        })
+    }
+
+    /// Claims that a worker is about to make.
+    fn claims(&self, worker: usize, events: RangeInclusive<u64>, attempt: u32) -> Vec<Arc<Claim>> {
+        let ids = events.map(|number| EventId::stored(number, SECOND));
+        self.claims_of(worker, ids, attempt)
+    }
+
+    fn claims_of(
+        &self,
+        worker: usize,
+        ids: impl Iterator<Item = EventId>,
+        attempt: u32,
+    ) -> Vec<Arc<Claim>> {
+        let inner = &self.workers[worker].inner;
+        let mut groups = Groups::default();
+        ids.map(|id| {
+            let number = inner.counter.fetch_add(1, Ordering::Relaxed);
+            let claim = of(&id, number, attempt, inner.worker);
+            let group = Arc::into_inner(claim.group).expect("one");
+            Arc::new(Claim {
+                group: groups.join(group, claim.offset),
+                ..claim
+            })
+        })
+        .collect()
+    }
+
+    /// What Redis says to claims: a word for each.
+    async fn claim(&self, worker: usize, claims: &[Arc<Claim>]) -> Vec<u8> {
+        let answers = self.answers(worker, claims).await.into_iter();
+        answers.map(|(word, _)| word).collect()
+    }
+
+    async fn answers(&self, worker: usize, claims: &[Arc<Claim>]) -> Vec<(u8, u64)> {
+        let mut answers = vec![None; claims.len()];
+        let all = claims.iter().map(|claim| &**claim).enumerate();
+        let inner = &self.workers[worker].inner;
+        inner.claim_together(all, &mut answers).await;
+        let answers: Option<Vec<_>> = answers.into_iter().collect();
+        answers.expect("Redis answers")
+    }
+
+    /// Which are another worker's.
+    async fn done(&self, worker: usize, claims: &[Arc<Claim>]) -> Vec<usize> {
+        let inner = &self.workers[worker].inner;
+        let claims = claims.iter().map(|claim| &**claim);
+        inner.done_together(claims).await
+    }
+
+    async fn end(&self, worker: usize, claim: &Claim, end: End) -> bool {
+        let ended = self.workers[worker].inner.end(claim, end).await;
+        ended.expect("Redis answers")
+    }
+
+    async fn ask(&self, command: &str) -> Result<i64> {
+        let answer = self.redis.ask(command).await?;
+        Ok(answer.trim().trim_start_matches(':').parse()?)
+    }
+}
+
+#[tokio::test]
+async fn what_one_worker_has_claimed_or_done_no_other_gets() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    // They stand in two pages.
+    let first = stage.claims(0, 101..=200, 1);
+    let second = stage.claims(1, 101..=200, 1);
+    assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 100]);
+    assert_eq!(stage.claim(1, &second).await, [word::BUSY; 100]);
+    assert_eq!(stage.done(0, &first[..50]).await, [0; 0]);
+    let words = stage.claim(1, &second).await;
+    assert_eq!(words[..50], [word::DONE; 50]);
+    assert_eq!(words[50..], [word::BUSY; 50]);
+    let others: Vec<_> = (0..100).collect();
+    assert_eq!(stage.done(1, &second).await, others, "none is its own");
+    assert_eq!(stage.done(0, &first[50..]).await, [0; 0]);
+    assert_eq!(stage.claim(0, &second).await, [word::DONE; 100]);
+    assert_eq!(stage.done(0, &first).await, others, "nothing is done twice");
+    for page in 0..2 {
+        let length = format!("STRLEN hookline:{{hook}}:p:1:{page}");
+        assert_eq!(stage.ask(&length).await?, 32, "no claim is left");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn claims_that_ran_out_are_taken_over_one_by_one() -> Result {
+    let stage = Stage::new(SHORT).await?;
+    let first = stage.claims(0, 1..=10, 1);
+    assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 10]);
+    tokio::time::sleep(SHORT * 2).await;
+    let second = stage.claims(1, 6..=15, 1);
+    assert_eq!(stage.claim(1, &second).await, [word::ATTEMPT; 10]);
+    assert_eq!(stage.done(0, &first).await, [5, 6, 7, 8, 9]);
+    assert!(!stage.end(0, &first[5], End::Parked(SHORT)).await);
+    assert_eq!(stage.done(1, &second).await, [0; 0]);
+    assert_eq!(stage.claim(0, &first).await, [word::DONE; 10]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_renewal_keeps_claims_and_says_which_are_lost() -> Result {
+    let stage = Stage::new(SHORT).await?;
+    let first = stage.claims(0, 1..=10, 1);
+    assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 10]);
+    let second = stage.claims(1, 1..=10, 1);
+    for _ in 0..4 {
+        tokio::time::sleep(SHORT / 2).await;
+        let lost = stage.workers[0].inner.renew_together(&first[..5]).await;
+        assert_eq!(lost, [0; 0]);
+    }
+    let words = stage.claim(1, &second).await;
+    assert_eq!(words[..5], [word::BUSY; 5]);
+    assert_eq!(
+        words[5..],
+        [word::ATTEMPT; 5],
+        "the others were not renewed"
+    );
+    let lost = stage.workers[0].inner.renew_together(&first).await;
+    assert_eq!(lost, [5, 6, 7, 8, 9]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_parked_waits_for_its_next_attempt() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    let wait = Duration::from_secs(7_200);
+    let first = stage.claims(0, 1..=4, 1);
+    assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 4]);
+    assert!(stage.end(0, &first[0], End::Parked(wait)).await);
+    assert!(stage.end(0, &first[1], End::Buried).await);
+    assert!(stage.end(0, &first[2], End::Released).await);
+    let again = stage.claims(1, 1..=4, 1);
+    let words = [word::PARKED, word::PARKED, word::ATTEMPT, word::BUSY];
+    assert_eq!(stage.claim(1, &again).await, words);
+    assert_eq!(stage.done(1, &again[..1]).await, [0], "it is not its turn");
+
+    let second = stage.claims(1, 1..=1, 2);
+    assert_eq!(stage.claim(1, &second).await, [word::ATTEMPT]);
+    assert_eq!(stage.claim(0, &first[..1]).await, [word::PARKED]);
+    assert!(stage.end(1, &second[0], End::Released).await);
+    assert_eq!(stage.claim(0, &first[..1]).await, [word::PARKED]);
+    assert_eq!(stage.claim(1, &second).await, [word::ATTEMPT]);
+    assert!(stage.end(1, &second[0], End::Parked(wait)).await);
+    // The other three: parked after the first attempt, and claimed by each worker.
+    let length = stage.ask("STRLEN hookline:{hook}:p:1:0").await?;
+    assert_eq!(length, 32 + 4 * 44, "it is parked once");
+    let third = stage.claims(0, 1..=1, 3);
+    assert_eq!(stage.claim(0, &third).await, [word::ATTEMPT]);
+    assert!(stage.end(0, &third[0], End::Done).await);
+    assert_eq!(stage.claim(1, &second).await, [word::DONE]);
+
+    // What others of its page come to does not shorten how long a parked one is known.
+    let left = stage.ask("PTTL hookline:{hook}:p:1:0").await?;
+    assert!(left > 7_200_000, "{left}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_made_without_redis_counts_if_nobody_made_another() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    let unknown = stage.claims(0, 1..=3, 1);
+    let claimed = stage.claims(1, 3..=3, 1);
+    assert_eq!(stage.claim(1, &claimed).await, [word::ATTEMPT]);
+    assert_eq!(stage.done(0, &unknown).await, [2]);
+    let later = stage.claims(1, 1..=3, 1);
+    let words = [word::DONE, word::DONE, word::BUSY];
+    assert_eq!(stage.claim(1, &later).await, words);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_id_that_was_given_has_a_page_of_its_own_and_is_claimed_once() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    let ids = ["one", "two", "one"];
+    let claims = stage.claims_of(0, ids.iter().map(|id| EventId::given(*id)), 1);
+    let words = [word::ATTEMPT, word::ATTEMPT, word::BUSY];
+    assert_eq!(stage.claim(0, &claims).await, words);
+    assert_eq!(stage.done(0, &claims[..2]).await, [0; 0]);
+    assert_eq!(stage.claim(0, &claims).await, [word::DONE; 3]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_delivery_probes_a_circuit_and_its_end_closes_it() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    let key = "hookline:{hook}:circuit";
+    let set = format!("SET {key} 9999999999999:1:{REVISION}");
+    stage.redis.ask(&set).await?;
+    let claims = stage.claims(0, 1..=20, 1);
+    assert_eq!(stage.claim(0, &claims).await, [word::OPEN; 20]);
+    stage
+        .redis
+        .ask(&format!("SET {key} 1:1:{REVISION}"))
+        .await?;
+    let answers = stage.answers(0, &claims).await;
+    assert_eq!(answers[0], (word::ATTEMPT, 1), "it probes");
+    assert!(answers[1..].iter().all(|(word, _)| *word == word::PROBED));
+    let inner = &stage.workers[0].inner;
+    let probe = Arc::into_inner(claims.into_iter().next().expect("one")).expect("one");
+    let probe = Claim {
+        probe: true,
+        ..probe
+    };
+    assert_eq!(inner.end(&probe, End::Done).await, Some(true));
+    let more = stage.claims(1, 21..=30, 1);
+    assert_eq!(stage.claim(1, &more).await, [word::ATTEMPT; 10]);
+    Ok(())
+}
