@@ -11,11 +11,12 @@
 //! * [`scan`]: reading a stream by subject;
 //! * [`registry`]: what is known of sources and events beforehand;
 //! * [`rpc`]: what a gateway asks a dispatcher;
-//! * [`settings`], [`telemetry`], [`status`], [`shutdown`]: the shape of a service process.
+//! * [`settings`], [`telemetry`], [`status`], [`shutdown`], [`files`]: the shape of a service process.
 
 pub mod attempt;
 pub mod batch;
 pub mod event;
+pub mod files;
 pub mod hook;
 pub mod lua;
 pub mod registry;

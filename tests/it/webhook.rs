@@ -1,6 +1,7 @@
 //! `webhook`: the event as a JSON POST.
 
-use e2e::{Cluster, Result};
+use anyhow::ensure;
+use e2e::{Cluster, Result, SOON, eventually};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,5 +95,37 @@ async fn a_hook_hears_the_events_it_asked_for_and_no_others() -> Result {
     let all = ["consumers create", "consumers delete", "event_hooks create"];
     assert_eq!(heard("/all"), all);
     assert_eq!(heard("/dao"), ["create create"]);
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_a_receiver_that_many_hooks_share_are_kept() -> Result {
+    let cluster = Cluster::builder().start().await?;
+    let paths: Vec<String> = (0..8).map(|n| format!("/hook-{n}")).collect();
+    for path in &paths {
+        cluster.webhook(path).await?;
+        cluster.receiver.wait_for_ping(path).await?;
+    }
+    let mut opened = Vec::new();
+    for _ in 0..2 {
+        // As many at a time as the hooks' permits allow.
+        let holds: Vec<_> = paths.iter().map(|p| cluster.receiver.hold(p, 32)).collect();
+        for n in 0..32 {
+            cluster
+                .publish("crud", "consumers", &json!({ "n": n }))
+                .await?;
+        }
+        eventually(SOON, "all are under way", async || {
+            let count = cluster.receiver.in_flight();
+            ensure!(count == 8 * 32, "{count} are");
+            Ok(())
+        })
+        .await?;
+        opened.push(cluster.receiver.connections());
+        holds.into_iter().for_each(|hold| hold.release(200));
+        cluster.rest().await?;
+    }
+    let more = opened[1] - opened[0];
+    assert!(more < 16, "{more} more than {}", opened[0]);
     cluster.finish().await
 }

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use hookline_dispatcher::Config;
-use hookline_shared::{shutdown, telemetry};
+use hookline_shared::{files, shutdown, telemetry};
 use tokio::net::TcpListener;
 
 /// A delivery allocates some dozens of times.
@@ -25,7 +25,8 @@ async fn main() -> anyhow::Result<()> {
                 config.status_listen
             )
         })?;
-    tracing::info!(status = %status.local_addr()?, version = env!("CARGO_PKG_VERSION"), "starting");
+    let files = files::raise_limit();
+    tracing::info!(status = %status.local_addr()?, version = env!("CARGO_PKG_VERSION"), files, "starting");
     hookline_dispatcher::run(config, status, shutdown).await?;
     tracing::info!("stopped");
     Ok(())

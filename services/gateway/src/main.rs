@@ -5,13 +5,14 @@ use clap::Parser as _;
 use tokio::net::TcpListener;
 
 use hookline_gateway::{Config, Listeners};
-use hookline_shared::{shutdown, telemetry};
+use hookline_shared::{files, shutdown, telemetry};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     telemetry::init(&config.telemetry)?;
     config.nats.servers()?;
+    files::raise_limit();
     let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
     let bind = async |address| {
         TcpListener::bind(address)

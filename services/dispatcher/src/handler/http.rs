@@ -22,7 +22,7 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 /// How long a connection that is not used is kept.
 const IDLE: Duration = Duration::from_secs(60);
 /// Connections to one receiver that are kept though not used.
-const MAX_IDLE: usize = 64;
+const MAX_IDLE: usize = 512;
 static ID: HeaderName = HeaderName::from_static(WEBHOOK_ID);
 static TIMESTAMP: HeaderName = HeaderName::from_static(WEBHOOK_TIMESTAMP);
 static SIGNATURE: HeaderName = HeaderName::from_static(WEBHOOK_SIGNATURE);
