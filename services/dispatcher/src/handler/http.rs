@@ -11,7 +11,7 @@ use hookline_shared::signature::{
 };
 use hookline_shared::subject::header::TRACEPARENT;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, Request, redirect};
+use reqwest::{Client, Method, Request, redirect, retry};
 use url::Url;
 
 use super::{Class, Delivery, DeliveryError, Receipt, Response, refused};
@@ -49,6 +49,8 @@ impl Clients {
                 .user_agent(USER_AGENT)
                 .connect_timeout(connect_timeout)
                 .redirect(redirect::Policy::none())
+                // Without a copy of each request that it could be sent again with.
+                .retry(retry::never().max_retries_per_request(0))
                 .no_proxy()
                 .dns_resolver(Arc::new(policy.clone()))
                 .pool_idle_timeout(IDLE)
