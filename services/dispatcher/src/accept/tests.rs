@@ -8,6 +8,8 @@ use hookline_shared::event::{DeliveryId, Event, EventId};
 use prometheus::Registry;
 
 use super::*;
+use crate::circuit::{self, Circuit};
+use crate::gate::Rate;
 use crate::redis_url::RedisUrl;
 
 const SECOND: i128 = 1_000_000_000;
@@ -283,5 +285,103 @@ async fn one_delivery_probes_a_circuit_and_its_end_closes_it() -> Result {
     assert_eq!(inner.end(&probe, End::Done).await, Some(true));
     let more = stage.claims(1, 21..=30, 1);
     assert_eq!(stage.claim(1, &more).await, [word::ATTEMPT; 10]);
+    Ok(())
+}
+
+/// A gate of a hook that may be called so often.
+fn gate(rate: Option<Rate>) -> Gate {
+    let settings = circuit::Settings {
+        failures: 0,
+        failure_rate: 1.0,
+        open: SHORT,
+    };
+    Gate::new(REVISION, Circuit::new(settings), rate)
+}
+
+impl Stage {
+    /// What Redis says to one claim of a hook that has limits or marks.
+    async fn claim_alone(&self, gate: &Gate, claim: &Claim, reserved: bool) -> u8 {
+        let answer = self.workers[0].inner.claim(gate, claim, reserved).await;
+        answer.expect("Redis answers").0
+    }
+}
+
+fn marked(number: u64, marks: Marks) -> Claim {
+    Claim {
+        marks: Some(marks),
+        ..of(&EventId::stored(number, SECOND), number, 1, 1)
+    }
+}
+
+#[tokio::test]
+async fn no_delivery_is_suppressed_by_its_own_mark() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    let gate = gate(None);
+    let (about, value) = ("a".to_owned(), "b".to_owned());
+    for marks in [
+        Marks {
+            snooze: Some((about.clone(), Duration::from_secs(60))),
+            change: None,
+        },
+        Marks {
+            snooze: None,
+            change: Some((about.clone(), value)),
+        },
+    ] {
+        let silent = if marks.snooze.is_some() {
+            word::SNOOZED
+        } else {
+            word::UNCHANGED
+        };
+        let first = 10 * u64::from(silent);
+        let (one, other) = (marked(first, marks.clone()), marked(first + 1, marks));
+        assert_eq!(stage.claim_alone(&gate, &one, false).await, word::ATTEMPT);
+        assert_eq!(stage.claim_alone(&gate, &other, false).await, silent);
+        // It is held back after all, and comes again.
+        assert!(stage.end(0, &one, End::Released).await);
+        assert_eq!(stage.claim_alone(&gate, &one, false).await, word::ATTEMPT);
+        // What is never delivered silences nobody.
+        assert!(stage.end(0, &one, End::Buried).await);
+        assert_eq!(stage.claim_alone(&gate, &other, false).await, word::ATTEMPT);
+        stage.ask("PEXPIRE hookline:{hook}:s:a 1000").await?;
+        assert!(stage.end(0, &other, End::Done).await);
+        if silent == word::SNOOZED {
+            let left = stage.ask("PTTL hookline:{hook}:s:a").await?;
+            assert!(left > 50_000, "silence begins with the delivery: {left}");
+        }
+        let next = marked(first + 2, other.marks.clone().expect("marks"));
+        assert_eq!(stage.claim_alone(&gate, &next, false).await, silent);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_delivery_takes_its_place_in_the_rate_limit_once() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    let gate = gate(Rate::per_second(1.0));
+    let claims = stage.claims(0, 1..=3, 1);
+    assert_eq!(
+        stage.claim_alone(&gate, &claims[0], false).await,
+        word::ATTEMPT
+    );
+    assert_eq!(
+        stage.claim_alone(&gate, &claims[1], false).await,
+        word::LIMITED
+    );
+    // Its place comes later than that; it asks for no other.
+    assert_eq!(
+        stage.claim_alone(&gate, &claims[1], true).await,
+        word::ATTEMPT
+    );
+    assert!(stage.end(0, &claims[1], End::Parked(SHORT)).await);
+    assert_eq!(
+        stage.claim_alone(&gate, &claims[2], false).await,
+        word::LIMITED
+    );
+    let wait = stage.ask("PTTL hookline:{hook}:rate").await?;
+    assert!(
+        (3_000..=4_000).contains(&wait),
+        "three have a place: {wait}"
+    );
     Ok(())
 }
