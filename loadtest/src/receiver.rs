@@ -264,7 +264,11 @@ async fn accept(
             _ = &mut stopped => return Ok(()),
             accepted = listener.accept() => accepted,
         };
-        let (stream, _) = accepted?;
+        let Ok((stream, _)) = accepted else {
+            // Too many are open; those go on.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
         let state = Arc::clone(&state);
         // A connection that breaks is the client's to notice.
         tokio::spawn(async move { serve(stream, &state).await.ok() });

@@ -134,8 +134,7 @@ impl Accept {
         }
     }
 
-    /// How many groups of hooks there are that Redis fails on their own, and whose deliveries are to be
-    /// claimed and ended together.
+    /// How many groups of hooks there are that Redis may fail on their own.
     #[must_use]
     pub fn groups(&self) -> usize {
         self.inner.redis.groups()

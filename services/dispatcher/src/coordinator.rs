@@ -2,7 +2,7 @@
 //!
 //! Redis is not needed to deliver. A call has a short deadline; after one that failed, calls are
 //! skipped and a task of its own asks until there is an answer again. In a cluster that is kept
-//! apart for groups of hooks, so that a lost master leaves the hooks of the others alone. Nothing
+//! apart for groups of hooks, so that a lost master leaves most hooks of the others alone. Nothing
 //! here ever needs a restart.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -116,7 +116,7 @@ impl Coordinator {
         self.0.is_up()
     }
 
-    /// Runs a script on keys of one hook; nothing if Redis does not answer.
+    /// Runs a script, in a cluster on keys of one hook; nothing if Redis does not answer.
     pub async fn call<T: FromRedisValue>(&self, hook: &str, call: &Call<'_>) -> Option<T> {
         let group = &self.0.groups[self.0.group_of(hook)];
         if !group.up.load(Ordering::Relaxed) {

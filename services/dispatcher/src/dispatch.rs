@@ -1,4 +1,4 @@
-//! Messages on their way to the hooks that they are for: read, match, and one batch a hook.
+//! Messages on their way to the hooks that they are for: read, match, and batches of deliveries.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -178,9 +178,9 @@ struct Batches {
 /// What is claimed together.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Batch {
-    /// Deliveries of hooks that share Redis's fate.
-    Group(usize),
-    /// Those of one hook that may take others' time.
+    /// Deliveries of all hooks.
+    All,
+    /// Those of one hook that may take others' time, or whose part of Redis may be away.
     Hook(Arc<str>),
 }
 
@@ -196,8 +196,8 @@ impl Batches {
 
     fn add(&mut self, hook: &Arc<Prepared>, pending: Pending) {
         self.weight += DELIVERY_WEIGHT;
-        let batch = if hook.is_plain() {
-            Batch::Group(self.dispatch.accept.group_of(hook))
+        let batch = if hook.is_plain() && self.dispatch.accept.groups() == 1 {
+            Batch::All
         } else {
             Batch::Hook(Arc::clone(&hook.id))
         };

@@ -2,7 +2,7 @@
 //! Redis Cluster keeps them together.
 //!
 //! A page is the state of up to 128 deliveries in one text. A set of them is 16 bytes, a bit each. The
-//! page begins with two sets, what was ever claimed and what is done; then come records of 44 bytes:
+//! page begins with two sets, what anything is known of and what is done; then come records of 44 bytes:
 //!
 //! | bytes | |
 //! | --- | --- |
@@ -11,8 +11,8 @@
 //! | 16 | token of the claim, 0 where there is none |
 //! | 16 | set |
 //!
-//! A delivery is in one claim at most, and in none once it is done. What nobody ever claimed is
-//! claimed, and what is wholly the caller's is ended, without a look at the others' records.
+//! A delivery is in one claim at most, and in none once it is done. What nothing is known of is claimed,
+//! and what is wholly the caller's is renewed and ended, without a look at the others' records.
 //!
 //! A circuit is `<until>:<openings>:<revision>`. Times are in Unix milliseconds by Redis's clock, in the
 //! rate's key in microseconds.
@@ -46,8 +46,10 @@ local function less(a, b)
   return each(bit.bxor, a, both(a, b))
 end
 
+-- What has no record is kept for that long, the rest not for less than before.
 local function save(key, page, keep)
-  redis.call('SET', key, page, 'PX', math.max(keep, redis.call('PTTL', key)))
+  if #page > HEAD then keep = math.max(keep, redis.call('PTTL', key)) end
+  redis.call('SET', key, page, 'PX', keep)
 end
 
 -- A page in full.
@@ -73,7 +75,9 @@ end
 -- Takes deliveries out of all claims, and out of what is parked where that is said.
 local function remove(page, set, parked)
   for _, record in ipairs(page) do
-    if parked or record.till > 0 then record.set = less(record.set, set) end
+    if (parked or record.till > 0) and both(record.set, set) ~= NONE then
+      record.set = less(record.set, set)
+    end
   end
 end
 local function add(page, attempt, till, token, set)
@@ -180,7 +184,8 @@ end
 return {ATTEMPT, wait and 1 or 0}
 ";
 
-/// Claims of hooks that have neither limits nor marks, group by group. Keys of each: page, circuit, probe.
+/// Claims of hooks that have neither limits nor marks, group by group; all of a hook's are of one revision.
+/// Keys of each: page, circuit, probe.
 /// Arguments: lease, how long the state is kept, how long a probe may take, and of each group the hook's
 /// revision, attempt, token, set. The answer says of deliveries that are not simply to be attempted: of
 /// which group, from 1, a word and its number, and which they are.
@@ -252,11 +257,25 @@ const OWN: &str = r"
 local function own(page, attempt, token, set)
   set = less(set, page.done)
   for _, record in ipairs(page) do
-    if record.token ~= token and (record.till > now or is_past(record, attempt)) then
+    if record.token ~= token and (record.till > now or is_past(record, attempt))
+      and both(set, record.set) ~= NONE
+    then
       set = less(set, record.set)
     end
   end
   return set
+end
+
+-- The page without a set in the claim of a token, if that holds all of it: nothing else is looked at then.
+local function take(text, token, set)
+  local at = text and string.find(text, token, HEAD + 1, true)
+  if not at or (at - HEAD - 1) % SIZE ~= TOKEN then return end
+  local record = at - TOKEN
+  local held = sub(text, record + SET, record + SIZE - 1)
+  if both(held, set) ~= set then return end
+  local rest = ''
+  if held ~= set then rest = sub(text, record, record + SET - 1) .. less(held, set) end
+  return sub(text, 1, record - 1) .. rest .. sub(text, record + SIZE)
 end
 ";
 
@@ -266,25 +285,14 @@ end
 const DONE: &str = r"
 local keep, answers = tonumber(ARGV[1]), {}
 
--- The page where a claim's deliveries are done, if nothing else is to be looked at.
-local function simply_done(text, attempt, token, set)
-  local at = attempt == 1 and text and string.find(text, token, HEAD + 1, true)
-  if not at or (at - HEAD - 1) % SIZE ~= TOKEN then return end
-  local record = at - TOKEN
-  local held = sub(text, record + SET, record + SIZE - 1)
-  if both(held, set) ~= set then return end
-  local rest = ''
-  if held ~= set then rest = sub(text, record, record + SET - 1) .. less(held, set) end
-  local done = union(sub(text, 17, HEAD), set)
-  return sub(text, 1, 16) .. done .. sub(text, HEAD + 1, record - 1) .. rest .. sub(text, record + SIZE)
-end
-
 for group, key in ipairs(KEYS) do
   local attempt, token, set = tonumber(ARGV[3 * group - 1]), ARGV[3 * group], ARGV[3 * group + 1]
   local text = redis.call('GET', key)
-  local ended = simply_done(text, attempt, token, set)
-  if ended then
-    save(key, ended, keep)
+  -- Before a later attempt it was parked, which is to be forgotten.
+  local taken = attempt == 1 and take(text, token, set)
+  if taken then
+    local done = union(sub(taken, 17, HEAD), set)
+    save(key, sub(taken, 1, 16) .. done .. sub(taken, HEAD + 1), keep)
   else
     local page = read(text)
     local mine = own(page, attempt, token, set)
@@ -304,12 +312,18 @@ const RENEW: &str = r"
 local till, keep, answers = now + ARGV[1], tonumber(ARGV[2]), {}
 for group, key in ipairs(KEYS) do
   local attempt, token, set = tonumber(ARGV[3 * group]), ARGV[3 * group + 1], ARGV[3 * group + 2]
-  local page = read(redis.call('GET', key))
-  local mine = own(page, attempt, token, set)
-  if mine ~= set then answers[#answers + 1] = {group, less(set, mine)} end
-  if mine ~= NONE then
-    claim(page, attempt, till, token, mine)
-    write(key, page, keep)
+  local text = redis.call('GET', key)
+  local taken = take(text, token, set)
+  if taken then
+    save(key, taken .. pack(RECORD, attempt, till, token, set), keep)
+  else
+    local page = read(text)
+    local mine = own(page, attempt, token, set)
+    if mine ~= set then answers[#answers + 1] = {group, less(set, mine)} end
+    if mine ~= NONE then
+      claim(page, attempt, till, token, mine)
+      write(key, page, keep)
+    end
   end
 end
 return answers
@@ -329,7 +343,8 @@ elseif ARGV[4] == 'parked' then
   remove(page, set, true)
   add(page, attempt, 0, NONE, set)
 else
-  remove(page, set)
+  remove(page, set, attempt > 1)
+  if attempt > 1 then add(page, attempt - 1, 0, NONE, set) end
 end
 write(KEYS[1], page, tonumber(ARGV[5]))
 if ARGV[6] == 'closes' then redis.call('DEL', KEYS[2], KEYS[3], KEYS[6]) end

@@ -159,6 +159,9 @@ async fn what_one_worker_has_claimed_or_done_no_other_gets() -> Result {
     for page in 0..2 {
         let length = format!("STRLEN hookline:{{hook}}:p:1:{page}");
         assert_eq!(stage.ask(&length).await?, 32, "no claim is left");
+        let left = format!("PTTL hookline:{{hook}}:p:1:{page}");
+        let left = stage.ask(&left).await?;
+        assert!(left <= 3_600_000, "it is kept for the window: {left}");
     }
     Ok(())
 }
@@ -221,6 +224,14 @@ async fn what_is_parked_waits_for_its_next_attempt() -> Result {
     assert!(stage.end(1, &second[0], End::Released).await);
     assert_eq!(stage.claim(0, &first[..1]).await, [word::PARKED]);
     assert_eq!(stage.claim(1, &second).await, [word::ATTEMPT]);
+    // Redis may have forgotten that it was parked.
+    let retried = stage.claims(1, 200..=200, 2);
+    assert_eq!(stage.claim(1, &retried).await, [word::ATTEMPT]);
+    assert!(stage.end(1, &retried[0], End::Released).await);
+    let late = stage.claims(0, 200..=200, 1);
+    assert_eq!(stage.claim(0, &late).await, [word::PARKED]);
+    assert_eq!(stage.claim(1, &retried).await, [word::ATTEMPT]);
+
     assert!(stage.end(1, &second[0], End::Parked(wait)).await);
     // The other three: parked after the first attempt, and claimed by each worker.
     let length = stage.ask("STRLEN hookline:{hook}:p:1:0").await?;

@@ -46,7 +46,8 @@ struct Part<'a> {
     members: Vec<(Set, usize)>,
 }
 
-fn parts<'a>(claims: impl IntoIterator<Item = (usize, &'a Claim)>) -> Vec<Part<'a>> {
+/// Groups the claims; a hook's parts stand together where that is asked for.
+fn parts<'a>(claims: impl IntoIterator<Item = (usize, &'a Claim)>, by_hook: bool) -> Vec<Part<'a>> {
     let mut parts: Vec<Part<'_>> = Vec::new();
     for (index, claim) in claims {
         let set = claim.set();
@@ -61,6 +62,9 @@ fn parts<'a>(claims: impl IntoIterator<Item = (usize, &'a Claim)>) -> Vec<Part<'
                 members: vec![(set, index)],
             });
         }
+    }
+    if by_hook {
+        parts.sort_by(|one, other| one.group.hook.cmp(&other.group.hook));
     }
     parts
 }
@@ -85,7 +89,7 @@ impl Inner {
         claims: impl Iterator<Item = (usize, &'a Claim)>,
         answers: &mut [Option<(u8, u64)>],
     ) {
-        let parts = parts(claims);
+        let parts = parts(claims, self.redis.is_cluster());
         let calls = self.calls(&parts).map(|parts| self.claim_parts(parts));
         for answer in join_all(calls).await.into_iter().flatten().flatten() {
             let (index, word, number) = answer;
@@ -93,9 +97,11 @@ impl Inner {
         }
     }
 
-    /// Renews claims. Answers which of them, by number, another worker has taken over.
+    /// Renews claims. Answers which of them, by number, are not this worker's any more: another one has
+    /// taken them over, or they are done or parked.
     pub(super) async fn renew_together(&self, claims: &[Arc<Claim>]) -> Vec<usize> {
-        let parts = parts(claims.iter().map(|claim| &**claim).enumerate());
+        let claims = claims.iter().map(|claim| &**claim).enumerate();
+        let parts = parts(claims, self.redis.is_cluster());
         let (lease, keep) = (self.options.lease, self.options.window + KEEP);
         let times = [millis(lease), millis(keep)];
         self.all_parts(&self.scripts.renew, &times, &parts).await
@@ -107,7 +113,7 @@ impl Inner {
         &self,
         claims: impl Iterator<Item = &'a Claim>,
     ) -> Vec<usize> {
-        let parts = parts(claims.enumerate());
+        let parts = parts(claims.enumerate(), self.redis.is_cluster());
         let times = [millis(self.options.window)];
         self.all_parts(&self.scripts.done, &times, &parts).await
     }
