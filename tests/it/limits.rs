@@ -242,7 +242,15 @@ async fn what_waits_for_a_circuit_falls_due_evenly_however_much_it_is() -> Resul
     cluster.dispatchers[0].start()?;
     cluster.ready().await?;
     let parked = |parked| Leftovers { dead: 0, parked };
-    for n in 0..700 {
+    publish(&cluster, &json!({ "n": 0 })).await?;
+    // What comes before waits for a permit, and for another reason.
+    eventually(SOON, "the circuit opens", async || {
+        let openings = cluster.dispatchers_metric("hookline_circuit_openings_total", &[]);
+        ensure!(openings.await? == 1.0);
+        Ok(())
+    })
+    .await?;
+    for n in 1..700 {
         publish(&cluster, &json!({ "n": n })).await?;
     }
     cluster.rest_leaving(parked(700)).await?;
