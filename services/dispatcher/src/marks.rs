@@ -30,7 +30,7 @@ impl Marks {
     /// Whether a hook asks for any.
     #[must_use]
     pub fn are_kept_for(hook: &Hook) -> bool {
-        hook.snooze.is_some_and(|seconds| seconds > 0) || hook.on_change == Some(true)
+        snooze(hook).is_some() || hook.on_change == Some(true)
     }
 
     /// The marks of an event for a hook; nothing if the hook asks for none.
@@ -57,13 +57,16 @@ impl Marks {
             (values.clone(), "unique".to_owned(), values)
         };
         Some(Self {
-            snooze: hook
-                .snooze
-                .filter(|seconds| *seconds > 0)
-                .map(|seconds| (about, Duration::from_secs(seconds.into()))),
+            snooze: snooze(hook).map(|time| (about, time)),
             change: (hook.on_change == Some(true)).then_some((watched, now)),
         })
     }
+}
+
+/// How long a hook is silent after a delivery, if it asks for that.
+fn snooze(hook: &Hook) -> Option<Duration> {
+    let seconds = hook.snooze.filter(|seconds| *seconds > 0)?;
+    Some(Duration::from_secs(seconds.into()))
 }
 
 /// The entity that an event tells of, or the kind of event where it tells of none.
