@@ -21,6 +21,17 @@ pub(super) fn claim(number: u64, attempt: u32) -> Claim {
     of(&EventId::stored(number, SECOND), number, attempt, 0)
 }
 
+/// The same of another hook, made with others.
+pub(super) fn claim_of(hook: &str, number: u64, groups: &mut Groups) -> Claim {
+    let claim = claim(number, 1);
+    let mut group = Arc::into_inner(claim.group).expect("one");
+    group.hook = hook.into();
+    Claim {
+        group: groups.join(group, claim.offset),
+        ..claim
+    }
+}
+
 fn of(id: &EventId, number: u64, attempt: u32, worker: u64) -> Claim {
     let event = Event::parse_with_id("hookline.events.a.b.c", None, "{}".into(), id.clone());
     let delivery = DeliveryId::new(&event.expect("an event"), "hook");

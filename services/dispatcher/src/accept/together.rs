@@ -46,8 +46,8 @@ struct Part<'a> {
     members: Vec<(Set, usize)>,
 }
 
-/// Groups the claims; a hook's parts stand together where that is asked for.
-fn parts<'a>(claims: impl IntoIterator<Item = (usize, &'a Claim)>, by_hook: bool) -> Vec<Part<'a>> {
+/// Claims by their group.
+fn parts<'a>(claims: impl Iterator<Item = (usize, &'a Claim)>) -> Vec<Part<'a>> {
     let mut parts: Vec<Part<'_>> = Vec::new();
     for (index, claim) in claims {
         let set = claim.set();
@@ -63,10 +63,18 @@ fn parts<'a>(claims: impl IntoIterator<Item = (usize, &'a Claim)>, by_hook: bool
             });
         }
     }
-    if by_hook {
+    parts
+}
+
+/// What goes into one call: in a cluster only what is of one hook.
+fn calls<'a, 'b>(
+    parts: &'a mut [Part<'b>],
+    is_cluster: bool,
+) -> impl Iterator<Item = &'a [Part<'b>]> + use<'a, 'b> {
+    if is_cluster {
         parts.sort_by(|one, other| one.group.hook.cmp(&other.group.hook));
     }
-    parts
+    parts.chunk_by(move |one, next| !is_cluster || one.group.hook == next.group.hook)
 }
 
 /// The claims that a script means by a part's number, from 1, and a set.
@@ -89,8 +97,9 @@ impl Inner {
         claims: impl Iterator<Item = (usize, &'a Claim)>,
         answers: &mut [Option<(u8, u64)>],
     ) {
-        let parts = parts(claims, self.redis.is_cluster());
-        let calls = self.calls(&parts).map(|parts| self.claim_parts(parts));
+        let mut parts = parts(claims);
+        let calls = calls(&mut parts, self.redis.is_cluster());
+        let calls = calls.map(|parts| self.claim_parts(parts));
         for answer in join_all(calls).await.into_iter().flatten().flatten() {
             let (index, word, number) = answer;
             answers[index] = Some((word, number));
@@ -101,10 +110,10 @@ impl Inner {
     /// taken them over, or they are done or parked.
     pub(super) async fn renew_together(&self, claims: &[Arc<Claim>]) -> Vec<usize> {
         let claims = claims.iter().map(|claim| &**claim).enumerate();
-        let parts = parts(claims, self.redis.is_cluster());
         let (lease, keep) = (self.options.lease, self.options.window + KEEP);
         let times = [millis(lease), millis(keep)];
-        self.all_parts(&self.scripts.renew, &times, &parts).await
+        self.run_on(parts(claims), &self.scripts.renew, &times)
+            .await
     }
 
     /// Says that deliveries are done that were no probes and have no marks, at most [`MOST`]. Answers the
@@ -113,18 +122,9 @@ impl Inner {
         &self,
         claims: impl Iterator<Item = &'a Claim>,
     ) -> Vec<usize> {
-        let parts = parts(claims.enumerate(), self.redis.is_cluster());
         let times = [millis(self.options.window)];
-        self.all_parts(&self.scripts.done, &times, &parts).await
-    }
-
-    /// What goes into one call: in a cluster only what is of one hook.
-    fn calls<'a, 'b>(
-        &self,
-        parts: &'a [Part<'b>],
-    ) -> impl Iterator<Item = &'a [Part<'b>]> + use<'a, 'b> {
-        let is_cluster = self.redis.is_cluster();
-        parts.chunk_by(move |one, next| !is_cluster || one.group.hook == next.group.hook)
+        self.run_on(parts(claims.enumerate()), &self.scripts.done, &times)
+            .await
     }
 
     async fn claim_parts(&self, parts: &[Part<'_>]) -> Option<Vec<(usize, u8, u64)>> {
@@ -152,8 +152,9 @@ impl Inner {
     }
 
     /// Runs a script on all parts that says which claims are not the caller's.
-    async fn all_parts(&self, script: &Script, times: &[u64], parts: &[Part<'_>]) -> Vec<usize> {
-        let calls = self.calls(parts).map(async |parts| {
+    async fn run_on(&self, mut parts: Vec<Part<'_>>, script: &Script, times: &[u64]) -> Vec<usize> {
+        let calls = calls(&mut parts, self.redis.is_cluster());
+        let calls = calls.map(async |parts| {
             let mut call = Call::new(script, parts.len());
             for part in parts {
                 part.group.add_key_to(&mut call);
@@ -202,5 +203,34 @@ impl Group {
         call.arg(self.attempt)
             .arg(&self.token.bytes()[..])
             .arg(&set.bytes()[..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accept::tests::claim_of;
+
+    #[test]
+    fn in_a_cluster_each_hook_has_one_call() {
+        let mut groups = Groups::default();
+        let claims: Vec<_> = (0..6)
+            .map(|number| {
+                let hook = ["one", "two", "three"][number as usize % 3];
+                // Each in a page of its own.
+                claim_of(hook, 1_000 * number, &mut groups)
+            })
+            .collect();
+        let hooks = |is_cluster| -> Vec<Vec<String>> {
+            let mut parts = parts(claims.iter().enumerate());
+            let hooks = |call: &[Part<'_>]| {
+                let hooks = call.iter().map(|part| part.group.hook.to_string());
+                hooks.collect()
+            };
+            calls(&mut parts, is_cluster).map(hooks).collect()
+        };
+        assert_eq!(hooks(false).len(), 1);
+        let pairs = ["one", "three", "two"].map(|hook| vec![hook; 2]);
+        assert_eq!(hooks(true), pairs);
     }
 }
