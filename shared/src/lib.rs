@@ -6,6 +6,7 @@
 //! * [`streams`]: connecting, and creating or checking streams and consumers;
 //! * [`watch`]: following keys of the bucket;
 //! * [`batch`]: group commit by atomic batches;
+//! * [`pull`]: pulling the messages of a consumer;
 //! * [`retry`], [`signature`]: pure functions;
 //! * [`template`], [`lua`]: user code, compiled by both services;
 //! * [`scan`]: reading a stream by subject;
@@ -19,6 +20,7 @@ pub mod event;
 pub mod files;
 pub mod hook;
 pub mod lua;
+pub mod pull;
 pub mod registry;
 pub mod retry;
 pub mod rpc;

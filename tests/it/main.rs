@@ -14,6 +14,7 @@ mod outages;
 mod outbox;
 mod ping;
 mod propagation;
+mod pull;
 mod redis;
 mod retries;
 mod scan;

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::PullConsumer;
-use async_nats::jetstream::consumer::pull::BatchBuilder;
-use async_nats::jetstream::{self, AckKind, Message};
+use async_nats::Message;
+use async_nats::jetstream::{self, AckKind};
 use async_trait::async_trait;
-use futures::stream::ReadyChunks;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::FutureExt as _;
+use hookline_shared::pull::{self, Puller};
 use hookline_shared::streams;
 use prometheus::IntGauge;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -23,8 +22,9 @@ pub const PULL: usize = 256;
 /// The same where messages are rare, since a pull holds its permits while it waits, and in a cluster,
 /// where nothing else bounds what it brings.
 pub const SMALL_PULL: usize = 64;
-/// How long the server keeps a pull open; a connection that broke is noticed after that.
-const OPEN: Duration = Duration::from_secs(2);
+/// How long the server keeps a pull open. A connection that broke is noticed after that, and a worker
+/// that stops waits for it.
+const OPEN: Duration = Duration::from_millis(500);
 /// How much longer than [`OPEN`] this side waits.
 const GRACE: Duration = Duration::from_millis(500);
 /// The pause after a pull that could not be made.
@@ -42,8 +42,6 @@ const PULL_BYTES: usize = 16 << 20;
 const LANE_WEIGHT: u32 = 64 << 10;
 /// What a JSON value takes once it is parsed, roughly.
 const VALUE_BYTES: usize = 72;
-
-type Batch = ReadyChunks<async_nats::jetstream::consumer::pull::Batch>;
 
 /// What is done with messages.
 #[async_trait]
@@ -103,32 +101,40 @@ impl Consumer {
     ///
     /// # Errors
     /// If the server refuses it.
-    pub async fn make(&self) -> Result<PullConsumer, streams::Error> {
-        streams::ensure_consumer(
+    pub async fn make(&self) -> Result<Puller, Error> {
+        let made = streams::ensure_consumer(
             &self.context,
             self.stream,
             self.name,
             self.filter,
             self.ack_wait,
-        )
-        .await
+        );
+        Ok(Puller::new(&self.context.client(), made.await?).await?)
     }
 
-    /// A pull, bounded in bytes; in a cluster in messages only. There, what says that a pull bounded
-    /// in bytes is complete comes before its messages, which wait for a quorum, and the client that
-    /// hears it listens no longer (nats-server 2.15.1: with a backlog nothing was ever received).
-    fn pull<'a>(&self, consumer: &'a PullConsumer, messages: usize) -> BatchBuilder<'a> {
-        let pull = consumer.batch().max_messages(messages).expires(OPEN);
-        if self.is_clustered() {
-            pull
-        } else {
-            pull.max_bytes(PULL_BYTES)
-        }
+    /// A pull is bounded in bytes; in a cluster in messages only. There, what says that a pull bounded
+    /// in bytes is complete comes before its messages, which wait for a quorum (nats-server 2.15.1).
+    fn most_bytes(&self) -> usize {
+        if self.is_clustered() { 0 } else { PULL_BYTES }
     }
 
     fn is_clustered(&self) -> bool {
         self.context.client().server_info().cluster.is_some()
     }
+}
+
+/// Why a consumer cannot be pulled from.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be made.
+    #[error(transparent)]
+    Make(#[from] streams::Error),
+    /// Nothing can be asked for.
+    #[error(transparent)]
+    Pull(#[from] pull::Error),
+    /// The server refused a pull.
+    #[error("the server refused a pull: {0}")]
+    Refused(String),
 }
 
 /// One consumer of a stream of work.
@@ -154,48 +160,50 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Pulls and hands out messages until `shutdown`.
+    /// Pulls and hands out messages until `shutdown`, and what the pull brings that is open then:
+    /// a message that is sent already, and that nobody receives, comes again only after its `ack_wait`.
     pub async fn run(self, work: Arc<impl Work>, shutdown: CancellationToken) {
-        let mut consumer = None;
+        let mut puller = None;
         let mut rebuild = Box::pin(self.rebuild.notified());
         loop {
             if rebuild.as_mut().now_or_never().is_some() {
-                (consumer, rebuild) = (None, Box::pin(self.rebuild.notified()));
+                (puller, rebuild) = (None, Box::pin(self.rebuild.notified()));
             }
             let permits = tokio::select! {
                 () = shutdown.cancelled() => return,
                 permits = self.permits() => permits,
             };
             let Some(permits) = permits else { return };
-            let pulled = match &consumer {
-                Some(consumer) => consumer,
-                None => match self.consumer.make().await {
-                    Ok(made) => consumer.insert(made),
-                    Err(error) => {
-                        tracing::warn!(lane = self.name, %error, "the consumer cannot be made");
-                        tokio::time::sleep(PAUSE).await;
-                        continue;
-                    }
-                },
-            };
-            let pull = self.consumer.pull(pulled, permits.num_permits());
-            match tokio::time::timeout(OPEN + GRACE, pull.messages()).await {
-                Ok(Ok(batch)) => {
-                    let batch = batch.ready_chunks(PULL);
-                    if self.take(batch, permits, &work, &shutdown).await {
-                        continue;
-                    }
-                    // The consumer may be gone.
-                    consumer = None;
-                    tokio::time::sleep(PAUSE).await;
+            if let Err(error) = self.pull(&mut puller, permits, &work).await {
+                match &error {
+                    Error::Make(_) => tracing::warn!(lane = self.name, %error, "no consumer"),
+                    _ => tracing::debug!(lane = self.name, %error, "a pull failed"),
                 }
-                Ok(Err(error)) => {
-                    tracing::debug!(lane = self.name, %error, "a pull failed");
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(_) => tracing::debug!(lane = self.name, "a pull could not be sent"),
+                // The consumer may be gone.
+                puller = None;
+                tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+
+    /// Makes one pull, and hands out what it brings.
+    async fn pull(
+        &self,
+        puller: &mut Option<Puller>,
+        permits: OwnedSemaphorePermit,
+        work: &Arc<impl Work>,
+    ) -> Result<(), Error> {
+        let puller = match puller {
+            Some(puller) => puller,
+            None => puller.insert(self.consumer.make().await?),
+        };
+        let bytes = self.consumer.most_bytes();
+        let asked = puller.ask(permits.num_permits(), bytes, OPEN);
+        match tokio::time::timeout(OPEN + GRACE, asked).await {
+            Ok(asked) => asked?,
+            Err(_) => return Ok(()),
+        }
+        self.take(puller, permits, work).await
     }
 
     /// At least one permit, and as many more as are free.
@@ -227,68 +235,77 @@ impl Lane {
         }
     }
 
-    /// Hands out what one pull brings; false if it brought nothing but an error.
+    /// Hands out what one pull brings.
     async fn take(
         &self,
-        mut batch: Batch,
+        puller: &mut Puller,
         mut permits: OwnedSemaphorePermit,
         work: &Arc<impl Work>,
-        shutdown: &CancellationToken,
-    ) -> bool {
-        let (mut taken, mut failed) = (false, false);
-        loop {
-            let chunk = tokio::select! {
-                () = shutdown.cancelled() => {
-                    give_back_rest(batch).await;
-                    return true;
-                }
-                chunk = tokio::time::timeout(OPEN + GRACE, batch.next()) => chunk,
+    ) -> Result<(), Error> {
+        let mut is_empty = true;
+        while permits.num_permits() > 0 {
+            let Ok(chunk) = tokio::time::timeout(OPEN + GRACE, puller.next(PULL)).await else {
+                return Ok(());
             };
-            let Ok(Some(chunk)) = chunk else {
-                return taken || !failed;
-            };
-            // An error ends a pull early, it says nothing of the messages.
-            let mut messages = Vec::with_capacity(chunk.len());
-            for message in chunk {
-                match message {
-                    Ok(message) => messages.push((self.in_flight.track(&message), message)),
-                    Err(error) => {
-                        failed = true;
-                        tracing::debug!(lane = self.name, %error, "a pull ended early");
-                    }
-                }
+            let chunk = chunk?;
+            if !chunk.messages.is_empty() {
+                is_empty = false;
+                self.share_out(chunk.messages, &mut permits, work).await;
             }
-            if messages.is_empty() {
+            if let Some(error) = chunk.error.filter(|_| is_empty) {
+                return Err(Error::Refused(error));
+            }
+            if chunk.is_over {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn share_out(
+        &self,
+        messages: Vec<Message>,
+        permits: &mut OwnedSemaphorePermit,
+        work: &Arc<impl Work>,
+    ) {
+        let alive = messages.into_iter();
+        let messages: Vec<_> = alive
+            .map(|message| (self.in_flight.track(&message), message))
+            .collect();
+        let ready = work.prepare().await;
+        let mut together = Vec::with_capacity(messages.len());
+        for (alive, message) in messages {
+            if !ready {
+                self.give_back(&message, Some(AGAIN)).await;
                 continue;
             }
-            taken = true;
-            let ready = work.prepare().await;
-            let mut together = Vec::with_capacity(messages.len());
-            for (alive, message) in messages {
-                if !ready {
-                    answer(&message, AckKind::Nak(Some(AGAIN))).await;
-                    continue;
-                }
-                let Some(permit) = permits.split(1) else {
-                    // More than was asked for.
-                    answer(&message, AckKind::Nak(None)).await;
-                    continue;
-                };
-                let mut weight = self.weight.try_take(&message);
-                if weight.is_none() {
-                    // The others may be what there is to wait for.
-                    self.hand_out(work, std::mem::take(&mut together));
-                    weight = self.weight.take(&message).await;
-                }
-                together.push(Taken {
-                    message,
-                    _alive: alive,
-                    _permit: permit,
-                    _weight: weight,
-                    _counted: Counted::new(&self.gauge),
-                });
+            // Of a pull that was taken for over there may come more than there are permits.
+            let more = || Arc::clone(&self.permits).try_acquire_owned().ok();
+            let Some(permit) = permits.split(1).or_else(more) else {
+                self.give_back(&message, None).await;
+                continue;
+            };
+            let mut weight = self.weight.try_take(&message);
+            if weight.is_none() {
+                // The others may be what there is to wait for.
+                self.hand_out(work, std::mem::take(&mut together));
+                weight = self.weight.take(&message).await;
             }
-            self.hand_out(work, together);
+            together.push(Taken {
+                message,
+                _alive: alive,
+                _permit: permit,
+                _weight: weight,
+                _counted: Counted::new(&self.gauge),
+            });
+        }
+        self.hand_out(work, together);
+    }
+
+    async fn give_back(&self, message: &Message, delay: Option<Duration>) {
+        let client = self.consumer.context.client();
+        if let Err(error) = pull::answer(&client, message, AckKind::Nak(delay)).await {
+            tracing::debug!(%error, "a message could not be given back");
         }
     }
 
@@ -330,21 +347,6 @@ fn weigh(body: &[u8]) -> u32 {
     let values = body.iter().filter(|byte| **byte == b',').count();
     let kib = (body.len() + values * VALUE_BYTES) >> 10;
     (kib as u32 + 1).min(LANE_WEIGHT)
-}
-
-/// Gives back what has arrived and was not started.
-async fn give_back_rest(mut batch: Batch) {
-    while let Some(Some(chunk)) = batch.next().now_or_never() {
-        for message in chunk.into_iter().flatten() {
-            answer(&message, AckKind::Nak(None)).await;
-        }
-    }
-}
-
-async fn answer(message: &Message, kind: AckKind) {
-    if let Err(error) = message.ack_with(kind).await {
-        tracing::debug!(%error, "a message could not be given back");
-    }
 }
 
 #[cfg(test)]

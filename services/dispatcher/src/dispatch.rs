@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hookline_shared::event::{self, Event, Stored};
+use hookline_shared::pull::Place;
 use hookline_shared::subject;
 use tokio_util::task::TaskTracker;
 
@@ -85,13 +86,9 @@ impl consumer::Work for Events {
         for taken in messages {
             batches.make_room(&taken).await;
             let message = &taken.message;
-            let Ok(info) = message.info() else {
+            let Some(Place { stored, .. }) = Place::of(message) else {
                 // Not from JetStream: nobody waits for an answer.
                 continue;
-            };
-            let stored = Stored {
-                sequence: info.stream_sequence,
-                time: info.published.unix_timestamp_nanos(),
             };
             let headers = message.headers.as_ref();
             match Event::parse(&message.subject, headers, message.payload.clone(), stored) {
@@ -134,9 +131,9 @@ impl consumer::Work for Deliveries {
             batches.make_room(&taken).await;
             let message = &taken.message;
             if subject::is_for_any_worker(&message.subject)
-                && let Ok(info) = message.info()
+                && let Some(place) = Place::of(message)
             {
-                dispatch.spread.store(info.pending, Ordering::Relaxed);
+                dispatch.spread.store(place.pending, Ordering::Relaxed);
             }
             let id = subject::parse_ready_subject(&message.subject);
             let Some(hook) = id.and_then(|id| snapshot.get(id)) else {

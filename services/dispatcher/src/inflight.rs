@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{AckKind, Message};
-use async_nats::{Client, Subject};
+use async_nats::jetstream::AckKind;
+use async_nats::{Client, Message, Subject};
 
 /// In how many parts of their interval signs of life are sent.
 const PARTS: u32 = 16;

@@ -10,9 +10,11 @@ mod when;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::{AckKind, Message};
+use async_nats::jetstream::AckKind;
+use async_nats::{Client, Message};
 use hookline_shared::batch::{self, Writer};
 use hookline_shared::event::{EventId, Stored};
+use hookline_shared::pull;
 use hookline_shared::subject::{self, encode_header, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -89,6 +91,8 @@ pub struct Delivered {
 
 /// Settles deliveries and their messages.
 pub struct Settle {
+    /// Where messages are answered.
+    pub client: Client,
     /// Writes parked deliveries.
     pub deliveries: Writer,
     /// Writes deliveries that any worker may make at once.
@@ -382,7 +386,7 @@ impl Settle {
             self.trim.note(event);
         }
         // A message that is not answered comes again.
-        if let Err(error) = message.ack_with(kind).await {
+        if let Err(error) = pull::answer(&self.client, message, kind).await {
             tracing::debug!(%error, "an ack could not be sent");
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use async_nats::jetstream::Message;
+use async_nats::Message;
 use hookline_shared::batch;
 use hookline_shared::event::{self, DeliveryId, Event, EventId};
 use hookline_shared::subject::{self, decode_token, encode_header, header};

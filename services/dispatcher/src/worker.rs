@@ -266,6 +266,7 @@ fn dispatch(
         Ok(Writer::spawn_paced(client, Some(metrics), pace))
     };
     let settle = Settle {
+        client: parts.context.client(),
         deliveries: writer("deliveries", PARK_PACE)?,
         fanout: writer("fanout", Duration::ZERO)?,
         parked: Parked::new(parts.asking.clone()),
