@@ -4,6 +4,10 @@
 //! the subject; headers are optional. What does not follow this is [`Malformed`], whatever its
 //! size or shape, and costs bounded time and memory to find out.
 
+mod outline;
+
+use std::sync::OnceLock;
+
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -11,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::signature::hex_digits;
 use crate::subject::{self, header};
+use outline::Outline;
 
 /// The largest event in bytes. A server whose `max_payload` is smaller lowers it, see
 /// [`streams`](crate::streams).
@@ -154,8 +159,8 @@ pub struct Event {
     pub name: String,
     /// The data as published.
     pub raw: Bytes,
-    /// The data.
-    pub data: Map<String, Value>,
+    outline: Outline,
+    data: OnceLock<Map<String, Value>>,
     /// Process id of the node it happened on.
     pub pid: Option<u64>,
     /// W3C trace context.
@@ -219,17 +224,15 @@ impl Event {
             return Err(Malformed::LongId(id.text.len()));
         }
         // serde_json refuses what is nested deeper than 128.
-        let data = match serde_json::from_slice(&body).map_err(Malformed::Json)? {
-            Value::Object(data) => data,
-            other => return Err(Malformed::NotAnObject(kind_of(&other))),
-        };
+        let outline = Outline::read(&body)?;
         let text = |name: &str| get(headers, name);
         Ok(Self {
             id,
             workspace,
             source,
             name,
-            data,
+            outline,
+            data: OnceLock::new(),
             raw: body,
             pid: text(header::PID).and_then(|pid| pid.parse().ok()),
             traceparent: text(header::TRACEPARENT)
@@ -243,7 +246,20 @@ impl Event {
     /// The data's `operation`, which a hook's `name:operation` matches.
     #[must_use]
     pub fn operation(&self) -> Option<&str> {
-        self.data.get("operation").and_then(Value::as_str)
+        self.outline.operation.as_deref()
+    }
+
+    /// Whether the data has a `source` or an `event` of its own.
+    #[must_use]
+    pub fn names_itself(&self) -> bool {
+        self.outline.names_itself
+    }
+
+    /// The data. Most deliveries have no need of it.
+    pub fn data(&self) -> &Map<String, Value> {
+        // It was read before.
+        self.data
+            .get_or_init(|| serde_json::from_slice(&self.raw).unwrap_or_default())
     }
 }
 
@@ -268,17 +284,6 @@ fn outbox_sequence(source: &str) -> Option<u64> {
     (words.next()? == subject::BUCKET_STREAM)
         .then(|| words.next()?.parse().ok())
         .flatten()
-}
-
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
 }
 
 #[cfg(test)]

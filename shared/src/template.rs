@@ -4,10 +4,11 @@
 //! renders empty, also below a missing parent. Both the text of a template and the event are
 //! hostile: a render's work and memory are bounded by the engine's fuel.
 
+use std::collections::BTreeMap;
+
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, Value, ValueKind};
+use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior};
-use serde::Serialize;
 
 use crate::event::Event;
 
@@ -112,24 +113,11 @@ impl Template {
 /// The names that a template sees: the event's data, and `source` and `event` as delivered.
 #[must_use]
 pub fn context(event: &Event, event_name: &str) -> Context {
-    #[derive(Serialize)]
-    struct Names<'a> {
-        #[serde(flatten)]
-        data: std::collections::BTreeMap<&'a str, &'a serde_json::Value>,
-        source: &'a str,
-        event: &'a str,
-    }
-    let data = event
-        .data
-        .iter()
-        .map(|(name, value)| (name.as_str(), value))
-        .filter(|(name, _)| !matches!(*name, "source" | "event"))
-        .collect();
-    Value::from(Serde(Names {
-        data,
-        source: &event.source,
-        event: event_name,
-    }))
+    // The body was found to be an object.
+    let mut names: BTreeMap<Value, Value> = serde_json::from_slice(&event.raw).unwrap_or_default();
+    names.insert("source".into(), event.source.as_str().into());
+    names.insert("event".into(), event_name.into());
+    Value::from_object(names)
 }
 
 fn write(out: &mut Output, value: &Value, escape: Escape) -> Result<(), minijinja::Error> {

@@ -99,9 +99,9 @@ impl Prepared {
     /// Whether the event tells that this very hook was created: it follows the hook in one batch.
     fn is_made_by(&self, event: &Event) -> bool {
         event.operation() == Some("create")
-            && event.data.get("schema").and_then(|kind| kind.as_str()) == Some(subject::HOOK_KIND)
+            && event.data().get("schema").and_then(|kind| kind.as_str()) == Some(subject::HOOK_KIND)
             && event
-                .data
+                .data()
                 .get("entity")
                 .and_then(|hook| hook.get("id")?.as_str())
                 == Some(&self.hook.id)

@@ -42,13 +42,13 @@ impl Marks {
         let unique = registry::unique(&event.source, &event.name);
         let values: Vec<&Value> = unique
             .iter()
-            .map(|field| event.data.get(*field).unwrap_or(&Value::Null))
+            .map(|field| event.data().get(*field).unwrap_or(&Value::Null))
             .collect();
         let (about, watched, now) = if unique.is_empty() {
             let about = about(event);
-            let now = match event.data.get("entity") {
+            let now = match event.data().get("entity") {
                 Some(entity) => digest(&[entity]),
-                None => digest(&[&Value::Object(event.data.clone())]),
+                None => digest(&[&Value::Object(event.data().clone())]),
             };
             (about.clone(), about, now)
         } else {
@@ -71,7 +71,10 @@ fn snooze(hook: &Hook) -> Option<Duration> {
 
 /// The entity that an event tells of, or the kind of event where it tells of none.
 fn about(event: &Event) -> String {
-    let entity = event.data.get("entity").and_then(|entity| entity.get("id"));
+    let entity = event
+        .data()
+        .get("entity")
+        .and_then(|entity| entity.get("id"));
     let name = Value::from(event.name.as_str());
     let workspace = Value::from(event.workspace.as_str());
     digest(&[&workspace, &name, entity.unwrap_or(&Value::Null)])

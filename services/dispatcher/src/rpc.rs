@@ -186,18 +186,11 @@ async fn call(
         subject::ALL_WORKSPACES => subject::DEFAULT_WORKSPACE,
         workspace => workspace,
     };
-    let event = Event {
-        id: EventId::given(Uuid::new_v4().to_string()),
-        workspace: workspace.to_owned(),
-        source: source.to_owned(),
-        name: event_name.to_owned(),
-        raw: Bytes::from(Value::Object(data.clone()).to_string()),
-        data,
-        pid: None,
-        traceparent: None,
-        outbox_sequence: None,
-        addressed_to: None,
-    };
+    let published = subject::event_subject(workspace, source, event_name);
+    let data = Bytes::from(Value::Object(data).to_string());
+    let event_id = EventId::given(Uuid::new_v4().to_string());
+    let event = Event::parse_with_id(&published, None, data, event_id)
+        .map_err(|_| DeliveryError::Request("the data is larger than an event's"))?;
     let id = DeliveryId::new(&event, &hook.hook.id);
     attempt(
         hook,

@@ -23,6 +23,8 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 const IDLE: Duration = Duration::from_secs(60);
 /// Connections to one receiver that are kept though not used.
 const MAX_IDLE: usize = 512;
+/// How many headers are added to a hook's own, at most.
+pub(super) const ADDED: usize = 7;
 static ID: HeaderName = HeaderName::from_static(WEBHOOK_ID);
 static TIMESTAMP: HeaderName = HeaderName::from_static(WEBHOOK_TIMESTAMP);
 static SIGNATURE: HeaderName = HeaderName::from_static(WEBHOOK_SIGNATURE);

@@ -23,7 +23,7 @@ impl Handler for Log {
             &*delivery.event.source,
             delivery.pid(),
         );
-        let data = &delivery.event.data;
+        let data = delivery.event.data();
         tracing::info!(
             target: "hookline::log",
             event,
@@ -42,7 +42,7 @@ impl Handler for Log {
 fn text(event: &Event) -> Cow<'_, str> {
     match std::str::from_utf8(event.raw.trim_ascii()) {
         Ok(text) if !text.contains(char::is_control) => text.into(),
-        _ => serde_json::to_string(&event.data)
+        _ => serde_json::to_string(event.data())
             .unwrap_or_default()
             .into(),
     }

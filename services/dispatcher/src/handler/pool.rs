@@ -189,7 +189,7 @@ fn run(
             .map_err(|_| DeliveryError::Script(lua::Error::Memory(limits.memory)))?,
     };
     let call = Call {
-        data: &job.delivery.event.data,
+        data: job.delivery.event.data(),
         event: &job.delivery.event_name,
         source: &job.delivery.event.source,
         pid: job.delivery.pid(),

@@ -8,7 +8,7 @@ use hookline_shared::signature::Signer;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
-use super::http::{Target, parse_headers, sign};
+use super::http::{ADDED, Target, parse_headers, sign};
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
 /// The `webhook` handler of one hook.
@@ -44,7 +44,8 @@ impl Handler for Webhook {
 
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
         let body = body(&delivery.event, &delivery.event_name);
-        let mut headers = self.headers.clone();
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + ADDED);
+        headers.extend(self.headers.clone());
         sign(&mut headers, delivery, self.signer.as_ref(), &body);
         self.target.send(Method::POST, headers, body).await
     }
@@ -54,8 +55,8 @@ impl Handler for Webhook {
 /// `source` or `event` of its own is written anew without them.
 fn body(event: &Event, event_name: &str) -> Bytes {
     let written;
-    let data: &[u8] = if event.data.contains_key("source") || event.data.contains_key("event") {
-        let mut data = event.data.clone();
+    let data: &[u8] = if event.names_itself() {
+        let mut data = event.data().clone();
         data.retain(|name, _| !matches!(name.as_str(), "source" | "event"));
         written = serde_json::Value::Object(data).to_string();
         written.as_bytes()
