@@ -29,10 +29,9 @@ const OPEN: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_millis(500);
 /// The pause after a pull that could not be made.
 const PAUSE: Duration = Duration::from_millis(250);
-/// A pull for fewer messages than this waits a moment for more permits: small pulls cost as much
-/// as large ones.
-const SMALL: usize = 32;
-const MOMENT: Duration = Duration::from_millis(1);
+/// A pull for less than half of the most waits a moment for more permits: small pulls cost as much as
+/// large ones.
+const MOMENT: Duration = Duration::from_millis(2);
 /// How soon messages come again that could not be prepared for.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -90,7 +89,7 @@ pub struct Consumer {
     pub stream: &'static str,
     /// Its name, the same on all dispatchers.
     pub name: &'static str,
-    /// The subjects that it reads.
+    /// The subjects that it reads; empty: all.
     pub filter: &'static str,
     /// How long the server waits for a sign of life.
     pub ack_wait: Duration,
@@ -210,7 +209,7 @@ impl Lane {
     async fn permits(&self) -> Option<OwnedSemaphorePermit> {
         let mut permits = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         self.take_free(&mut permits);
-        if permits.num_permits() < SMALL.min(self.most()) {
+        if permits.num_permits() < self.most() / 2 {
             tokio::time::sleep(MOMENT).await;
             self.take_free(&mut permits);
         }

@@ -155,11 +155,8 @@ impl Worker {
             filter,
             ack_wait: lanes.ack_wait,
         };
-        let events = consumer(
-            subject::EVENTS_STREAM,
-            subject::DISPATCHERS_CONSUMER,
-            subject::EVENT_SUBJECTS,
-        );
+        // Without a filter, which costs the server a look at each message.
+        let events = consumer(subject::EVENTS_STREAM, subject::DISPATCHERS_CONSUMER, "");
         let retries = consumer(
             subject::DELIVERIES_STREAM,
             subject::RETRIES_CONSUMER,
@@ -181,6 +178,7 @@ impl Worker {
         };
         let first = lane(Kind::Events, lanes.event_permits, EVENT_PATIENCE);
         let again = lane(Kind::Retries, lanes.retry_permits, RETRY_PATIENCE);
+        let most = |permits: u32| consumer::PULL.min(permits as usize / 2).max(1);
         // Its pulls wait, and what they hold events cannot have.
         let few = consumer::SMALL_PULL
             .min(lanes.event_permits as usize / 8)
@@ -193,7 +191,7 @@ impl Worker {
         self.lane(
             "retries",
             retries,
-            consumer::PULL,
+            most(lanes.retry_permits),
             &again,
             deliveries(&again),
         );
@@ -201,7 +199,8 @@ impl Worker {
             dispatch: Arc::clone(&dispatch),
             room: Arc::clone(&first.room),
         };
-        self.lane("events", events, consumer::PULL, &first, work);
+        let most = most(lanes.event_permits);
+        self.lane("events", events, most, &first, work);
         Ok(())
     }
 
