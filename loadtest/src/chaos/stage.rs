@@ -33,7 +33,7 @@ impl Size {
         fault: Duration::from_secs(30),
         calm: Duration::from_secs(5),
         deadline: Duration::from_secs(240),
-        pairs: 3,
+        pairs: 5,
     };
     /// A few seconds, for a test; no time is compared.
     pub const SHORT: Self = Self {
