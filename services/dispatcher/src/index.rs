@@ -30,6 +30,12 @@ use crate::room::Room;
 
 /// How long a snapshot may take to catch up before the caller tries again.
 const CATCH_UP: Duration = Duration::from_secs(5);
+/// How long the bucket may take to answer, each time it is asked.
+const PATIENCE: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
 
 /// In a NATS cluster a hook also hears what was published that much before it was made: rather
 /// that than miss what came after it, if the servers' clocks differ.
@@ -237,6 +243,9 @@ pub enum Error {
     /// The bucket does not answer.
     #[error("the bucket does not say how new the hooks are: {0}")]
     Revision(#[from] jetstream::stream::LastRawMessageError),
+    /// The bucket does not answer in time.
+    #[error("the bucket does not say how new the hooks are")]
+    Silent,
     /// The bucket cannot be opened.
     #[error("the bucket is not there: {0}")]
     Bucket(#[from] jetstream::context::GetStreamError),
@@ -298,19 +307,7 @@ impl Index {
     /// If the bucket does not answer, or the watch lags for seconds: try again.
     pub async fn catch_up(&self) -> Result<(), Error> {
         let started = Instant::now();
-        let stream = self
-            .context
-            .get_stream_no_info(subject::BUCKET_STREAM)
-            .await?;
-        // Not a direct get: any replica answers those, and it may lag.
-        let wanted = match stream
-            .get_last_raw_message_by_subject(subject::HOOKS_REVISION)
-            .await
-        {
-            Ok(message) => message.sequence,
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => 0,
-            Err(error) => return Err(error.into()),
-        };
+        let wanted = self.newest().await?;
         let mut revision = self.revision.subscribe();
         let reached = revision.wait_for(|revision| *revision >= wanted);
         match tokio::time::timeout(CATCH_UP, reached).await {
@@ -319,6 +316,28 @@ impl Index {
         }
         self.metrics.barrier(started.elapsed());
         Ok(())
+    }
+
+    /// The revision of the newest hook. A question that was under way when a leader died is never
+    /// answered, so it is asked again before its time is up.
+    async fn newest(&self) -> Result<u64, Error> {
+        let bucket = self
+            .context
+            .get_stream_no_info(subject::BUCKET_STREAM)
+            .await?;
+        for patience in PATIENCE {
+            // Not a direct get: any replica answers those, and it may lag.
+            let asked = bucket.get_last_raw_message_by_subject(subject::HOOKS_REVISION);
+            match tokio::time::timeout(patience, asked).await {
+                Ok(Ok(message)) => return Ok(message.sequence),
+                Ok(Err(error)) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                    return Ok(0);
+                }
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+        Err(Error::Silent)
     }
 
     fn apply(&self, table: &mut Table, change: Change) {
