@@ -278,8 +278,8 @@ impl Cluster {
     /// When something other than `leftovers` stays for too long.
     pub async fn rest_leaving(&self, leftovers: Leftovers) -> Result<()> {
         eventually(REST, "the cluster comes to rest", async || {
-            let lag = self.nats.source_lag(wire::EVENTS).await?;
-            ensure!(lag == 0, "{lag} events in the outbox");
+            let unsourced = self.nats.unsourced().await?;
+            ensure!(unsourced == 0, "{unsourced} events in the outbox");
             let open = self.nats.open_events().await?;
             ensure!(open == 0, "{open} events open");
             let unacked = self.nats.unacked(wire::DELIVERIES).await?;

@@ -239,19 +239,29 @@ impl NatsServer {
         Ok(consumers.iter().map(|info| info.num_ack_pending).sum())
     }
 
-    /// How many messages the sources of a stream still have for it; one at least while a source
-    /// is not set up, which the server reports as none.
+    /// How many events may still be on their way from the outbox to the event stream.
     ///
     /// # Errors
-    /// When there is no such stream.
-    pub async fn source_lag(&self, name: &str) -> Result<u64> {
-        let stream = self.stream(name).await?;
+    /// When one of their streams is not there.
+    pub async fn unsourced(&self) -> Result<u64> {
+        let stream = self.stream(wire::EVENTS).await?;
         let sources = &stream.cached_info().sources;
-        let lag = |active: bool, lag: u64| if active { lag } else { lag.max(1) };
-        Ok(sources
-            .iter()
-            .map(|source| lag(source.active.is_some(), source.lag))
-            .sum())
+        if sources.iter().all(|source| source.active.is_some()) {
+            return Ok(sources.iter().map(|source| source.lag).sum());
+        }
+        // A source that is not set up has no lag. What is purged has come through.
+        self.outbox_entries().await
+    }
+
+    /// How many events stand in the outbox, come through or not.
+    ///
+    /// # Errors
+    /// When there is no bucket.
+    pub async fn outbox_entries(&self) -> Result<u64> {
+        let bucket = self.stream(wire::BUCKET).await?;
+        let subjects = bucket.info_with_subjects("$KV.hookline.outbox.>").await?;
+        let counts: Vec<_> = subjects.try_collect().await?;
+        Ok(counts.iter().map(|(_, count)| *count as u64).sum())
     }
 
     /// All messages of a small stream, oldest first.
