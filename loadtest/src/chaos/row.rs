@@ -10,6 +10,8 @@ use super::load::Offered;
 
 /// The part of the load that must have been sent for a row to count, in percent.
 const SENT_PERCENT: u64 = 95;
+/// Repeats without an explanation that are told of one by one.
+const LISTED: usize = 5;
 
 /// What is known of a fault: that it happened, and which repeats it explains.
 #[derive(Debug, Default)]
@@ -149,13 +151,18 @@ impl Row {
             renamed == 0,
             format!("{renamed} repeats have another webhook-id"),
         );
-        let unexplained = repeated
+        let unexplained: Vec<_> = repeated
             .iter()
             .filter(|entry| !evidence.allows_repeats || !explained(entry, &evidence.repeats))
-            .count();
+            .map(|entry| arrivals_of(entry, began))
+            .collect();
         require(
-            unexplained == 0,
-            format!("{unexplained} repeats have no explanation"),
+            unexplained.is_empty(),
+            format!(
+                "{} repeats have no explanation: {}",
+                unexplained.len(),
+                unexplained[..unexplained.len().min(LISTED)].join(", ")
+            ),
         );
         row
     }
@@ -186,6 +193,16 @@ fn explained(entry: &Entry, times: &[(Instant, Instant)]) -> bool {
             .iter()
             .any(|(from, to)| (*from..=*to).contains(&first))
     })
+}
+
+/// When it arrived, in seconds since the start.
+fn arrivals_of(entry: &Entry, began: Instant) -> String {
+    let arrivals = entry.first.iter().chain(&entry.again);
+    let seconds = arrivals.map(|at| {
+        let at = at.saturating_duration_since(began);
+        format!("{:.3} s", at.as_secs_f64())
+    });
+    seconds.collect::<Vec<_>>().join(" and ")
 }
 
 fn points(entries: &[Entry], began: Instant) -> Vec<(f64, f64)> {

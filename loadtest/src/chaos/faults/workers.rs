@@ -13,6 +13,8 @@ use crate::chaos::stage::{Size, Stage};
 const LEASE: Duration = Duration::from_secs(6);
 /// Time between two kills.
 const PERIOD: Duration = Duration::from_secs(2);
+/// How long requests that a killed dispatcher sent may lie unread at their receiver.
+const UNREAD: Duration = Duration::from_millis(250);
 /// How late what a killed dispatcher held may be.
 const LATEST: Duration = Duration::from_secs(10);
 
@@ -40,7 +42,7 @@ pub(super) async fn kill(name: &str, size: Size) -> Result<Row> {
         evidence.mark(stage.began, "kill");
         dispatcher.start()?;
         // What was in flight then is delivered again, when its lease has run out.
-        evidence.repeats.push((killed - LEASE, killed));
+        evidence.repeats.push((killed - LEASE, killed + UNREAD));
         kills += 1;
         tokio::time::sleep(PERIOD).await;
     }
