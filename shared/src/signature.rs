@@ -21,6 +21,8 @@ pub const WEBHOOK_TIMESTAMP: &str = "webhook-timestamp";
 pub const WEBHOOK_SIGNATURE: &str = "webhook-signature";
 
 const STANDARD_PREFIX: &str = "whsec_";
+/// The length of a Standard Webhooks signature: a version, and 32 bytes in base64.
+const STANDARD_SIGNATURE: usize = 3 + 44;
 
 /// The hash in Kong's header: SHA-256 since Kong 3.14, SHA-1 before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,16 +76,12 @@ impl Signer {
     pub fn kong(&self, body: &[u8]) -> String {
         match &self.kong {
             KongKey::Sha256(key) => {
-                format!(
-                    "sha256={}",
-                    hex(&key.clone().chain_update(body).finalize().into_bytes())
-                )
+                let mac = key.clone().chain_update(body).finalize();
+                hex_after("sha256=", &mac.into_bytes())
             }
             KongKey::Sha1(key) => {
-                format!(
-                    "sha1={}",
-                    hex(&key.clone().chain_update(body).finalize().into_bytes())
-                )
+                let mac = key.clone().chain_update(body).finalize();
+                hex_after("sha1=", &mac.into_bytes())
             }
         }
     }
@@ -98,7 +96,10 @@ impl Signer {
             .chain_update(format!("{id}.{timestamp}."))
             .chain_update(body)
             .finalize();
-        format!("v1,{}", BASE64.encode(mac.into_bytes()))
+        let mut signature = String::with_capacity(STANDARD_SIGNATURE);
+        signature.push_str("v1,");
+        BASE64.encode_string(mac.into_bytes(), &mut signature);
+        signature
     }
 }
 
@@ -109,8 +110,16 @@ fn key<M: hmac::KeyInit>(bytes: &[u8]) -> M {
 /// Lower case hex.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
+    hex_after("", bytes)
+}
+
+/// The same after a text, in a string that is no longer than it has to be.
+fn hex_after(text: &str, bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(text.len() + 2 * bytes.len());
+    hex.push_str(text);
     let digits = bytes.iter().flat_map(|byte| hex_digits(*byte));
-    digits.map(char::from).collect()
+    hex.extend(digits.map(char::from));
+    hex
 }
 
 /// The two hexadecimal digits of a byte, in lower case.

@@ -45,7 +45,9 @@ impl Handler for Webhook {
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
         let body = body(&delivery.event, &delivery.event_name);
         let mut headers = HeaderMap::with_capacity(self.headers.len() + ADDED);
-        headers.extend(self.headers.clone());
+        for (name, value) in &self.headers {
+            headers.append(name, value.clone());
+        }
         sign(&mut headers, delivery, self.signer.as_ref(), &body);
         self.target.send(Method::POST, headers, body).await
     }
