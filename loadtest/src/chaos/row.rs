@@ -220,3 +220,40 @@ fn arrivals(entries: &[Entry], began: Instant) -> Vec<f64> {
     all.map(|at| at.saturating_duration_since(began).as_secs_f64())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chaos::endpoint::Mood;
+
+    #[tokio::test]
+    async fn a_repeat_needs_a_time_that_explains_it() {
+        let endpoint = Endpoint::start(Mood::Well).await.expect("an endpoint");
+        endpoint.ledger.published(0);
+        endpoint.ledger.acknowledged(0);
+        let began = Instant::now();
+        for _ in 0..2 {
+            endpoint.ledger.arrived(0, "a");
+        }
+        let broken = |repeats| {
+            let evidence = Evidence {
+                observed: Some("it happened".to_owned()),
+                allows_repeats: true,
+                repeats,
+                ..Evidence::default()
+            };
+            let offered = Offered {
+                events: 1,
+                asked: 1,
+            };
+            Row::reconcile("fault", &[&endpoint], offered, evidence, began).broken
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(broken(vec![(began, began + second)]), [""; 0]);
+        let earlier = (began - 2 * second, began - second);
+        let told = broken(vec![earlier]);
+        let start = "1 repeats have no explanation: 0.0";
+        assert!(told.len() == 1 && told[0].starts_with(start), "{told:?}");
+        assert_eq!(told[0].matches(" s").count(), 2, "{told:?}");
+    }
+}
