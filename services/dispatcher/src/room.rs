@@ -268,11 +268,13 @@ impl Room {
         self.success_nanos.load(Ordering::Relaxed) > 0
     }
 
-    /// How long this worker takes for one delivery that succeeds, with all permits in use.
+    /// How long this worker takes for one delivery that succeeds, with all permits in use. Where none
+    /// has, a success is taken to last as long as what fails or hangs: each delivery that falls due
+    /// in vain costs the server several syncs, for which publishers wait.
     #[must_use]
     pub fn interval(&self) -> Duration {
         let attempt = match self.success_nanos.load(Ordering::Relaxed) {
-            0 => UNKNOWN,
+            0 => UNKNOWN.max(self.attempt()).max(self.hangs()),
             known => Duration::from_nanos(known),
         };
         attempt / self.limit as u32

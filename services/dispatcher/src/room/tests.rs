@@ -158,3 +158,16 @@ fn the_interval_is_a_success_by_the_permits() {
         "{interval:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_succeeded_the_interval_is_what_hangs_or_fails() {
+    let (lane, room) = (lane(100), room(10));
+    assert_eq!(room.interval(), UNKNOWN / 10);
+    let first = place(&room, &lane, true);
+    tokio::time::advance(Duration::from_secs(4)).await;
+    assert_eq!(room.interval(), Duration::from_millis(400), "it hangs");
+    first.attempted(Duration::from_secs(5), false);
+    assert_eq!(room.interval(), Duration::from_millis(500), "it failed");
+    first.attempted(Duration::from_millis(50), true);
+    assert!(room.interval() < Duration::from_millis(10), "it is healthy");
+}
