@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::inflight::{Guard, InFlight};
+use crate::patience::{self, Silent};
 
 /// The most messages that one pull asks for.
 pub const PULL: usize = 256;
@@ -27,9 +28,6 @@ pub const SMALL_PULL: usize = 64;
 const OPEN: Duration = Duration::from_millis(500);
 /// How much longer than [`OPEN`] this side waits.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long the server may take to make a consumer: a request that was under way when the leader of a
-/// cluster died is never answered.
-const MAKING: Duration = Duration::from_secs(2);
 /// The pause after a pull that could not be made.
 const PAUSE: Duration = Duration::from_millis(250);
 /// A pull for less than half of the most waits a moment for more permits: small pulls cost as much as
@@ -131,9 +129,9 @@ pub enum Error {
     /// It cannot be made.
     #[error(transparent)]
     Make(#[from] streams::Error),
-    /// The server does not answer in time.
-    #[error("the server does not say that it has the consumer")]
-    Silent,
+    /// The server does not say that it has it.
+    #[error(transparent)]
+    Silent(#[from] Silent),
     /// Nothing can be asked for.
     #[error(transparent)]
     Pull(#[from] pull::Error),
@@ -181,7 +179,7 @@ impl Lane {
             let Some(permits) = permits else { return };
             if let Err(error) = self.pull(&mut puller, permits, &work).await {
                 match &error {
-                    Error::Make(_) | Error::Silent => {
+                    Error::Make(_) | Error::Silent(_) => {
                         tracing::warn!(lane = self.name, %error, "no consumer")
                     }
                     _ => tracing::debug!(lane = self.name, %error, "a pull failed"),
@@ -202,10 +200,7 @@ impl Lane {
     ) -> Result<(), Error> {
         let puller = match puller {
             Some(puller) => puller,
-            None => {
-                let made = tokio::time::timeout(MAKING, self.consumer.make()).await;
-                puller.insert(made.unwrap_or(Err(Error::Silent))?)
-            }
+            None => puller.insert(patience::ask(|| self.consumer.make()).await??),
         };
         let bytes = self.consumer.most_bytes();
         let asked = puller.ask(permits.num_permits(), bytes, OPEN);

@@ -26,16 +26,11 @@ use crate::gate::{Gate, Rate};
 use crate::handler::{self, Handler, Unusable};
 use crate::marks::Marks;
 use crate::metrics::Metrics;
+use crate::patience::{self, Silent};
 use crate::room::Room;
 
 /// How long a snapshot may take to catch up before the caller tries again.
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// How long the bucket may take to answer, each time it is asked.
-const PATIENCE: [Duration; 3] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-];
 
 /// In a NATS cluster a hook also hears what was published that much before it was made: rather
 /// that than miss what came after it, if the servers' clocks differ.
@@ -244,8 +239,8 @@ pub enum Error {
     #[error("the bucket does not say how new the hooks are: {0}")]
     Revision(#[from] jetstream::stream::LastRawMessageError),
     /// The bucket does not answer in time.
-    #[error("the bucket does not say how new the hooks are")]
-    Silent,
+    #[error("the bucket does not say how new the hooks are: {0}")]
+    Silent(#[from] Silent),
     /// The bucket cannot be opened.
     #[error("the bucket is not there: {0}")]
     Bucket(#[from] jetstream::context::GetStreamError),
@@ -318,26 +313,20 @@ impl Index {
         Ok(())
     }
 
-    /// The revision of the newest hook. A question that was under way when a leader died is never
-    /// answered, so it is asked again before its time is up.
+    /// The revision of the newest hook.
     async fn newest(&self) -> Result<u64, Error> {
         let bucket = self
             .context
             .get_stream_no_info(subject::BUCKET_STREAM)
             .await?;
-        for patience in PATIENCE {
-            // Not a direct get: any replica answers those, and it may lag.
-            let asked = bucket.get_last_raw_message_by_subject(subject::HOOKS_REVISION);
-            match tokio::time::timeout(patience, asked).await {
-                Ok(Ok(message)) => return Ok(message.sequence),
-                Ok(Err(error)) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                    return Ok(0);
-                }
-                Ok(Err(error)) => return Err(error.into()),
-                Err(_) => {}
-            }
+        // Not a direct get: any replica answers those, and it may lag.
+        let newest =
+            patience::ask(|| bucket.get_last_raw_message_by_subject(subject::HOOKS_REVISION));
+        match newest.await? {
+            Ok(message) => Ok(message.sequence),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(0),
+            Err(error) => Err(error.into()),
         }
-        Err(Error::Silent)
     }
 
     fn apply(&self, table: &mut Table, change: Change) {

@@ -14,7 +14,7 @@
 //! * [`work`] is one delivery on one worker; [`settle`] alone acks, parks and buries ([`dead`] keeps what it buries), within the hook's [`backlog`] and NATS's [`storage`]; [`pause`] stops a hook whose receiver is gone;
 //! * [`attempts`] logs what came of each;
 //! * [`outbox`] purges what has come through it; [`sweeper`] sees to what did not fall due;
-//! * [`watchdog`] sees to it that there is progress;
+//! * [`watchdog`] sees to it that there is progress; [`patience`] asks NATS again what it does not answer;
 //! * [`rpc`] answers gateways; [`metrics`] and [`config`] are what their names say.
 
 pub mod accept;
@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod open;
 pub mod outbox;
 pub mod parked;
+pub mod patience;
 pub mod pause;
 pub mod queue;
 pub mod redis_url;
