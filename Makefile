@@ -19,7 +19,7 @@ NATS_CLI_BINARY := $(CURDIR)/.tools/bin/nats
 .PHONY: help servers build demo up down check test chaos bench bench-full compat fmt clean need-rust need-python need-servers need-go
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PROFILE=release builds optimised binaries for build, demo and up (default: dev)"
 
@@ -57,7 +57,9 @@ chaos: need-rust servers ## Faults on real processes under load, and a ledger (F
 	cargo build --release --workspace $(CARGO_FLAGS)
 	HOOKLINE_BIN_DIR=$(abspath $(TARGET_DIR))/release $(TARGET_DIR)/release/hookline-loadtest chaos --out $(TARGET_DIR)/chaos $(FAULT)
 
-bench bench-full: need-rust servers ## How fast it is, as ratios to the bare pipe, in under fifteen minutes
+bench: need-rust servers ## How fast it is, as ratios to the bare pipe, in under fifteen minutes
+bench-full: need-rust servers ## The same with longer runs, 100,000 hooks and a soak
+bench bench-full:
 	cargo build --release --workspace $(CARGO_FLAGS)
 	HOOKLINE_BIN_DIR=$(abspath $(TARGET_DIR))/release $(TARGET_DIR)/release/hookline-loadtest bench --out $(TARGET_DIR)/bench $(if $(filter bench-full,$@),--full)
 
