@@ -17,11 +17,13 @@ pub const LONGEST: Duration = Duration::from_secs(300);
 const WINDOW: Duration = Duration::from_secs(30);
 /// The failure rate counts from this many attempts on.
 const ENOUGH: u32 = 20;
+/// However many workers share a hook's attempts, so many in a row tell something.
+const FEW: u32 = 5;
 
 /// When a circuit opens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// Failures in a row; 0: never.
+    /// Failures in a row; 0: never. Workers share them as long as nothing has succeeded.
     pub failures: u32,
     /// Failed part of the attempts of half a minute, if there are twenty at least.
     pub failure_rate: f64,
@@ -129,9 +131,10 @@ impl Circuit {
         self.troubled.store(!calm, Ordering::Relaxed);
     }
 
-    /// An attempt failed. True: the circuit is to be opened.
+    /// An attempt failed, of a hook whose attempts are spread over so many workers; 1 where some have
+    /// succeeded here, since then others may have as well. True: the circuit is to be opened.
     #[must_use]
-    pub fn failed(&self, probe: bool) -> bool {
+    pub fn failed(&self, probe: bool, workers: u32) -> bool {
         self.troubled.store(true, Ordering::Relaxed);
         let mut state = self.state();
         state.in_a_row += 1;
@@ -148,7 +151,9 @@ impl Circuit {
                 && f64::from(window.failures)
                     >= self.settings.failure_rate * f64::from(window.attempts)
         });
-        probe || rate || state.in_a_row >= self.settings.failures
+        let failures = self.settings.failures;
+        let in_a_row = failures.div_ceil(workers.max(1)).max(failures.min(FEW));
+        probe || rate || state.in_a_row >= in_a_row
     }
 
     /// How long it opens for, where no other worker can be asked.
@@ -231,13 +236,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_open_it_and_a_probe_closes_it() {
         let circuit = circuit();
-        assert!(!circuit.failed(false) && !circuit.failed(false));
+        assert!(!circuit.failed(false, 1) && !circuit.failed(false, 1));
         circuit.succeeded(false);
-        assert!(!circuit.failed(false) && !circuit.failed(false));
-        assert!(circuit.failed(false), "the third in a row");
+        assert!(!circuit.failed(false, 1) && !circuit.failed(false, 1));
+        assert!(circuit.failed(false, 1), "the third in a row");
         circuit.opened(circuit.next_opening());
         assert_eq!(circuit.verdict(), Verdict::Open(5 * SECOND));
-        assert!(!circuit.failed(false), "it is open already");
+        assert!(!circuit.failed(false, 1), "it is open already");
         tokio::time::advance(5 * SECOND).await;
         assert_eq!(circuit.verdict(), Verdict::HalfOpen);
         assert!(circuit.probe() && !circuit.probe(), "one at a time");
@@ -252,7 +257,7 @@ mod tests {
         for seconds in [10, 20, 40, 80, 160, 300, 300] {
             tokio::time::advance(LONGEST).await;
             assert_eq!(circuit.verdict(), Verdict::HalfOpen);
-            assert!(circuit.failed(true));
+            assert!(circuit.failed(true, 1));
             circuit.opened(circuit.next_opening());
             assert_eq!(circuit.verdict(), Verdict::Open(seconds * SECOND));
         }
@@ -263,18 +268,33 @@ mod tests {
         let circuit = circuit();
         let mut opened = false;
         for _ in 0..10 {
-            opened |= circuit.failed(false);
+            opened |= circuit.failed(false, 1);
             circuit.succeeded(false);
         }
         assert!(!opened, "too few to tell");
-        assert!(circuit.failed(false));
+        assert!(circuit.failed(false, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn workers_that_share_the_attempts_share_the_failures() {
+        let opens = |workers| {
+            let circuit = Circuit::new(Settings {
+                failures: 10,
+                ..circuit().settings()
+            });
+            (1..).find(|_| circuit.failed(false, workers))
+        };
+        assert_eq!([1, 2, 3, 100].map(opens), [10, 5, 5, 5].map(Some));
+        let circuit = circuit();
+        assert!(!circuit.failed(false, 100) && !circuit.failed(false, 100));
+        assert!(circuit.failed(false, 100), "never more than is asked for");
     }
 
     #[tokio::test(start_paused = true)]
     async fn old_failures_are_forgotten() {
         let circuit = circuit();
         for _ in 0..40 {
-            assert!(!circuit.failed(false));
+            assert!(!circuit.failed(false, 1));
             tokio::time::advance(WINDOW + SECOND).await;
             circuit.succeeded(false);
         }
@@ -287,6 +307,6 @@ mod tests {
             failures: 0,
             ..circuit().settings()
         });
-        assert!((0..100).all(|_| !circuit.failed(false)));
+        assert!((0..100).all(|_| !circuit.failed(false, 1)));
     }
 }

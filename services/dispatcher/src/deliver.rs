@@ -232,7 +232,12 @@ impl Dispatch {
         let circuit = &hook.gate.circuit;
         match result {
             Err(error) if error.is_receivers_fault() => {
-                if circuit.failed(lease.is_probe()) {
+                let workers = if hook.room.is_proven() {
+                    1
+                } else {
+                    self.accept.workers()
+                };
+                if circuit.failed(lease.is_probe(), workers) {
                     Box::pin(self.accept.open(hook)).await;
                 }
             }

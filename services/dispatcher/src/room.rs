@@ -264,7 +264,8 @@ impl Room {
     }
 
     /// Whether an attempt has succeeded.
-    fn is_proven(&self) -> bool {
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
         self.success_nanos.load(Ordering::Relaxed) > 0
     }
 
