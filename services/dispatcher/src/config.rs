@@ -261,7 +261,8 @@ pub struct Hooks {
     pub rate_limit: Option<f64>,
 
     /// When a hook's circuit opens, so that its deliveries wait without attempts: after so many
-    /// failures in a row (0: never), at such a failed part of the attempts of half a minute, and for
+    /// failures in a row (0: never; dispatchers share them, down to five each, until something of the
+    /// hook has succeeded), at such a failed part of the attempts of half a minute, and for
     /// how long at first.
     #[arg(
         long,
