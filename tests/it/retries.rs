@@ -61,6 +61,41 @@ async fn a_failing_receiver_is_tried_again_as_scheduled() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_attempt_that_follows_soon_is_not_parked() -> Result {
+    let mut cluster = Cluster::single().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.receiver.answer("/hook", &[500, 200, 500, 200]);
+
+    let event = |n: u32| json!({ "n": n });
+    cluster.publish("crud", "consumers", &event(1)).await?;
+
+    let events = cluster.receiver.wait_for("/hook", 2).await?;
+    assert_scheduled(gaps(&events)[0], Duration::from_secs(1));
+    assert_eq!(events[1].webhook_id(), events[0].webhook_id());
+    cluster.rest().await?;
+    assert_eq!(parked_ever(&cluster).await?, 0);
+
+    // One that ends meanwhile does not wait for it, and parks it.
+    cluster.publish("crud", "consumers", &event(2)).await?;
+    cluster.receiver.wait_for("/hook", 3).await?;
+    cluster.dispatchers[0].stop().await?;
+    assert!(parked_ever(&cluster).await? > 0);
+    cluster.dispatchers[0].start()?;
+    cluster.dispatchers[0].ready().await?;
+
+    let events = cluster.receiver.wait_for("/hook", 4).await?;
+    assert_eq!(events[3].webhook_id(), events[2].webhook_id());
+    cluster.finish().await
+}
+
+/// How many deliveries were ever parked; what falls due counts once more.
+async fn parked_ever(cluster: &Cluster) -> Result<u64> {
+    let stream = cluster.nats.stream("HOOKLINE_DELIVERIES").await?;
+    Ok(stream.get_info().await?.state.last_sequence)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_is_gone_is_given_up_on_and_paused() -> Result {
     let cluster = Cluster::builder().dispatchers(2).start().await?;
     let hook = cluster.webhook("/hook").await?;

@@ -16,7 +16,7 @@ use crate::index::Prepared;
 use crate::metrics::DeliveryResult;
 use crate::open::{Pending, Settled};
 use crate::room::{Entered, Kind, LaneRoom};
-use crate::settle::Deferral;
+use crate::settle::{self, Deferral};
 use crate::work::Work;
 
 /// How long deliveries of a paused hook wait before they are looked at again.
@@ -61,15 +61,16 @@ impl Dispatch {
             .collect();
         let answers = self.accept.accept(&works).await;
         for ((hook, pending, entered), answer) in entered.into_iter().zip(answers) {
-            let (dispatch, kind) = (self.clone(), lane.kind());
+            let (dispatch, lane) = (self.clone(), Arc::clone(&lane));
             self.tasks.spawn(async move {
                 match answer {
                     Answer::Attempt(lease) => {
-                        dispatch.make(&hook, kind, pending, entered, lease).await;
+                        dispatch.make(&hook, &lane, pending, entered, lease).await;
                     }
                     answer => {
                         drop(entered);
-                        let settled = dispatch.no_attempt(&hook, &pending.work, kind, answer);
+                        let work = &pending.work;
+                        let settled = dispatch.no_attempt(&hook, work, lane.kind(), answer);
                         let settled = Box::pin(settled).await;
                         dispatch.settle.delivery(&pending.open, settled).await;
                     }
@@ -78,54 +79,104 @@ impl Dispatch {
         }
     }
 
-    /// Makes an attempt that was claimed.
+    /// Makes an attempt that was claimed, and where it fails, the one that follows soon.
     async fn make(
         &self,
         hook: &Arc<Prepared>,
-        lane: Kind,
-        pending: Pending,
-        entered: Entered,
+        lane: &Arc<LaneRoom>,
+        mut pending: Pending,
+        mut entered: Entered,
         lease: Lease,
     ) {
-        let work = &pending.work;
-        let attempt = async {
-            let place = entered.place().await;
-            // It may have opened meanwhile.
-            if let Some(wait) = open_for(hook).filter(|_| !lease.is_probe()) {
-                return Err(HeldBack::Open(wait));
-            }
-            let calm = hook.gate.circuit.is_calm();
-            let place = place.ok_or(HeldBack::NoRoom { calm })?;
-            let began = Began::now();
-            let result = attempt(hook, &work.delivery).await;
-            let took = began.elapsed();
-            self.metrics.attempt(hook.handler.kind(), took);
-            place.attempted(took, result.is_ok());
-            // What follows has no need of the receiver.
-            drop(place);
-            Ok((began, result))
-        };
-        let attempted = tokio::select! {
-            attempted = attempt => attempted,
-            () = lease.lost() => {
-                if lease.is_probe() {
-                    hook.gate.circuit.probe_given_up();
+        let result = loop {
+            let work = &pending.work;
+            let attempted = tokio::select! {
+                attempted = self.attempted(hook, work, entered, &lease) => attempted,
+                () = lease.lost() => {
+                    if lease.is_probe() {
+                        hook.gate.circuit.probe_given_up();
+                    }
+                    tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, "another worker took a delivery over, its attempt here is dropped");
+                    let settled = self.settle.count(hook, DeliveryResult::Busy);
+                    return self.settle.delivery(&pending.open, settled).await;
                 }
-                tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, "another worker took a delivery over, its attempt here is dropped");
-                let settled = self.settle.count(hook, DeliveryResult::Busy);
-                return self.settle.delivery(&pending.open, settled).await;
+            };
+            let (began, result) = match attempted {
+                Ok(attempted) => attempted,
+                Err(reason) => {
+                    let given_back = self.give_back(hook, work, lane.kind(), reason, &lease);
+                    let settled = Box::pin(given_back).await;
+                    return self.settle.delivery(&pending.open, settled).await;
+                }
+            };
+            self.log.note(hook, work, began, &result);
+            self.judge(hook, &lease, &result).await;
+            let Err(error) = &result else { break result };
+            match Box::pin(self.again(hook, lane, work, &lease, error)).await {
+                Some(again) => (pending.work, entered) = again,
+                None => break result,
             }
         };
-        let (began, result) = match attempted {
-            Ok(attempted) => attempted,
-            Err(reason) => {
-                let settled = Box::pin(self.give_back(hook, work, lane, reason, &lease)).await;
-                return self.settle.delivery(&pending.open, settled).await;
-            }
-        };
-        self.log.note(hook, work, began, &result);
-        self.judge(hook, &lease, &result).await;
         self.settle.attempt(hook, pending, lease, result).await;
+    }
+
+    /// Makes an attempt with a permit of its hook.
+    async fn attempted(
+        &self,
+        hook: &Prepared,
+        work: &Work,
+        entered: Entered,
+        lease: &Lease,
+    ) -> Result<(Began, Result<Receipt, DeliveryError>), HeldBack> {
+        let place = entered.place().await;
+        // It may have opened meanwhile.
+        if let Some(wait) = open_for(hook).filter(|_| !lease.is_probe()) {
+            return Err(HeldBack::Open(wait));
+        }
+        let calm = hook.gate.circuit.is_calm();
+        let place = place.ok_or(HeldBack::NoRoom { calm })?;
+        let began = Began::now();
+        let result = attempt(hook, &work.delivery).await;
+        let took = began.elapsed();
+        self.metrics.attempt(hook.handler.kind(), took);
+        place.attempted(took, result.is_ok());
+        // What follows has no need of the receiver.
+        drop(place);
+        Ok((began, result))
+    }
+
+    /// Waits for the attempt after one that failed, if it follows soon; nothing where it is to be
+    /// parked.
+    async fn again(
+        &self,
+        hook: &Arc<Prepared>,
+        lane: &Arc<LaneRoom>,
+        work: &Work,
+        lease: &Lease,
+        error: &DeliveryError,
+    ) -> Option<(Work, Entered)> {
+        let class = error.class();
+        let delay = settle::delay(hook, work, class)?;
+        let is_closed = || hook.gate.circuit.verdict() == Verdict::Closed;
+        if lane.kind() != Kind::Events || !is_closed() {
+            return None;
+        }
+        if !self.soon.wait(hook, work, delay).await || !is_closed() || !self.is_current(hook) {
+            return None;
+        }
+        let entered = enter(hook, lane).ok()?;
+        if !self.accept.renew(lease).await {
+            return None;
+        }
+        self.settle.count(hook, DeliveryResult::Retry);
+        Some((work.next(class), entered))
+    }
+
+    /// Whether a hook is still as it was.
+    fn is_current(&self, hook: &Arc<Prepared>) -> bool {
+        let snapshot = self.index.snapshot();
+        let current = snapshot.get(&hook.id);
+        current.is_some_and(|current| Arc::ptr_eq(current, hook))
     }
 
     /// What follows where there is no attempt after all.

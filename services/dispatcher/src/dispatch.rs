@@ -20,6 +20,7 @@ use crate::open::{Open, Pending, Settled};
 use crate::outbox::Outbox;
 use crate::room::LaneRoom;
 use crate::settle::Settle;
+use crate::soon::Soon;
 use crate::work::{Work, delivery, now_millis};
 
 /// How long deliveries of a hook wait that this version cannot read.
@@ -43,6 +44,8 @@ pub struct Dispatch {
     pub accept: Accept,
     /// Ends.
     pub settle: Settle,
+    /// Second attempts that are waited for.
+    pub soon: Soon,
     /// The delivery log.
     pub log: Log,
     /// What came through the outbox.

@@ -44,6 +44,7 @@ pub mod redis_url;
 pub mod room;
 pub mod rpc;
 pub mod settle;
+pub mod soon;
 pub mod storage;
 pub mod sweeper;
 pub mod trim;

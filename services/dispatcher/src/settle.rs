@@ -34,7 +34,9 @@ use crate::storage::Storage;
 use crate::trim::Trim;
 use crate::watchdog::Progress;
 use crate::work::{Work, cut};
-use when::{deferral_delay, delay, is_too_old, jittered};
+use when::{deferral_delay, is_too_old, jittered};
+
+pub(crate) use when::delay;
 
 /// How soon an event comes again whose delivery could not be settled.
 const AGAIN: Duration = Duration::from_secs(2);

@@ -29,6 +29,7 @@ use crate::queue::Queue;
 use crate::room::{Kind, LaneRoom};
 use crate::rpc;
 use crate::settle::Settle;
+use crate::soon::Soon;
 use crate::storage::Storage;
 use crate::sweeper::Sweeper;
 use crate::trim::Trim;
@@ -102,7 +103,7 @@ impl Worker {
             metrics: parts.metrics.clone(),
         };
         let progress = Progress::default();
-        let dispatch = Arc::new(dispatch(&parts, progress.clone(), &worker.tasks)?);
+        let dispatch = Arc::new(dispatch(&parts, progress.clone(), &worker)?);
         worker.keep(&parts, &dispatch, progress);
         worker.lanes.spawn(rpc::serve(
             client,
@@ -254,11 +255,7 @@ impl Worker {
     }
 }
 
-fn dispatch(
-    parts: &Parts<'_>,
-    progress: Progress,
-    tasks: &TaskTracker,
-) -> anyhow::Result<Dispatch> {
+fn dispatch(parts: &Parts<'_>, progress: Progress, worker: &Worker) -> anyhow::Result<Dispatch> {
     let writer = |name: &str, pace: Duration| -> anyhow::Result<Writer> {
         let metrics = batch::Metrics::register(parts.registry, name)?;
         let client = parts.context.client();
@@ -288,16 +285,17 @@ fn dispatch(
         index: Arc::clone(&parts.index),
         accept: parts.accept.clone(),
         settle,
+        soon: Soon::new(parts.config.lanes.event_permits, worker.pulling.clone()),
         log: Log::start(
             parts.config.attempts.logged,
             &parts.config.node,
             parts.context.client(),
-            tasks,
+            &worker.tasks,
             parts.metrics.clone(),
         ),
         outbox: Outbox::default(),
         spread: AtomicU64::new(0),
-        tasks: tasks.clone(),
+        tasks: worker.tasks.clone(),
         metrics: parts.metrics.clone(),
     })
 }

@@ -36,7 +36,7 @@ pub(super) fn jittered(work: &Work, wait: Duration) -> Duration {
 }
 
 /// How long to wait for the next attempt; nothing if there is none.
-pub(super) fn delay(hook: &Prepared, work: &Work, class: Class) -> Option<Duration> {
+pub(crate) fn delay(hook: &Prepared, work: &Work, class: Class) -> Option<Duration> {
     let attempt = work.attempt.saturating_sub(work.before);
     let seed = work.delivery.id.seed();
     match class {

@@ -1,0 +1,57 @@
+//! Second attempts that follow so soon that they are waited for here. One that is parked costs the
+//! server several syncs of its disk, for which publishers wait.
+//!
+//! Meanwhile the message stays open, as it does during an attempt, with its place in the lane: so few
+//! wait, only small ones, and each once. What finds no place is parked, as every later attempt is.
+
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::index::Prepared;
+use crate::work::Work;
+
+/// The longest that is waited: the default schedule begins with a second.
+const LONGEST: Duration = Duration::from_secs(2);
+/// The largest event that is waited with.
+const MOST_BYTES: usize = 8 << 10;
+/// This part of the lane's places is for those that wait.
+const PART: u32 = 4;
+
+/// The places in which second attempts are waited for.
+#[derive(Debug)]
+pub struct Soon {
+    places: Semaphore,
+    stopping: CancellationToken,
+}
+
+impl Soon {
+    /// Some of a lane's places, until the worker stops.
+    #[must_use]
+    pub fn new(permits: u32, stopping: CancellationToken) -> Self {
+        Self {
+            places: Semaphore::new((permits / PART) as usize),
+            stopping,
+        }
+    }
+
+    /// Waits for the attempt after one that failed. False: it is to be parked.
+    pub async fn wait(&self, hook: &Prepared, work: &Work, delay: Duration) -> bool {
+        if !is_soon(work, delay) || !hook.is_plain() {
+            return false;
+        }
+        let Ok(_place) = self.places.try_acquire() else {
+            return false;
+        };
+        tokio::select! {
+            () = tokio::time::sleep(delay) => true,
+            () = self.stopping.cancelled() => false,
+        }
+    }
+}
+
+/// Whether there is so little to wait for.
+fn is_soon(work: &Work, delay: Duration) -> bool {
+    work.attempt == 1 && delay <= LONGEST && work.delivery.event.raw.len() <= MOST_BYTES
+}
