@@ -29,7 +29,7 @@ use crate::metrics::{DeliveryResult, Metrics};
 use crate::open::{Open, Pending, Settled};
 use crate::parked::Parked;
 use crate::pause::Pauser;
-use crate::queue::Queue;
+use crate::queue::{Queue, Turn};
 use crate::storage::Storage;
 use crate::trim::Trim;
 use crate::watchdog::Progress;
@@ -134,7 +134,11 @@ impl Settle {
                 // It may take long to see to all the others.
                 drop((work, receipt));
                 let hook = Arc::clone(hook);
-                return self.delivered(Delivered { hook, lease, open }).await;
+                let queue = &self.delivered[self.accept.group_of(&hook)];
+                if let Some(turn) = queue.enter(Delivered { hook, lease, open }) {
+                    Box::pin(self.delivered(turn)).await;
+                }
+                return;
             }
             Ok(_) => {
                 let mine = Box::pin(self.accept.finish(&lease, End::Done)).await;
@@ -145,12 +149,8 @@ impl Settle {
         self.delivery(&open, settled).await;
     }
 
-    /// Settles a delivery that was made, with others.
-    async fn delivered(&self, delivered: Delivered) {
-        let queue = &self.delivered[self.accept.group_of(&delivered.hook)];
-        let Some(mut turn) = queue.enter(delivered) else {
-            return;
-        };
+    /// Settles deliveries that were made, whoever's turn it is.
+    async fn delivered(&self, mut turn: Turn<Delivered>) {
         // Whoever is about to come comes along.
         tokio::task::yield_now().await;
         while let Some(part) = turn.next(accept::MOST) {

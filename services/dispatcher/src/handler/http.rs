@@ -172,21 +172,23 @@ pub(super) fn sign(
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs() as i64;
-    let mut set = |name: &HeaderName, value: String| {
-        // Ids, numbers and base64 are always valid header values.
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(name, value);
-        }
-    };
-    set(&ID, delivery.id.to_string());
-    set(&TIMESTAMP, now.to_string());
-    if let Some(signer) = signer {
-        set(&KONG, signer.kong(body));
-        let signature = signer.standard(delivery.id.as_str(), now, body);
-        set(&SIGNATURE, signature);
+    headers.insert(&TIMESTAMP, now.into());
+    // Ids and base64 are always valid header values.
+    if let Ok(id) = HeaderValue::from_str(delivery.id.as_str()) {
+        headers.insert(&ID, id);
     }
-    if let Some(trace) = &delivery.event.traceparent {
-        set(&TRACE, trace.clone());
+    if let Some(signer) = signer {
+        let signature = signer.standard(delivery.id.as_str(), now, body);
+        for (name, value) in [(&KONG, signer.kong(body)), (&SIGNATURE, signature)] {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        }
+    }
+    if let Some(trace) = &delivery.event.traceparent
+        && let Ok(trace) = HeaderValue::from_str(trace)
+    {
+        headers.insert(&TRACE, trace);
     }
 }
 
