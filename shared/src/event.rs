@@ -23,6 +23,8 @@ pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// The longest id that a publisher may give, in bytes: it is written with every parked delivery.
 pub const MAX_ID_BYTES: usize = 512;
+/// What an id of a place in the stream takes: twenty digits, a dash, and as many.
+const STORED_ID_BYTES: usize = 41;
 /// The longest trace context that is passed on, in bytes.
 const MAX_TRACE_BYTES: usize = 512;
 
@@ -49,8 +51,13 @@ impl EventId {
     /// An id made of a message's place in the stream; `stored` in Unix nanoseconds.
     #[must_use]
     pub fn stored(sequence: u64, stored: i128) -> Self {
+        let mut digits = itoa::Buffer::new();
+        let mut text = String::with_capacity(STORED_ID_BYTES);
+        text.push_str(digits.format(sequence));
+        text.push('-');
+        text.push_str(digits.format(stored));
         Self {
-            text: format!("{sequence}-{stored}"),
+            text,
             place: Some(Stored {
                 sequence,
                 time: stored,

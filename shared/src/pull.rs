@@ -12,6 +12,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::BatchConfig;
 use async_nats::{Client, Message, StatusCode, Subscriber};
 use futures::{FutureExt as _, StreamExt as _};
+use memchr::memchr_iter;
 
 use crate::event::Stored;
 
@@ -136,6 +137,9 @@ pub async fn answer(client: &Client, message: &Message, kind: AckKind) -> Result
     sent.map_err(|error| Error::Client(error.into()))
 }
 
+/// The fewest tokens of an answer's subject, after `$JS.ACK.`, that begins with domain and account.
+const TOKENS: usize = 9;
+
 /// Where a message that was pulled stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -150,17 +154,24 @@ impl Place {
     /// versions).
     #[must_use]
     pub fn of(message: &Message) -> Option<Self> {
-        let tokens = message.reply.as_ref()?.strip_prefix("$JS.ACK.")?;
-        // Before the numbers: stream and consumer, or domain, account, stream and consumer.
-        let named = if tokens.split('.').count() < 9 { 2 } else { 4 };
-        // Deliveries, sequence in the stream, sequence in the consumer, time, messages pending.
-        let mut numbers = tokens.split('.').skip(named + 1);
+        let text = message.reply.as_ref()?.strip_prefix("$JS.ACK.")?;
+        let mut tokens = [""; TOKENS];
+        let (mut count, mut from) = (0, 0);
+        for end in memchr_iter(b'.', text.as_bytes()).chain([text.len()]) {
+            if let Some(token) = tokens.get_mut(count) {
+                *token = &text[from..end];
+            }
+            (count, from) = (count + 1, end + 1);
+        }
+        // Before the numbers: stream and consumer, or domain, account, stream and consumer. Then
+        // deliveries, sequence in the stream, sequence in the consumer, time, messages pending.
+        let named = if count < TOKENS { 2 } else { 4 };
         Some(Self {
             stored: Stored {
-                sequence: numbers.next()?.parse().ok()?,
-                time: numbers.nth(1)?.parse().ok()?,
+                sequence: tokens[named + 1].parse().ok()?,
+                time: tokens[named + 3].parse().ok()?,
             },
-            pending: numbers.next()?.parse().ok()?,
+            pending: tokens[named + 4].parse().ok()?,
         })
     }
 }

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 /// The KV bucket that holds entities, hooks, unique keys and the outbox.
@@ -209,6 +210,9 @@ pub fn encode_token(text: &str) -> Cow<'_, str> {
 /// # Errors
 /// [`Error::Encoding`] if the bytes are no UTF-8.
 pub fn decode_token(token: &str) -> Result<Cow<'_, str>, Error> {
+    if memchr(b'%', token.as_bytes()).is_none() {
+        return Ok(token.into());
+    }
     percent_decode_str(token)
         .decode_utf8()
         .map_err(|_| Error::Encoding)

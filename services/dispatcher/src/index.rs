@@ -171,7 +171,7 @@ impl Snapshot {
         };
         let with_operation = event
             .operation()
-            .map(|operation| format!("{}:{operation}", event.name));
+            .map(|operation| [&event.name, ":", operation].concat());
         let named = [Some(&event.name), with_operation.as_ref()]
             .into_iter()
             .flatten()
