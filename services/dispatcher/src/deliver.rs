@@ -158,7 +158,8 @@ impl Dispatch {
         let class = error.class();
         let delay = settle::delay(hook, work, class)?;
         let is_closed = || hook.gate.circuit.verdict() == Verdict::Closed;
-        if lane.kind() != Kind::Events || !is_closed() {
+        let is_too_old = settle::is_too_old(hook, work, delay);
+        if lane.kind() != Kind::Events || !is_closed() || is_too_old {
             return None;
         }
         if !self.soon.wait(hook, work, delay).await || !is_closed() || !self.is_current(hook) {

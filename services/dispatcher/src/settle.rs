@@ -34,9 +34,9 @@ use crate::storage::Storage;
 use crate::trim::Trim;
 use crate::watchdog::Progress;
 use crate::work::{Work, cut};
-use when::{deferral_delay, is_too_old, jittered};
+use when::{deferral_delay, jittered};
 
-pub(crate) use when::delay;
+pub(crate) use when::{delay, is_too_old};
 
 /// How soon an event comes again whose delivery could not be settled.
 const AGAIN: Duration = Duration::from_secs(2);

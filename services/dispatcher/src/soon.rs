@@ -55,3 +55,36 @@ impl Soon {
 fn is_soon(work: &Work, delay: Duration) -> bool {
     work.attempt == 1 && delay <= LONGEST && work.delivery.event.raw.len() <= MOST_BYTES
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hookline_shared::event::{DeliveryId, Event, EventId};
+    use hookline_shared::subject;
+
+    use super::*;
+    use crate::handler::{Class, Delivery};
+
+    fn work(bytes: usize) -> Work {
+        let subject = subject::event_subject("default", "crud", "consumers");
+        let body = format!("{{\"text\":\"{}\"}}", "a".repeat(bytes));
+        let event = Event::parse_with_id(&subject, None, body.into(), EventId::given("1"));
+        let event = Arc::new(event.expect("an event"));
+        let delivery = Delivery {
+            id: DeliveryId::new(&event, "hook"),
+            event_name: event.name.as_str().into(),
+            event,
+        };
+        Work::first(delivery, 0)
+    }
+
+    #[test]
+    fn only_a_small_second_attempt_that_follows_within_two_seconds_is_soon() {
+        let small = work(100);
+        assert!(is_soon(&small, LONGEST));
+        assert!(!is_soon(&small, LONGEST + Duration::from_millis(1)));
+        assert!(!is_soon(&small.next(Class::Retry(None)), LONGEST));
+        assert!(!is_soon(&work(MOST_BYTES), LONGEST));
+    }
+}

@@ -10,7 +10,7 @@ use crate::index::Prepared;
 use crate::work::{Work, now_millis};
 
 /// Whether a delivery would be older than it may be after a wait.
-pub(super) fn is_too_old(hook: &Prepared, work: &Work, wait: Duration) -> bool {
+pub(crate) fn is_too_old(hook: &Prepared, work: &Work, wait: Duration) -> bool {
     let age = Duration::from_millis(now_millis().saturating_sub(work.first_attempt));
     age + wait > hook.max_age
 }
