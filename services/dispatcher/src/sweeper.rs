@@ -2,8 +2,8 @@
 //! belongs to a hook that is deleted is purged.
 //!
 //! A schedule that comes due while the server's storage is exhausted stays where it is, also when
-//! there is room again. So all that waits is looked through, some of it at a time. Dispatchers take
-//! turns through Redis; without it several may sweep, which costs work and does no harm.
+//! there is room again. So all that waits is looked through, a few at a time. Dispatchers take turns
+//! through Redis; without it several may sweep, which costs work and does no harm.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,12 +22,11 @@ use crate::accept::Accept;
 use crate::index::Index;
 use crate::metrics::Metrics;
 
-/// How often some of the stream is looked through, at most,
-const PERIOD: Duration = Duration::from_secs(10);
-/// and for how many times as long as looking took it is left alone.
+/// The pause between two turns, and how long one lasts at most.
+const TURN: Duration = Duration::from_secs(10);
+/// For how many times as long as it took to look at a few messages the server is then left alone:
+/// many at once would keep deliveries waiting.
 const COST: u32 = 20;
-/// How many messages are looked at each time, at most.
-const LOOK: usize = 10_000;
 /// How late a delivery may be before it is parked anew.
 const OVERDUE: Duration = Duration::from_secs(30);
 /// Over how long what was overdue is spread.
@@ -52,42 +51,48 @@ pub struct Sweeper {
 impl Sweeper {
     /// Sweeps for ever.
     pub async fn sweep(&self) {
-        let (mut from, mut pause) = (1, PERIOD);
+        let mut from = 1;
         loop {
-            tokio::time::sleep(pause).await;
-            if !self.accept.turn("sweeper", pause * 9 / 10).await {
+            tokio::time::sleep(TURN).await;
+            if !self.accept.turn("sweeper", TURN).await {
                 continue;
             }
-            let mut looking = Duration::ZERO;
-            match self.some(from, &mut looking).await {
-                Ok(next) => from = next,
-                Err(error) => tracing::debug!(%error, "the parked deliveries cannot be swept now"),
+            let end = Instant::now() + TURN;
+            while Instant::now() < end {
+                match self.some(from).await {
+                    Ok(Some((next, pause))) => {
+                        from = next;
+                        tokio::time::sleep(pause).await;
+                    }
+                    Ok(None) => {
+                        from = 1;
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "the parked deliveries cannot be swept now");
+                        break;
+                    }
+                }
             }
-            pause = PERIOD.max(looking * COST);
         }
     }
 
-    /// Sweeps some, and says where to go on. A page of a stream would cost the server a walk through all
-    /// of its subjects.
-    async fn some(&self, mut from: u64, looking: &mut Duration) -> Result<u64, BoxError> {
+    /// Sweeps a few, and says where to go on and after which pause, or that there are no more. A page of
+    /// a stream would cost the server a walk through all of its subjects.
+    async fn some(&self, from: u64) -> Result<Option<(u64, Duration)>, BoxError> {
         let (client, all) = (self.context.client(), subject::ALL_SUBJECTS);
-        let mut looked = 0;
-        while looked < LOOK {
-            let began = Instant::now();
-            let mut few = scan::few(&client, subject::DELIVERIES_STREAM, all, from).await?;
-            *looking += began.elapsed();
-            let Some(last) = few.last() else {
-                return Ok(1);
-            };
-            from = last.sequence + 1;
-            looked += few.len();
-            few.retain(|stored| subject::parse_wait_subject(&stored.subject).is_some());
-            self.purge_deleted(&few).await?;
-            let overdue = few.iter().filter(|waiting| is_overdue(waiting));
-            // All at once: they share few commits.
-            try_join_all(overdue.map(|waiting| self.park_anew(waiting))).await?;
-        }
-        Ok(from)
+        let began = Instant::now();
+        let mut few = scan::few(&client, subject::DELIVERIES_STREAM, all, from).await?;
+        let pause = began.elapsed() * COST;
+        let Some(next) = few.last().map(|last| last.sequence + 1) else {
+            return Ok(None);
+        };
+        few.retain(|stored| subject::parse_wait_subject(&stored.subject).is_some());
+        self.purge_deleted(&few).await?;
+        let overdue = few.iter().filter(|waiting| is_overdue(waiting));
+        // All at once: they share few commits.
+        try_join_all(overdue.map(|waiting| self.park_anew(waiting))).await?;
+        Ok(Some((next, pause)))
     }
 
     /// Hooks that are deleted leave nothing behind.
