@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use e2e::{Cluster, Leftovers, Result, SOON, eventually};
+use e2e::{Cluster, Leftovers, Result, SOON, eventually, wire};
+use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 
 const OUTCOMES: &str = "hookline_deliveries_total";
@@ -271,6 +272,28 @@ async fn what_waits_for_a_circuit_falls_due_evenly_however_much_it_is() -> Resul
     let span = last.zip(first).map_or(0, |(last, first)| last - first);
     assert!((100..=130).contains(&span), "over {span} s");
     cluster.finish_leaving(parked(700)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_hook_is_counted_while_little_waits_at_all() -> Result {
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "10m")
+        .start()
+        .await?;
+    let gets = format!("$JS.API.DIRECT.GET.{}", wire::DELIVERIES);
+    let mut gets = cluster.nats.client().subscribe(gets).await?;
+    let id = e2e::admin::id(&hook(&cluster, "/hook", &json!({})).await?)?.to_owned();
+    cluster.receiver.answer("/hook", &[500]);
+    for n in 0..3 {
+        publish(&cluster, &json!({ "n": n })).await?;
+    }
+    let parked = Leftovers { dead: 0, parked: 3 };
+    cluster.rest_leaving(parked).await?;
+    while let Some(get) = gets.next().now_or_never().flatten() {
+        let request = String::from_utf8_lossy(&get.payload);
+        ensure!(!request.contains(&id), "{request}");
+    }
+    cluster.finish_leaving(parked).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -62,7 +62,7 @@ impl Backlog {
         since >= next && swap(&self.next, next, since + self.least())
     }
 
-    /// The stream says that so many wait, and took so long for it; the one that it was asked for
+    /// The stream says that so many wait at most, and took so long for it; the one that it was asked for
     /// comes on top. With so many workers, at most half of what is left of the bound is used before it
     /// is asked again.
     pub fn counted(&self, count: u64, took: Duration, workers: u32) {
@@ -73,6 +73,12 @@ impl Backlog {
         self.since.store(1, Ordering::Relaxed);
         self.next.store(next, Ordering::Relaxed);
         self.stale.store(self.after(took * COST), Ordering::Relaxed);
+    }
+
+    /// So many are far from the bound.
+    #[must_use]
+    pub fn few(&self) -> u64 {
+        self.bound / 2
     }
 
     fn least(&self) -> u64 {

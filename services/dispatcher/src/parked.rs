@@ -1,10 +1,15 @@
 //! Looking at parked deliveries.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_nats::jetstream::{self, stream::LastRawMessageErrorKind};
 use hookline_shared::batch;
 use hookline_shared::event;
 use hookline_shared::scan;
 use hookline_shared::subject::{self, header};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// What is known of a delivery that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,25 +20,69 @@ pub struct Waiting {
     pub attempt: u32,
 }
 
+/// For how long it is believed how many messages the stream holds, or that it does not say.
+const FRESH: Duration = Duration::from_secs(1);
+/// More than are parked in that time.
+const MEANWHILE: u64 = 10_000;
+
 /// The stream of parked deliveries.
 #[derive(Debug, Clone)]
-pub struct Parked(jetstream::Context);
+pub struct Parked {
+    context: jetstream::Context,
+    held: Arc<Mutex<Option<Held>>>,
+}
+
+/// How many messages the stream holds, if it says so.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    asked: Instant,
+    messages: Option<u64>,
+}
 
 impl Parked {
     /// The stream as this connection sees it.
     #[must_use]
     pub fn new(context: jetstream::Context) -> Self {
-        Self(context)
+        Self {
+            context,
+            held: Arc::default(),
+        }
     }
 
-    /// How many deliveries of a hook wait.
+    /// How many deliveries of a hook wait, at most. The server goes through all of a hook to count them,
+    /// and many hooks may begin to wait at once, so they are not counted while the whole stream holds no
+    /// more than `few`.
     ///
     /// # Errors
     /// [`batch::Error::Unavailable`] if the stream does not answer.
-    pub async fn count(&self, hook: &str) -> Result<u64, batch::Error> {
+    pub async fn count(&self, hook: &str, few: u64) -> Result<u64, batch::Error> {
+        let held = self.held().await.ok_or(batch::Error::Unavailable)?;
+        if held + MEANWHILE <= few {
+            return Ok(held + MEANWHILE);
+        }
         let waits = subject::waits_of(hook);
-        let count = scan::count(&self.0.client(), subject::DELIVERIES_STREAM, &waits).await;
+        let client = self.context.client();
+        let count = scan::count(&client, subject::DELIVERIES_STREAM, &waits).await;
         count.map_err(|_| batch::Error::Unavailable)
+    }
+
+    /// How many messages the stream holds; those who ask at the same time share an answer.
+    async fn held(&self) -> Option<u64> {
+        let mut held = self.held.lock().await;
+        if let Some(held) = &*held
+            && held.asked.elapsed() < FRESH
+        {
+            return held.messages;
+        }
+        let stream = self.context.get_stream(subject::DELIVERIES_STREAM).await;
+        let messages = stream
+            .ok()
+            .map(|stream| stream.cached_info().state.messages);
+        *held = Some(Held {
+            asked: Instant::now(),
+            messages,
+        });
+        messages
     }
 
     /// What waits under a subject.
@@ -42,7 +91,10 @@ impl Parked {
     /// [`batch::Error::Unavailable`] if the stream does not answer.
     pub async fn last(&self, wait: &str) -> Result<Option<Waiting>, batch::Error> {
         let unavailable = batch::Error::Unavailable;
-        let stream = self.0.get_stream_no_info(subject::DELIVERIES_STREAM).await;
+        let stream = self
+            .context
+            .get_stream_no_info(subject::DELIVERIES_STREAM)
+            .await;
         let stream = stream.map_err(|_| unavailable.clone())?;
         match stream.get_last_raw_message_by_subject(wait).await {
             Ok(message) => {

@@ -302,7 +302,7 @@ impl Settle {
     async fn is_backlog_full(&self, hook: &Prepared) -> bool {
         if hook.backlog.one_more() {
             let asked = Instant::now();
-            if let Ok(count) = self.parked.count(&hook.hook.id).await {
+            if let Ok(count) = self.parked.count(&hook.hook.id, hook.backlog.few()).await {
                 let workers = self.accept.workers();
                 hook.backlog.counted(count, asked.elapsed(), workers);
             }
