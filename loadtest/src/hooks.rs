@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::Cluster;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::bench::Question;
@@ -15,6 +15,8 @@ use crate::rig;
 
 /// Hooks that are created at the same time.
 const CREATES: usize = 64;
+/// After how many of them that is said.
+const TOLD: u64 = 10_000;
 const KIB: f64 = 1024.0;
 /// How many changes are made to see how soon they are live.
 const CHANGES: usize = 20;
@@ -138,6 +140,7 @@ async fn with(hooks: u64, options: &Options) -> Result<Seen> {
 }
 
 /// Hooks that hear something else, of the same source and of others.
+#[expect(clippy::print_stdout, reason = "it takes minutes")]
 async fn others(cluster: &Cluster, count: u64, url: &str) -> Result<()> {
     let creates = futures::stream::iter(0..count).map(|number| {
         let hook = json!({
@@ -147,11 +150,15 @@ async fn others(cluster: &Cluster, count: u64, url: &str) -> Result<()> {
         });
         async move { cluster.admin().create_hook(&hook).await }
     });
-    creates
-        .buffer_unordered(CREATES)
-        .try_for_each(|_| async { Ok(()) })
-        .await
-        .context("the other hooks cannot be created")
+    let (mut creates, mut made) = (creates.buffer_unordered(CREATES), 0);
+    while let Some(created) = creates.next().await {
+        created.context("the other hooks cannot be created")?;
+        made += 1;
+        if made % TOLD == 0 {
+            println!("    {made} of {count} hooks are made");
+        }
+    }
+    Ok(())
 }
 
 /// The median of the times from the answer to a change until an event that was published right then

@@ -15,6 +15,9 @@ pub struct Options {
     /// Pairs of runs.
     #[arg(long, default_value_t = 3)]
     pub pairs: usize,
+    /// How much of each row is run.
+    #[arg(skip = Size::FULL)]
+    pub size: Size,
 }
 
 impl Question for Options {
@@ -25,6 +28,7 @@ impl Question for Options {
         Self {
             faults: faults.map(str::to_owned).to_vec(),
             pairs: 5,
+            size: Size::FULL,
         }
     }
 
@@ -39,8 +43,8 @@ async fn measure(options: &Options) -> Result<Section> {
     let mut section = Section {
         title: "Neighbours: a healthy hook beside a sick one".to_owned(),
         about:
-            "1,000 events a second, half of them to the sick endpoint; the median of alternating \
-                pairs. The plots show the last run beside the sick one."
+            "1,000 events a second, half of them for the sick endpoint, or for nobody where that is \
+                absent; the median of alternating pairs. The plots show the last run beside the sick one."
                 .to_owned(),
         ..Section::default()
     };
@@ -49,7 +53,7 @@ async fn measure(options: &Options) -> Result<Section> {
         println!("  {name}: {}", fault.what);
         let size = Size {
             pairs: options.pairs,
-            ..Size::FULL
+            ..options.size
         };
         let row = fault.run(size).await?;
         let (without, with) = row.compared.context("the row compares nothing")?;

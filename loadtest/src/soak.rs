@@ -13,12 +13,10 @@ use crate::report::{Goal, Measure, Section, median};
 use crate::rig;
 
 const MIB: f64 = (1 << 20) as f64;
-/// How often everything is looked at.
-const LOOK: Duration = Duration::from_secs(5);
+/// How many times everything is looked at.
+const LOOKS: u32 = 120;
 /// How often events are published.
 const TICK: Duration = Duration::from_millis(5);
-/// Events by which the speed that is possible is found.
-const TRIAL: u64 = 20_000;
 /// What is watched, with its unit.
 const WATCHED: [(&str, &str); 4] = [
     ("resident memory of the dispatcher", "MiB"),
@@ -30,16 +28,22 @@ const WATCHED: [(&str, &str); 4] = [
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Minutes.
-    #[arg(long, default_value_t = 10)]
-    pub minutes: u64,
+    /// How long it lasts.
+    #[arg(long, default_value_t = 600)]
+    pub seconds: u64,
+    /// Events by which the speed that is possible is found.
+    #[arg(long, default_value_t = 20_000)]
+    pub trial: u64,
 }
 
 impl Question for Options {
     const NAME: &'static str = "soak";
 
     fn full() -> Self {
-        Self { minutes: 10 }
+        Self {
+            seconds: 600,
+            trial: 20_000,
+        }
     }
 
     async fn run(&self) -> Result<Section> {
@@ -55,20 +59,19 @@ async fn measure(options: &Options) -> Result<Section> {
     let hook = rig::hook("webhook", rig::webhook(&receiver.url));
     cluster.admin().create_hook(&hook).await?;
     let context = cluster.nats.jetstream();
-    rig::store(&context, rig::SUBJECT, TRIAL).await?;
+    let Options { seconds, trial } = *options;
+    rig::store(&context, rig::SUBJECT, trial).await?;
     cluster.add_dispatcher()?.start()?;
-    let full = rig::rate(TRIAL, receiver.measure(TRIAL + 1).await?)?;
+    let full = rig::rate(trial, receiver.measure(trial + 1).await?)?;
     let rate = full / 2.0;
-    println!(
-        "  {rate:.0} events a second for {} minutes",
-        options.minutes
-    );
+    println!("  {rate:.0} events a second for {seconds} seconds");
 
     let client = async_nats::connect(cluster.nats.url()).await?;
     let (began, mut sent, mut looked) = (Instant::now(), 0, Instant::now());
     let mut samples: [Vec<(f64, f64)>; WATCHED.len()] = Default::default();
     let mut tick = tokio::time::interval(TICK);
-    while began.elapsed() < Duration::from_secs(60 * options.minutes) {
+    let time = Duration::from_secs(seconds);
+    while began.elapsed() < time {
         tick.tick().await;
         let due = (began.elapsed().as_secs_f64() * rate) as u64;
         for number in sent..due {
@@ -77,13 +80,13 @@ async fn measure(options: &Options) -> Result<Section> {
                 .await?;
         }
         sent = due;
-        if looked.elapsed() >= LOOK {
+        if looked.elapsed() >= time / LOOKS {
             looked = Instant::now();
             let at = began.elapsed().as_secs_f64();
             for (samples, value) in samples.iter_mut().zip(sample(&cluster).await?) {
                 samples.push((at, value));
             }
-            let behind = TRIAL + 1 + sent - receiver.count();
+            let behind = trial + 1 + sent - receiver.count();
             println!(
                 "  {at:>4.0} s  {:>9} delivered, {behind} to come",
                 receiver.count()
@@ -91,10 +94,10 @@ async fn measure(options: &Options) -> Result<Section> {
         }
     }
     client.flush().await?;
-    receiver.measure(TRIAL + 1 + sent).await?;
+    receiver.measure(trial + 1 + sent).await?;
     cluster.finish_unchecked().await?;
     let mut section = Section {
-        title: format!("Soak: {} minutes at half speed", options.minutes),
+        title: format!("Soak: {seconds} seconds at half speed"),
         about: format!(
             "{rate:.0} events a second, {sent} in all; the last third of the time against the second."
         ),

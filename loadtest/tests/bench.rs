@@ -3,7 +3,10 @@
 
 use anyhow::{Result, ensure};
 use hookline_loadtest::bench::Question;
-use hookline_loadtest::{fanout, hooks, latency, limit, publish, scaling, throughput};
+use hookline_loadtest::chaos::Size;
+use hookline_loadtest::{
+    fanout, hooks, latency, limit, neighbours, publish, scaling, soak, throughput,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bare_pipe_and_its_parts() -> Result<()> {
@@ -66,6 +69,25 @@ async fn dispatchers_share_the_work() -> Result<()> {
         runs: 1,
     };
     answered(&question, 1).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn healthy_hooks_are_compared_with_and_without_sick_ones() -> Result<()> {
+    let question = neighbours::Options {
+        faults: vec!["refusing".to_owned()],
+        pairs: 2,
+        size: Size::SHORT,
+    };
+    answered(&question, 1).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_grow_is_watched() -> Result<()> {
+    let question = soak::Options {
+        seconds: 2,
+        trial: 200,
+    };
+    answered(&question, 4).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -31,6 +31,15 @@ impl Entry {
     pub fn latency(&self) -> Option<Duration> {
         Some(self.first?.saturating_duration_since(self.published?))
     }
+
+    /// How long it took from the first try to publish it to NATS's acknowledgement.
+    #[must_use]
+    pub fn storing(&self) -> Option<Duration> {
+        Some(
+            self.acknowledged?
+                .saturating_duration_since(self.published?),
+        )
+    }
 }
 
 impl Ledger {

@@ -9,6 +9,7 @@ use hookline_shared::scan;
 use serde_json::json;
 
 use super::endpoint::{self, Endpoint, Mood};
+use super::ledger::Ledger;
 use super::load::{Load, SOURCE, Stream};
 
 /// How much of a row is run.
@@ -131,20 +132,23 @@ impl Stage {
         Load::start(&self.nats, stream.collect(), rate).await
     }
 
-    /// Starts a load of which half goes to the first so many endpoints, and half to the others;
-    /// all of it to the first ones where there are no others.
+    /// Starts a load of which half goes to the first so many endpoints, and half to so many others;
+    /// nobody hears those events for which there is no endpoint.
     ///
     /// # Errors
     /// When NATS cannot be reached.
-    pub async fn halves(&self, first: usize, rate: u64) -> Result<Load> {
-        let streams: Vec<_> = self.streams().collect();
+    pub async fn halves(&self, first: usize, others: usize) -> Result<Load> {
+        let unheard = (self.endpoints.len()..first + others).map(|number| Stream {
+            event: event(number),
+            ledger: Ledger::default(),
+        });
+        let streams: Vec<_> = self.streams().chain(unheard).collect();
         let (first, others) = streams.split_at(first);
-        let longer = first.len().max(others.len());
-        let turns = (0..longer).flat_map(|turn| {
+        let turns = (0..first.len().max(others.len())).flat_map(|turn| {
             let one = |part: &[Stream]| part.get(turn % part.len().max(1)).cloned();
             [one(first), one(others)]
         });
-        Load::start(&self.nats, turns.flatten().collect(), rate).await
+        Load::start(&self.nats, turns.flatten().collect(), self.size.rate).await
     }
 
     /// Waits until everything that was acknowledged has arrived at these endpoints, for as long as
