@@ -22,7 +22,7 @@ use crate::accept::Accept;
 use crate::index::Index;
 use crate::metrics::Metrics;
 
-/// The pause between two turns, and how long one lasts at most.
+/// How long a turn lasts at most, and the pause before one is asked for again.
 const TURN: Duration = Duration::from_secs(10);
 /// For how many times as long as it took to look at a few messages the server is then left alone:
 /// many at once would keep deliveries waiting.
@@ -49,32 +49,35 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// Sweeps for ever.
+    /// Sweeps for ever, pausing once all is looked through or while it is another's turn.
     pub async fn sweep(&self) {
         let mut from = 1;
         loop {
             tokio::time::sleep(TURN).await;
-            if !self.accept.turn("sweeper", TURN).await {
-                continue;
-            }
-            let end = Instant::now() + TURN;
-            while Instant::now() < end {
-                match self.some(from).await {
-                    Ok(Some((next, pause))) => {
-                        from = next;
-                        tokio::time::sleep(pause).await;
-                    }
-                    Ok(None) => {
-                        from = 1;
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "the parked deliveries cannot be swept now");
-                        break;
-                    }
+            while self.accept.turn("sweeper", TURN).await && self.turn(&mut from).await {}
+        }
+    }
+
+    /// Sweeps for one turn, and says whether there is more.
+    async fn turn(&self, from: &mut u64) -> bool {
+        let end = Instant::now() + TURN;
+        while Instant::now() < end {
+            match self.some(*from).await {
+                Ok(Some((next, pause))) => {
+                    *from = next;
+                    tokio::time::sleep(pause).await;
+                }
+                Ok(None) => {
+                    *from = 1;
+                    return false;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the parked deliveries cannot be swept now");
+                    return false;
                 }
             }
         }
+        true
     }
 
     /// Sweeps a few, and says where to go on and after which pause, or that there are no more. A page of
