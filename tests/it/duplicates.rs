@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use e2e::{Cluster, Leftovers, Result, SOON, eventually, wire};
+use e2e::{Cluster, Leftovers, Proxy, Result, SOON, eventually, wire};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,6 +156,49 @@ async fn a_dispatcher_that_was_taken_over_settles_nothing() -> Result {
         let hook = hook.expect(200)?;
         assert_ne!(hook["delivery"]["paused"], true, "a late 410 pauses nobody");
     }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dispatcher_that_stands_still_after_its_claim_makes_no_request() -> Result {
+    let proxy = Proxy::start().await?;
+    let mut cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_LEASE", "2s")
+        .dispatcher_env("HOOKLINE_ACK_WAIT", "3s")
+        .prepare()
+        .await?;
+    proxy.lead_to(cluster.redis.port());
+    let redis = format!("redis://{}", proxy.address());
+    cluster.dispatchers[0].set("HOOKLINE_REDIS_URL", &redis);
+    cluster.start().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.rest().await?;
+
+    // It stands still while Redis is on its way to answer.
+    proxy.cut();
+    cluster
+        .publish("crud", "consumers", &json!({ "n": 1 }))
+        .await?;
+    let asks = Duration::from_millis(50);
+    eventually(SOON, "it asks Redis", async || {
+        ensure!(proxy.held_back() > 0, "it has not asked");
+        Ok(())
+    })
+    .await?;
+    tokio::time::sleep(asks).await;
+    cluster.dispatchers[0].process().freeze()?;
+    proxy.mend();
+    let second = cluster.add_dispatcher()?;
+    second.start()?;
+    second.ready().await?;
+    cluster.receiver.wait_for("/hook", 1).await?;
+    cluster.rest().await?;
+
+    cluster.dispatchers[0].process().thaw()?;
+    cluster.dispatchers[0].stop().await?;
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 1);
     cluster.finish().await
 }
 

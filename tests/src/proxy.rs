@@ -17,6 +17,7 @@ pub struct Proxy {
     address: SocketAddr,
     target: Arc<AtomicU16>,
     open: watch::Sender<bool>,
+    arrived: Arc<AtomicU64>,
     passed: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
@@ -30,16 +31,18 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let target = Arc::new(AtomicU16::new(0));
+        let arrived = Arc::new(AtomicU64::new(0));
         let passed = Arc::new(AtomicU64::new(0));
         let (open, opened) = watch::channel(true);
-        let (leads, counter) = (Arc::clone(&target), Arc::clone(&passed));
+        let leads = Arc::clone(&target);
+        let counters = [Arc::clone(&arrived), Arc::clone(&passed)];
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let port = leads.load(Ordering::Relaxed);
-                let (opened, counter) = (opened.clone(), Arc::clone(&counter));
+                let (opened, counters) = (opened.clone(), counters.clone());
                 tokio::spawn(async move {
                     if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
-                        join(client, server, &opened, &counter).await;
+                        join(client, server, &opened, &counters).await;
                     }
                 });
             }
@@ -48,6 +51,7 @@ impl Proxy {
             address,
             target,
             open,
+            arrived,
             passed,
             task,
         })
@@ -79,6 +83,13 @@ impl Proxy {
     pub fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
     }
+
+    /// Bytes that are held back.
+    #[must_use]
+    pub fn held_back(&self) -> u64 {
+        let passed = self.passed();
+        self.arrived.load(Ordering::Relaxed).saturating_sub(passed)
+    }
 }
 
 impl Drop for Proxy {
@@ -91,15 +102,15 @@ async fn join(
     client: TcpStream,
     server: TcpStream,
     opened: &watch::Receiver<bool>,
-    counter: &AtomicU64,
+    counters: &[Arc<AtomicU64>; 2],
 ) {
     drop(client.set_nodelay(true));
     drop(server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), server.into_split());
     tokio::select! {
-        () = copy(from_client, to_server, opened.clone(), counter) => {}
-        () = copy(from_server, to_client, opened.clone(), counter) => {}
+        () = copy(from_client, to_server, opened.clone(), counters) => {}
+        () = copy(from_server, to_client, opened.clone(), counters) => {}
     }
 }
 
@@ -107,16 +118,17 @@ async fn copy(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,
     mut opened: watch::Receiver<bool>,
-    counter: &AtomicU64,
+    [arrived, passed]: &[Arc<AtomicU64>; 2],
 ) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        arrived.fetch_add(read as u64, Ordering::Relaxed);
         if opened.wait_for(|open| *open).await.is_err() {
             return;
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
-        counter.fetch_add(read as u64, Ordering::Relaxed);
+        passed.fetch_add(read as u64, Ordering::Relaxed);
     }
 }

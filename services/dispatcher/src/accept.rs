@@ -24,6 +24,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use redis::Script;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::coordinator::Coordinator;
@@ -155,7 +156,12 @@ impl Accept {
     /// nobody can tell, and the answer is yes.
     pub async fn renew(&self, lease: &Lease) -> bool {
         let claim = std::slice::from_ref(lease.claim());
-        self.inner.renew_together(claim).await.is_empty()
+        self.inner.renew(claim).await.is_empty()
+    }
+
+    /// The same where the claim may have run out by now: this worker stood still for a while.
+    pub async fn still_holds(&self, lease: &Lease) -> bool {
+        lease.age() < self.inner.options.lease || Box::pin(self.renew(lease)).await
     }
 
     /// Ends a claim. False: another worker has taken the delivery over.
@@ -250,7 +256,7 @@ impl Accept {
             tick.tick().await;
             let due = inner.held.due(age);
             let renewals = due.chunks(MOST).map(async |claims| {
-                for lost in inner.renew_together(claims).await {
+                for lost in inner.renew(claims).await {
                     claims[lost].lost.notify_one();
                 }
             });
@@ -322,6 +328,7 @@ impl Inner {
                 delivery: work.delivery.id,
                 probe: false,
                 marks,
+                asked: Instant::now(),
                 lost: Notify::new(),
             });
         }
@@ -398,6 +405,14 @@ impl Inner {
             }
             Err(refusal) => Answer::Refused(refusal),
         }
+    }
+
+    /// Renews claims. Answers which of them, by number, are not this worker's any more.
+    async fn renew(&self, claims: &[Arc<Claim>]) -> Vec<usize> {
+        let asked = Instant::now();
+        let lost = self.renew_together(claims).await;
+        self.held.renewed(claims, asked);
+        lost
     }
 
     /// Ends one claim.

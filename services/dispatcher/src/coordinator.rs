@@ -18,6 +18,7 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisFuture, Value};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::time::Instant;
 
 use crate::accept::Call;
 use crate::metrics::Metrics;
@@ -124,10 +125,14 @@ impl Coordinator {
         }
         let current = self.0.current.load_full()?;
         let mut connection = Connection::clone(&current);
+        let began = Instant::now();
         match in_time(DEADLINE, call.make(&mut connection)).await {
             Ok(answer) => Some(answer),
             Err(reason) => {
-                self.0.lost(group, hook, &reason);
+                // Otherwise it was this process that stood still.
+                if began.elapsed() < DEADLINE * 2 {
+                    self.0.lost(group, hook, &reason);
+                }
                 None
             }
         }

@@ -34,6 +34,14 @@ enum HeldBack {
     NoRoom { calm: bool },
 }
 
+/// Why an attempt that was claimed is not made.
+#[derive(Debug, Clone, Copy)]
+enum NotMade {
+    HeldBack(HeldBack),
+    /// By another worker.
+    TakenOver,
+}
+
 impl Dispatch {
     /// Makes one attempt of each of at most [`MOST`](crate::accept::MOST) deliveries, if it is this
     /// worker's to make.
@@ -92,14 +100,7 @@ impl Dispatch {
             let work = &pending.work;
             let attempted = tokio::select! {
                 attempted = self.attempted(hook, work, entered, &lease) => attempted,
-                () = lease.lost() => {
-                    if lease.is_probe() {
-                        hook.gate.circuit.probe_given_up();
-                    }
-                    tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, "another worker took a delivery over, its attempt here is dropped");
-                    let settled = self.settle.count(hook, DeliveryResult::Busy);
-                    return self.settle.delivery(&pending.open, settled).await;
-                }
+                () = lease.lost() => Err(NotMade::TakenOver),
             };
             let (began, result) = match attempted {
                 Ok(attempted) => attempted,
@@ -127,14 +128,18 @@ impl Dispatch {
         work: &Work,
         entered: Entered,
         lease: &Lease,
-    ) -> Result<(Began, Result<Receipt, DeliveryError>), HeldBack> {
+    ) -> Result<(Began, Result<Receipt, DeliveryError>), NotMade> {
         let place = entered.place().await;
         // It may have opened meanwhile.
         if let Some(wait) = open_for(hook).filter(|_| !lease.is_probe()) {
-            return Err(HeldBack::Open(wait));
+            return Err(NotMade::HeldBack(HeldBack::Open(wait)));
         }
         let calm = hook.gate.circuit.is_calm();
-        let place = place.ok_or(HeldBack::NoRoom { calm })?;
+        let no_room = NotMade::HeldBack(HeldBack::NoRoom { calm });
+        let place = place.ok_or(no_room)?;
+        if !self.accept.still_holds(lease).await {
+            return Err(NotMade::TakenOver);
+        }
         let began = Began::now();
         let result = attempt(hook, &work.delivery).await;
         let took = began.elapsed();
@@ -186,12 +191,16 @@ impl Dispatch {
         hook: &Arc<Prepared>,
         work: &Work,
         lane: Kind,
-        reason: HeldBack,
+        reason: NotMade,
         lease: &Lease,
     ) -> Settled {
         if lease.is_probe() {
             hook.gate.circuit.probe_given_up();
         }
+        let NotMade::HeldBack(reason) = reason else {
+            tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, "another worker took a delivery over, its attempt here is dropped");
+            return self.settle.count(hook, DeliveryResult::Busy);
+        };
         if !self.accept.renew(lease).await {
             return self.settle.count(hook, DeliveryResult::Busy);
         }

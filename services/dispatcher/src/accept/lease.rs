@@ -40,6 +40,13 @@ impl Lease {
         &self.claim
     }
 
+    /// For how long Redis may not have heard of it.
+    pub(super) fn age(&self) -> Duration {
+        let held = self.held.lock();
+        let renewed = held.get(&self.claim.number).map(|entry| entry.renewed);
+        renewed.unwrap_or(self.claim.asked).elapsed()
+    }
+
     /// A renewal that comes after its end would claim the delivery anew.
     pub(super) fn renew_no_more(&self) {
         self.held.lock().remove(&self.claim.number);
@@ -63,6 +70,8 @@ pub(super) struct Claim {
     pub(super) delivery: DeliveryId,
     pub(super) probe: bool,
     pub(super) marks: Option<Marks>,
+    /// When Redis was about to be asked for it.
+    pub(super) asked: Instant,
     /// Tells that another worker has taken the delivery over.
     pub(super) lost: Notify,
 }
@@ -105,6 +114,7 @@ pub(super) struct Held(Mutex<HashMap<u64, Entry>>);
 #[derive(Debug)]
 struct Entry {
     claim: Arc<Claim>,
+    /// When Redis was last about to be asked.
     renewed: Instant,
 }
 
@@ -113,7 +123,7 @@ impl Held {
         let claim = Arc::new(claim);
         let entry = Entry {
             claim: Arc::clone(&claim),
-            renewed: Instant::now(),
+            renewed: claim.asked,
         };
         self.lock().insert(claim.number, entry);
         Lease {
@@ -122,20 +132,27 @@ impl Held {
         }
     }
 
-    /// What was not renewed for so long, by number. It is taken for renewed from now on.
+    /// What was not renewed for so long, by number.
     pub(super) fn due(&self, age: Duration) -> Vec<Arc<Claim>> {
         let now = Instant::now();
         let mut due: Vec<_> = self
             .lock()
-            .values_mut()
+            .values()
             .filter(|entry| now - entry.renewed >= age)
-            .map(|entry| {
-                entry.renewed = now;
-                Arc::clone(&entry.claim)
-            })
+            .map(|entry| Arc::clone(&entry.claim))
             .collect();
         due.sort_unstable_by_key(|claim| claim.number);
         due
+    }
+
+    /// Notes that claims were renewed, if they are still held.
+    pub(super) fn renewed(&self, claims: &[Arc<Claim>], asked: Instant) {
+        let mut held = self.lock();
+        for claim in claims {
+            if let Some(entry) = held.get_mut(&claim.number) {
+                entry.renewed = asked;
+            }
+        }
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Claim>> {
@@ -159,8 +176,9 @@ mod tests {
     async fn each_claim_is_renewed_in_its_own_time() {
         let held = Arc::new(Held::default());
         let due = || {
-            let due = held.due(Duration::from_secs(2)).into_iter();
-            due.map(|claim| claim.number).collect::<Vec<_>>()
+            let due = held.due(Duration::from_secs(2));
+            held.renewed(&due, Instant::now());
+            due.iter().map(|claim| claim.number).collect::<Vec<_>>()
         };
         let _first = held.hold(claim(1, 1));
         tokio::time::advance(Duration::from_secs(1)).await;

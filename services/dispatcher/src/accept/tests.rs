@@ -50,6 +50,7 @@ fn of(id: &EventId, number: u64, attempt: u32, worker: u64) -> Claim {
         delivery,
         probe: false,
         marks: None,
+        asked: Instant::now(),
         lost: Notify::new(),
     }
 }
@@ -212,6 +213,28 @@ async fn a_renewal_keeps_claims_and_says_which_are_lost() -> Result {
     );
     let lost = stage.workers[0].inner.renew_together(&first).await;
     assert_eq!(lost, [5, 6, 7, 8, 9]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_that_stood_still_asks_whether_it_still_holds_its_claims() -> Result {
+    let mut stage = Stage::new(SHORT).await?;
+    let first = stage.claims(0, 1..=3, 1);
+    assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 3]);
+    let held = &stage.workers[0].inner.held;
+    let claims = first.into_iter().map(Arc::into_inner);
+    let leases: Vec<_> = claims.map(|claim| held.hold(claim.expect("one"))).collect();
+    tokio::time::sleep(SHORT * 2).await;
+    let second = stage.claims(1, 1..=3, 1);
+    assert_eq!(stage.claim(1, &second[..1]).await, [word::ATTEMPT]);
+
+    assert!(!stage.workers[0].still_holds(&leases[0]).await);
+    assert!(stage.workers[0].still_holds(&leases[1]).await);
+    let words = [word::BUSY, word::ATTEMPT];
+    assert_eq!(stage.claim(1, &second[1..]).await, words, "it was renewed");
+    stage.redis.kill();
+    let unknown = stage.workers[0].still_holds(&leases[2]).await;
+    assert!(unknown, "deliveries do not wait for Redis");
     Ok(())
 }
 
