@@ -175,18 +175,16 @@ async fn a_dispatcher_that_stands_still_after_its_claim_makes_no_request() -> Re
     cluster.receiver.wait_for_ping("/hook").await?;
     cluster.rest().await?;
 
-    // It stands still while Redis is on its way to answer.
+    // It stands still while its question is on the way to Redis.
     proxy.cut();
     cluster
         .publish("crud", "consumers", &json!({ "n": 1 }))
         .await?;
-    let asks = Duration::from_millis(50);
     eventually(SOON, "it asks Redis", async || {
         ensure!(proxy.held_back() > 0, "it has not asked");
         Ok(())
     })
     .await?;
-    tokio::time::sleep(asks).await;
     cluster.dispatchers[0].process().freeze()?;
     proxy.mend();
     let second = cluster.add_dispatcher()?;

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, STANDSTILL};
 use crate::gate::{Gate, Refusal};
 use crate::index::Prepared;
 use crate::marks::Marks;
@@ -71,7 +71,7 @@ pub enum Answer {
     Busy(Duration),
     /// Nothing, or park it: the hook does not want it, or not now.
     Refused(Refusal),
-    /// Come back later: Redis is away, and deliveries are to wait for it.
+    /// Come back later: Redis did not answer, and the delivery is to wait for it.
     Unavailable,
 }
 
@@ -155,13 +155,18 @@ impl Accept {
     /// Makes sure that the claim is still this worker's, and stays so for a lease. Without Redis
     /// nobody can tell, and the answer is yes.
     pub async fn renew(&self, lease: &Lease) -> bool {
-        let claim = std::slice::from_ref(lease.claim());
-        self.inner.renew(claim).await.is_empty()
+        self.inner.is_own(lease.claim()).await != Some(false)
     }
 
-    /// The same where the claim may have run out by now: this worker stood still for a while.
+    /// Whether the attempt of a claim may be made now. It asks only where the claim may have run out, as
+    /// it has when this worker stood still for a while.
     pub async fn still_holds(&self, lease: &Lease) -> bool {
-        lease.age() < self.inner.options.lease || Box::pin(self.renew(lease)).await
+        let inner = &self.inner;
+        if lease.age() < inner.options.lease {
+            return true;
+        }
+        let is_own = Box::pin(inner.is_own(lease.claim())).await;
+        is_own.unwrap_or(!inner.options.required)
     }
 
     /// Ends a claim. False: another worker has taken the delivery over.
@@ -256,8 +261,10 @@ impl Accept {
             tick.tick().await;
             let due = inner.held.due(age);
             let renewals = due.chunks(MOST).map(async |claims| {
-                for lost in inner.renew(claims).await {
-                    claims[lost].lost.notify_one();
+                for (claim, own) in claims.iter().zip(inner.renew(claims).await) {
+                    if own == Some(false) {
+                        claim.lost.notify_one();
+                    }
                 }
             });
             join_all(renewals).await;
@@ -389,7 +396,9 @@ impl Inner {
 
     /// Decides from memory. A claim may have been made all the same, so it keeps its token.
     fn without_redis(&self, claim: Claim, gate: &Gate, work: &Work) -> Answer {
-        if self.options.required {
+        // What this worker remembers may be old where it was not Redis that was away.
+        let stood_still = claim.asked.elapsed() >= STANDSTILL;
+        if self.options.required || claim.marks.is_some() && stood_still {
             return Answer::Unavailable;
         }
         let first = work.attempt == 1;
@@ -407,12 +416,23 @@ impl Inner {
         }
     }
 
-    /// Renews claims. Answers which of them, by number, are not this worker's any more.
-    async fn renew(&self, claims: &[Arc<Claim>]) -> Vec<usize> {
+    /// Renews claims, and says which are still this worker's, as far as Redis answers.
+    async fn renew(&self, claims: &[Arc<Claim>]) -> Vec<Option<bool>> {
         let asked = Instant::now();
-        let lost = self.renew_together(claims).await;
-        self.held.renewed(claims, asked);
-        lost
+        let own = self.renew_together(claims).await;
+        self.held.note(claims, asked, &own);
+        own
+    }
+
+    /// Renews one claim. An answer that took as long as a lease says nothing any more.
+    async fn is_own(&self, claim: &Arc<Claim>) -> Option<bool> {
+        loop {
+            let asked = Instant::now();
+            let own = self.renew(std::slice::from_ref(claim)).await[0];
+            if own == Some(false) || asked.elapsed() < self.options.lease {
+                return own;
+            }
+        }
     }
 
     /// Ends one claim.

@@ -27,6 +27,8 @@ use crate::redis_url::{Form, RedisUrl};
 /// How long a call may take. Redis answers in a fraction of a millisecond; a call that is waited
 /// for is a delivery that is late.
 const DEADLINE: Duration = Duration::from_millis(500);
+/// A call that ends so late says nothing of Redis: this process stood still meanwhile.
+pub(crate) const STANDSTILL: Duration = Duration::from_secs(1);
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(2);
 /// While Redis does not answer, how often it is asked whether it does again.
@@ -129,8 +131,7 @@ impl Coordinator {
         match in_time(DEADLINE, call.make(&mut connection)).await {
             Ok(answer) => Some(answer),
             Err(reason) => {
-                // Otherwise it was this process that stood still.
-                if began.elapsed() < DEADLINE * 2 {
+                if began.elapsed() < STANDSTILL {
                     self.0.lost(group, hook, &reason);
                 }
                 None

@@ -34,11 +34,11 @@ enum HeldBack {
     NoRoom { calm: bool },
 }
 
-/// Why an attempt that was claimed is not made.
+/// Why an attempt that was claimed is not made, or not to its end.
 #[derive(Debug, Clone, Copy)]
 enum NotMade {
     HeldBack(HeldBack),
-    /// By another worker.
+    /// Another worker may have taken the delivery over.
     TakenOver,
 }
 
@@ -99,8 +99,9 @@ impl Dispatch {
         let result = loop {
             let work = &pending.work;
             let attempted = tokio::select! {
-                attempted = self.attempted(hook, work, entered, &lease) => attempted,
+                biased;
                 () = lease.lost() => Err(NotMade::TakenOver),
+                attempted = self.attempted(hook, work, entered, &lease) => attempted,
             };
             let (began, result) = match attempted {
                 Ok(attempted) => attempted,
@@ -198,7 +199,7 @@ impl Dispatch {
             hook.gate.circuit.probe_given_up();
         }
         let NotMade::HeldBack(reason) = reason else {
-            tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, "another worker took a delivery over, its attempt here is dropped");
+            tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, "a delivery's claim ran out, its attempt here is dropped");
             return self.settle.count(hook, DeliveryResult::Busy);
         };
         if !self.accept.renew(lease).await {

@@ -40,11 +40,11 @@ impl Lease {
         &self.claim
     }
 
-    /// For how long Redis may not have heard of it.
+    /// How long ago the question was asked to which Redis last said that it is this worker's.
     pub(super) fn age(&self) -> Duration {
         let held = self.held.lock();
-        let renewed = held.get(&self.claim.number).map(|entry| entry.renewed);
-        renewed.unwrap_or(self.claim.asked).elapsed()
+        let confirmed = held.get(&self.claim.number).map(|entry| entry.confirmed);
+        confirmed.unwrap_or(self.claim.asked).elapsed()
     }
 
     /// A renewal that comes after its end would claim the delivery anew.
@@ -115,7 +115,9 @@ pub(super) struct Held(Mutex<HashMap<u64, Entry>>);
 struct Entry {
     claim: Arc<Claim>,
     /// When Redis was last about to be asked.
-    renewed: Instant,
+    asked: Instant,
+    /// The same, of when it said that the claim is this worker's.
+    confirmed: Instant,
 }
 
 impl Held {
@@ -123,7 +125,8 @@ impl Held {
         let claim = Arc::new(claim);
         let entry = Entry {
             claim: Arc::clone(&claim),
-            renewed: claim.asked,
+            asked: claim.asked,
+            confirmed: claim.asked,
         };
         self.lock().insert(claim.number, entry);
         Lease {
@@ -132,25 +135,28 @@ impl Held {
         }
     }
 
-    /// What was not renewed for so long, by number.
+    /// What Redis was not asked about for so long, by number.
     pub(super) fn due(&self, age: Duration) -> Vec<Arc<Claim>> {
         let now = Instant::now();
         let mut due: Vec<_> = self
             .lock()
             .values()
-            .filter(|entry| now - entry.renewed >= age)
+            .filter(|entry| now - entry.asked >= age)
             .map(|entry| Arc::clone(&entry.claim))
             .collect();
         due.sort_unstable_by_key(|claim| claim.number);
         due
     }
 
-    /// Notes that claims were renewed, if they are still held.
-    pub(super) fn renewed(&self, claims: &[Arc<Claim>], asked: Instant) {
+    /// Notes what Redis said of claims when it was asked, of those that are still held.
+    pub(super) fn note(&self, claims: &[Arc<Claim>], asked: Instant, own: &[Option<bool>]) {
         let mut held = self.lock();
-        for claim in claims {
+        for (claim, own) in claims.iter().zip(own) {
             if let Some(entry) = held.get_mut(&claim.number) {
-                entry.renewed = asked;
+                entry.asked = asked;
+                if *own == Some(true) {
+                    entry.confirmed = asked;
+                }
             }
         }
     }
@@ -177,7 +183,7 @@ mod tests {
         let held = Arc::new(Held::default());
         let due = || {
             let due = held.due(Duration::from_secs(2));
-            held.renewed(&due, Instant::now());
+            held.note(&due, Instant::now(), &vec![None; due.len()]);
             due.iter().map(|claim| claim.number).collect::<Vec<_>>()
         };
         let _first = held.hold(claim(1, 1));

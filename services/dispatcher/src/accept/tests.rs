@@ -201,8 +201,8 @@ async fn a_renewal_keeps_claims_and_says_which_are_lost() -> Result {
     let second = stage.claims(1, 1..=10, 1);
     for _ in 0..4 {
         tokio::time::sleep(SHORT / 2).await;
-        let lost = stage.workers[0].inner.renew_together(&first[..5]).await;
-        assert_eq!(lost, [0; 0]);
+        let own = stage.workers[0].inner.renew_together(&first[..5]).await;
+        assert_eq!(own, [Some(true); 5]);
     }
     let words = stage.claim(1, &second).await;
     assert_eq!(words[..5], [word::BUSY; 5]);
@@ -211,31 +211,67 @@ async fn a_renewal_keeps_claims_and_says_which_are_lost() -> Result {
         [word::ATTEMPT; 5],
         "the others were not renewed"
     );
-    let lost = stage.workers[0].inner.renew_together(&first).await;
-    assert_eq!(lost, [5, 6, 7, 8, 9]);
+    let own = stage.workers[0].inner.renew_together(&first).await;
+    assert_eq!(own[..5], [Some(true); 5]);
+    assert_eq!(own[5..], [Some(false); 5]);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_worker_that_stood_still_asks_whether_it_still_holds_its_claims() -> Result {
-    let mut stage = Stage::new(SHORT).await?;
+    let mut stage = Stage::new(Duration::from_secs(1)).await?;
     let first = stage.claims(0, 1..=3, 1);
     assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 3]);
-    let held = &stage.workers[0].inner.held;
-    let claims = first.into_iter().map(Arc::into_inner);
-    let leases: Vec<_> = claims.map(|claim| held.hold(claim.expect("one"))).collect();
-    tokio::time::sleep(SHORT * 2).await;
-    let second = stage.claims(1, 1..=3, 1);
+    let held = Arc::clone(&stage.workers[0].inner.held);
+    let hold = |claim| held.hold(Arc::into_inner(claim).expect("one"));
+    let leases: Vec<_> = first.into_iter().map(hold).collect();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let second = stage.claims(1, 1..=4, 1);
     assert_eq!(stage.claim(1, &second[..1]).await, [word::ATTEMPT]);
+    assert_eq!(stage.done(1, &second[..1]).await, [0; 0]);
 
     assert!(!stage.workers[0].still_holds(&leases[0]).await);
+    assert!(!stage.workers[0].still_holds(&leases[0]).await, "nor later");
     assert!(stage.workers[0].still_holds(&leases[1]).await);
     let words = [word::BUSY, word::ATTEMPT];
-    assert_eq!(stage.claim(1, &second[1..]).await, words, "it was renewed");
+    assert_eq!(stage.claim(1, &second[1..3]).await, words, "it was renewed");
+    assert_eq!(stage.claim(1, &second[3..]).await, [word::ATTEMPT]);
+    let fresh = hold(stage.claims(0, 4..=4, 1).remove(0));
+    assert!(
+        stage.workers[0].still_holds(&fresh).await,
+        "it is not asked"
+    );
     stage.redis.kill();
     let unknown = stage.workers[0].still_holds(&leases[2]).await;
     assert!(unknown, "deliveries do not wait for Redis");
+    assert!(leases[2].age() > Duration::from_secs(1), "nobody confirmed");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_claim_is_as_old_as_the_question_that_renewed_it() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    let claims = stage.claims(0, 1..=1, 1);
+    assert_eq!(stage.claim(0, &claims).await, [word::ATTEMPT]);
+    let claim = claims.into_iter().next().and_then(Arc::into_inner);
+    let inner = &stage.workers[0].inner;
+    let lease = inner.held.hold(claim.expect("one"));
+    stage.redis.process().freeze()?;
+    let thaw = async {
+        tokio::time::sleep(SHORT).await;
+        stage.redis.process().thaw()
+    };
+    let claim = std::slice::from_ref(lease.claim());
+    let (_, thawed) = futures::join!(inner.renew(claim), thaw);
+    thawed?;
+    assert!(lease.age() >= SHORT);
+    e2e::eventually(e2e::SOON, "it is renewed", async || {
+        let before = Instant::now();
+        ensure!(inner.renew(claim).await == [Some(true)]);
+        ensure!(lease.age() <= before.elapsed());
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

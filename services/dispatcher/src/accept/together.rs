@@ -106,9 +106,9 @@ impl Inner {
         }
     }
 
-    /// Renews claims. Answers which of them, by number, are not this worker's any more: another one has
-    /// taken them over, or they are done or parked.
-    pub(super) async fn renew_together(&self, claims: &[Arc<Claim>]) -> Vec<usize> {
+    /// Renews claims. Answers which of them are still this worker's, and nothing where Redis does not
+    /// answer. The others were taken over, or they are done or parked.
+    pub(super) async fn renew_together(&self, claims: &[Arc<Claim>]) -> Vec<Option<bool>> {
         let claims = claims.iter().map(|claim| &**claim).enumerate();
         let (lease, keep) = (self.options.lease, self.options.window + KEEP);
         let times = [millis(lease), millis(keep)];
@@ -116,15 +116,19 @@ impl Inner {
             .await
     }
 
-    /// Says that deliveries are done that were no probes and have no marks, at most [`MOST`]. Answers the
-    /// same.
+    /// Says that deliveries are done that were no probes and have no marks, at most [`MOST`]. Answers which
+    /// of them, by number, are not this worker's any more.
     pub(super) async fn done_together<'a>(
         &self,
         claims: impl Iterator<Item = &'a Claim>,
     ) -> Vec<usize> {
         let times = [millis(self.options.window)];
-        self.run_on(parts(claims.enumerate()), &self.scripts.done, &times)
-            .await
+        let own = self
+            .run_on(parts(claims.enumerate()), &self.scripts.done, &times)
+            .await;
+        let others = own.iter().enumerate();
+        let others = others.filter(|(_, own)| **own == Some(false));
+        others.map(|(index, _)| index).collect()
     }
 
     async fn claim_parts(&self, parts: &[Part<'_>]) -> Option<Vec<(usize, u8, u64)>> {
@@ -151,8 +155,16 @@ impl Inner {
         Some(answers)
     }
 
-    /// Runs a script on all parts that says which claims are not the caller's.
-    async fn run_on(&self, mut parts: Vec<Part<'_>>, script: &Script, times: &[u64]) -> Vec<usize> {
+    /// Runs a script on all parts that says which claims are not the caller's. Answers of each whether it
+    /// is, and nothing where Redis does not answer.
+    async fn run_on(
+        &self,
+        mut parts: Vec<Part<'_>>,
+        script: &Script,
+        times: &[u64],
+    ) -> Vec<Option<bool>> {
+        let claims = parts.iter().map(|part| part.members.len()).sum();
+        let mut own = vec![None; claims];
         let calls = calls(&mut parts, self.redis.is_cluster());
         let calls = calls.map(async |parts| {
             let mut call = Call::new(script, parts.len());
@@ -170,14 +182,15 @@ impl Inner {
             let others = others
                 .iter()
                 .filter_map(|(part, set)| meant(parts, *part, set));
-            Some(others.flatten().collect::<Vec<_>>())
+            let all = parts.iter().flat_map(|part| &part.members);
+            let mut own: Vec<_> = all.map(|(_, index)| (*index, true)).collect();
+            own.extend(others.flatten().map(|index| (index, false)));
+            Some(own)
         });
-        join_all(calls)
-            .await
-            .into_iter()
-            .flatten()
-            .flatten()
-            .collect()
+        for (index, is_own) in join_all(calls).await.into_iter().flatten().flatten() {
+            own[index] = Some(is_own);
+        }
+        own
     }
 }
 
