@@ -42,6 +42,7 @@ pub struct Message {
     headers: HeaderMap,
     payload: Bytes,
     guarded: Option<String>,
+    repeatable: bool,
 }
 
 impl Message {
@@ -53,7 +54,16 @@ impl Message {
             headers: HeaderMap::new(),
             payload: payload.into(),
             guarded: None,
+            repeatable: false,
         }
+    }
+
+    /// Several writes of one batch may write the subject so: which of them is last does not matter, and
+    /// nothing expects or guards it.
+    #[must_use]
+    pub fn repeatable(mut self) -> Self {
+        self.repeatable = true;
+        self
     }
 
     /// Sets a header. The value must be free of line breaks, see
@@ -289,7 +299,7 @@ async fn gather(
 fn take_group(waiting: &mut VecDeque<Write>) -> Vec<Write> {
     let mut group = Vec::new();
     let mut left = VecDeque::new();
-    let (mut written, mut guarded) = (HashSet::new(), HashSet::new());
+    let (mut written, mut guarded, mut repeated) = (HashSet::new(), HashSet::new(), HashSet::new());
     let (mut messages, mut bytes) = (0, 0);
     while let Some(write) = waiting.pop_front() {
         let size: usize = write.messages.iter().map(Message::size).sum();
@@ -298,10 +308,16 @@ fn take_group(waiting: &mut VecDeque<Write>) -> Vec<Write> {
         let clash = write.messages.iter().any(|m| {
             written.contains(&m.subject)
                 || guarded.contains(&m.subject)
+                || (!m.repeatable && repeated.contains(&m.subject))
                 || m.guarded.as_ref().is_some_and(|g| written.contains(g))
         });
         // What was passed over counts as written, so that no later write overtakes it.
         for message in &write.messages {
+            let written = if message.repeatable {
+                &mut repeated
+            } else {
+                &mut written
+            };
             written.insert(message.subject.clone());
             guarded.extend(message.guarded.clone());
         }
@@ -491,6 +507,18 @@ mod tests {
         assert_eq!(subjects(&take_group(&mut waiting)), ["a", "b", "c"]);
         assert_eq!(subjects(&take_group(&mut waiting)), ["a"]);
         assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn what_may_be_repeated_goes_into_one_batch() {
+        let write = |id: &str| {
+            let revision = Message::new("revision", "").repeatable();
+            write(vec![Message::new(id, ""), revision])
+        };
+        let mut waiting = VecDeque::from([write("a"), write("b"), write("a"), write("c")]);
+        let first = ["a", "revision", "b", "revision", "c", "revision"];
+        assert_eq!(subjects(&take_group(&mut waiting)), first);
+        assert_eq!(subjects(&take_group(&mut waiting)), ["a", "revision"]);
     }
 
     #[test]

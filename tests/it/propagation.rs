@@ -1,8 +1,10 @@
 //! A change of a hook takes effect everywhere at once.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use e2e::{Cluster, Result, admin};
+use e2e::{Cluster, Request, Result, admin};
+use futures::future::try_join_all;
 use serde_json::json;
 
 /// What the slowest allowed round may take on a busy machine.
@@ -60,6 +62,28 @@ async fn a_created_hook_hears_the_next_change_on_another_gateway() -> Result {
         let events = cluster.receiver.events(&format!("/round/{round}"));
         assert_eq!(events.len(), 1, "round {round}");
     }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hooks_that_are_made_at_once_share_commits_and_hear_the_next_event() -> Result {
+    const HOOKS: usize = 64;
+    let cluster = Cluster::single().await?;
+    let labels = [("writer", "bucket")];
+    let commits = async || {
+        let gateway = &cluster.gateways[0];
+        gateway
+            .metric("hookline_batch_messages_count", &labels)
+            .await
+    };
+    let before = commits().await?;
+    try_join_all((0..HOOKS).map(|_| cluster.webhook("/hook"))).await?;
+    let commits = commits().await? - before;
+    assert!(commits < HOOKS as f64, "{commits} commits");
+    cluster.admin().create_consumer("one").await?;
+    let events = cluster.receiver.wait_for("/hook", HOOKS).await?;
+    let hooks: HashSet<_> = events.iter().map(Request::webhook_id).collect();
+    assert_eq!(hooks.len(), HOOKS);
     cluster.finish().await
 }
 

@@ -128,7 +128,7 @@ impl Plan {
             messages.push(reservation(&self.claim(), &self.id).expect_last(expected.claim));
         }
         if self.revision {
-            messages.push(Message::new(HOOKS_REVISION, self.id.clone()));
+            messages.push(Message::new(HOOKS_REVISION, self.id.clone()).repeatable());
         }
         let mut guards = Vec::new();
         for hold in &expected.holds {
