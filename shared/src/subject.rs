@@ -39,15 +39,12 @@ pub const BUCKET_SUBJECTS: &str = "$KV.hookline.>";
 pub const OUTBOX_SUBJECTS: &str = "$KV.hookline.outbox.*.>";
 /// Entities in the bucket.
 pub const ENTITY_SUBJECTS: &str = "$KV.hookline.entity.>";
-/// Entities, as a KV key filter.
-pub const ENTITY_FILTER: &str = "entity.>";
-/// Hooks of all workspaces, as a KV key filter.
-pub const HOOKS_FILTER: &str = "entity.*.event_hooks.*";
+/// Hooks of all workspaces, and [`HOOKS_REVISION`]. One filter: for each message that a consumer with
+/// several gets, the server goes through all subjects of a block.
+pub const HOOKS_SUBJECTS: &str = "$KV.hookline.entity.*.event_hooks.*";
 /// Written in the same batch as every change of a hook, after it: the sequence of its last
-/// message says how new a dispatcher's hook index must be.
-pub const HOOKS_REVISION: &str = "$KV.hookline.hooks_revision";
-/// [`HOOKS_REVISION`] as a KV key.
-pub const HOOKS_REVISION_KEY: &str = "hooks_revision";
+/// message says how new a dispatcher's hook index must be. No hook has this id.
+pub const HOOKS_REVISION: &str = "$KV.hookline.entity.%2A.event_hooks.revision";
 
 /// Every subject of a stream. A server goes through all subjects of a stream to apply any other
 /// filter to it, and holds the stream meanwhile: with a million, for a good part of a second.
@@ -222,12 +219,6 @@ pub fn decode_token(token: &str) -> Result<Cow<'_, str>, Error> {
 #[must_use]
 pub fn encode_header(text: &str) -> Cow<'_, str> {
     percent_encode(text.as_bytes(), HEADER_ENCODED).into()
-}
-
-/// The bucket subject of a KV key.
-#[must_use]
-pub fn bucket_subject(key: &str) -> String {
-    format!("{BUCKET_PREFIX}{key}")
 }
 
 /// The bucket subject of an entity.

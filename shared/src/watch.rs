@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, consumer};
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 
 use crate::event;
 use crate::subject::{BUCKET_STREAM, header};
@@ -29,24 +29,26 @@ pub struct Change {
     pub headers: Option<HeaderMap>,
     /// Its body; nothing if the key was deleted.
     pub value: Option<Bytes>,
+    /// Whether the next change is here already.
+    pub more: bool,
 }
 
 /// How often the connection is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Calls `apply` with the last state of every key under `subjects`, then with every change. When
+/// Calls `apply` with the last state of every key under `subjects`, a filter, then with every change. When
 /// the watch breaks it is set up anew, and `apply` sees the last states again, so it must ignore
 /// sequences that it has seen. Never returns; drop the future to stop.
 pub async fn follow(
     context: &jetstream::Context,
-    subjects: Vec<String>,
+    subjects: &str,
     mut apply: impl FnMut(Change),
 ) -> Infallible {
     let mut pause = MIN_PAUSE;
     loop {
         let mut seen = false;
         tokio::select! {
-            end = follow_once(context, &subjects, &mut apply, &mut seen) => {
+            end = follow_once(context, subjects, &mut apply, &mut seen) => {
                 if let Err(error) = end {
                     tracing::warn!(%error, "the watch on the bucket broke, setting it up again");
                 }
@@ -76,21 +78,23 @@ async fn reconnected(context: &jetstream::Context) {
 
 async fn follow_once(
     context: &jetstream::Context,
-    subjects: &[String],
+    subjects: &str,
     apply: &mut impl FnMut(Change),
     seen: &mut bool,
 ) -> Result<(), async_nats::Error> {
     let config = consumer::pull::OrderedConfig {
         deliver_policy: consumer::DeliverPolicy::LastPerSubject,
-        filter_subjects: subjects.to_vec(),
+        filter_subject: subjects.to_owned(),
         ..Default::default()
     };
     let consumer = context
         .create_consumer_on_stream(config, BUCKET_STREAM)
         .await?;
     let mut messages = consumer.messages().await?;
-    while let Some(message) = messages.next().await {
+    let mut next = messages.next().await;
+    while let Some(message) = next {
         let message = message?;
+        next = messages.next().now_or_never().flatten();
         let info = message.info()?;
         *seen = true;
         let deleted = event::get(message.headers.as_ref(), header::KV_OPERATION).is_some();
@@ -100,7 +104,11 @@ async fn follow_once(
             subject: message.subject.to_string(),
             headers: message.headers.clone(),
             value: (!deleted).then(|| message.payload.clone()),
+            more: next.is_some(),
         });
+        if next.is_none() {
+            next = messages.next().await;
+        }
     }
     Ok(())
 }

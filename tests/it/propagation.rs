@@ -88,6 +88,29 @@ async fn hooks_that_are_made_at_once_share_commits_and_hear_the_next_event() -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_revision_of_all_hooks_is_no_hook() -> Result {
+    let cluster = Cluster::single().await?;
+    let hook = cluster.webhook("/hook").await?;
+    let admin = cluster.admin();
+    let (known, revision) = (
+        format!("/event-hooks/{}", admin::id(&hook)?),
+        "/event-hooks/revision",
+    );
+    let change = json!({ "event": "routes" });
+    admin.get(revision).await?.expect(404)?;
+    admin.patch(revision, &change).await?.expect(404)?;
+    admin.delete(revision).await?;
+    // It still tells dispatchers that a hook has changed.
+    admin.patch(&known, &change).await?.expect(200)?;
+    admin.create_consumer("one").await?;
+    cluster.rest().await?;
+    assert!(cluster.receiver.events("/hook").is_empty());
+    let all = admin.get("/event-hooks").await?.expect(200)?;
+    assert_eq!(all["data"].as_array().map(Vec::len), Some(1));
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_created_hook_hears_the_next_nats_publish() -> Result {
     let cluster = Cluster::double().await?;
     let mut times = Vec::new();

@@ -1,7 +1,7 @@
 //! The hooks, by source and event: an immutable snapshot that is swapped whole.
 //!
 //! A watch on the bucket keeps a table of hooks, each prepared once per change. When the watch
-//! reaches the key `hooks_revision`, which every change of a hook writes after the hook itself in
+//! reaches [`subject::HOOKS_REVISION`], which every change of a hook writes after the hook itself in
 //! the same batch, the table becomes the new snapshot. [`Index::catch_up`] asks the leader for that
 //! key's last sequence and waits until the snapshot is as new: a hook that was created anywhere
 //! before an event was published is always seen when the event is matched.
@@ -283,14 +283,17 @@ impl Index {
 
     /// Follows the bucket for ever.
     pub async fn follow(&self) {
-        let hooks = subject::bucket_subject(subject::HOOKS_FILTER);
-        let subjects = vec![hooks, subject::HOOKS_REVISION.to_owned()];
-        let mut table = Table::default();
-        watch::follow(&self.context, subjects, |change| {
+        let (mut table, mut newest) = (Table::default(), None);
+        watch::follow(&self.context, subject::HOOKS_SUBJECTS, |change| {
+            let more = change.more;
             if change.subject == subject::HOOKS_REVISION {
-                self.publish(&table, change.sequence);
+                newest = Some(change.sequence);
             } else {
                 self.apply(&mut table, change);
+            }
+            // Changes that come together make one snapshot: it takes as long as there are hooks.
+            if !more && let Some(revision) = newest.take() {
+                self.publish(&table, revision);
             }
         })
         .await;

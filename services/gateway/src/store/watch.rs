@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 
-use hookline_shared::subject::{ENTITY_SUBJECTS, parse_entity_key};
+use hookline_shared::subject::{ENTITY_SUBJECTS, HOOKS_REVISION, parse_entity_key};
 use hookline_shared::watch::{self, Change};
 
 use super::{Row, Store, View, row};
@@ -18,9 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn follow(store: &Store, context: &jetstream::Context) {
     let view = store.view();
     loop {
-        let subjects = vec![ENTITY_SUBJECTS.to_owned()];
         tokio::select! {
-            never = watch::follow(context, subjects, |change| apply(view, change)) => match never {},
+            never = watch::follow(context, ENTITY_SUBJECTS, |change| apply(view, change)) => match never {},
             () = lagging(view) => tracing::warn!("a write does not show, the watch is set up again"),
         }
     }
@@ -32,6 +31,9 @@ async fn lagging(view: &View) {
 }
 
 fn apply(view: &View, change: Change) {
+    if change.subject == HOOKS_REVISION {
+        return view.advance(change.sequence);
+    }
     let known = parse_entity_key(&change.subject)
         .and_then(|(workspace, kind, id)| Some((workspace, Schema::by_kind(&kind)?, id)));
     let Some((workspace, schema, id)) = known else {

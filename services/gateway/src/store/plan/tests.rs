@@ -146,7 +146,7 @@ fn a_new_webhook_moves_the_revision_after_the_entity_and_gets_its_ping() {
         subjects(&plan),
         [
             "entity.default.event_hooks.ID",
-            "hooks_revision",
+            "entity.%2A.event_hooks.revision",
             "outbox.default.crud.event_hooks",
             "outbox.default.dao:crud.create",
             "outbox.default.kong:event_hooks.ping",
