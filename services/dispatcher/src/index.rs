@@ -6,7 +6,10 @@
 //! key's last sequence and waits until the snapshot is as new: a hook that was created anywhere
 //! before an event was published is always seen when the event is matched.
 
-use std::collections::{HashMap, HashSet};
+mod parts;
+mod snapshot;
+
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +31,8 @@ use crate::marks::Marks;
 use crate::metrics::Metrics;
 use crate::patience::{self, Silent};
 use crate::room::Room;
+
+pub use snapshot::Snapshot;
 
 /// How long a snapshot may take to catch up before the caller tries again.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -106,84 +111,6 @@ impl Prepared {
                 .get("entity")
                 .and_then(|hook| hook.get("id")?.as_str())
                 == Some(&self.hook.id)
-    }
-}
-
-/// All hooks at one revision.
-#[derive(Default)]
-pub struct Snapshot {
-    sources: HashMap<String, Listeners>,
-    by_id: HashMap<String, Arc<Prepared>>,
-    unreadable: HashSet<String>,
-}
-
-#[derive(Default)]
-struct Listeners {
-    any: Vec<Arc<Prepared>>,
-    by_event: HashMap<String, Vec<Arc<Prepared>>>,
-}
-
-impl Snapshot {
-    fn new<'a>(hooks: impl Iterator<Item = &'a Arc<Prepared>>) -> Self {
-        let mut snapshot = Self::default();
-        for prepared in hooks {
-            let listeners = snapshot
-                .sources
-                .entry(prepared.hook.source.clone())
-                .or_default();
-            match &prepared.hook.event {
-                Some(event) => listeners.by_event.entry(event.clone()).or_default(),
-                None => &mut listeners.any,
-            }
-            .push(Arc::clone(prepared));
-            snapshot
-                .by_id
-                .insert(prepared.hook.id.clone(), Arc::clone(prepared));
-        }
-        snapshot
-    }
-
-    /// The hook with that id.
-    #[must_use]
-    pub fn get(&self, id: &str) -> Option<&Arc<Prepared>> {
-        self.by_id.get(id)
-    }
-
-    /// Whether there is a hook with that id, be it one that cannot be read.
-    #[must_use]
-    pub fn knows(&self, id: &str) -> bool {
-        self.by_id.contains_key(id) || self.unreadable.contains(id)
-    }
-
-    /// The hooks that an event fires, each once: those that listen to all of its source, to its
-    /// name, or to `name:operation`. A ping fires the hook that it is addressed to.
-    #[must_use]
-    pub fn matching(&self, event: &Event, stored: Stored) -> Vec<Arc<Prepared>> {
-        if event.source == subject::PING_SOURCE {
-            let addressed = event
-                .addressed_to
-                .as_deref()
-                .and_then(|id| self.by_id.get(id));
-            return addressed.cloned().into_iter().collect();
-        }
-        let Some(listeners) = self.sources.get(&event.source) else {
-            return Vec::new();
-        };
-        let with_operation = event
-            .operation()
-            .map(|operation| [&event.name, ":", operation].concat());
-        let named = [Some(&event.name), with_operation.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter_map(|name| listeners.by_event.get(name))
-            .flatten();
-        listeners
-            .any
-            .iter()
-            .chain(named)
-            .filter(|hook| hook.hears(event, stored))
-            .cloned()
-            .collect()
     }
 }
 
@@ -291,9 +218,9 @@ impl Index {
             } else {
                 self.apply(&mut table, change);
             }
-            // Changes that come together make one snapshot: it takes as long as there are hooks.
+            // Changes that come together make one snapshot.
             if !more && let Some(revision) = newest.take() {
-                self.publish(&table, revision);
+                self.publish(&table.hooks, revision);
             }
         })
         .await;
@@ -349,7 +276,6 @@ impl Index {
             ..created(&change)
         };
         table.hooks.remove(&id);
-        table.unreadable.remove(&id);
         let Some(value) = change.value else {
             table.sequences.remove(&id);
             return;
@@ -358,11 +284,11 @@ impl Index {
         match hook {
             Ok(hook) => {
                 let prepared = self.prepare(hook, workspace, created, change.sequence);
-                table.hooks.insert(id, Arc::new(prepared));
+                table.hooks.insert(Arc::new(prepared));
             }
             Err(error) => {
                 tracing::error!(hook = id, %error, "a stored hook cannot be read, its deliveries wait");
-                table.unreadable.insert(id);
+                table.hooks.insert_unreadable(id);
             }
         }
     }
@@ -411,26 +337,20 @@ impl Index {
         }
     }
 
-    fn publish(&self, table: &Table, revision: u64) {
-        let snapshot = Snapshot {
-            unreadable: table.unreadable.clone(),
-            ..Snapshot::new(table.hooks.values())
-        };
-        let unusable = table.hooks.values().filter(|hook| hook.unusable).count();
-        self.metrics.index(table.hooks.len(), unusable, revision);
-        self.snapshot.store(Arc::new(snapshot));
+    fn publish(&self, hooks: &Snapshot, revision: u64) {
+        self.metrics
+            .index(hooks.hooks(), hooks.unusable(), revision);
+        self.snapshot.store(Arc::new(hooks.clone()));
         self.revision.send_replace(revision);
-        tracing::debug!(hooks = table.hooks.len(), revision, "the hook index is new");
+        tracing::debug!(hooks = hooks.hooks(), revision, "the hook index is new");
     }
 }
 
 /// What the watch has told so far.
 #[derive(Default)]
 struct Table {
-    hooks: HashMap<String, Arc<Prepared>>,
+    hooks: Snapshot,
     sequences: HashMap<String, u64>,
-    /// Hooks that this version does not understand.
-    unreadable: HashSet<String>,
 }
 
 /// When the hook's first message was stored: an update carries it along.

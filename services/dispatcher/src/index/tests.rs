@@ -60,8 +60,16 @@ fn event(workspace: &str, source: &str, name: &str, data: &'static str) -> Event
     .expect("an event")
 }
 
+fn snapshot(hooks: &[Arc<Prepared>]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for hook in hooks {
+        snapshot.insert(Arc::clone(hook));
+    }
+    snapshot
+}
+
 fn fired(hooks: &[Arc<Prepared>], event: &Event) -> Vec<String> {
-    let mut ids: Vec<_> = Snapshot::new(hooks.iter())
+    let mut ids: Vec<_> = snapshot(hooks)
         .matching(event, STORED)
         .iter()
         .map(|prepared| prepared.hook.id.clone())
@@ -168,4 +176,51 @@ fn a_ping_fires_only_the_hook_it_is_addressed_to() {
     assert!(fired(&hooks, &ping).is_empty());
     ping.addressed_to = Some("two".to_owned());
     assert_eq!(fired(&hooks, &ping), ["two"]);
+}
+
+#[test]
+fn a_change_of_a_hook_leaves_older_snapshots_as_they_were() {
+    let old = Created {
+        sequence: 1,
+        time: 1,
+        slack: 0,
+    };
+    // In all parts, with and without an event, and some of them of a source of their own.
+    let hooks: Vec<_> = (0..1_000)
+        .map(|n| {
+            let (id, event) = (format!("hook-{n}"), format!("event-{}", n % 300));
+            let source = if n < 990 { "crud" } else { "other" };
+            let event = (n % 3 > 0).then_some(event.as_str());
+            hook(&id, source, event, "*", old)
+        })
+        .collect();
+    let mut now = snapshot(&hooks);
+    now.insert_unreadable("strange".to_owned());
+    let before = now.clone();
+    for hook in &hooks[1..] {
+        now.remove(&hook.id);
+    }
+    now.remove("strange");
+    now.remove("never there");
+    let all = |snapshot: &Snapshot| {
+        let named = |n| event("default", "crud", &format!("event-{n}"), "{}");
+        let fired = (0..300).map(|n| snapshot.matching(&named(n), STORED).len());
+        let other = event("default", "other", "event-1", "{}");
+        fired.sum::<usize>() + snapshot.matching(&other, STORED).len()
+    };
+    assert_eq!(before.hooks(), 1_000);
+    assert!(before.knows("strange") && hooks.iter().all(|hook| before.get(&hook.id).is_some()));
+    assert_eq!((now.hooks(), all(&now)), (1, 300));
+    assert!(now.get("hook-0").is_some() && now.get("hook-1").is_none() && !now.knows("strange"));
+    let any = hooks[..990].iter().filter(|hook| hook.event_name.is_none());
+    let named = hooks[..990].iter().filter(|hook| hook.event_name.is_some());
+    let other = hooks[990..].iter().filter(|hook| {
+        hook.event_name
+            .as_deref()
+            .is_none_or(|event| event == "event-1")
+    });
+    assert_eq!(
+        all(&before),
+        any.count() * 300 + named.count() + other.count()
+    );
 }
