@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use async_nats::jetstream;
-use e2e::Cluster;
+use e2e::{Cluster, wire};
 use futures::{StreamExt as _, TryStreamExt as _};
 use hookline_shared::batch::{Message, Writer};
 use serde_json::json;
@@ -15,7 +15,6 @@ use crate::plot::{self, Axis};
 use crate::report::{Goal, Measure, Section};
 use crate::rig;
 
-const STREAM: &str = "DURABLE";
 /// Writers of the group at the same time.
 const WRITERS: usize = 2_000;
 /// Publishers one by one, which wait for each acknowledgement, at the same time.
@@ -58,17 +57,13 @@ async fn measure(options: &Options) -> Result<Section> {
     let builder = Cluster::builder().dispatchers(0);
     let cluster = builder.start().await?;
     let context = cluster.nats.jetstream();
-    let config = jetstream::stream::Config {
-        name: STREAM.to_owned(),
-        subjects: vec!["durable.>".to_owned()],
-        allow_atomic_publish: true,
-        ..Default::default()
-    };
-    context.create_stream(config).await?;
+    let stored = cluster.nats.stream(wire::EVENTS).await?;
     let mut pairs = Vec::new();
     for pair in 1..=options.pairs {
         let single = one_by_one(&context, options.events).await?;
+        stored.purge().await?;
         let group = in_groups(&context, options.events).await?;
+        stored.purge().await?;
         println!(
             "  {pair}/{}  {group:>7.0} /s in groups, {single:>7.0} /s one by one",
             options.pairs
@@ -99,11 +94,14 @@ async fn measure(options: &Options) -> Result<Section> {
     })
 }
 
+fn subject(number: u64) -> String {
+    wire::event("bench", &format!("number-{}", number % 1_000))
+}
+
 async fn one_by_one(context: &jetstream::Context, events: u64) -> Result<f64> {
     let began = Instant::now();
     let publishes = futures::stream::iter(0..events).map(|number| async move {
-        let subject = format!("durable.{}", number % 1_000);
-        let stored = context.publish(subject, rig::event(number).into());
+        let stored = context.publish(subject(number), rig::event(number).into());
         stored.await?.await?;
         anyhow::Ok(())
     });
@@ -118,8 +116,8 @@ async fn in_groups(context: &jetstream::Context, events: u64) -> Result<f64> {
     let writer = Writer::spawn(context.client(), None);
     let began = Instant::now();
     let writes = futures::stream::iter(0..events).map(|number| {
-        let message = Message::new(format!("durable.{number}"), rig::event(number));
-        writer.commit(vec![message])
+        let message = Message::new(subject(number), rig::event(number));
+        writer.commit(vec![message.repeatable()])
     });
     writes
         .buffer_unordered(WRITERS)

@@ -269,6 +269,8 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         discard: DiscardPolicy::New,
         max_bytes: options.events_max_bytes,
         max_message_size: max_event as i32,
+        // Who publishes many events may do so in batches, each with one sync.
+        allow_atomic_publish: true,
         sources: Some(vec![outbox]),
         republish: Some(Republish {
             source: subject::EVENT_SUBJECTS.to_owned(),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use async_nats::HeaderMap;
 use e2e::{Cluster, Leftovers, Proxy, Result, SOON, eventually, wire};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_id_published_again_is_not_delivered_again() -> Result {
@@ -59,6 +60,63 @@ async fn an_event_id_published_again_is_not_delivered_again() -> Result {
     .await?;
     cluster.receiver.wait_for("/hook", 3).await?;
     cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_published_in_one_batch_are_delivered_once_each_or_none_of_them() -> Result {
+    let cluster = Cluster::single().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    // One attempt fails, and its event is attempted again.
+    cluster.receiver.answer("/hook", &[200, 500, 200]);
+    let client = cluster.nats.client();
+    let batch = async |name: &str, ids: &[&str]| -> Result<Value> {
+        let subject = wire::event("crud", "consumers");
+        for (index, id) in ids.iter().enumerate() {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Msg-Id", *id);
+            headers.insert("Nats-Batch-Id", name);
+            headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
+            // One that is no event keeps the others from nothing.
+            let body = match *id {
+                "bad" => "no event".to_owned(),
+                id => json!({ "id": id }).to_string(),
+            };
+            if index + 1 < ids.len() {
+                let sent = client.publish_with_headers(subject.clone(), headers, body.into());
+                sent.await?;
+            } else {
+                headers.insert("Nats-Batch-Commit", "1");
+                let sent = client.request_with_headers(subject.clone(), headers, body.into());
+                return Ok(serde_json::from_slice(&sent.await?.payload)?);
+            }
+        }
+        anyhow::bail!("a batch has a message");
+    };
+    let stored = batch("first", &["a", "b", "bad", "c", "d"]).await?;
+    assert_eq!(stored["count"], 5, "{stored}");
+    let refused = batch("second", &["e", "c", "f"]).await?;
+    assert_eq!(refused["error"]["err_code"], 10_201, "{refused}");
+    let stored = batch("third", &["e", "f"]).await?;
+    assert_eq!(stored["count"], 2, "{stored}");
+
+    cluster.receiver.wait_for("/hook", 7).await?;
+    cluster
+        .rest_leaving(Leftovers { dead: 1, parked: 0 })
+        .await?;
+    let events = cluster.receiver.events("/hook");
+    let mut ids: Vec<_> = events
+        .iter()
+        .map(|event| event.json["id"].as_str().unwrap_or_default())
+        .collect();
+    ids.sort_unstable();
+    // One of them was attempted twice.
+    assert_eq!(ids.len(), 7, "{ids:?}");
+    ids.dedup();
+    assert_eq!(ids, ["a", "b", "c", "d", "e", "f"]);
+    cluster
+        .finish_leaving(Leftovers { dead: 1, parked: 0 })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
