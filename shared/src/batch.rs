@@ -3,7 +3,7 @@
 //! A caller hands over a write (one message or several that belong together) and waits for its
 //! commit. While a batch is in flight, further writes queue; when it is answered, they leave as
 //! the next one. There is no timer, so a lone write waits for nothing. What the server would
-//! refuse a whole batch for (a subject twice, a guard on a subject that the batch changes) is kept
+//! refuse a whole batch for (an expectation of a subject that the batch changes, or a guard on it) is kept
 //! out of it, and a refused batch is split until the offender stands alone, so no write fails for
 //! another's sake.
 //!
@@ -62,6 +62,7 @@ impl Message {
     /// nothing expects or guards it.
     #[must_use]
     pub fn repeatable(mut self) -> Self {
+        debug_assert!(self.guarded.is_none(), "what is guarded is not repeated");
         self.repeatable = true;
         self
     }
@@ -313,12 +314,12 @@ fn take_group(waiting: &mut VecDeque<Write>) -> Vec<Write> {
         });
         // What was passed over counts as written, so that no later write overtakes it.
         for message in &write.messages {
-            let written = if message.repeatable {
+            let seen = if message.repeatable {
                 &mut repeated
             } else {
                 &mut written
             };
-            written.insert(message.subject.clone());
+            seen.insert(message.subject.clone());
             guarded.extend(message.guarded.clone());
         }
         if fits && !clash {
@@ -519,6 +520,14 @@ mod tests {
         let first = ["a", "revision", "b", "revision", "c", "revision"];
         assert_eq!(subjects(&take_group(&mut waiting)), first);
         assert_eq!(subjects(&take_group(&mut waiting)), ["a", "revision"]);
+
+        // Whoever does not allow it stays alone.
+        let alone = self::write(vec![Message::new("revision", "")]);
+        let mut waiting = VecDeque::from([write("a"), alone, write("b")]);
+        let first = ["a", "revision"];
+        assert_eq!(subjects(&take_group(&mut waiting)), first);
+        assert_eq!(subjects(&take_group(&mut waiting)), ["revision"]);
+        assert_eq!(subjects(&take_group(&mut waiting)), ["b", "revision"]);
     }
 
     #[test]

@@ -36,19 +36,19 @@ pub struct Change {
 /// How often the connection is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Calls `apply` with the last state of every key under `subjects`, a filter, then with every change. When
+/// Calls `apply` with the last state of every key under `filter`, then with every change. When
 /// the watch breaks it is set up anew, and `apply` sees the last states again, so it must ignore
 /// sequences that it has seen. Never returns; drop the future to stop.
 pub async fn follow(
     context: &jetstream::Context,
-    subjects: &str,
+    filter: &str,
     mut apply: impl FnMut(Change),
 ) -> Infallible {
     let mut pause = MIN_PAUSE;
     loop {
         let mut seen = false;
         tokio::select! {
-            end = follow_once(context, subjects, &mut apply, &mut seen) => {
+            end = follow_once(context, filter, &mut apply, &mut seen) => {
                 if let Err(error) = end {
                     tracing::warn!(%error, "the watch on the bucket broke, setting it up again");
                 }
@@ -78,13 +78,13 @@ async fn reconnected(context: &jetstream::Context) {
 
 async fn follow_once(
     context: &jetstream::Context,
-    subjects: &str,
+    filter: &str,
     apply: &mut impl FnMut(Change),
     seen: &mut bool,
 ) -> Result<(), async_nats::Error> {
     let config = consumer::pull::OrderedConfig {
         deliver_policy: consumer::DeliverPolicy::LastPerSubject,
-        filter_subject: subjects.to_owned(),
+        filter_subject: filter.to_owned(),
         ..Default::default()
     };
     let consumer = context
@@ -104,7 +104,7 @@ async fn follow_once(
             subject: message.subject.to_string(),
             headers: message.headers.clone(),
             value: (!deleted).then(|| message.payload.clone()),
-            more: next.is_some(),
+            more: matches!(next, Some(Ok(_))),
         });
         if next.is_none() {
             next = messages.next().await;

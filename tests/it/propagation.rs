@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use e2e::{Cluster, Request, Result, admin};
+use e2e::{Builder, Cluster, Request, Result, admin, wire};
 use futures::future::try_join_all;
+use hookline_shared::subject;
 use serde_json::json;
 
 /// What the slowest allowed round may take on a busy machine.
@@ -67,8 +68,17 @@ async fn a_created_hook_hears_the_next_change_on_another_gateway() -> Result {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hooks_that_are_made_at_once_share_commits_and_hear_the_next_event() -> Result {
+    made_at_once(Cluster::builder()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hooks_that_are_made_at_once_share_commits_in_a_cluster_of_servers() -> Result {
+    made_at_once(Cluster::builder().nats_servers(3)).await
+}
+
+async fn made_at_once(builder: Builder) -> Result {
     const HOOKS: usize = 64;
-    let cluster = Cluster::single().await?;
+    let cluster = builder.start().await?;
     let labels = [("writer", "bucket")];
     let commits = async || {
         let gateway = &cluster.gateways[0];
@@ -99,7 +109,7 @@ async fn the_revision_of_all_hooks_is_no_hook() -> Result {
     let change = json!({ "event": "routes" });
     admin.get(revision).await?.expect(404)?;
     admin.patch(revision, &change).await?.expect(404)?;
-    admin.delete(revision).await?;
+    admin.delete(revision).await?.expect(204)?;
     // It still tells dispatchers that a hook has changed.
     admin.patch(&known, &change).await?.expect(200)?;
     admin.create_consumer("one").await?;
@@ -107,6 +117,22 @@ async fn the_revision_of_all_hooks_is_no_hook() -> Result {
     assert!(cluster.receiver.events("/hook").is_empty());
     let all = admin.get("/event-hooks").await?.expect(200)?;
     assert_eq!(all["data"].as_array().map(Vec::len), Some(1));
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hooks_of_a_bucket_without_a_revision_are_heard_of() -> Result {
+    let mut cluster = Cluster::single().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.rest().await?;
+    cluster.dispatchers[0].stop().await?;
+    let bucket = cluster.nats.stream(wire::BUCKET).await?;
+    bucket.purge().filter(subject::HOOKS_REVISION).await?;
+    cluster.dispatchers[0].start()?;
+    cluster.dispatchers[0].ready().await?;
+    cluster.admin().create_consumer("one").await?;
+    cluster.receiver.wait_for("/hook", 1).await?;
     cluster.finish().await
 }
 

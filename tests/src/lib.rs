@@ -27,7 +27,7 @@ pub mod wait;
 pub mod wire;
 
 pub use admin::{Admin, Answer};
-pub use cluster::{Cluster, Leftovers};
+pub use cluster::{Builder, Cluster, Leftovers};
 pub use nats::{NatsServer, Store};
 pub use proxy::Proxy;
 pub use receiver::{Receiver, Request};

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use async_nats::jetstream::{self, stream::LastRawMessageErrorKind};
+use async_nats::jetstream;
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use hookline_shared::event::{self, Event, Stored};
 use hookline_shared::hook::{DeliveryOptions, Hook};
 use hookline_shared::retry::Policy;
@@ -33,6 +35,9 @@ use crate::patience::{self, Silent};
 use crate::room::Room;
 
 pub use snapshot::Snapshot;
+
+/// So many changes make a snapshot even while more come.
+const TOGETHER: usize = 256;
 
 /// How long a snapshot may take to catch up before the caller tries again.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -171,6 +176,9 @@ pub enum Error {
     /// The bucket cannot be opened.
     #[error("the bucket is not there: {0}")]
     Bucket(#[from] jetstream::context::GetStreamError),
+    /// A bucket's first revision was not written.
+    #[error("the bucket takes no revision of its hooks: {0}")]
+    First(#[from] jetstream::context::PublishError),
     /// The watch lags.
     #[error("the hook index did not reach revision {0} in time")]
     Lags(u64),
@@ -210,9 +218,10 @@ impl Index {
 
     /// Follows the bucket for ever.
     pub async fn follow(&self) {
-        let (mut table, mut newest) = (Table::default(), None);
+        let (mut table, mut newest, mut together) = (Table::default(), None, 0);
         watch::follow(&self.context, subject::HOOKS_SUBJECTS, |change| {
-            let more = change.more;
+            together += 1;
+            let more = change.more && together < TOGETHER;
             if change.subject == subject::HOOKS_REVISION {
                 newest = Some(change.sequence);
             } else {
@@ -220,6 +229,7 @@ impl Index {
             }
             // Changes that come together make one snapshot.
             if !more && let Some(revision) = newest.take() {
+                together = 0;
                 self.publish(&table.hooks, revision);
             }
         })
@@ -243,7 +253,7 @@ impl Index {
         Ok(())
     }
 
-    /// The revision of the newest hook.
+    /// The revision of the newest hook. 0 if there is none.
     async fn newest(&self) -> Result<u64, Error> {
         let bucket = self
             .context
@@ -254,9 +264,28 @@ impl Index {
             patience::ask(|| bucket.get_last_raw_message_by_subject(subject::HOOKS_REVISION));
         match newest.await? {
             Ok(message) => Ok(message.sequence),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(0),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                self.first_revision(&bucket).await
+            }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Gives a bucket that has hooks and no revision its first one: without, none of them would be heard
+    /// of. Earlier versions kept the revision under another key.
+    async fn first_revision<I>(&self, bucket: &Stream<I>) -> Result<u64, Error> {
+        let hook =
+            patience::ask(|| bucket.get_last_raw_message_by_subject(subject::HOOKS_SUBJECTS));
+        match hook.await? {
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(0),
+            hook => hook?,
+        };
+        let revision = PublishMessage::build().expected_last_subject_sequence(0);
+        let context = &self.context;
+        let written = context
+            .send_publish(subject::HOOKS_REVISION, revision)
+            .await?;
+        Ok(written.await?.sequence)
     }
 
     fn apply(&self, table: &mut Table, change: Change) {
@@ -280,14 +309,25 @@ impl Index {
             table.sequences.remove(&id);
             return;
         };
-        let hook: Result<Hook, _> = serde_json::from_slice(&value);
+        let hook = serde_json::from_slice(&value).map_err(|error| error.to_string());
+        let hook = hook.and_then(|hook: Hook| {
+            if hook.id == id {
+                Ok(hook)
+            } else {
+                Err(format!("it says that it is {}", hook.id))
+            }
+        });
         match hook {
             Ok(hook) => {
                 let prepared = self.prepare(hook, workspace, created, change.sequence);
                 table.hooks.insert(Arc::new(prepared));
             }
             Err(error) => {
-                tracing::error!(hook = id, %error, "a stored hook cannot be read, its deliveries wait");
+                tracing::error!(
+                    hook = id,
+                    error,
+                    "a stored hook cannot be read, its deliveries wait"
+                );
                 table.hooks.insert_unreadable(id);
             }
         }

@@ -81,7 +81,7 @@ impl Pauser {
             Message::new(key, entity.to_string())
                 .header(header::CREATED, created)
                 .expect_last(stored.sequence),
-            Message::new(HOOKS_REVISION, hook.to_owned()),
+            Message::new(HOOKS_REVISION, hook.to_owned()).repeatable(),
         ];
         self.bucket.commit(write).await?;
         Ok(())

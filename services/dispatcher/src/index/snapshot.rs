@@ -1,6 +1,6 @@
 //! All hooks at one revision, and which of them an event fires.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hookline_shared::event::{Event, Stored};
@@ -12,19 +12,19 @@ use super::parts::Parts;
 /// All hooks at one revision. A copy is cheap, and so is a change of one that has copies.
 #[derive(Default, Clone)]
 pub struct Snapshot {
-    sources: HashMap<Arc<str>, Arc<Listeners>>,
     by_id: Parts<Arc<Prepared>>,
+    /// What listens to the same, by [`place`].
+    listeners: Parts<Vec<Arc<Prepared>>>,
     unreadable: Arc<HashSet<String>>,
     hooks: usize,
     unusable: usize,
 }
 
-/// The hooks of one source.
-#[derive(Default, Clone)]
-struct Listeners {
-    hooks: usize,
-    any: Vec<Arc<Prepared>>,
-    by_event: Parts<Vec<Arc<Prepared>>>,
+/// Where the hooks are that listen to an event of a source, or to all of them.
+fn place(source: &str, event: Option<&str>) -> String {
+    let (slash, event) = event.map_or(("", ""), |event| ("/", event));
+    // With its length, so that no source and event are written like another source.
+    format!("{} {source}{slash}{event}", source.len())
 }
 
 impl Snapshot {
@@ -60,21 +60,17 @@ impl Snapshot {
             let addressed = event.addressed_to.as_deref().and_then(|id| self.get(id));
             return addressed.cloned().into_iter().collect();
         }
-        let Some(listeners) = self.sources.get(event.source.as_str()) else {
-            return Vec::new();
-        };
-        let with_operation = event
-            .operation()
-            .map(|operation| [&event.name, ":", operation].concat());
-        let named = [Some(&event.name), with_operation.as_ref()]
+        let all = self.listeners.get(&place(&event.source, None));
+        let mut place = place(&event.source, Some(&event.name));
+        let named = self.listeners.get(&place);
+        let with_operation = event.operation().and_then(|operation| {
+            place.extend([":", operation]);
+            self.listeners.get(&place)
+        });
+        [all, named, with_operation]
             .into_iter()
             .flatten()
-            .filter_map(|name| listeners.by_event.get(name))
-            .flatten();
-        listeners
-            .any
-            .iter()
-            .chain(named)
+            .flatten()
             .filter(|hook| hook.hears(event, stored))
             .cloned()
             .collect()
@@ -89,16 +85,9 @@ impl Snapshot {
         self.by_id
             .part(id)
             .insert(Arc::clone(id), Arc::clone(&prepared));
-        let source = prepared.hook.source.as_str().into();
-        let listeners = Arc::make_mut(self.sources.entry(source).or_default());
-        listeners.hooks += 1;
-        match &prepared.event_name {
-            Some(event) => {
-                let part = listeners.by_event.part(event);
-                part.entry(Arc::clone(event)).or_default().push(prepared);
-            }
-            None => listeners.any.push(prepared),
-        }
+        let place = place(&prepared.hook.source, prepared.hook.event.as_deref());
+        let listeners = self.listeners.part(&place);
+        listeners.entry(place.into()).or_default().push(prepared);
     }
 
     /// Notes that a hook is there, and cannot be read.
@@ -119,26 +108,13 @@ impl Snapshot {
         };
         self.hooks -= 1;
         self.unusable -= usize::from(prepared.unusable);
-        let source = prepared.hook.source.as_str();
-        let Some(listeners) = self.sources.get_mut(source).map(Arc::make_mut) else {
-            return;
-        };
-        let others = |hook: &Arc<Prepared>| !Arc::ptr_eq(hook, &prepared);
-        match &prepared.event_name {
-            Some(event) => {
-                let part = listeners.by_event.part(event);
-                if let Some(hooks) = part.get_mut(event) {
-                    hooks.retain(others);
-                    if hooks.is_empty() {
-                        part.remove(event);
-                    }
-                }
+        let place = place(&prepared.hook.source, prepared.hook.event.as_deref());
+        let part = self.listeners.part(&place);
+        if let Some(hooks) = part.get_mut(place.as_str()) {
+            hooks.retain(|hook| !Arc::ptr_eq(hook, &prepared));
+            if hooks.is_empty() {
+                part.remove(place.as_str());
             }
-            None => listeners.any.retain(others),
-        }
-        listeners.hooks -= 1;
-        if listeners.hooks == 0 {
-            self.sources.remove(source);
         }
     }
 }

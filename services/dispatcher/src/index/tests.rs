@@ -179,6 +179,56 @@ fn a_ping_fires_only_the_hook_it_is_addressed_to() {
 }
 
 #[test]
+fn a_hook_that_changed_is_no_longer_where_it_was() {
+    let old = Created {
+        sequence: 1,
+        time: 1,
+        slack: 0,
+    };
+    let version = |source, event, unusable| {
+        let mut hook = hook("one", source, event, "*", old);
+        Arc::get_mut(&mut hook).expect("the only one").unusable = unusable;
+        hook
+    };
+    let mut snapshot = Snapshot::default();
+    let fires = |snapshot: &Snapshot| {
+        let events = [("crud", "consumers"), ("crud", "admins"), ("other", "x")];
+        events.map(|(source, name)| {
+            let event = event("default", source, name, "{}");
+            snapshot.matching(&event, STORED).len()
+        })
+    };
+    let counts = |snapshot: &Snapshot| (snapshot.hooks(), snapshot.unusable());
+    snapshot.insert(version("crud", Some("consumers"), false));
+    assert_eq!((fires(&snapshot), counts(&snapshot)), ([1, 0, 0], (1, 0)));
+    snapshot.insert(version("crud", None, true));
+    assert_eq!((fires(&snapshot), counts(&snapshot)), ([1, 1, 0], (1, 1)));
+    snapshot.insert(version("other", None, false));
+    assert_eq!((fires(&snapshot), counts(&snapshot)), ([0, 0, 1], (1, 0)));
+    snapshot.remove("one");
+    snapshot.insert_unreadable("one".to_owned());
+    assert_eq!((fires(&snapshot), counts(&snapshot)), ([0, 0, 0], (0, 0)));
+    assert!(snapshot.knows("one"));
+    snapshot.insert(version("crud", Some("admins"), true));
+    assert_eq!((fires(&snapshot), counts(&snapshot)), ([0, 1, 0], (1, 1)));
+    snapshot.remove("one");
+    assert_eq!((fires(&snapshot), counts(&snapshot)), ([0, 0, 0], (0, 0)));
+    assert!(!snapshot.knows("one"));
+}
+
+#[test]
+fn a_source_and_an_event_are_not_taken_for_another_source() {
+    let old = Created {
+        sequence: 1,
+        time: 1,
+        slack: 0,
+    };
+    let hooks = [hook("one", "a/b", None, "*", old)];
+    assert_eq!(fired(&hooks, &event("default", "a/b", "c", "{}")), ["one"]);
+    assert_eq!(fired(&hooks, &event("default", "a", "b", "{}")), [""; 0]);
+}
+
+#[test]
 fn a_change_of_a_hook_leaves_older_snapshots_as_they_were() {
     let old = Created {
         sequence: 1,
