@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use async_nats::HeaderMap;
-use e2e::{Cluster, Leftovers, Proxy, Result, SOON, eventually, wire};
+use e2e::{Builder, Cluster, Leftovers, Proxy, Result, SOON, eventually, wire};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +64,16 @@ async fn an_event_id_published_again_is_not_delivered_again() -> Result {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_published_in_one_batch_are_delivered_once_each_or_none_of_them() -> Result {
-    let cluster = Cluster::single().await?;
+    in_batches(Cluster::builder()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_published_in_one_batch_to_a_cluster_of_servers_are_as_well() -> Result {
+    in_batches(Cluster::builder().nats_servers(3)).await
+}
+
+async fn in_batches(builder: Builder) -> Result {
+    let cluster = builder.start().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
     // One attempt fails, and its event is attempted again.
