@@ -22,9 +22,10 @@ pub struct Snapshot {
 
 /// Where the hooks are that listen to an event of a source, or to all of them.
 fn place(source: &str, event: Option<&str>) -> String {
-    let (slash, event) = event.map_or(("", ""), |event| ("/", event));
     // With its length, so that no source and event are written like another source.
-    format!("{} {source}{slash}{event}", source.len())
+    let mut place = format!("{} {source}", source.len());
+    place.extend(event.into_iter().flat_map(|event| ["/", event]));
+    place
 }
 
 impl Snapshot {
@@ -60,8 +61,9 @@ impl Snapshot {
             let addressed = event.addressed_to.as_deref().and_then(|id| self.get(id));
             return addressed.cloned().into_iter().collect();
         }
-        let all = self.listeners.get(&place(&event.source, None));
-        let mut place = place(&event.source, Some(&event.name));
+        let mut place = place(&event.source, None);
+        let all = self.listeners.get(&place);
+        place.extend(["/", &event.name]);
         let named = self.listeners.get(&place);
         let with_operation = event.operation().and_then(|operation| {
             place.extend([":", operation]);
