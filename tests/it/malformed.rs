@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
+use async_nats::HeaderMap;
 use e2e::nats::reason;
 use e2e::{Cluster, Leftovers, Result, wire};
+use hookline_shared::subject;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,4 +90,38 @@ async fn a_stored_delivery_that_cannot_be_read_is_a_dead_letter_of_its_hook() ->
     assert_eq!(reason(&letter), "the stored delivery cannot be read");
     let leftovers = Leftovers { dead: 1, parked: 0 };
     cluster.finish_leaving(leftovers).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_hook_that_is_none_or_under_anothers_key_changes_no_hook() -> Result {
+    let cluster = Cluster::single().await?;
+    let mut hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    hook["config"]["url"] = cluster.receiver.url("/other").into();
+    let key = |id: &str| subject::entity_key("default", subject::HOOK_KIND, id);
+    let (anothers, none) = (
+        key("00000000-0000-4000-8000-000000000001"),
+        key("00000000-0000-4000-8000-000000000002"),
+    );
+    let nats = &cluster.nats;
+    nats.publish(&anothers, hook.to_string()).await?;
+    nats.publish(&none, "no hook").await?;
+    nats.publish(subject::HOOKS_REVISION, "").await?;
+    cluster.admin().create_consumer("one").await?;
+    cluster.receiver.wait_for("/hook", 1).await?;
+    // Nor does it where it goes.
+    let mut deleted = HeaderMap::new();
+    deleted.insert("KV-Operation", "DEL");
+    let jetstream = nats.jetstream();
+    let sent = jetstream.publish_with_headers(anothers, deleted, "".into());
+    sent.await?.await?;
+    nats.publish(subject::HOOKS_REVISION, "").await?;
+    cluster.admin().create_consumer("two").await?;
+    cluster.receiver.wait_for("/hook", 2).await?;
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.event_count(), 2);
+    let lines = cluster.dispatchers[0].log_lines().into_iter();
+    let errors = lines.filter(|line| line.level() == "ERROR").count();
+    assert_eq!(errors, 2, "each is told of once");
+    cluster.finish().await
 }
