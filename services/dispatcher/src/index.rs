@@ -285,7 +285,12 @@ impl Index {
         let written = context
             .send_publish(subject::HOOKS_REVISION, revision)
             .await?;
-        Ok(written.await?.sequence)
+        let revision = written.await?.sequence;
+        tracing::info!(
+            revision,
+            "the bucket's hooks had no revision, this is their first"
+        );
+        Ok(revision)
     }
 
     fn apply(&self, table: &mut Table, change: Change) {
