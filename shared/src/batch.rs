@@ -3,9 +3,9 @@
 //! A caller hands over a write (one message or several that belong together) and waits for its
 //! commit. While a batch is in flight, further writes queue; when it is answered, they leave as
 //! the next one. There is no timer, so a lone write waits for nothing. What the server would
-//! refuse a whole batch for (an expectation of a subject that the batch changes, or a guard on it) is kept
-//! out of it, and a refused batch is split until the offender stands alone, so no write fails for
-//! another's sake.
+//! refuse a whole batch for (an expectation of a subject that the batch changes, or a guard on it)
+//! is kept out of it, and a refused batch is split until the offender stands alone, so no write
+//! fails for another's sake.
 //!
 //! The writer does not know what the messages mean. Whether a refused or unknown write is tried
 //! again is the caller's decision.
@@ -62,7 +62,6 @@ impl Message {
     /// nothing expects or guards it.
     #[must_use]
     pub fn repeatable(mut self) -> Self {
-        debug_assert!(self.guarded.is_none(), "what is guarded is not repeated");
         self.repeatable = true;
         self
     }
