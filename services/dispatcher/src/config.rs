@@ -7,10 +7,10 @@ use hookline_shared::settings::{duration, host_name};
 use hookline_shared::{retry, streams, telemetry};
 use ipnet::IpNet;
 
-use crate::accept;
-use crate::attempts::Mode;
-use crate::circuit;
-use crate::redis_url::{self, RedisUrl};
+use crate::admission::circuit_breaker;
+use crate::attempt::delivery_log::Mode;
+use crate::claims;
+use crate::redis::url::{self, RedisUrl};
 
 /// A Hookline dispatcher: takes events from NATS JetStream, matches hooks, and delivers. Run as
 /// many as you like; they share the work.
@@ -112,14 +112,14 @@ impl Coordination {
     ///
     /// # Errors
     /// Says what form is expected.
-    pub fn url(&self) -> Result<RedisUrl, redis_url::Error> {
+    pub fn url(&self) -> Result<RedisUrl, url::Error> {
         RedisUrl::parse(&self.redis_url)
     }
 
     /// How claims are made.
     #[must_use]
-    pub fn claims(&self) -> accept::Options {
-        accept::Options {
+    pub fn claims(&self) -> claims::Options {
+        claims::Options {
             lease: self.lease,
             window: self.dedupe_window,
             required: self.redis_required,
@@ -271,7 +271,7 @@ pub struct Hooks {
         default_value = "10,0.5,5s",
         value_parser = circuit_breaker
     )]
-    pub circuit_breaker: circuit::Settings,
+    pub circuit_breaker: circuit_breaker::Settings,
 
     /// How old a delivery may become, waits included, before it is dead; what waits because its
     /// hook is paused is exempt.
@@ -310,7 +310,7 @@ pub enum Error {
     },
     /// The Redis URL cannot be read.
     #[error(transparent)]
-    Redis(#[from] redis_url::Error),
+    Redis(#[from] url::Error),
     /// A duration is zero.
     #[error("{0} must be longer than nothing")]
     Zero(&'static str),
@@ -359,13 +359,13 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-fn circuit_breaker(text: &str) -> Result<circuit::Settings, String> {
+fn circuit_breaker(text: &str) -> Result<circuit_breaker::Settings, String> {
     let form = || "expected three values such as 10,0.5,5s".to_owned();
     let parts: Vec<_> = text.split(',').map(str::trim).collect();
     let [failures, failure_rate, open] = parts[..] else {
         return Err(form());
     };
-    let settings = circuit::Settings {
+    let settings = circuit_breaker::Settings {
         failures: failures.parse().map_err(|_| form())?,
         failure_rate: failure_rate.parse().map_err(|_| form())?,
         open: duration(open)?,

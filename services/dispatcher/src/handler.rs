@@ -1,10 +1,11 @@
 //! Handlers: one call makes one attempt. No handler knows of retries, acks or queues.
 
+pub mod egress;
 mod http;
-mod inspect;
 mod lambda;
 mod log;
-mod pool;
+mod lua_literal;
+mod lua_pool;
 mod webhook;
 mod webhook_custom;
 
@@ -20,10 +21,8 @@ use hookline_shared::signature::Signer;
 use hookline_shared::{lua, template};
 use reqwest::header::HeaderMap;
 
-use crate::egress;
-
 pub use http::Clients;
-pub use pool::Pool;
+pub use lua_pool::Pool;
 
 /// One event for one hook.
 #[derive(Debug, Clone)]

@@ -4,52 +4,21 @@
 //! consumer -> dispatch -> accept -> handler.attempt -> settle
 //! ```
 //!
-//! * [`worker`] puts all of it together;
-//! * [`consumer`] pulls, as far as a lane has permits; [`inflight`] keeps messages alive;
-//! * [`index`] knows the hooks; [`dispatch`] reads and matches what a pull brings; an [`open`] message has deliveries that are not settled;
-//! * [`deliver`] takes one hook's deliveries through the steps, and a [`queue`] ends many of them together;
-//! * [`room`] keeps hooks apart; [`accept`] claims deliveries in Redis, through [`coordinator`];
-//! * [`gate`], [`circuit`] and [`marks`] say what else holds a delivery back;
-//! * [`handler`] makes attempts, within [`egress`];
-//! * [`work`] is one delivery on one worker; [`settle`] alone acks, parks and buries ([`dead`] keeps what it buries), within the hook's [`backlog`] and NATS's [`storage`]; [`pause`] stops a hook whose receiver is gone;
-//! * [`attempts`] logs what came of each;
-//! * [`outbox`] purges what has come through it; [`sweeper`] sees to what did not fall due;
-//! * [`watchdog`] sees to it that there is progress; [`patience`] asks NATS again what it does not answer;
-//! * [`rpc`] answers gateways; [`metrics`] and [`config`] are what their names say.
+//! The folders are the steps of a delivery, see ARCHITECTURE.md.
 
-pub mod accept;
-pub mod attempts;
-pub mod backlog;
-pub mod circuit;
+pub mod admission;
+pub mod attempt;
+pub mod claims;
 pub mod config;
-pub mod consumer;
-pub mod coordinator;
-pub mod dead;
-pub mod deliver;
-pub mod dispatch;
-pub mod egress;
-pub mod gate;
+pub mod delivery;
 pub mod handler;
-pub mod index;
-pub mod inflight;
-pub mod marks;
+pub mod hooks;
+pub mod intake;
 pub mod metrics;
-pub mod open;
-pub mod outbox;
-pub mod parked;
-pub mod patience;
-pub mod pause;
-pub mod queue;
-pub mod redis_url;
-pub mod room;
-pub mod rpc;
+pub mod nats;
+pub mod redis;
 pub mod settle;
-pub mod soon;
-pub mod storage;
-pub mod sweeper;
-pub mod trim;
-pub mod watchdog;
-pub mod work;
+pub mod upkeep;
 pub mod worker;
 
 use std::sync::Arc;
@@ -66,10 +35,10 @@ use tokio_util::task::TaskTracker;
 
 pub use config::Config;
 
-use accept::Accept;
-use coordinator::Coordinator;
-use index::{Defaults, Index};
+use claims::Accept;
+use hooks::{Defaults, Index};
 use metrics::Metrics;
+use redis::client::Coordinator;
 use worker::{Parts, Worker};
 
 /// How long a start waits for Redis before it goes on without.
@@ -172,7 +141,7 @@ pub async fn run(
 
 fn shared(config: &Config) -> anyhow::Result<handler::Shared> {
     let attempts = &config.attempts;
-    let policy = egress::Policy::new(&attempts.egress_allow);
+    let policy = handler::egress::Policy::new(&attempts.egress_allow);
     let memory = usize::try_from(attempts.lambda_memory)?;
     Ok(handler::Shared {
         clients: Arc::new(handler::Clients::new(&policy, attempts.connect_timeout)?),

@@ -5,7 +5,13 @@
 //! Redis, and only then is the message acked. Before anything is written the claim is renewed: a
 //! worker whose delivery was taken over writes nothing.
 
-mod when;
+pub mod combiner;
+pub mod dead_letters;
+pub mod open_message;
+pub mod parked;
+pub mod pause_hook;
+mod schedule;
+pub mod storage_guard;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,23 +26,23 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::accept::{self, Accept, End, Lease};
-use crate::circuit::Verdict;
-use crate::dead::Dead;
+use crate::admission::circuit_breaker::Verdict;
+use crate::claims::{self, Accept, End, Lease};
+use crate::delivery::{Work, cut};
 use crate::handler::{Class, DeliveryError, Receipt};
-use crate::index::Prepared;
+use crate::hooks::Prepared;
 use crate::metrics::{DeliveryResult, Metrics};
-use crate::open::{Open, Pending, Settled};
-use crate::parked::Parked;
-use crate::pause::Pauser;
-use crate::queue::{Queue, Turn};
-use crate::storage::Storage;
-use crate::trim::Trim;
-use crate::watchdog::Progress;
-use crate::work::{Work, cut};
-use when::{deferral_delay, jittered};
+use crate::settle::combiner::{Queue, Turn};
+use crate::settle::dead_letters::Dead;
+use crate::settle::open_message::{Open, Pending, Settled};
+use crate::settle::parked::Parked;
+use crate::settle::pause_hook::Pauser;
+use crate::settle::storage_guard::Storage;
+use crate::upkeep::event_purge::Trim;
+use crate::upkeep::watchdog::Progress;
+use schedule::{deferral_delay, jittered};
 
-pub(crate) use when::{delay, is_too_old};
+pub(crate) use schedule::{delay, is_too_old};
 
 /// How soon an event comes again whose delivery could not be settled.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -153,7 +159,7 @@ impl Settle {
     async fn delivered(&self, mut turn: Turn<Delivered>) {
         // Whoever is about to come comes along.
         tokio::task::yield_now().await;
-        while let Some(part) = turn.next(accept::MOST) {
+        while let Some(part) = turn.next(claims::MOST) {
             let leases = part.iter().map(|delivered| &delivered.lease);
             let others = Box::pin(self.accept.done(leases)).await;
             for (index, delivered) in part.iter().enumerate() {

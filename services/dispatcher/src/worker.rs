@@ -13,27 +13,27 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::Accept;
-use crate::attempts::Log;
+use crate::admission::bulkhead::{Kind, LaneRoom};
+use crate::attempt::delivery_log::Log;
+use crate::attempt::inline_retry::Soon;
+use crate::attempt::ping_and_test;
+use crate::claims::Accept;
 use crate::config::Config;
-use crate::consumer::{self, Consumer, Lane, Weight};
-use crate::dead::Dead;
-use crate::dispatch::{Deliveries, Dispatch, Events};
-use crate::index::Index;
-use crate::inflight::InFlight;
+use crate::hooks::Index;
+use crate::intake::consumer::{self, Consumer, Lane, Weight};
+use crate::intake::dispatch::{Deliveries, Dispatch, Events};
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
-use crate::parked::Parked;
-use crate::pause::Pauser;
-use crate::queue::Queue;
-use crate::room::{Kind, LaneRoom};
-use crate::rpc;
+use crate::nats::ack_keepalive::InFlight;
 use crate::settle::Settle;
-use crate::soon::Soon;
-use crate::storage::Storage;
-use crate::sweeper::Sweeper;
-use crate::trim::Trim;
-use crate::watchdog::{Progress, Watchdog};
+use crate::settle::combiner::Queue;
+use crate::settle::dead_letters::Dead;
+use crate::settle::parked::Parked;
+use crate::settle::pause_hook::Pauser;
+use crate::settle::storage_guard::Storage;
+use crate::upkeep::event_purge::Trim;
+use crate::upkeep::outbox_purge::Outbox;
+use crate::upkeep::overdue_sweeper::Sweeper;
+use crate::upkeep::watchdog::{Progress, Watchdog};
 
 /// How long a first attempt waits for its hook's permit before it is parked.
 const EVENT_PATIENCE: Duration = Duration::from_millis(100);
@@ -105,7 +105,7 @@ impl Worker {
         let progress = Progress::default();
         let dispatch = Arc::new(dispatch(&parts, progress.clone(), &worker)?);
         worker.keep(&parts, &dispatch, progress);
-        worker.lanes.spawn(rpc::serve(
+        worker.lanes.spawn(ping_and_test::serve(
             client,
             Arc::clone(&parts.index),
             worker.pulling.clone(),

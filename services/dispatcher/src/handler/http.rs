@@ -15,7 +15,7 @@ use reqwest::{Client, Method, Request, redirect, retry};
 use url::Url;
 
 use super::{Class, Delivery, DeliveryError, Receipt, Response, refused};
-use crate::egress::{Policy, Refused};
+use crate::handler::egress::{Policy, Refused};
 
 /// How much of an answer's body is read.
 const MAX_BODY_BYTES: usize = 64 << 10;

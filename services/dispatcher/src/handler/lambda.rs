@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use hookline_shared::hook::LambdaConfig;
 use hookline_shared::lua;
 
-use super::pool::{Place, Pool};
+use super::lua_pool::{Place, Pool};
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
 /// The `lambda` handler of one hook.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use async_trait::async_trait;
 use hookline_shared::event::Event;
 
-use super::inspect::inspect;
+use super::lua_literal::inspect;
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
 /// The `log` handler.

@@ -206,8 +206,8 @@ impl Handler for WebhookCustom {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::egress::Policy;
     use crate::handler::Clients;
+    use crate::handler::egress::Policy;
     use hookline_shared::event::{Event, EventId};
     use serde_json::json;
     use std::time::Duration;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use futures::future::join_all;
 use redis::Script;
 
-use super::call::Call;
+use super::bitmap::Set;
 use super::lease::{Claim, Group};
-use super::page::Set;
 use super::scripts::word;
 use super::{Inner, KEEP, PROBE_LEASES, key, millis};
+use crate::redis::script_call::Call;
 
 /// Deliveries of one call. Redis does nothing else meanwhile.
 pub const MOST: usize = 128;
@@ -222,7 +222,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accept::tests::claim_of;
+    use crate::claims::tests::claim_of;
 
     #[test]
     fn in_a_cluster_each_hook_has_one_call() {

@@ -1,6 +1,6 @@
 //! What may hold a hook's deliveries back: its circuit, its rate limit, `snooze` and `on_change`.
 //!
-//! All workers share them through Redis, see [`accept`](crate::accept). While Redis is away each
+//! All workers share them through Redis, see [`accept`](crate::claims). While Redis is away each
 //! worker goes by its own memory, which is here, and bounded.
 
 use std::collections::HashMap;
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::accept::KEEP_CHANGE;
-use crate::circuit::{Circuit, Verdict};
-use crate::marks::Marks;
+use crate::admission::circuit_breaker::{Circuit, Verdict};
+use crate::admission::suppression::Marks;
+use crate::claims::KEEP_CHANGE;
 
 /// Marks of one hook that a worker remembers.
 const REMEMBERED: usize = 1_000;
@@ -193,7 +193,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::circuit::Settings;
+    use crate::admission::circuit_breaker::Settings;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -15,8 +15,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::inflight::{Guard, InFlight};
-use crate::patience::{self, Silent};
+use crate::nats::ack_keepalive::{Guard, InFlight};
+use crate::nats::request::{self, Silent};
 
 /// The most messages that one pull asks for.
 pub const PULL: usize = 256;
@@ -200,7 +200,7 @@ impl Lane {
     ) -> Result<(), Error> {
         let puller = match puller {
             Some(puller) => puller,
-            None => puller.insert(patience::ask(|| self.consumer.make()).await??),
+            None => puller.insert(request::ask(|| self.consumer.make()).await??),
         };
         let bytes = self.consumer.most_bytes();
         let asked = puller.ask(permits.num_permits(), bytes, OPEN);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use hookline_shared::retry::{self, Policy};
 
 use super::Deferral;
+use crate::delivery::{Work, now_millis};
 use crate::handler::Class;
-use crate::index::Prepared;
-use crate::work::{Work, now_millis};
+use crate::hooks::Prepared;
 
 /// Whether a delivery would be older than it may be after a wait.
 pub(crate) fn is_too_old(hook: &Prepared, work: &Work, wait: Duration) -> bool {

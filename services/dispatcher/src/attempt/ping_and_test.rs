@@ -16,9 +16,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::deliver::attempt;
+use crate::attempt::deliver::attempt;
 use crate::handler::{Delivery, DeliveryError, Receipt, Response};
-use crate::index::{Index, Prepared};
+use crate::hooks::{Index, Prepared};
 
 /// Answers made at the same time.
 const PERMITS: usize = 64;

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 
-use crate::accept::{Answer, End, Lease};
-use crate::attempts::Began;
-use crate::circuit::Verdict;
-use crate::dispatch::Dispatch;
-use crate::gate::{PROBING, Refusal};
+use crate::admission::bulkhead::{Entered, Kind, LaneRoom};
+use crate::admission::circuit_breaker::Verdict;
+use crate::admission::rate_limit::{PROBING, Refusal};
+use crate::attempt::delivery_log::Began;
+use crate::claims::{Answer, End, Lease};
+use crate::delivery::Work;
 use crate::handler::{Delivery, DeliveryError, Receipt};
-use crate::index::Prepared;
+use crate::hooks::Prepared;
+use crate::intake::dispatch::Dispatch;
 use crate::metrics::DeliveryResult;
-use crate::open::{Pending, Settled};
-use crate::room::{Entered, Kind, LaneRoom};
+use crate::settle::open_message::{Pending, Settled};
 use crate::settle::{self, Deferral};
-use crate::work::Work;
 
 /// How long deliveries of a paused hook wait before they are looked at again.
 const PAUSED: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ enum NotMade {
 }
 
 impl Dispatch {
-    /// Makes one attempt of each of at most [`MOST`](crate::accept::MOST) deliveries, if it is this
+    /// Makes one attempt of each of at most [`MOST`](crate::claims::MOST) deliveries, if it is this
     /// worker's to make.
     pub(crate) async fn deliver(
         self: Arc<Self>,

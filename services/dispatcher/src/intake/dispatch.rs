@@ -11,17 +11,17 @@ use hookline_shared::pull::Place;
 use hookline_shared::subject;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::{self, Accept};
-use crate::attempts::Log;
-use crate::consumer::{self, Taken};
-use crate::index::{Index, Prepared};
+use crate::admission::bulkhead::LaneRoom;
+use crate::attempt::delivery_log::Log;
+use crate::attempt::inline_retry::Soon;
+use crate::claims::{self, Accept};
+use crate::delivery::{Work, delivery, now_millis};
+use crate::hooks::{Index, Prepared};
+use crate::intake::consumer::{self, Taken};
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
-use crate::open::{Open, Pending, Settled};
-use crate::outbox::Outbox;
-use crate::room::LaneRoom;
 use crate::settle::Settle;
-use crate::soon::Soon;
-use crate::work::{Work, delivery, now_millis};
+use crate::settle::open_message::{Open, Pending, Settled};
+use crate::upkeep::outbox_purge::Outbox;
 
 /// How long deliveries of a hook wait that this version cannot read.
 const UNREADABLE: Duration = Duration::from_secs(30);
@@ -203,7 +203,7 @@ impl Batches {
         };
         let deliveries = self.batches.entry(batch).or_default();
         deliveries.push((Arc::clone(hook), pending));
-        if deliveries.len() == accept::MOST {
+        if deliveries.len() == claims::MOST {
             let deliveries = std::mem::take(deliveries);
             self.deliver(deliveries);
         }

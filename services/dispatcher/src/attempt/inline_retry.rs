@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::index::Prepared;
-use crate::work::Work;
+use crate::delivery::Work;
+use crate::hooks::Prepared;
 
 /// The longest that is waited: the default schedule begins with a second.
 const LONGEST: Duration = Duration::from_secs(2);

@@ -14,7 +14,7 @@ const STORED: Stored = Stored {
     time: 100,
 };
 
-const CIRCUIT: circuit::Settings = circuit::Settings {
+const CIRCUIT: circuit_breaker::Settings = circuit_breaker::Settings {
     failures: 1,
     failure_rate: 1.0,
     open: Duration::from_secs(1),

@@ -18,8 +18,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::accept::Accept;
-use crate::index::Index;
+use crate::claims::Accept;
+use crate::hooks::Index;
 use crate::metrics::Metrics;
 
 /// How long a turn lasts at most, and the pause before one is asked for again.

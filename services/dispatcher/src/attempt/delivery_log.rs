@@ -16,10 +16,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::delivery::{self, Work};
 use crate::handler::{DeliveryError, Receipt};
-use crate::index::Prepared;
+use crate::hooks::Prepared;
 use crate::metrics::Metrics;
-use crate::work::{self, Work};
 
 /// Records that may wait to be written.
 const QUEUE: usize = 10_000;
@@ -119,7 +119,7 @@ impl Log {
             began: began.wall,
             took: began.clock.elapsed(),
             status: status(result),
-            error: error.map(|error| work::cut(&error.to_string()).to_owned()),
+            error: error.map(|error| delivery::cut(&error.to_string()).to_owned()),
         });
     }
 }

@@ -16,20 +16,20 @@ pub struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// A call whose first arguments are so many keys.
-    pub(super) fn new(script: &'a Script, keys: usize) -> Self {
+    pub(crate) fn new(script: &'a Script, keys: usize) -> Self {
         let mut command = redis::cmd("EVALSHA");
         command.arg(script.get_hash()).arg(keys);
         Self { script, command }
     }
 
     /// The next key or argument.
-    pub(super) fn arg(&mut self, arg: impl ToRedisArgs) -> &mut Self {
+    pub(crate) fn arg(&mut self, arg: impl ToRedisArgs) -> &mut Self {
         self.command.arg(arg);
         self
     }
 
     /// The same for a text that nobody else needs.
-    pub(super) fn text(&mut self, text: fmt::Arguments<'_>) -> &mut Self {
+    pub(crate) fn text(&mut self, text: fmt::Arguments<'_>) -> &mut Self {
         self.arg(Text(text))
     }
 

@@ -20,9 +20,9 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisFuture, Value};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 
-use crate::accept::Call;
 use crate::metrics::Metrics;
-use crate::redis_url::{Form, RedisUrl};
+use crate::redis::script_call::Call;
+use crate::redis::url::{Form, RedisUrl};
 
 /// How long a call may take. Redis answers in a fraction of a millisecond; a call that is waited
 /// for is a delivery that is late.

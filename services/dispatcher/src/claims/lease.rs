@@ -8,8 +8,8 @@ use hookline_shared::event::DeliveryId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::page::{Page, Set};
-use crate::marks::Marks;
+use super::bitmap::{Page, Set};
+use crate::admission::suppression::Marks;
 
 /// A claim on a delivery. It is renewed until it is dropped.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accept::tests::claim;
+    use crate::claims::tests::claim;
 
     #[tokio::test(start_paused = true)]
     async fn each_claim_is_renewed_in_its_own_time() {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use hookline_shared::event::Stored;
 
-use crate::consumer::Taken;
-use crate::room::Occupied;
-use crate::work::Work;
+use crate::admission::bulkhead::Occupied;
+use crate::delivery::Work;
+use crate::intake::consumer::Taken;
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,13 +9,12 @@
 //! Redis is not needed to deliver. When it does not answer, attempts are made without a claim, so
 //! at least once, and [`Gate`] decides from this worker's memory; a setting makes them wait instead.
 
-mod call;
+mod batch;
+mod bitmap;
 mod lease;
-mod page;
 mod scripts;
 #[cfg(test)]
 mod tests;
-mod together;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -27,20 +26,20 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::coordinator::{Coordinator, STANDSTILL};
-use crate::gate::{Gate, Refusal};
-use crate::index::Prepared;
-use crate::marks::Marks;
+use crate::admission::rate_limit::{Gate, Refusal};
+use crate::admission::suppression::Marks;
+use crate::delivery::Work;
+use crate::hooks::Prepared;
 use crate::metrics::Metrics;
-use crate::work::Work;
+use crate::redis::client::{Coordinator, STANDSTILL};
+use crate::redis::script_call::Call;
+use batch::Groups;
+use bitmap::Page;
 use lease::{Claim, Group, Held, Token};
-use page::Page;
 use scripts::{Scripts, word};
-use together::Groups;
 
-pub use call::Call;
+pub use batch::MOST;
 pub use lease::Lease;
-pub use together::MOST;
 
 /// How much longer than the dedupe window the state of a claimed delivery is kept.
 const KEEP: Duration = Duration::from_secs(3_600);
@@ -192,7 +191,7 @@ impl Accept {
             .arg(key(id, "probe"))
             .arg(hook.gate.revision)
             .arg(millis(circuit.settings().open))
-            .arg(millis(crate::circuit::LONGEST))
+            .arg(millis(crate::admission::circuit_breaker::LONGEST))
             .arg(millis(KEEP_CIRCUIT));
         let wait = match inner.redis.call(id, &call).await {
             Some(wait) => Duration::from_millis(wait),

@@ -8,9 +8,9 @@ use hookline_shared::event::{DeliveryId, Event, EventId};
 use prometheus::Registry;
 
 use super::*;
-use crate::circuit::{self, Circuit};
-use crate::gate::Rate;
-use crate::redis_url::RedisUrl;
+use crate::admission::circuit_breaker::{self, Circuit};
+use crate::admission::rate_limit::Rate;
+use crate::redis::url::RedisUrl;
 
 const SECOND: i128 = 1_000_000_000;
 const REVISION: u64 = 7;
@@ -371,7 +371,7 @@ async fn one_delivery_probes_a_circuit_and_its_end_closes_it() -> Result {
 
 /// A gate of a hook that may be called so often.
 fn gate(rate: Option<Rate>) -> Gate {
-    let settings = circuit::Settings {
+    let settings = circuit_breaker::Settings {
         failures: 0,
         failure_rate: 1.0,
         open: SHORT,

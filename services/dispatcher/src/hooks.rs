@@ -25,14 +25,14 @@ use hookline_shared::subject::{self, header};
 use hookline_shared::watch::{self, Change};
 use tokio::sync::watch as signal;
 
-use crate::backlog::Backlog;
-use crate::circuit::{self, Circuit};
-use crate::gate::{Gate, Rate};
+use crate::admission::backlog_limit::Backlog;
+use crate::admission::bulkhead::Room;
+use crate::admission::circuit_breaker::{self, Circuit};
+use crate::admission::rate_limit::{Gate, Rate};
+use crate::admission::suppression::Marks;
 use crate::handler::{self, Handler, Unusable};
-use crate::marks::Marks;
 use crate::metrics::Metrics;
-use crate::patience::{self, Silent};
-use crate::room::Room;
+use crate::nats::request::{self, Silent};
 
 pub use snapshot::Snapshot;
 
@@ -138,7 +138,7 @@ pub struct Defaults {
     /// Attempts at the same time.
     pub concurrency: u32,
     /// When its circuit opens.
-    pub circuit: circuit::Settings,
+    pub circuit: circuit_breaker::Settings,
     /// Deliveries a second.
     pub rate_limit: Option<f64>,
     /// How old a delivery may become.
@@ -150,7 +150,7 @@ pub struct Defaults {
 impl Defaults {
     fn gate(&self, options: &DeliveryOptions, revision: u64) -> Gate {
         let own = options.circuit_breaker.clone().unwrap_or_default();
-        let settings = circuit::Settings {
+        let settings = circuit_breaker::Settings {
             failures: own.failures.unwrap_or(self.circuit.failures),
             failure_rate: own.failure_rate.unwrap_or(self.circuit.failure_rate),
             open: own.open().unwrap_or(self.circuit.open),
@@ -261,7 +261,7 @@ impl Index {
             .await?;
         // Not a direct get: any replica answers those, and it may lag.
         let newest =
-            patience::ask(|| bucket.get_last_raw_message_by_subject(subject::HOOKS_REVISION));
+            request::ask(|| bucket.get_last_raw_message_by_subject(subject::HOOKS_REVISION));
         match newest.await? {
             Ok(message) => Ok(message.sequence),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
@@ -274,8 +274,7 @@ impl Index {
     /// Gives a bucket that has hooks and no revision its first one: without, none of them would be heard
     /// of. Earlier versions kept the revision under another key.
     async fn first_revision<I>(&self, bucket: &Stream<I>) -> Result<u64, Error> {
-        let hook =
-            patience::ask(|| bucket.get_last_raw_message_by_subject(subject::HOOKS_SUBJECTS));
+        let hook = request::ask(|| bucket.get_last_raw_message_by_subject(subject::HOOKS_SUBJECTS));
         match hook.await? {
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(0),
             hook => hook?,

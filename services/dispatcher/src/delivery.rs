@@ -10,7 +10,7 @@ use hookline_shared::event::{self, DeliveryId, Event, EventId};
 use hookline_shared::subject::{self, decode_token, encode_header, header};
 
 use crate::handler::{Class, Delivery};
-use crate::index::Prepared;
+use crate::hooks::Prepared;
 
 /// How long a reason may be, in bytes.
 const REASON_BYTES: usize = 1_024;

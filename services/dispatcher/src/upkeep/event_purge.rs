@@ -15,7 +15,7 @@ use hookline_shared::subject;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::accept::Accept;
+use crate::claims::Accept;
 
 /// How often it is seen whether room is to be made.
 const PERIOD: Duration = Duration::from_secs(1);
