@@ -4,7 +4,7 @@
 //! the subject; headers are optional. What does not follow this is [`Malformed`], whatever its
 //! size or shape, and costs bounded time and memory to find out.
 
-mod outline;
+mod data_scan;
 
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::signature::hex_digits;
 use crate::subject::{self, header};
-use outline::Outline;
+use data_scan::Outline;
 
 /// The largest event in bytes. A server whose `max_payload` is smaller lowers it, see
 /// [`streams`](crate::streams).

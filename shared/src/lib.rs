@@ -9,7 +9,7 @@
 //! * [`pull`]: pulling the messages of a consumer;
 //! * [`retry`], [`signature`]: pure functions;
 //! * [`template`], [`lua`]: user code, compiled by both services;
-//! * [`scan`]: reading a stream by subject;
+//! * [`stream_reader`]: reading a stream by subject;
 //! * [`registry`]: what is known of sources and events beforehand;
 //! * [`rpc`]: what a gateway asks a dispatcher;
 //! * [`settings`], [`telemetry`], [`status`], [`shutdown`], [`files`]: the shape of a service process.
@@ -24,11 +24,11 @@ pub mod pull;
 pub mod registry;
 pub mod retry;
 pub mod rpc;
-pub mod scan;
 pub mod settings;
 pub mod shutdown;
 pub mod signature;
 pub mod status;
+pub mod stream_reader;
 pub mod streams;
 pub mod subject;
 pub mod telemetry;

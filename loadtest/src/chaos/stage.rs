@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use e2e::{Cluster, eventually, wire};
-use hookline_shared::scan;
+use hookline_shared::stream_reader;
 use serde_json::json;
 
 use super::endpoint::{self, Endpoint, Mood};
@@ -219,7 +219,8 @@ async fn parked(client: &async_nats::Client) -> Result<usize> {
     let (mut ids, mut from) = (HashSet::new(), 1);
     loop {
         let stream = wire::DELIVERIES;
-        let page = scan::page(client, stream, "hookline.deliveries.>", from, 1_000).await?;
+        let page =
+            stream_reader::page(client, stream, "hookline.deliveries.>", from, 1_000).await?;
         let Some(last) = page.last() else {
             return Ok(ids.len());
         };

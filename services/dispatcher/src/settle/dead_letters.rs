@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use hookline_shared::batch::{self, Message, Writer};
-use hookline_shared::scan;
+use hookline_shared::stream_reader;
 use hookline_shared::subject;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -101,7 +101,7 @@ impl Dead {
     /// Whether there was anything to forget: another dispatcher may have been first.
     async fn forget_half(&self) -> Result<bool, BoxError> {
         let (stream, filter) = (subject::DEAD_STREAM, subject::DEAD_EVENT_SUBJECTS);
-        let count = scan::count(&self.context.client(), stream, filter).await?;
+        let count = stream_reader::count(&self.context.client(), stream, filter).await?;
         if count == 0 {
             return Ok(false);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream::LastRawMessageErrorKind};
 use hookline_shared::batch;
 use hookline_shared::event;
-use hookline_shared::scan;
+use hookline_shared::stream_reader;
 use hookline_shared::subject::{self, header};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -62,7 +62,7 @@ impl Parked {
         }
         let waits = subject::waits_of(hook);
         let client = self.context.client();
-        let count = scan::count(&client, subject::DELIVERIES_STREAM, &waits).await;
+        let count = stream_reader::count(&client, subject::DELIVERIES_STREAM, &waits).await;
         count.map_err(|_| batch::Error::Unavailable)
     }
 

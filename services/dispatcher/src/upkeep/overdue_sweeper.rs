@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use futures::future::try_join_all;
 use hookline_shared::batch::{self, Writer};
-use hookline_shared::scan::{self, Stored};
+use hookline_shared::stream_reader::{self, Stored};
 use hookline_shared::subject::{self, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -85,7 +85,7 @@ impl Sweeper {
     async fn some(&self, from: u64) -> Result<Option<(u64, Duration)>, BoxError> {
         let (client, all) = (self.context.client(), subject::ALL_SUBJECTS);
         let began = Instant::now();
-        let mut few = scan::few(&client, subject::DELIVERIES_STREAM, all, from).await?;
+        let mut few = stream_reader::few(&client, subject::DELIVERIES_STREAM, all, from).await?;
         let pause = began.elapsed() * COST;
         let Some(next) = few.last().map(|last| last.sequence + 1) else {
             return Ok(None);

@@ -8,7 +8,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use hookline_shared::scan;
+use hookline_shared::stream_reader;
 use hookline_shared::subject;
 
 use super::answer;
@@ -100,16 +100,16 @@ async fn newest(
     hook: &str,
     before: Option<Before>,
     size: usize,
-) -> Result<(Vec<Value>, Option<Before>), scan::Error> {
+) -> Result<(Vec<Value>, Option<Before>), stream_reader::Error> {
     let (client, stream) = (store.lists().asking(), subject::ATTEMPTS_STREAM);
     let all = subject::attempts_of(hook);
     let (Some(first), Some(last)) = (
-        scan::next(client, stream, &all, 1).await?,
-        scan::last(client, stream, &all).await?,
+        stream_reader::next(client, stream, &all, 1).await?,
+        stream_reader::last(client, stream, &all).await?,
     ) else {
         return Ok((Vec::new(), None));
     };
-    let hour = |message: &scan::Stored| subject::parse_attempt_hour(&message.subject);
+    let hour = |message: &stream_reader::Stored| subject::parse_attempt_hour(&message.subject);
     let (oldest, newest) = (hour(&first).unwrap_or(0), hour(&last).unwrap_or(0));
     // The last message may tell of the hour before.
     let mut before = before.unwrap_or(Before::end_of(newest + 1));
@@ -123,7 +123,7 @@ async fn newest(
         let filter = subject::attempts_in(hook, before.hour);
         let end = before.sequence.saturating_add(u64::from(before.line > 0));
         let wanted = MESSAGES.min(size - data.len());
-        let page = scan::newest(client, stream, &filter, end, wanted).await?;
+        let page = stream_reader::newest(client, stream, &filter, end, wanted).await?;
         for message in &page {
             let lines: Vec<_> = message.payload.split(|byte| *byte == b'\n').collect();
             let older = if message.sequence == before.sequence {
@@ -153,8 +153,8 @@ async fn newest(
 }
 
 /// Whether there is anything under `filter` before a sequence.
-async fn is_before(client: &Client, filter: &str, end: u64) -> Result<bool, scan::Error> {
-    let first = scan::next(client, subject::ATTEMPTS_STREAM, filter, 1).await?;
+async fn is_before(client: &Client, filter: &str, end: u64) -> Result<bool, stream_reader::Error> {
+    let first = stream_reader::next(client, subject::ATTEMPTS_STREAM, filter, 1).await?;
     Ok(first.is_some_and(|first| first.sequence < end))
 }
 

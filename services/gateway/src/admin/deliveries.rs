@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 
 use hookline_shared::batch;
-use hookline_shared::scan::{self, Stored};
+use hookline_shared::stream_reader::{self, Stored};
 use hookline_shared::subject::{self, decode_token, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -287,7 +287,7 @@ async fn page(
     size: usize,
 ) -> Result<Vec<Stored>, ApiError> {
     store.connected().await?;
-    let page = scan::page(store.lists().asking(), stream, filter, from, size).await;
+    let page = stream_reader::page(store.lists().asking(), stream, filter, from, size).await;
     page.map_err(unavailable)
 }
 
@@ -309,7 +309,7 @@ async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-pub(super) fn unavailable(error: scan::Error) -> ApiError {
+pub(super) fn unavailable(error: stream_reader::Error) -> ApiError {
     store::Error::Unavailable(Some(error.into())).into()
 }
 

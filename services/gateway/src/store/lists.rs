@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::Client;
-use hookline_shared::scan::{self, Stored};
+use hookline_shared::stream_reader::{self, Stored};
 use tokio::time::Instant;
 
 /// A count is remembered if it took longer than this,
@@ -49,18 +49,18 @@ impl Lists {
         filter: &str,
         from: u64,
         size: usize,
-    ) -> Result<(Vec<Stored>, u64), scan::Error> {
+    ) -> Result<(Vec<Stored>, u64), stream_reader::Error> {
         if let Some(count) = self.counts.known(filter) {
-            let page = scan::uncounted(&self.asking, stream, filter, from, size).await?;
+            let page = stream_reader::uncounted(&self.asking, stream, filter, from, size).await?;
             return Ok((page, count));
         }
         if from > 1 {
             let count = self.count(stream, filter).await?;
-            let page = scan::page(&self.asking, stream, filter, from, size).await?;
+            let page = stream_reader::page(&self.asking, stream, filter, from, size).await?;
             return Ok((page, count));
         }
         let asked = Instant::now();
-        let (page, count) = scan::beginning(&self.asking, stream, filter, size).await?;
+        let (page, count) = stream_reader::beginning(&self.asking, stream, filter, size).await?;
         self.counts.remember(filter, count, asked.elapsed());
         Ok((page, count))
     }
@@ -69,12 +69,16 @@ impl Lists {
     ///
     /// # Errors
     /// If the stream does not answer as it should.
-    pub(crate) async fn count(&self, stream: &str, filter: &str) -> Result<u64, scan::Error> {
+    pub(crate) async fn count(
+        &self,
+        stream: &str,
+        filter: &str,
+    ) -> Result<u64, stream_reader::Error> {
         if let Some(count) = self.counts.known(filter) {
             return Ok(count);
         }
         let asked = Instant::now();
-        let count = scan::count(&self.asking, stream, filter).await?;
+        let count = stream_reader::count(&self.asking, stream, filter).await?;
         self.counts.remember(filter, count, asked.elapsed());
         Ok(count)
     }

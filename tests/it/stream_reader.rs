@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::stream::Config;
 use e2e::{NatsServer, Result};
-use hookline_shared::scan::{self, Stored};
+use hookline_shared::stream_reader::{self, Stored};
 
 const STREAM: &str = "SCANNED";
 /// More than are looked at to find where a filter's messages begin.
@@ -46,22 +46,22 @@ async fn a_list_begins_with_the_first_and_counts_all_wherever_they_are() -> Resu
     ] {
         let (_dir, nats) = stream(others, then).await?;
         let client = nats.client();
-        let (page, count) = scan::beginning(client, STREAM, "scan.m.*", 3).await?;
+        let (page, count) = stream_reader::beginning(client, STREAM, "scan.m.*", 3).await?;
         assert_eq!((bodies(&page), count), (first[..3].to_vec(), 4));
-        let (page, count) = scan::beginning(client, STREAM, "scan.m.*", 100).await?;
+        let (page, count) = stream_reader::beginning(client, STREAM, "scan.m.*", 100).await?;
         assert_eq!((bodies(&page), count), (first.to_vec(), 4));
-        let (page, count) = scan::beginning(client, STREAM, "scan.x.*", 100).await?;
+        let (page, count) = stream_reader::beginning(client, STREAM, "scan.x.*", 100).await?;
         assert_eq!((page.len(), count), (0, 0));
-        assert_eq!(scan::count(client, STREAM, "scan.m.*").await?, 4);
+        assert_eq!(stream_reader::count(client, STREAM, "scan.m.*").await?, 4);
         assert_eq!(
-            scan::count(client, STREAM, "scan.*.*").await?,
+            stream_reader::count(client, STREAM, "scan.*.*").await?,
             others as u64 + 6
         );
 
-        let page = scan::uncounted(client, STREAM, "scan.m.*", 1, 3).await?;
+        let page = stream_reader::uncounted(client, STREAM, "scan.m.*", 1, 3).await?;
         assert_eq!(bodies(&page), first[..3]);
         let next = page[2].sequence + 1;
-        let page = scan::uncounted(client, STREAM, "scan.m.*", next, 3).await?;
+        let page = stream_reader::uncounted(client, STREAM, "scan.m.*", next, 3).await?;
         assert_eq!(bodies(&page), first[3..]);
     }
     Ok(())
@@ -79,7 +79,7 @@ async fn a_few_are_found_across_gaps() -> Result {
     let mut found = Vec::new();
     let mut from = 1;
     loop {
-        let few = scan::few(nats.client(), STREAM, "scan.>", from).await?;
+        let few = stream_reader::few(nats.client(), STREAM, "scan.>", from).await?;
         let Some(last) = few.last() else { break };
         from = last.sequence + 1;
         found.extend(few.iter().map(|message| message.sequence));
@@ -93,12 +93,12 @@ async fn the_newest_are_found_however_far_apart_they_are() -> Result {
     for (others, then) in [(0, "mmmm"), (MANY, "mmmm"), (1, "mooooooooooommooooom")] {
         let (_dir, nats) = stream(others, then).await?;
         let client = nats.client();
-        let all = scan::page(client, STREAM, "scan.m.*", 1, 10).await?;
+        let all = stream_reader::page(client, STREAM, "scan.m.*", 1, 10).await?;
         let mut newest = bodies(&all);
         newest.reverse();
         let (mut before, mut found) = (u64::MAX, Vec::new());
         for count in [1, 2, 5, 1] {
-            let page = scan::newest(client, STREAM, "scan.m.*", before, count).await?;
+            let page = stream_reader::newest(client, STREAM, "scan.m.*", before, count).await?;
             before = page.last().map_or(before, |last| last.sequence);
             found.extend(page);
         }
