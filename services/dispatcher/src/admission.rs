@@ -1,7 +1,7 @@
 //! Whether a hook may be called now.
 
-pub mod backlog_limit;
-pub mod bulkhead;
-pub mod circuit_breaker;
-pub mod rate_limit;
-pub mod suppression;
+pub(crate) mod backlog_limit;
+pub(crate) mod bulkhead;
+pub(crate) mod circuit_breaker;
+pub(crate) mod rate_limit;
+pub(crate) mod suppression;

@@ -38,8 +38,8 @@ use bitmap::Page;
 use lease::{Claim, Group, Held, Token};
 use scripts::{Scripts, word};
 
-pub use batch::MOST;
-pub use lease::Lease;
+pub(crate) use batch::MOST;
+pub(crate) use lease::Lease;
 
 /// How much longer than the dedupe window the state of a claimed delivery is kept.
 const KEEP: Duration = Duration::from_secs(3_600);
@@ -59,7 +59,7 @@ const SPREAD: Duration = Duration::from_secs(3_600);
 
 /// What a worker may do with a delivery.
 #[derive(Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// Make the attempt.
     Attempt(Lease),
     /// Nothing: it was delivered before.
@@ -76,7 +76,7 @@ pub enum Answer {
 
 /// How a claim ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// Delivered.
     Done,
     /// Parked for that long.
@@ -100,7 +100,7 @@ pub struct Options {
 
 /// Makes claims; clones share it.
 #[derive(Clone)]
-pub struct Accept {
+pub(crate) struct Accept {
     inner: Arc<Inner>,
 }
 
@@ -119,7 +119,7 @@ struct Inner {
 impl Accept {
     /// Makes claims in Redis.
     #[must_use]
-    pub fn new(redis: Coordinator, options: Options, metrics: Metrics) -> Self {
+    pub(crate) fn new(redis: Coordinator, options: Options, metrics: Metrics) -> Self {
         Self {
             inner: Arc::new(Inner {
                 redis,
@@ -136,30 +136,30 @@ impl Accept {
 
     /// How many groups of hooks there are that Redis may fail on their own.
     #[must_use]
-    pub fn groups(&self) -> usize {
+    pub(crate) fn groups(&self) -> usize {
         self.inner.redis.groups()
     }
 
     /// In which of them a hook is, from 0.
     #[must_use]
-    pub fn group_of(&self, hook: &Prepared) -> usize {
+    pub(crate) fn group_of(&self, hook: &Prepared) -> usize {
         self.inner.redis.group_of(&hook.id)
     }
 
     /// Claims the next attempt of each of at most [`MOST`] deliveries, if it is to be made.
-    pub async fn accept(&self, works: &[(&Prepared, &Work)]) -> Vec<Answer> {
+    pub(crate) async fn accept(&self, works: &[(&Prepared, &Work)]) -> Vec<Answer> {
         self.inner.accept(works).await
     }
 
     /// Makes sure that the claim is still this worker's, and stays so for a lease. Without Redis
     /// nobody can tell, and the answer is yes.
-    pub async fn renew(&self, lease: &Lease) -> bool {
+    pub(crate) async fn renew(&self, lease: &Lease) -> bool {
         self.inner.is_own(lease.claim()).await != Some(false)
     }
 
     /// Whether the attempt of a claim may be made now. It asks only where the claim may have run out, as
     /// it has when this worker stood still for a while.
-    pub async fn still_holds(&self, lease: &Lease) -> bool {
+    pub(crate) async fn still_holds(&self, lease: &Lease) -> bool {
         let inner = &self.inner;
         if lease.age() < inner.options.lease {
             return true;
@@ -169,21 +169,21 @@ impl Accept {
     }
 
     /// Ends a claim. False: another worker has taken the delivery over.
-    pub async fn finish(&self, lease: &Lease, end: End) -> bool {
+    pub(crate) async fn finish(&self, lease: &Lease, end: End) -> bool {
         lease.renew_no_more();
         self.inner.end(lease.claim(), end).await.unwrap_or(true)
     }
 
     /// Ends plain claims, at most [`MOST`], whose deliveries are done. Answers which of them another worker
     /// has taken over.
-    pub async fn done(&self, leases: impl Iterator<Item = &Lease>) -> Vec<usize> {
+    pub(crate) async fn done(&self, leases: impl Iterator<Item = &Lease>) -> Vec<usize> {
         self.inner
             .done_together(leases.map(|lease| &**lease.claim()))
             .await
     }
 
     /// Opens a hook's circuit, on all workers.
-    pub async fn open(&self, hook: &Prepared) {
+    pub(crate) async fn open(&self, hook: &Prepared) {
         let inner = &self.inner;
         let (id, circuit) = (&*hook.id, &hook.gate.circuit);
         let mut call = Call::new(&inner.scripts.open, 2);
@@ -208,7 +208,7 @@ impl Accept {
 
     /// When a delivery that has to wait for at least `from` comes again: the hook's next free slot,
     /// over all workers, at the rate at which the hook takes deliveries.
-    pub async fn slot(&self, hook: &Prepared, from: Duration) -> Duration {
+    pub(crate) async fn slot(&self, hook: &Prepared, from: Duration) -> Duration {
         let inner = &self.inner;
         let interval = hook.room.interval() / self.workers();
         // Where deliveries soon are too old, they come in time for an attempt.
@@ -227,13 +227,13 @@ impl Accept {
 
     /// How many workers there are, this one included, as far as Redis knows.
     #[must_use]
-    pub fn workers(&self) -> u32 {
+    pub(crate) fn workers(&self) -> u32 {
         self.inner.workers.load(Ordering::Relaxed).max(1)
     }
 
     /// Whether it is this worker's turn at something that one of all should do; it has it for that
     /// long. Without Redis it is everybody's.
-    pub async fn turn(&self, what: &str, time: Duration) -> bool {
+    pub(crate) async fn turn(&self, what: &str, time: Duration) -> bool {
         let inner = &self.inner;
         let mut call = Call::new(&inner.scripts.turn, 1);
         call.text(format_args!("hookline:turn:{what}"))
@@ -243,7 +243,7 @@ impl Accept {
     }
 
     /// Gives back every claim that is still held, at a shutdown whose deadline has passed.
-    pub async fn release_all(&self) {
+    pub(crate) async fn release_all(&self) {
         for claim in self.inner.held.all() {
             self.inner.end(&claim, End::Released).await;
         }
@@ -251,7 +251,7 @@ impl Accept {
 
     /// Renews what is held, and says that this worker lives, for ever. Each claim is renewed in its own
     /// time: thousands at once would keep new ones waiting.
-    pub async fn keep_leases(&self) {
+    pub(crate) async fn keep_leases(&self) {
         let inner = &self.inner;
         let age = inner.options.lease / 3;
         let mut tick = tokio::time::interval(age / RENEWAL_PARTS);

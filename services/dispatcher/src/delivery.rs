@@ -17,7 +17,7 @@ const REASON_BYTES: usize = 1_024;
 
 /// One delivery on one worker.
 #[derive(Debug, Clone)]
-pub struct Work {
+pub(crate) struct Work {
     /// The delivery.
     pub delivery: Delivery,
     /// The attempt's number, from 1.
@@ -37,7 +37,7 @@ pub struct Work {
 impl Work {
     /// The first attempt of a delivery.
     #[must_use]
-    pub fn first(delivery: Delivery, now: u64) -> Self {
+    pub(crate) fn first(delivery: Delivery, now: u64) -> Self {
         Self {
             delivery,
             attempt: 1,
@@ -51,7 +51,7 @@ impl Work {
 
     /// The attempt after one that failed in this way.
     #[must_use]
-    pub fn next(&self, class: Class) -> Self {
+    pub(crate) fn next(&self, class: Class) -> Self {
         Self {
             attempt: self.attempt + 1,
             deferrals: 0,
@@ -63,7 +63,7 @@ impl Work {
 
     /// Reads a delivery that stands in a stream of its own.
     #[must_use]
-    pub fn read(message: &Message, hook: &Prepared) -> Option<Self> {
+    pub(crate) fn read(message: &Message, hook: &Prepared) -> Option<Self> {
         let headers = message.headers.as_ref();
         let get = |name| event::get(headers, name);
         let id = decode_token(get(header::EVENT_ID)?).ok()?.into_owned();
@@ -91,7 +91,7 @@ impl Work {
     /// The message that keeps the delivery: the event as it was published, and where the delivery
     /// is. [`read`](Self::read) takes it back.
     #[must_use]
-    pub fn message(&self, subject: String, reason: &str) -> batch::Message {
+    pub(crate) fn message(&self, subject: String, reason: &str) -> batch::Message {
         let event: &Event = &self.delivery.event;
         let published = subject::event_subject(&event.workspace, &event.source, &event.name);
         let mut message = batch::Message::new(subject, event.raw.clone())
@@ -126,7 +126,7 @@ impl Work {
 
 /// The delivery of an event to a hook.
 #[must_use]
-pub fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
+pub(crate) fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
     let event_name = match &hook.event_name {
         Some(name) if event.source != subject::PING_SOURCE => Arc::clone(name),
         _ => event.name.as_str().into(),
@@ -140,13 +140,13 @@ pub fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
 
 /// As much of a reason as is kept.
 #[must_use]
-pub fn cut(reason: &str) -> &str {
+pub(crate) fn cut(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(REASON_BYTES)]
 }
 
 /// Now, in Unix milliseconds.
 #[must_use]
-pub fn now_millis() -> u64 {
+pub(crate) fn now_millis() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

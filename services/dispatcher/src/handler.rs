@@ -1,6 +1,6 @@
 //! Handlers: one call makes one attempt. No handler knows of retries, acks or queues.
 
-pub mod egress;
+pub(crate) mod egress;
 mod http;
 mod lambda;
 mod log;
@@ -21,12 +21,12 @@ use hookline_shared::signature::Signer;
 use hookline_shared::{lua, template};
 use reqwest::header::HeaderMap;
 
-pub use http::Clients;
-pub use lua_pool::Pool;
+pub(crate) use http::Clients;
+pub(crate) use lua_pool::Pool;
 
 /// One event for one hook.
 #[derive(Debug, Clone)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     /// Its id, the same on every attempt.
     pub id: DeliveryId,
     /// The event.
@@ -38,7 +38,7 @@ pub struct Delivery {
 impl Delivery {
     /// The originating process, or this one where the event does not say.
     #[must_use]
-    pub fn pid(&self) -> u64 {
+    pub(crate) fn pid(&self) -> u64 {
         // Asking is a system call.
         static OWN: LazyLock<u32> = LazyLock::new(std::process::id);
         self.event.pid.unwrap_or_else(|| (*OWN).into())
@@ -47,7 +47,7 @@ impl Delivery {
 
 /// What came of an attempt that succeeded.
 #[derive(Debug, Clone)]
-pub enum Receipt {
+pub(crate) enum Receipt {
     /// A receiver took it.
     Response(Box<Response>),
     /// It was done in this process.
@@ -56,7 +56,7 @@ pub enum Receipt {
 
 /// What a receiver answered.
 #[derive(Debug, Clone)]
-pub struct Response {
+pub(crate) struct Response {
     /// HTTP status.
     pub status: u16,
     /// Headers.
@@ -68,7 +68,7 @@ pub struct Response {
 /// Why an attempt failed. The text goes into dead letters and logs: it holds no body, header or
 /// credential.
 #[derive(Debug, thiserror::Error)]
-pub enum DeliveryError {
+pub(crate) enum DeliveryError {
     /// No connection.
     #[error("cannot connect: {0}")]
     Connect(#[source] BoxError),
@@ -118,7 +118,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What follows from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub(crate) enum Class {
     /// Try again by the schedule, not before the time that the receiver asks for.
     Retry(Option<Duration>),
     /// Try a few times within minutes: a deploy gone wrong looks like this for a while.
@@ -132,7 +132,7 @@ pub enum Class {
 impl DeliveryError {
     /// What follows from the failure.
     #[must_use]
-    pub fn class(&self) -> Class {
+    pub(crate) fn class(&self) -> Class {
         match self {
             Self::Connect(_) | Self::Timeout(_) | Self::Broken(_) | Self::Panicked => {
                 Class::Retry(None)
@@ -156,7 +156,7 @@ impl DeliveryError {
 impl DeliveryError {
     /// Whether the receiver is to blame, which opens the hook's circuit if it goes on.
     #[must_use]
-    pub fn is_receivers_fault(&self) -> bool {
+    pub(crate) fn is_receivers_fault(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Timeout(_) | Self::Broken(_) | Self::Status { .. } => true,
             // A script that declines may be a filter.
@@ -173,7 +173,7 @@ impl DeliveryError {
 
 /// Makes attempts for one hook.
 #[async_trait]
-pub trait Handler: Send + Sync {
+pub(crate) trait Handler: Send + Sync {
     /// The handler's name, as in the hook.
     fn kind(&self) -> &'static str;
 
@@ -186,7 +186,7 @@ pub trait Handler: Send + Sync {
 
 /// What handlers share.
 #[derive(Clone)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// HTTP clients.
     pub clients: Arc<Clients>,
     /// Lua threads.
@@ -199,7 +199,7 @@ pub struct Shared {
 ///
 /// # Errors
 /// A sentence that says what is wrong with the hook.
-pub fn prepare(hook: &Hook, shared: &Shared) -> Result<Box<dyn Handler>, String> {
+pub(crate) fn prepare(hook: &Hook, shared: &Shared) -> Result<Box<dyn Handler>, String> {
     if let Some(violation) = hook.validate().into_iter().next() {
         return Err(format!("{}: {}", violation.field, violation.message));
     }
@@ -239,7 +239,7 @@ pub fn prepare(hook: &Hook, shared: &Shared) -> Result<Box<dyn Handler>, String>
 }
 
 /// Stands in for a handler that cannot be prepared: every attempt fails with the reason.
-pub struct Unusable {
+pub(crate) struct Unusable {
     /// The handler that was asked for.
     pub kind: &'static str,
     /// Why it cannot be used.

@@ -34,7 +34,7 @@ use crate::handler::{self, Handler, Unusable};
 use crate::metrics::Metrics;
 use crate::nats::request::{self, Silent};
 
-pub use snapshot::Snapshot;
+pub(crate) use snapshot::Snapshot;
 
 /// So many changes make a snapshot even while more come.
 const TOGETHER: usize = 256;
@@ -47,7 +47,7 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
 /// A hook, ready for use.
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// The hook.
     pub hook: Hook,
     /// Its id.
@@ -85,13 +85,13 @@ struct Created {
 impl Prepared {
     /// Whether nothing but its circuit is to be asked about its deliveries.
     #[must_use]
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.gate.rate.is_none() && !Marks::are_kept_for(&self.hook)
     }
 
     /// Whether deliveries wait.
     #[must_use]
-    pub fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.hook
             .delivery
             .as_ref()
@@ -120,7 +120,7 @@ impl Prepared {
 }
 
 /// The hook index.
-pub struct Index {
+pub(crate) struct Index {
     snapshot: ArcSwap<Snapshot>,
     revision: signal::Sender<u64>,
     context: jetstream::Context,
@@ -132,7 +132,7 @@ pub struct Index {
 
 /// What a hook gets where it says nothing.
 #[derive(Debug, Clone)]
-pub struct Defaults {
+pub(crate) struct Defaults {
     /// When attempts are repeated.
     pub policy: Policy,
     /// Attempts at the same time.
@@ -166,7 +166,7 @@ impl Defaults {
 
 /// Why the index may be too old.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The bucket does not answer.
     #[error("the bucket does not say how new the hooks are: {0}")]
     Revision(#[from] jetstream::stream::LastRawMessageError),
@@ -187,7 +187,7 @@ pub enum Error {
 impl Index {
     /// An empty index.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         context: jetstream::Context,
         shared: handler::Shared,
         defaults: Defaults,
@@ -212,12 +212,12 @@ impl Index {
 
     /// The hooks as they are known now.
     #[must_use]
-    pub fn snapshot(&self) -> Arc<Snapshot> {
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
     /// Follows the bucket for ever.
-    pub async fn follow(&self) {
+    pub(crate) async fn follow(&self) {
         let (mut table, mut newest, mut together) = (Table::default(), None, 0);
         watch::follow(&self.context, subject::HOOKS_SUBJECTS, |change| {
             together += 1;
@@ -240,7 +240,7 @@ impl Index {
     ///
     /// # Errors
     /// If the bucket does not answer, or the watch lags for seconds: try again.
-    pub async fn catch_up(&self) -> Result<(), Error> {
+    pub(crate) async fn catch_up(&self) -> Result<(), Error> {
         let started = Instant::now();
         let wanted = self.newest().await?;
         let mut revision = self.revision.subscribe();

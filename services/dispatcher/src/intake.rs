@@ -1,4 +1,4 @@
 //! Pulls messages, matches hooks, and hands deliveries over.
 
-pub mod consumer;
-pub mod dispatch;
+pub(crate) mod consumer;
+pub(crate) mod dispatch;

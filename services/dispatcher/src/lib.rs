@@ -6,20 +6,20 @@
 //!
 //! The folders are the steps of a delivery, see ARCHITECTURE.md.
 
-pub mod admission;
-pub mod attempt;
-pub mod claims;
-pub mod config;
-pub mod delivery;
-pub mod handler;
-pub mod hooks;
-pub mod intake;
-pub mod metrics;
-pub mod nats;
-pub mod redis;
-pub mod settle;
-pub mod upkeep;
-pub mod worker;
+mod admission;
+mod attempt;
+mod claims;
+mod config;
+mod delivery;
+mod handler;
+mod hooks;
+mod intake;
+mod metrics;
+mod nats;
+mod redis;
+mod settle;
+mod upkeep;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use prometheus::{
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy)]
-pub enum EventResult {
+pub(crate) enum EventResult {
     /// At least one hook matches.
     Matched,
     /// No hook matches.
@@ -21,7 +21,7 @@ pub enum EventResult {
 
 /// What became of a delivery when a worker had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeliveryResult {
+pub(crate) enum DeliveryResult {
     /// Delivered.
     Delivered,
     /// The attempt failed; parked for the next.
@@ -69,7 +69,7 @@ impl DeliveryResult {
 
 /// Handles on all metrics.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     matched: IntCounter,
     unmatched: IntCounter,
     malformed: IntCounter,
@@ -128,7 +128,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If a name is registered twice.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let new = Register(registry);
         let events = new.counters(
             "hookline_events_total",
@@ -200,7 +200,7 @@ impl Metrics {
     }
 
     /// An event was taken.
-    pub fn event(&self, result: EventResult) {
+    pub(crate) fn event(&self, result: EventResult) {
         match result {
             EventResult::Matched => self.matched.inc(),
             EventResult::Unmatched => self.unmatched.inc(),
@@ -209,49 +209,49 @@ impl Metrics {
     }
 
     /// An event waited that long before it was handled.
-    pub fn delay(&self, delay: Duration) {
+    pub(crate) fn delay(&self, delay: Duration) {
         self.delay_seconds.observe(delay.as_secs_f64());
     }
 
     /// Whether NATS has storage for what is to be parked.
-    pub fn storage_scarce(&self, scarce: bool) {
+    pub(crate) fn storage_scarce(&self, scarce: bool) {
         self.parking.storage_scarce.set(scarce.into());
     }
 
     /// Whether there is no room for dead letters.
-    pub fn dead_letters_full(&self, full: bool) {
+    pub(crate) fn dead_letters_full(&self, full: bool) {
         self.parking.dead_letters_full.set(full.into());
     }
 
     /// A delivery was handled.
-    pub fn delivery(&self, handler: &str, result: DeliveryResult) {
+    pub(crate) fn delivery(&self, handler: &str, result: DeliveryResult) {
         self.deliveries
             .with_label_values(&[handler, result.label()])
             .inc();
     }
 
     /// A delivery is parked without an attempt.
-    pub fn deferred(&self, reason: &str) {
+    pub(crate) fn deferred(&self, reason: &str) {
         self.parking.deferrals.with_label_values(&[reason]).inc();
     }
 
     /// A circuit was opened.
-    pub fn circuit_opened(&self) {
+    pub(crate) fn circuit_opened(&self) {
         self.circuit_openings.inc();
     }
 
     /// A delivery that did not fall due in time is parked anew.
-    pub fn swept(&self) {
+    pub(crate) fn swept(&self) {
         self.parking.swept.inc();
     }
 
     /// Attempts are missing in the delivery log.
-    pub fn attempt_records_dropped(&self, count: u64) {
+    pub(crate) fn attempt_records_dropped(&self, count: u64) {
         self.attempt_records_dropped.inc_by(count);
     }
 
     /// An attempt took that long.
-    pub fn attempt(&self, handler: &str, took: Duration) {
+    pub(crate) fn attempt(&self, handler: &str, took: Duration) {
         self.attempt_seconds
             .with_label_values(&[handler])
             .observe(took.as_secs_f64());
@@ -259,39 +259,39 @@ impl Metrics {
 
     /// The gauge of a lane's messages in flight.
     #[must_use]
-    pub fn in_flight(&self, lane: &str) -> IntGauge {
+    pub(crate) fn in_flight(&self, lane: &str) -> IntGauge {
         self.in_flight.with_label_values(&[lane])
     }
 
     /// NATS is connected, or is not.
-    pub fn nats_connected(&self, connected: bool) {
+    pub(crate) fn nats_connected(&self, connected: bool) {
         self.nats_connected.set(connected.into());
     }
 
     /// This worker makes no progress, or does.
-    pub fn stalled(&self, stalled: bool) {
+    pub(crate) fn stalled(&self, stalled: bool) {
         self.stalled.set(stalled.into());
     }
 
     /// Redis answers, or does not.
-    pub fn redis_up(&self, up: bool) {
+    pub(crate) fn redis_up(&self, up: bool) {
         self.redis_up.set(up.into());
     }
 
     /// A delivery is made without Redis.
-    pub fn redis_skipped(&self) {
+    pub(crate) fn redis_skipped(&self) {
         self.redis_skipped.inc();
     }
 
     /// A new hook index is in use.
-    pub fn index(&self, hooks: usize, unusable: usize, revision: u64) {
+    pub(crate) fn index(&self, hooks: usize, unusable: usize, revision: u64) {
         self.hooks.set(hooks as i64);
         self.hooks_unusable.set(unusable as i64);
         self.index_revision.set(revision as i64);
     }
 
     /// A read barrier took that long.
-    pub fn barrier(&self, took: Duration) {
+    pub(crate) fn barrier(&self, took: Duration) {
         self.barrier_seconds.observe(took.as_secs_f64());
     }
 }

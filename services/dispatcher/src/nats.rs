@@ -1,4 +1,4 @@
 //! What the dispatcher adds to the NATS client.
 
-pub mod ack_keepalive;
-pub mod request;
+pub(crate) mod ack_keepalive;
+pub(crate) mod request;

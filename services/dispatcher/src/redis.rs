@@ -1,5 +1,5 @@
 //! The Redis client: where Redis is, whether it answers, and calls of scripts.
 
-pub mod client;
-pub mod script_call;
-pub mod url;
+pub(crate) mod client;
+pub(crate) mod script_call;
+pub(crate) mod url;

@@ -5,13 +5,13 @@
 //! Redis, and only then is the message acked. Before anything is written the claim is renewed: a
 //! worker whose delivery was taken over writes nothing.
 
-pub mod combiner;
-pub mod dead_letters;
-pub mod open_message;
-pub mod parked;
-pub mod pause_hook;
+pub(crate) mod combiner;
+pub(crate) mod dead_letters;
+pub(crate) mod open_message;
+pub(crate) mod parked;
+pub(crate) mod pause_hook;
 mod schedule;
-pub mod storage_guard;
+pub(crate) mod storage_guard;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,7 @@ const DEAD_EVENT_BYTES: usize = 64 << 10;
 
 /// Why a delivery is parked without an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deferral {
+pub(crate) enum Deferral {
     /// The hook is paused.
     Paused,
     /// The hook has no permit free soon.
@@ -71,7 +71,7 @@ pub enum Deferral {
 impl Deferral {
     /// The metric's label.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Paused => "paused",
             Self::NoRoom => "no_room",
@@ -91,14 +91,14 @@ impl Deferral {
 }
 
 /// A delivery that was made: its claim is to be ended, and then its message is to be told.
-pub struct Delivered {
+pub(crate) struct Delivered {
     hook: Arc<Prepared>,
     lease: Lease,
     open: Arc<Open>,
 }
 
 /// Settles deliveries and their messages.
-pub struct Settle {
+pub(crate) struct Settle {
     /// Where messages are answered.
     pub client: Client,
     /// Writes parked deliveries.
@@ -127,7 +127,7 @@ pub struct Settle {
 
 impl Settle {
     /// Settles an attempt by its result.
-    pub async fn attempt(
+    pub(crate) async fn attempt(
         &self,
         hook: &Arc<Prepared>,
         pending: Pending,
@@ -233,7 +233,7 @@ impl Settle {
     }
 
     /// Parks a delivery without an attempt. If it was claimed, this is how the claim ends.
-    pub async fn defer(
+    pub(crate) async fn defer(
         &self,
         hook: &Arc<Prepared>,
         work: &Work,
@@ -267,7 +267,7 @@ impl Settle {
 
     /// Stores a first attempt for whichever worker takes it first. What is stored twice, since its
     /// event came again, is told apart by its claim.
-    pub async fn spread(&self, hook: &Prepared, work: Work) -> Settled {
+    pub(crate) async fn spread(&self, hook: &Prepared, work: Work) -> Settled {
         let subject = subject::now_subject(&hook.hook.id, work.delivery.id.as_str());
         let message = work.message(subject, "one of many");
         let stored = if self.storage.is_scarce() {
@@ -317,7 +317,13 @@ impl Settle {
     }
 
     /// Buries what is no event, and ends its message.
-    pub async fn malformed(&self, message: &Message, event: Stored, id: &EventId, reason: &str) {
+    pub(crate) async fn malformed(
+        &self,
+        message: &Message,
+        event: Stored,
+        id: &EventId,
+        reason: &str,
+    ) {
         let workspace = message.subject.split('.').nth(2).unwrap_or_default();
         let letter = subject::dead_event_subject(&id.digest(workspace));
         self.bury_message(message, Some(event), letter, id, reason)
@@ -325,7 +331,7 @@ impl Settle {
     }
 
     /// Buries a stored delivery that cannot be read, with its hook's others, and ends its message.
-    pub async fn unreadable(&self, message: &Message, hook: &Prepared) {
+    pub(crate) async fn unreadable(&self, message: &Message, hook: &Prepared) {
         let id = EventId::given(message.subject.as_str());
         let letter = subject::dead_subject(&hook.hook.id, &id.digest(""));
         let reason = "the stored delivery cannot be read";
@@ -364,14 +370,14 @@ impl Settle {
 
     /// A delivery of a message came to this. After the last one the message is ended: acked if each was
     /// dealt with.
-    pub async fn delivery(&self, open: &Open, settled: Settled) {
+    pub(crate) async fn delivery(&self, open: &Open, settled: Settled) {
         if let Some(all) = open.tally.add(settled) {
             self.message(&open.taken.message, open.event, all).await;
         }
     }
 
     /// Ends a message that came to this.
-    pub async fn message(&self, message: &Message, event: Option<Stored>, settled: Settled) {
+    pub(crate) async fn message(&self, message: &Message, event: Option<Stored>, settled: Settled) {
         let kind = match settled {
             Settled::Dealt => AckKind::Ack,
             Settled::NotYet(delay) => AckKind::Nak(Some(delay)),
@@ -382,7 +388,7 @@ impl Settle {
     }
 
     /// A delivery whose message is to come again after that time, as it is.
-    pub fn not_yet(&self, hook: &Prepared, wait: Duration) -> Settled {
+    pub(crate) fn not_yet(&self, hook: &Prepared, wait: Duration) -> Settled {
         let kind = hook.handler.kind();
         self.metrics.delivery(kind, DeliveryResult::NotYet);
         Settled::NotYet(wait)
@@ -407,7 +413,7 @@ impl Settle {
     }
 
     /// Counts a result, and says what it means for the message.
-    pub fn count(&self, hook: &Prepared, result: DeliveryResult) -> Settled {
+    pub(crate) fn count(&self, hook: &Prepared, result: DeliveryResult) -> Settled {
         self.metrics.delivery(hook.handler.kind(), result);
         match result {
             DeliveryResult::Busy => Settled::TakenOver,

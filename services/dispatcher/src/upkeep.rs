@@ -1,6 +1,6 @@
 //! Background work on the streams, and the watchdog over this worker.
 
-pub mod event_purge;
-pub mod outbox_purge;
-pub mod overdue_sweeper;
-pub mod watchdog;
+pub(crate) mod event_purge;
+pub(crate) mod outbox_purge;
+pub(crate) mod overdue_sweeper;
+pub(crate) mod watchdog;

@@ -47,7 +47,7 @@ const PARK_PACE: Duration = Duration::from_millis(250);
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// What a worker is made of.
-pub struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     /// Settings.
     pub config: &'a Config,
     /// The connection to NATS.
@@ -74,7 +74,7 @@ struct Permits {
 }
 
 /// What runs while a dispatcher works.
-pub struct Worker {
+pub(crate) struct Worker {
     client: async_nats::Client,
     accept: Accept,
     in_flight: InFlight,
@@ -90,7 +90,7 @@ impl Worker {
     ///
     /// # Errors
     /// If NATS refuses the consumers.
-    pub async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
         let client = parts.context.client();
         let worker = Self {
             in_flight: InFlight::new(client.clone()),
@@ -230,7 +230,7 @@ impl Worker {
 
     /// Stops pulling, gives unstarted messages back, finishes what is in flight within the
     /// deadline and gives back what is not finished then.
-    pub async fn stop(self, deadline: Duration) {
+    pub(crate) async fn stop(self, deadline: Duration) {
         self.pulling.cancel();
         self.lanes.close();
         self.tasks.close();

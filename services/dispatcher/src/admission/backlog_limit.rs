@@ -18,7 +18,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// One hook's backlog, as this worker knows it.
 #[derive(Debug)]
-pub struct Backlog {
+pub(crate) struct Backlog {
     bound: u64,
     started: Instant,
     /// What the stream said last.
@@ -34,7 +34,7 @@ pub struct Backlog {
 impl Backlog {
     /// Nothing is known.
     #[must_use]
-    pub fn new(bound: u64) -> Self {
+    pub(crate) fn new(bound: u64) -> Self {
         Self {
             bound,
             started: Instant::now(),
@@ -48,7 +48,7 @@ impl Backlog {
     /// Counts one more, and says whether the stream is to be asked first. Of those that come at the
     /// same time one is told to.
     #[must_use]
-    pub fn one_more(&self) -> bool {
+    pub(crate) fn one_more(&self) -> bool {
         let since = self.since.fetch_add(1, Ordering::Relaxed) + 1;
         let (next, stale) = (
             self.next.load(Ordering::Relaxed),
@@ -65,7 +65,7 @@ impl Backlog {
     /// The stream says that so many wait at most, and took so long for it; the one that it was asked for
     /// comes on top. With so many workers, at most half of what is left of the bound is used before it
     /// is asked again.
-    pub fn counted(&self, count: u64, took: Duration, workers: u32) {
+    pub(crate) fn counted(&self, count: u64, took: Duration, workers: u32) {
         let left = self.bound.saturating_sub(count);
         let next = (left / 2 / u64::from(workers.max(1))).min(self.bound / 10);
         let next = next.max(self.least());
@@ -77,7 +77,7 @@ impl Backlog {
 
     /// So many are far from the bound.
     #[must_use]
-    pub fn few(&self) -> u64 {
+    pub(crate) fn few(&self) -> u64 {
         self.bound / 2
     }
 
@@ -91,7 +91,7 @@ impl Backlog {
 
     /// Whether no more may wait.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let known = self.counted.load(Ordering::Relaxed) + self.since.load(Ordering::Relaxed);
         known > self.bound
     }

@@ -37,7 +37,7 @@ const UNKNOWN: Duration = Duration::from_millis(500);
 
 /// Which lane a delivery is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// First attempts.
     Events,
     /// Parked deliveries that fell due.
@@ -46,7 +46,7 @@ pub enum Kind {
 
 /// How a lane's room is used, over all hooks.
 #[derive(Debug)]
-pub struct LaneRoom {
+pub(crate) struct LaneRoom {
     kind: Kind,
     capacity: usize,
     patience: Duration,
@@ -58,7 +58,7 @@ impl LaneRoom {
     /// An empty lane for `capacity` messages, in which a delivery waits no longer than `patience`
     /// for a permit of a hook that is not known to be healthy.
     #[must_use]
-    pub fn new(kind: Kind, capacity: usize, patience: Duration) -> Self {
+    pub(crate) fn new(kind: Kind, capacity: usize, patience: Duration) -> Self {
         Self {
             kind,
             capacity,
@@ -69,14 +69,14 @@ impl LaneRoom {
     }
 
     /// Counts a message in, until the guard is dropped.
-    pub fn message(self: &Arc<Self>) -> Occupied {
+    pub(crate) fn message(self: &Arc<Self>) -> Occupied {
         self.taken.fetch_add(1, Ordering::Relaxed);
         Occupied(Arc::clone(self))
     }
 
     /// Which lane it is.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
@@ -92,7 +92,7 @@ impl LaneRoom {
 
 /// A message in a lane.
 #[derive(Debug)]
-pub struct Occupied(Arc<LaneRoom>);
+pub(crate) struct Occupied(Arc<LaneRoom>);
 
 impl Drop for Occupied {
     fn drop(&mut self) {
@@ -102,7 +102,7 @@ impl Drop for Occupied {
 
 /// The room of one hook on this worker.
 #[derive(Debug)]
-pub struct Room {
+pub(crate) struct Room {
     permits: Arc<Semaphore>,
     limit: usize,
     waiting: AtomicUsize,
@@ -123,7 +123,7 @@ pub struct Room {
 
 /// A delivery that was let into the room, and waits for a permit.
 #[derive(Debug)]
-pub struct Entered {
+pub(crate) struct Entered {
     inside: Inside,
     waiting: Waiting,
     terms: Terms,
@@ -142,14 +142,14 @@ enum Terms {
 
 /// A place in the room, with a permit for one attempt.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     inside: Inside,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Entered {
     /// Waits for the permit; nothing if there is none in time.
-    pub async fn place(self) -> Option<Place> {
+    pub(crate) async fn place(self) -> Option<Place> {
         let room = &self.inside.room;
         let permit = match self.terms {
             Terms::OnceProven(_) => None,
@@ -173,7 +173,7 @@ impl Entered {
 
 impl Place {
     /// Notes how long the attempt took, and whether it succeeded.
-    pub fn attempted(&self, took: Duration, succeeded: bool) {
+    pub(crate) fn attempted(&self, took: Duration, succeeded: bool) {
         let room = &self.inside.room;
         room.now(&room.moved_nanos);
         average(&room.attempt_nanos, took);
@@ -190,7 +190,7 @@ impl Place {
 impl Room {
     /// A room for `limit` attempts at the same time.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(limit)),
             limit: limit.max(1),
@@ -206,7 +206,7 @@ impl Room {
     }
 
     /// Lets a delivery in that has a permit or gets one soon. `calm`: no attempt failed lately.
-    pub fn enter(self: &Arc<Self>, lane: &Arc<LaneRoom>, calm: bool) -> Option<Entered> {
+    pub(crate) fn enter(self: &Arc<Self>, lane: &Arc<LaneRoom>, calm: bool) -> Option<Entered> {
         let inside = Inside::new(self, lane);
         let stalled = self.stalled() > STALLED.max(self.attempt() * 2);
         let new = calm && self.attempt().is_zero() && self.hangs() <= STALLED;
@@ -265,7 +265,7 @@ impl Room {
 
     /// Whether an attempt has succeeded.
     #[must_use]
-    pub fn is_proven(&self) -> bool {
+    pub(crate) fn is_proven(&self) -> bool {
         self.success_nanos.load(Ordering::Relaxed) > 0
     }
 
@@ -273,7 +273,7 @@ impl Room {
     /// has, a success is taken to last as long as what fails or hangs: each delivery that falls due
     /// in vain costs the server several syncs, for which publishers wait.
     #[must_use]
-    pub fn interval(&self) -> Duration {
+    pub(crate) fn interval(&self) -> Duration {
         let attempt = match self.success_nanos.load(Ordering::Relaxed) {
             0 => UNKNOWN.max(self.attempt()).max(self.hangs()),
             known => Duration::from_nanos(known),
@@ -284,7 +284,7 @@ impl Room {
     /// For how long the places that are taken are expected to be: attempts take as long as before,
     /// and what hangs is expected to hang for some time yet.
     #[must_use]
-    pub fn taken_for(&self) -> Duration {
+    pub(crate) fn taken_for(&self) -> Duration {
         (self.hangs() * HANGS).max(self.attempt() * ROUNDS)
     }
 

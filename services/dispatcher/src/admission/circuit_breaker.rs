@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The longest that a circuit stays open before it is probed again.
-pub const LONGEST: Duration = Duration::from_secs(300);
+pub(crate) const LONGEST: Duration = Duration::from_secs(300);
 /// The failure rate is that of this long.
 const WINDOW: Duration = Duration::from_secs(30);
 /// The failure rate counts from this many attempts on.
@@ -33,7 +33,7 @@ pub struct Settings {
 
 /// One hook's circuit on this worker.
 #[derive(Debug)]
-pub struct Circuit {
+pub(crate) struct Circuit {
     settings: Settings,
     /// Whether there is anything in the state: a hook without failures takes no lock.
     troubled: AtomicBool,
@@ -58,7 +58,7 @@ struct Window {
 
 /// What a circuit says before an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Go on.
     Closed,
     /// Not for that long.
@@ -70,7 +70,7 @@ pub enum Verdict {
 impl Circuit {
     /// A closed circuit.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         Self {
             settings,
             troubled: AtomicBool::new(false),
@@ -80,19 +80,19 @@ impl Circuit {
 
     /// When it opens.
     #[must_use]
-    pub fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> Settings {
         self.settings
     }
 
     /// Whether no attempt failed lately.
     #[must_use]
-    pub fn is_calm(&self) -> bool {
+    pub(crate) fn is_calm(&self) -> bool {
         !self.troubled.load(Ordering::Relaxed)
     }
 
     /// What this worker knows.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         if self.is_calm() {
             return Verdict::Closed;
         }
@@ -107,17 +107,17 @@ impl Circuit {
 
     /// Takes the right to probe, where no other worker can be asked.
     #[must_use]
-    pub fn probe(&self) -> bool {
+    pub(crate) fn probe(&self) -> bool {
         !std::mem::replace(&mut self.state().probing, true)
     }
 
     /// The probe that was to be made is not made.
-    pub fn probe_given_up(&self) {
+    pub(crate) fn probe_given_up(&self) {
         self.state().probing = false;
     }
 
     /// An attempt succeeded. A probe closes the circuit.
-    pub fn succeeded(&self, probe: bool) {
+    pub(crate) fn succeeded(&self, probe: bool) {
         if self.is_calm() {
             return;
         }
@@ -134,7 +134,7 @@ impl Circuit {
     /// An attempt failed, of a hook whose attempts are spread over so many workers; 1 where some have
     /// succeeded here, since then others may have as well. True: the circuit is to be opened.
     #[must_use]
-    pub fn failed(&self, probe: bool, workers: u32) -> bool {
+    pub(crate) fn failed(&self, probe: bool, workers: u32) -> bool {
         self.troubled.store(true, Ordering::Relaxed);
         let mut state = self.state();
         state.in_a_row += 1;
@@ -158,14 +158,14 @@ impl Circuit {
 
     /// How long it opens for, where no other worker can be asked.
     #[must_use]
-    pub fn next_opening(&self) -> Duration {
+    pub(crate) fn next_opening(&self) -> Duration {
         let openings = self.state().openings;
         let doubled = self.settings.open.saturating_mul(1 << openings.min(16));
         doubled.min(LONGEST)
     }
 
     /// It is open for that long, as this worker or another found.
-    pub fn opened(&self, wait: Duration) {
+    pub(crate) fn opened(&self, wait: Duration) {
         self.troubled.store(true, Ordering::Relaxed);
         let mut state = self.state();
         if !state.is_open() {
@@ -178,7 +178,7 @@ impl Circuit {
     }
 
     /// It is not open, as another worker found.
-    pub fn closed(&self) {
+    pub(crate) fn closed(&self) {
         if !self.is_calm() {
             let mut state = self.state();
             state.open_until = None;

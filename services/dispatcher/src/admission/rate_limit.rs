@@ -16,11 +16,11 @@ use crate::claims::KEEP_CHANGE;
 /// Marks of one hook that a worker remembers.
 const REMEMBERED: usize = 1_000;
 /// How long a delivery waits while another one probes the circuit.
-pub const PROBING: Duration = Duration::from_secs(1);
+pub(crate) const PROBING: Duration = Duration::from_secs(1);
 
 /// Why there is no attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The circuit is open for that long.
     Open(Duration),
     /// The rate limit is used up; there is a place for this delivery after that time.
@@ -33,7 +33,7 @@ pub enum Refusal {
 
 /// How often a hook may be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// Time between two deliveries.
     pub interval: Duration,
 }
@@ -41,21 +41,21 @@ pub struct Rate {
 impl Rate {
     /// So many deliveries a second; nothing if that is no rate.
     #[must_use]
-    pub fn per_second(rate: f64) -> Option<Self> {
+    pub(crate) fn per_second(rate: f64) -> Option<Self> {
         let interval = Duration::try_from_secs_f64(1.0 / rate).ok()?;
         (rate > 0.0).then_some(Self { interval })
     }
 
     /// How far deliveries may come ahead of their time: what makes up one second.
     #[must_use]
-    pub fn tolerance(self) -> Duration {
+    pub(crate) fn tolerance(self) -> Duration {
         Duration::from_secs(1).saturating_sub(self.interval)
     }
 }
 
 /// What may hold one hook's deliveries back.
 #[derive(Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     /// Which version of the hook this is: a change of the hook closes its circuit.
     pub revision: u64,
     /// Whether its receiver is worth an attempt.
@@ -82,7 +82,7 @@ struct Mark {
 impl Gate {
     /// An open gate.
     #[must_use]
-    pub fn new(revision: u64, circuit: Circuit, rate: Option<Rate>) -> Self {
+    pub(crate) fn new(revision: u64, circuit: Circuit, rate: Option<Rate>) -> Self {
         Self {
             revision,
             circuit,
@@ -95,7 +95,7 @@ impl Gate {
     ///
     /// # Errors
     /// [`Refusal`] says why there is none.
-    pub fn pass(
+    pub(crate) fn pass(
         &self,
         delivery: &str,
         marks: Option<&Marks>,
@@ -122,7 +122,7 @@ impl Gate {
 
     /// The hook's next free slot, from memory; after the last one it begins with the first again.
     #[must_use]
-    pub fn slot(&self, from: Duration, interval: Duration, spread: Duration) -> Duration {
+    pub(crate) fn slot(&self, from: Duration, interval: Duration, spread: Duration) -> Duration {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let first = now + from;

@@ -19,7 +19,7 @@ const UPDATED_AT: &str = "updated_at";
 
 /// The marks of one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Marks {
+pub(crate) struct Marks {
     /// What `snooze` is silent about, and for how long.
     pub snooze: Option<(String, Duration)>,
     /// What `on_change` watches, and what it is now.
@@ -29,13 +29,13 @@ pub struct Marks {
 impl Marks {
     /// Whether a hook asks for any.
     #[must_use]
-    pub fn are_kept_for(hook: &Hook) -> bool {
+    pub(crate) fn are_kept_for(hook: &Hook) -> bool {
         snooze(hook).is_some() || hook.on_change == Some(true)
     }
 
     /// The marks of an event for a hook; nothing if the hook asks for none.
     #[must_use]
-    pub fn new(hook: &Hook, event: &Event) -> Option<Self> {
+    pub(crate) fn new(hook: &Hook, event: &Event) -> Option<Self> {
         if !Self::are_kept_for(hook) {
             return None;
         }

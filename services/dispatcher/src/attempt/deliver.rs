@@ -338,7 +338,10 @@ fn jittered(work: &Work, wait: Duration) -> Duration {
 ///
 /// # Errors
 /// [`DeliveryError`] tells why the event was not delivered.
-pub async fn attempt(hook: &Prepared, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
+pub(crate) async fn attempt(
+    hook: &Prepared,
+    delivery: &Delivery,
+) -> Result<Receipt, DeliveryError> {
     let attempt = AssertUnwindSafe(hook.handler.attempt(delivery)).catch_unwind();
     attempt.await.unwrap_or(Err(DeliveryError::Panicked))
 }

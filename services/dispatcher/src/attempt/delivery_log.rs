@@ -45,7 +45,7 @@ pub enum Mode {
 
 /// A handle on the log.
 #[derive(Debug)]
-pub struct Log {
+pub(crate) struct Log {
     mode: Mode,
     queue: mpsc::Sender<Record>,
     metrics: Metrics,
@@ -53,7 +53,7 @@ pub struct Log {
 
 /// An attempt that is being made.
 #[derive(Debug, Clone, Copy)]
-pub struct Began {
+pub(crate) struct Began {
     wall: SystemTime,
     clock: Instant,
 }
@@ -74,7 +74,7 @@ impl Log {
     /// Starts a log of the dispatcher with this name. Its task ends once the log is dropped and
     /// what was noted is written.
     #[must_use]
-    pub fn start(
+    pub(crate) fn start(
         mode: Mode,
         node: &str,
         client: Client,
@@ -91,7 +91,7 @@ impl Log {
     }
 
     /// Logs an attempt, if it is to be and there is room.
-    pub fn note(
+    pub(crate) fn note(
         &self,
         hook: &Prepared,
         work: &Work,
@@ -127,7 +127,7 @@ impl Log {
 impl Began {
     /// Now.
     #[must_use]
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self {
             wall: SystemTime::now(),
             clock: Instant::now(),
@@ -136,7 +136,7 @@ impl Began {
 
     /// How long ago that is.
     #[must_use]
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.clock.elapsed()
     }
 }

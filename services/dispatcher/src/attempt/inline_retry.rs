@@ -21,7 +21,7 @@ const PART: u32 = 4;
 
 /// The places in which second attempts are waited for.
 #[derive(Debug)]
-pub struct Soon {
+pub(crate) struct Soon {
     places: Semaphore,
     stopping: CancellationToken,
 }
@@ -29,7 +29,7 @@ pub struct Soon {
 impl Soon {
     /// Some of a lane's places, until the worker stops.
     #[must_use]
-    pub fn new(permits: u32, stopping: CancellationToken) -> Self {
+    pub(crate) fn new(permits: u32, stopping: CancellationToken) -> Self {
         Self {
             places: Semaphore::new((permits / PART) as usize),
             stopping,
@@ -37,7 +37,7 @@ impl Soon {
     }
 
     /// Waits for the attempt after one that failed. False: it is to be parked.
-    pub async fn wait(&self, hook: &Prepared, work: &Work, delay: Duration) -> bool {
+    pub(crate) async fn wait(&self, hook: &Prepared, work: &Work, delay: Duration) -> bool {
         if !is_soon(work, delay) || !hook.is_plain() {
             return false;
         }

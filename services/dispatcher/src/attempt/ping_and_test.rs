@@ -26,7 +26,7 @@ const PERMITS: usize = 64;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Answers until `shutdown`.
-pub async fn serve(client: Client, index: Arc<Index>, shutdown: CancellationToken) {
+pub(crate) async fn serve(client: Client, index: Arc<Index>, shutdown: CancellationToken) {
     let permits = Arc::new(Semaphore::new(PERMITS));
     loop {
         let group = subject::RPC_GROUP.to_owned();

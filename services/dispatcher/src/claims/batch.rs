@@ -13,7 +13,7 @@ use super::{Inner, KEEP, PROBE_LEASES, key, millis};
 use crate::redis::script_call::Call;
 
 /// Deliveries of one call. Redis does nothing else meanwhile.
-pub const MOST: usize = 128;
+pub(crate) const MOST: usize = 128;
 
 /// Groups in which claims are about to be made.
 #[derive(Default)]

@@ -13,26 +13,26 @@ use crate::admission::suppression::Marks;
 
 /// A claim on a delivery. It is renewed until it is dropped.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     claim: Arc<Claim>,
     held: Arc<Held>,
 }
 
 impl Lease {
     /// Resolves when another worker has taken the delivery over.
-    pub async fn lost(&self) {
+    pub(crate) async fn lost(&self) {
         self.claim.lost.notified().await;
     }
 
     /// Whether the attempt probes an open circuit.
     #[must_use]
-    pub fn is_probe(&self) -> bool {
+    pub(crate) fn is_probe(&self) -> bool {
         self.claim.probe
     }
 
     /// Whether its end concerns nothing but the delivery, so that it may end together with others.
     #[must_use]
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         !self.claim.probe && self.claim.marks.is_none()
     }
 

@@ -12,19 +12,19 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// The addresses that hooks may connect to.
 #[derive(Debug, Clone, Default)]
-pub struct Policy {
+pub(crate) struct Policy {
     allow: Arc<[IpNet]>,
 }
 
 /// An address that hooks may not connect to.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is not a public address")]
-pub struct Refused(pub IpAddr);
+pub(crate) struct Refused(pub IpAddr);
 
 impl Policy {
     /// A policy that permits public addresses and the networks listed.
     #[must_use]
-    pub fn new(allow: &[IpNet]) -> Self {
+    pub(crate) fn new(allow: &[IpNet]) -> Self {
         Self {
             allow: allow.into(),
         }
@@ -34,7 +34,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`Refused`] if hooks may not connect to it.
-    pub fn check(&self, address: IpAddr) -> Result<(), Refused> {
+    pub(crate) fn check(&self, address: IpAddr) -> Result<(), Refused> {
         let address = address.to_canonical();
         if is_public(address) || self.allow.iter().any(|network| network.contains(&address)) {
             return Ok(());

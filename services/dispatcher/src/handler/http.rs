@@ -34,7 +34,7 @@ const USER_AGENT: &str = concat!("hookline/", env!("CARGO_PKG_VERSION"));
 
 /// The HTTP clients, one for each TLS setting, shared by all hooks.
 #[derive(Debug)]
-pub struct Clients {
+pub(crate) struct Clients {
     verify: Client,
     trust: Client,
     policy: Policy,
@@ -45,7 +45,7 @@ impl Clients {
     ///
     /// # Errors
     /// If the system's certificates cannot be read.
-    pub fn new(policy: &Policy, connect_timeout: Duration) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(policy: &Policy, connect_timeout: Duration) -> Result<Self, reqwest::Error> {
         let build = |verify: bool| {
             Client::builder()
                 .user_agent(USER_AGENT)
@@ -69,7 +69,7 @@ impl Clients {
 
     /// The client that verifies certificates, or the one that does not.
     #[must_use]
-    pub fn get(&self, verify: bool) -> Client {
+    pub(crate) fn get(&self, verify: bool) -> Client {
         if verify {
             self.verify.clone()
         } else {
@@ -79,7 +79,7 @@ impl Clients {
 
     /// The addresses that hooks may connect to.
     #[must_use]
-    pub fn policy(&self) -> &Policy {
+    pub(crate) fn policy(&self) -> &Policy {
         &self.policy
     }
 }

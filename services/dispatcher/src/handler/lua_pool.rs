@@ -26,7 +26,7 @@ const MOMENT: Duration = Duration::from_millis(2);
 
 /// The Lua threads; clones share them. They end when the last handle is dropped.
 #[derive(Debug, Clone)]
-pub struct Pool(Arc<Owner>);
+pub(crate) struct Pool(Arc<Owner>);
 
 #[derive(Debug)]
 struct Owner(Arc<Threads>);
@@ -69,7 +69,7 @@ impl Pool {
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start(limits: Limits) -> std::io::Result<Self> {
+    pub(crate) fn start(limits: Limits) -> std::io::Result<Self> {
         let pool = Self(Arc::new(Owner(Arc::default())));
         for number in 0..THREADS {
             let threads = Arc::clone(&pool.0.0);

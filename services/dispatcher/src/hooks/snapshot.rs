@@ -11,7 +11,7 @@ use super::parts::Parts;
 
 /// All hooks at one revision. A copy is cheap, and so is a change of one that has copies.
 #[derive(Default, Clone)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     by_id: Parts<Arc<Prepared>>,
     /// What listens to the same, by [`place`].
     listeners: Parts<Vec<Arc<Prepared>>>,
@@ -31,32 +31,32 @@ fn place(source: &str, event: Option<&str>) -> String {
 impl Snapshot {
     /// The hook with that id.
     #[must_use]
-    pub fn get(&self, id: &str) -> Option<&Arc<Prepared>> {
+    pub(crate) fn get(&self, id: &str) -> Option<&Arc<Prepared>> {
         self.by_id.get(id)
     }
 
     /// Whether there is a hook with that id, be it one that cannot be read.
     #[must_use]
-    pub fn knows(&self, id: &str) -> bool {
+    pub(crate) fn knows(&self, id: &str) -> bool {
         self.get(id).is_some() || self.unreadable.contains(id)
     }
 
     /// How many hooks there are that can be read.
     #[must_use]
-    pub fn hooks(&self) -> usize {
+    pub(crate) fn hooks(&self) -> usize {
         self.hooks
     }
 
     /// How many of them cannot be used.
     #[must_use]
-    pub fn unusable(&self) -> usize {
+    pub(crate) fn unusable(&self) -> usize {
         self.unusable
     }
 
     /// The hooks that an event fires, each once: those that listen to all of its source, to its
     /// name, or to `name:operation`. A ping fires the hook that it is addressed to.
     #[must_use]
-    pub fn matching(&self, event: &Event, stored: Stored) -> Vec<Arc<Prepared>> {
+    pub(crate) fn matching(&self, event: &Event, stored: Stored) -> Vec<Arc<Prepared>> {
         if event.source == subject::PING_SOURCE {
             let addressed = event.addressed_to.as_deref().and_then(|id| self.get(id));
             return addressed.cloned().into_iter().collect();

@@ -19,10 +19,10 @@ use crate::nats::ack_keepalive::{Guard, InFlight};
 use crate::nats::request::{self, Silent};
 
 /// The most messages that one pull asks for.
-pub const PULL: usize = 256;
+pub(crate) const PULL: usize = 256;
 /// The same where messages are rare, since a pull holds its permits while it waits, and in a cluster,
 /// where nothing else bounds what it brings.
-pub const SMALL_PULL: usize = 64;
+pub(crate) const SMALL_PULL: usize = 64;
 /// How long the server keeps a pull open. A connection that broke is noticed after that, and a worker
 /// that stops waits for it.
 const OPEN: Duration = Duration::from_millis(500);
@@ -45,7 +45,7 @@ const VALUE_BYTES: usize = 72;
 
 /// What is done with messages.
 #[async_trait]
-pub trait Work: Send + Sync + 'static {
+pub(crate) trait Work: Send + Sync + 'static {
     /// Gets ready for the messages that were just pulled; false: give them back.
     async fn prepare(&self) -> bool;
 
@@ -55,7 +55,7 @@ pub trait Work: Send + Sync + 'static {
 
 /// A message that was pulled. It is kept alive, and has its place in the lane, until this is dropped.
 #[derive(Debug)]
-pub struct Taken {
+pub(crate) struct Taken {
     /// The message.
     pub message: Message,
     _alive: Guard,
@@ -83,7 +83,7 @@ impl Drop for Counted {
 
 /// A consumer, and how it is made if it is not there.
 #[derive(Debug, Clone)]
-pub struct Consumer {
+pub(crate) struct Consumer {
     /// The connection.
     pub context: jetstream::Context,
     /// The stream that it reads.
@@ -101,7 +101,7 @@ impl Consumer {
     ///
     /// # Errors
     /// If the server refuses it.
-    pub async fn make(&self) -> Result<Puller, Error> {
+    pub(crate) async fn make(&self) -> Result<Puller, Error> {
         let made = streams::ensure_consumer(
             &self.context,
             self.stream,
@@ -125,7 +125,7 @@ impl Consumer {
 
 /// Why a consumer cannot be pulled from.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// It cannot be made.
     #[error(transparent)]
     Make(#[from] streams::Error),
@@ -141,7 +141,7 @@ pub enum Error {
 }
 
 /// One consumer of a stream of work.
-pub struct Lane {
+pub(crate) struct Lane {
     /// The lane's name.
     pub name: &'static str,
     /// The consumer that all dispatchers share.
@@ -165,7 +165,7 @@ pub struct Lane {
 impl Lane {
     /// Pulls and hands out messages until `shutdown`, and what the pull brings that is open then:
     /// a message that is sent already, and that nobody receives, comes again only after its `ack_wait`.
-    pub async fn run(self, work: Arc<impl Work>, shutdown: CancellationToken) {
+    pub(crate) async fn run(self, work: Arc<impl Work>, shutdown: CancellationToken) {
         let mut puller = None;
         let mut rebuild = Box::pin(self.rebuild.notified());
         loop {
@@ -324,7 +324,7 @@ impl Lane {
 
 /// What a lane's messages may weigh, so that large ones cannot fill the memory.
 #[derive(Debug, Clone)]
-pub struct Weight(Arc<Semaphore>);
+pub(crate) struct Weight(Arc<Semaphore>);
 
 impl Default for Weight {
     fn default() -> Self {

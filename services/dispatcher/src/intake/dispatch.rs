@@ -37,7 +37,7 @@ const MANY_SPREAD: u64 = 50_000;
 const SPREAD_BYTES: usize = 64 << 20;
 
 /// What both lanes do their work with.
-pub struct Dispatch {
+pub(crate) struct Dispatch {
     /// The hooks.
     pub index: Arc<Index>,
     /// Claims.
@@ -59,7 +59,7 @@ pub struct Dispatch {
 }
 
 /// Events, whose deliveries are first attempts.
-pub struct Events {
+pub(crate) struct Events {
     /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
     /// How the lane's room is used.
@@ -68,7 +68,7 @@ pub struct Events {
 
 /// Deliveries that stand in a stream of their own: parked ones that fell due, and first attempts of
 /// events that were spread over all workers.
-pub struct Deliveries {
+pub(crate) struct Deliveries {
     /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
     /// How the lane's room is used.

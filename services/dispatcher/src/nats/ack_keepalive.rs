@@ -13,7 +13,7 @@ const PARTS: u32 = 16;
 
 /// The messages in flight; clones share them.
 #[derive(Debug, Clone)]
-pub struct InFlight {
+pub(crate) struct InFlight {
     client: Client,
     messages: Arc<Mutex<HashMap<u64, Tracked>>>,
     next: Arc<AtomicU64>,
@@ -27,7 +27,7 @@ struct Tracked {
 
 /// Keeps one message alive until it is dropped.
 #[derive(Debug)]
-pub struct Guard {
+pub(crate) struct Guard {
     number: u64,
     messages: Arc<Mutex<HashMap<u64, Tracked>>>,
 }
@@ -44,7 +44,7 @@ impl Drop for Guard {
 impl InFlight {
     /// Nothing in flight.
     #[must_use]
-    pub fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
             messages: Arc::default(),
@@ -54,7 +54,7 @@ impl InFlight {
 
     /// Keeps a message alive from now on.
     #[must_use]
-    pub fn track(&self, message: &Message) -> Guard {
+    pub(crate) fn track(&self, message: &Message) -> Guard {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if let Some(reply) = message.reply.clone() {
             let tracked = Tracked {
@@ -74,7 +74,7 @@ impl InFlight {
 
     /// Sends signs of life, for ever, so that no message reaches its `ack_wait` unheard; for each message
     /// in its own time, not for thousands at once.
-    pub async fn keep_alive(&self, ack_wait: Duration) {
+    pub(crate) async fn keep_alive(&self, ack_wait: Duration) {
         let interval = ack_wait / 4;
         let mut tick = tokio::time::interval(interval / PARTS);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -101,7 +101,7 @@ impl InFlight {
     }
 
     /// Gives back everything that is still in flight.
-    pub async fn give_back(&self) -> usize {
+    pub(crate) async fn give_back(&self) -> usize {
         let messages = self.all();
         let count = messages.len();
         for message in messages {

@@ -16,14 +16,14 @@ const PATIENCE: [Duration; 4] = [
 /// There was no answer.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer, though asked {} times", PATIENCE.len())]
-pub struct Silent;
+pub(crate) struct Silent;
 
 /// Asks until there is an answer, each time with more patience. What is asked may be heard more than
 /// once.
 ///
 /// # Errors
 /// [`Silent`] after fifteen seconds.
-pub async fn ask<F: Future>(question: impl Fn() -> F) -> Result<F::Output, Silent> {
+pub(crate) async fn ask<F: Future>(question: impl Fn() -> F) -> Result<F::Output, Silent> {
     for patience in PATIENCE {
         if let Ok(answer) = timeout(patience, question()).await {
             return Ok(answer);

@@ -38,7 +38,7 @@ const GROUPS: usize = 64;
 
 /// The connection; clones share it.
 #[derive(Clone)]
-pub struct Coordinator(Arc<Inner>);
+pub(crate) struct Coordinator(Arc<Inner>);
 
 struct Inner {
     connector: Connector,
@@ -75,7 +75,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// If the URL cannot be used.
-    pub fn new(url: &RedisUrl, metrics: Metrics) -> Result<Self, redis::RedisError> {
+    pub(crate) fn new(url: &RedisUrl, metrics: Metrics) -> Result<Self, redis::RedisError> {
         let connector = Connector::new(url)?;
         let groups = match connector {
             Connector::Cluster(_) => GROUPS,
@@ -97,30 +97,30 @@ impl Coordinator {
 
     /// Whether hooks are on different servers.
     #[must_use]
-    pub fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         matches!(self.0.connector, Connector::Cluster(_))
     }
 
     /// How many groups of hooks there are that fail on their own.
     #[must_use]
-    pub fn groups(&self) -> usize {
+    pub(crate) fn groups(&self) -> usize {
         self.0.groups.len()
     }
 
     /// In which of them a hook is, from 0.
     #[must_use]
-    pub fn group_of(&self, hook: &str) -> usize {
+    pub(crate) fn group_of(&self, hook: &str) -> usize {
         self.0.group_of(hook)
     }
 
     /// Whether all of Redis answers.
     #[must_use]
-    pub fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.0.is_up()
     }
 
     /// Runs a script, in a cluster on keys of one hook; nothing if Redis does not answer.
-    pub async fn call<T: FromRedisValue>(&self, hook: &str, call: &Call<'_>) -> Option<T> {
+    pub(crate) async fn call<T: FromRedisValue>(&self, hook: &str, call: &Call<'_>) -> Option<T> {
         let group = &self.0.groups[self.0.group_of(hook)];
         if !group.up.load(Ordering::Relaxed) {
             return None;

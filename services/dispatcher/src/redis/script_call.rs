@@ -9,7 +9,7 @@ use redis::{
 };
 
 /// The call.
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     script: &'a Script,
     command: Cmd,
 }
@@ -37,7 +37,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// If Redis does not answer, or the script fails.
-    pub async fn make<T: FromRedisValue>(
+    pub(crate) async fn make<T: FromRedisValue>(
         &self,
         connection: &mut impl ConnectionLike,
     ) -> RedisResult<T> {

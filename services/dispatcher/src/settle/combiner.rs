@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is to be done.
 #[derive(Debug)]
-pub struct Queue<T>(Arc<Mutex<State<T>>>);
+pub(crate) struct Queue<T>(Arc<Mutex<State<T>>>);
 
 #[derive(Debug)]
 struct State<T> {
@@ -27,7 +27,7 @@ impl<T> Default for Queue<T> {
 impl<T> Queue<T> {
     /// Adds an item. Nothing: whoever has the turn sees to it.
     #[must_use]
-    pub fn enter(&self, item: T) -> Option<Turn<T>> {
+    pub(crate) fn enter(&self, item: T) -> Option<Turn<T>> {
         let mut state = lock(&self.0);
         state.waiting.push(item);
         (!std::mem::replace(&mut state.taken, true)).then(|| Turn(Some(Arc::clone(&self.0))))
@@ -36,11 +36,11 @@ impl<T> Queue<T> {
 
 /// The turn. Where it is dropped before its end, what waits is dropped as well.
 #[derive(Debug)]
-pub struct Turn<T>(Option<Arc<Mutex<State<T>>>>);
+pub(crate) struct Turn<T>(Option<Arc<Mutex<State<T>>>>);
 
 impl<T> Turn<T> {
     /// The next items, at most so many; nothing: the turn is over.
-    pub fn next(&mut self, most: usize) -> Option<Vec<T>> {
+    pub(crate) fn next(&mut self, most: usize) -> Option<Vec<T>> {
         let queue = self.0.as_ref()?;
         let mut state = lock(queue);
         let count = state.waiting.len().min(most);

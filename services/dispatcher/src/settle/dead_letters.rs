@@ -24,7 +24,7 @@ const TRIES: usize = 8;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The stream, as this connection sees it.
-pub struct Dead {
+pub(crate) struct Dead {
     context: jetstream::Context,
     writer: Writer,
     metrics: Metrics,
@@ -40,7 +40,7 @@ struct Room {
 impl Dead {
     /// Writes through the stream's writer.
     #[must_use]
-    pub fn new(context: jetstream::Context, writer: Writer, metrics: Metrics) -> Self {
+    pub(crate) fn new(context: jetstream::Context, writer: Writer, metrics: Metrics) -> Self {
         Self {
             context,
             writer,
@@ -54,7 +54,7 @@ impl Dead {
     /// # Errors
     /// [`batch::Error::Full`] if there is no room for it, also not in place of messages that are no
     /// events.
-    pub async fn keep(&self, letter: Message) -> Result<(), batch::Error> {
+    pub(crate) async fn keep(&self, letter: Message) -> Result<(), batch::Error> {
         for _ in 0..TRIES {
             match self.writer.commit(vec![letter.clone()]).await {
                 Ok(_) => {

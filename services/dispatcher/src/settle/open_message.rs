@@ -13,7 +13,7 @@ use crate::intake::consumer::Taken;
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
+pub(crate) enum Settled {
     /// Done, parked or dead: its message may be acked.
     Dealt,
     /// Not yet: its message comes again after that time.
@@ -24,7 +24,7 @@ pub enum Settled {
 
 /// The message. Where it is dropped before all its deliveries are settled, it comes again by itself.
 #[derive(Debug)]
-pub struct Open {
+pub(crate) struct Open {
     /// The message, and what is held for it.
     pub taken: Taken,
     /// Where it stands in the event stream, if it is an event.
@@ -37,7 +37,12 @@ pub struct Open {
 impl Open {
     /// A message with so many deliveries.
     #[must_use]
-    pub fn new(taken: Taken, event: Option<Stored>, occupied: Occupied, deliveries: usize) -> Self {
+    pub(crate) fn new(
+        taken: Taken,
+        event: Option<Stored>,
+        occupied: Occupied,
+        deliveries: usize,
+    ) -> Self {
         Self {
             taken,
             event,
@@ -49,7 +54,7 @@ impl Open {
 
 /// A delivery that is under way, and its message.
 #[derive(Debug)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// The delivery.
     pub work: Work,
     /// The message.
@@ -58,7 +63,7 @@ pub struct Pending {
 
 /// What the deliveries of a message came to so far.
 #[derive(Debug)]
-pub struct Tally {
+pub(crate) struct Tally {
     left: AtomicUsize,
     worst: AtomicU64,
 }
@@ -76,7 +81,7 @@ impl Tally {
     }
 
     /// One came to this. After the last one: what follows for the message.
-    pub fn add(&self, settled: Settled) -> Option<Settled> {
+    pub(crate) fn add(&self, settled: Settled) -> Option<Settled> {
         let settled = match settled {
             Settled::Dealt => DEALT,
             Settled::NotYet(wait) => 1 + wait.as_millis() as u64,

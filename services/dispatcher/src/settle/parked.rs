@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// What is known of a delivery that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// Where it stands in the stream.
     pub sequence: u64,
     /// The attempt that it waits for.
@@ -27,7 +27,7 @@ const MEANWHILE: u64 = 10_000;
 
 /// The stream of parked deliveries.
 #[derive(Debug, Clone)]
-pub struct Parked {
+pub(crate) struct Parked {
     context: jetstream::Context,
     held: Arc<Mutex<Option<Held>>>,
 }
@@ -42,7 +42,7 @@ struct Held {
 impl Parked {
     /// The stream as this connection sees it.
     #[must_use]
-    pub fn new(context: jetstream::Context) -> Self {
+    pub(crate) fn new(context: jetstream::Context) -> Self {
         Self {
             context,
             held: Arc::default(),
@@ -55,7 +55,7 @@ impl Parked {
     ///
     /// # Errors
     /// [`batch::Error::Unavailable`] if the stream does not answer.
-    pub async fn count(&self, hook: &str, few: u64) -> Result<u64, batch::Error> {
+    pub(crate) async fn count(&self, hook: &str, few: u64) -> Result<u64, batch::Error> {
         let held = self.held().await.ok_or(batch::Error::Unavailable)?;
         if held + MEANWHILE <= few {
             return Ok(held + MEANWHILE);
@@ -89,7 +89,7 @@ impl Parked {
     ///
     /// # Errors
     /// [`batch::Error::Unavailable`] if the stream does not answer.
-    pub async fn last(&self, wait: &str) -> Result<Option<Waiting>, batch::Error> {
+    pub(crate) async fn last(&self, wait: &str) -> Result<Option<Waiting>, batch::Error> {
         let unavailable = batch::Error::Unavailable;
         let stream = self
             .context

@@ -11,7 +11,7 @@ const TRIES: usize = 5;
 
 /// Pauses hooks.
 #[derive(Clone)]
-pub struct Pauser {
+pub(crate) struct Pauser {
     context: jetstream::Context,
     bucket: Writer,
 }
@@ -30,13 +30,13 @@ enum Error {
 impl Pauser {
     /// Pauses through the bucket's writer.
     #[must_use]
-    pub fn new(context: jetstream::Context, bucket: Writer) -> Self {
+    pub(crate) fn new(context: jetstream::Context, bucket: Writer) -> Self {
         Self { context, bucket }
     }
 
     /// Sets `delivery.paused` with the reason. A hook that cannot be paused is only logged: its
     /// next delivery tries again.
-    pub async fn pause(&self, workspace: &str, hook: &str, reason: &str) {
+    pub(crate) async fn pause(&self, workspace: &str, hook: &str, reason: &str) {
         for _ in 0..TRIES {
             match self.try_pause(workspace, hook, reason).await {
                 Ok(()) => {

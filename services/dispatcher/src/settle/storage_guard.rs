@@ -20,17 +20,17 @@ const PERCENT: u64 = 80;
 
 /// Whether storage is scarce; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Storage(Arc<AtomicBool>);
+pub(crate) struct Storage(Arc<AtomicBool>);
 
 impl Storage {
     /// Whether nothing more is to be parked.
     #[must_use]
-    pub fn is_scarce(&self) -> bool {
+    pub(crate) fn is_scarce(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
     /// Looks at the account for ever.
-    pub async fn watch(&self, context: &jetstream::Context, metrics: &Metrics) {
+    pub(crate) async fn watch(&self, context: &jetstream::Context, metrics: &Metrics) {
         loop {
             // Credentials that may not ask are as good as no limit.
             if let Ok(account) = context.query_account().await {

@@ -42,7 +42,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What this worker acked and is perhaps still stored; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Trim(Arc<Mutex<Vec<Acked>>>);
+pub(crate) struct Trim(Arc<Mutex<Vec<Acked>>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Acked {
@@ -52,7 +52,7 @@ struct Acked {
 
 impl Trim {
     /// An event is about to be acked.
-    pub fn note(&self, event: Stored) {
+    pub(crate) fn note(&self, event: Stored) {
         let mut acked = self.acked();
         if acked.len() < MOST {
             acked.push(Acked {
@@ -63,7 +63,7 @@ impl Trim {
     }
 
     /// Trims for ever.
-    pub async fn trim(&self, context: &jetstream::Context, accept: &Accept) {
+    pub(crate) async fn trim(&self, context: &jetstream::Context, accept: &Accept) {
         loop {
             tokio::time::sleep(PERIOD).await;
             if let Err(error) = self.some(context, accept).await {

@@ -28,20 +28,20 @@ type Seen = BTreeMap<u64, String>;
 
 /// How far the outbox has been seen; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     seen: Arc<Mutex<Seen>>,
 }
 
 impl Outbox {
     /// Notes an event, which came through the outbox or did not. Events are noted in any order.
-    pub fn note(&self, event: &Event) {
+    pub(crate) fn note(&self, event: &Event) {
         if let Some(sequence) = event.outbox_sequence {
             self.keep([(sequence, event.id.as_str().to_owned())]);
         }
     }
 
     /// Purges for ever.
-    pub async fn purge(&self, context: &jetstream::Context) {
+    pub(crate) async fn purge(&self, context: &jetstream::Context) {
         loop {
             tokio::time::sleep(PERIOD).await;
             let seen = std::mem::take(&mut *self.seen());

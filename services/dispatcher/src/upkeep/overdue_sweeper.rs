@@ -35,7 +35,7 @@ const SPREAD: Duration = Duration::from_secs(10);
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Sweeps.
-pub struct Sweeper {
+pub(crate) struct Sweeper {
     /// The connection.
     pub context: jetstream::Context,
     /// Writes parked deliveries.
@@ -50,7 +50,7 @@ pub struct Sweeper {
 
 impl Sweeper {
     /// Sweeps for ever, pausing once all is looked through or while it is another's turn.
-    pub async fn sweep(&self) {
+    pub(crate) async fn sweep(&self) {
         let mut from = 1;
         loop {
             tokio::time::sleep(TURN).await;

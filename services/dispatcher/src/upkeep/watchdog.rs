@@ -26,11 +26,11 @@ const PROGRESS: &str = "progress";
 
 /// Messages that were settled; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Progress(Arc<AtomicU64>);
+pub(crate) struct Progress(Arc<AtomicU64>);
 
 impl Progress {
     /// A message was acked or given back.
-    pub fn settled(&self) {
+    pub(crate) fn settled(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -40,7 +40,7 @@ impl Progress {
 }
 
 /// Watches over one worker.
-pub struct Watchdog {
+pub(crate) struct Watchdog {
     /// The connection to look at.
     pub context: jetstream::Context,
     /// What was settled.
@@ -55,7 +55,7 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// Watches for ever.
-    pub async fn watch(&self) {
+    pub(crate) async fn watch(&self) {
         let (mut count, mut since) = (self.progress.count(), Instant::now());
         let mut rebuilt = since;
         loop {
