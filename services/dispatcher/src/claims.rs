@@ -7,7 +7,7 @@
 //! counts for nothing.
 //!
 //! Redis is not needed to deliver. When it does not answer, attempts are made without a claim, so
-//! at least once, and [`Gate`] decides from this worker's memory; a setting makes them wait instead.
+//! at least once, and [`Admission`] decides from this worker's memory; a setting makes them wait instead.
 
 mod batch;
 mod bitmap;
@@ -26,15 +26,15 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::admission::rate_limit::{Gate, Refusal};
+use crate::admission::rate_limit::{Admission, Refusal};
 use crate::admission::suppression::Marks;
-use crate::delivery::Work;
+use crate::delivery::PendingDelivery;
 use crate::hooks::Prepared;
 use crate::metrics::Metrics;
-use crate::redis::client::{Coordinator, STANDSTILL};
-use crate::redis::script_call::Call;
+use crate::redis::client::{RedisClient, STANDSTILL};
+use crate::redis::script_call::ScriptCall;
 use batch::Groups;
-use bitmap::Page;
+use bitmap::Bitmap;
 use lease::{Claim, Group, Held, Token};
 use scripts::{Scripts, word};
 
@@ -59,7 +59,7 @@ const SPREAD: Duration = Duration::from_secs(3_600);
 
 /// What a worker may do with a delivery.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Decision {
     /// Make the attempt.
     Attempt(Lease),
     /// Nothing: it was delivered before.
@@ -76,7 +76,7 @@ pub(crate) enum Answer {
 
 /// How a claim ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum Release {
     /// Delivered.
     Done,
     /// Parked for that long.
@@ -84,7 +84,7 @@ pub(crate) enum End {
     /// Given up on.
     Buried,
     /// Given back: the attempt was not made, or not settled.
-    Released,
+    GivenBack,
 }
 
 /// How claims are made.
@@ -100,12 +100,12 @@ pub struct Options {
 
 /// Makes claims; clones share it.
 #[derive(Clone)]
-pub(crate) struct Accept {
+pub(crate) struct Claims {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    redis: Coordinator,
+    redis: RedisClient,
     scripts: Scripts,
     held: Arc<Held>,
     worker: u64,
@@ -116,10 +116,10 @@ struct Inner {
     metrics: Metrics,
 }
 
-impl Accept {
+impl Claims {
     /// Makes claims in Redis.
     #[must_use]
-    pub(crate) fn new(redis: Coordinator, options: Options, metrics: Metrics) -> Self {
+    pub(crate) fn new(redis: RedisClient, options: Options, metrics: Metrics) -> Self {
         Self {
             inner: Arc::new(Inner {
                 redis,
@@ -147,7 +147,7 @@ impl Accept {
     }
 
     /// Claims the next attempt of each of at most [`MOST`] deliveries, if it is to be made.
-    pub(crate) async fn accept(&self, works: &[(&Prepared, &Work)]) -> Vec<Answer> {
+    pub(crate) async fn accept(&self, works: &[(&Prepared, &PendingDelivery)]) -> Vec<Decision> {
         self.inner.accept(works).await
     }
 
@@ -169,7 +169,7 @@ impl Accept {
     }
 
     /// Ends a claim. False: another worker has taken the delivery over.
-    pub(crate) async fn finish(&self, lease: &Lease, end: End) -> bool {
+    pub(crate) async fn finish(&self, lease: &Lease, end: Release) -> bool {
         lease.renew_no_more();
         self.inner.end(lease.claim(), end).await.unwrap_or(true)
     }
@@ -186,7 +186,7 @@ impl Accept {
     pub(crate) async fn open(&self, hook: &Prepared) {
         let inner = &self.inner;
         let (id, circuit) = (&*hook.id, &hook.gate.circuit);
-        let mut call = Call::new(&inner.scripts.open, 2);
+        let mut call = ScriptCall::new(&inner.scripts.open, 2);
         call.arg(key(id, "circuit"))
             .arg(key(id, "probe"))
             .arg(hook.gate.revision)
@@ -210,11 +210,11 @@ impl Accept {
     /// over all workers, at the rate at which the hook takes deliveries.
     pub(crate) async fn slot(&self, hook: &Prepared, from: Duration) -> Duration {
         let inner = &self.inner;
-        let interval = hook.room.interval() / self.workers();
+        let interval = hook.bulkhead.interval() / self.workers();
         // Where deliveries soon are too old, they come in time for an attempt.
         let spread = SPREAD.min(hook.max_age / 2);
         let id = &*hook.id;
-        let mut call = Call::new(&inner.scripts.slot, 1);
+        let mut call = ScriptCall::new(&inner.scripts.slot, 1);
         call.arg(key(id, "slot"))
             .arg(interval.as_micros() as u64)
             .arg(millis(from))
@@ -235,7 +235,7 @@ impl Accept {
     /// long. Without Redis it is everybody's.
     pub(crate) async fn turn(&self, what: &str, time: Duration) -> bool {
         let inner = &self.inner;
-        let mut call = Call::new(&inner.scripts.turn, 1);
+        let mut call = ScriptCall::new(&inner.scripts.turn, 1);
         call.text(format_args!("hookline:turn:{what}"))
             .arg(inner.worker)
             .arg(millis(time));
@@ -245,7 +245,7 @@ impl Accept {
     /// Gives back every claim that is still held, at a shutdown whose deadline has passed.
     pub(crate) async fn release_all(&self) {
         for claim in self.inner.held.all() {
-            self.inner.end(&claim, End::Released).await;
+            self.inner.end(&claim, Release::GivenBack).await;
         }
     }
 
@@ -275,7 +275,7 @@ impl Accept {
 }
 
 impl Inner {
-    async fn accept(&self, works: &[(&Prepared, &Work)]) -> Vec<Answer> {
+    async fn accept(&self, works: &[(&Prepared, &PendingDelivery)]) -> Vec<Decision> {
         let claims = self.claims(works).await;
         let mut answers = vec![None; claims.len()];
         let is_plain =
@@ -308,7 +308,7 @@ impl Inner {
     }
 
     /// What is to be claimed.
-    async fn claims(&self, works: &[(&Prepared, &Work)]) -> Vec<Claim> {
+    async fn claims(&self, works: &[(&Prepared, &PendingDelivery)]) -> Vec<Claim> {
         let count = works.len() as u64;
         let first = self.counter.fetch_add(count, Ordering::Relaxed);
         let mut groups = Groups::default();
@@ -319,11 +319,11 @@ impl Inner {
             if marks.is_some() && event.raw.len() > LONG_MARKS {
                 tokio::task::yield_now().await;
             }
-            let (page, offset) = Page::of(&event.id, work.delivery.id);
+            let (bitmap, offset) = Bitmap::of(&event.id, work.delivery.id);
             let group = Group {
                 hook: Arc::clone(&hook.id),
                 revision: hook.gate.revision,
-                page,
+                bitmap,
                 attempt: work.attempt,
                 token: Token::new(self.worker, number),
             };
@@ -342,7 +342,7 @@ impl Inner {
     }
 
     /// What a script's answer means.
-    fn answer(&self, claim: Claim, gate: &Gate, word: u8, number: u64) -> Answer {
+    fn answer(&self, claim: Claim, gate: &Admission, word: u8, number: u64) -> Decision {
         let wait = Duration::from_millis(number);
         match word {
             word::ATTEMPT => {
@@ -350,24 +350,24 @@ impl Inner {
                 if !probe {
                     gate.circuit.closed();
                 }
-                Answer::Attempt(self.held.hold(Claim { probe, ..claim }))
+                Decision::Attempt(self.held.hold(Claim { probe, ..claim }))
             }
-            word::DONE => Answer::Done,
-            word::PARKED => Answer::Parked,
+            word::DONE => Decision::Done,
+            word::PARKED => Decision::Parked,
             word::OPEN => {
                 gate.circuit.opened(wait);
-                Answer::Refused(Refusal::Open(wait))
+                Decision::Refused(Refusal::Open(wait))
             }
-            word::LIMITED => Answer::Refused(Refusal::Limited(wait)),
-            word::SNOOZED => Answer::Refused(Refusal::Snoozed),
-            word::UNCHANGED => Answer::Refused(Refusal::Unchanged),
-            word::PROBED => Answer::Refused(Refusal::Open(wait)),
-            word::BUSY.. => Answer::Busy(wait),
+            word::LIMITED => Decision::Refused(Refusal::Limited(wait)),
+            word::SNOOZED => Decision::Refused(Refusal::Snoozed),
+            word::UNCHANGED => Decision::Refused(Refusal::Unchanged),
+            word::PROBED => Decision::Refused(Refusal::Open(wait)),
+            word::BUSY.. => Decision::Busy(wait),
         }
     }
 
     /// Claims one delivery.
-    async fn claim(&self, gate: &Gate, claim: &Claim, reserved: bool) -> Option<(u8, u64)> {
+    async fn claim(&self, gate: &Admission, claim: &Claim, reserved: bool) -> Option<(u8, u64)> {
         let hook = &*claim.group.hook;
         let rate = gate.rate.filter(|_| !reserved);
         let marks = claim.marks.as_ref();
@@ -394,11 +394,11 @@ impl Inner {
     }
 
     /// Decides from memory. A claim may have been made all the same, so it keeps its token.
-    fn without_redis(&self, claim: Claim, gate: &Gate, work: &Work) -> Answer {
+    fn without_redis(&self, claim: Claim, gate: &Admission, work: &PendingDelivery) -> Decision {
         // What this worker remembers may be old where it was not Redis that was away.
         let stood_still = claim.asked.elapsed() >= STANDSTILL;
         if self.options.required || claim.marks.is_some() && stood_still {
-            return Answer::Unavailable;
+            return Decision::Unavailable;
         }
         let first = work.attempt == 1;
         match gate.pass(
@@ -409,9 +409,9 @@ impl Inner {
         ) {
             Ok(probe) => {
                 self.metrics.redis_skipped();
-                Answer::Attempt(self.held.hold(Claim { probe, ..claim }))
+                Decision::Attempt(self.held.hold(Claim { probe, ..claim }))
             }
-            Err(refusal) => Answer::Refused(refusal),
+            Err(refusal) => Decision::Refused(refusal),
         }
     }
 
@@ -435,18 +435,18 @@ impl Inner {
     }
 
     /// Ends one claim.
-    async fn end(&self, claim: &Claim, end: End) -> Option<bool> {
+    async fn end(&self, claim: &Claim, end: Release) -> Option<bool> {
         let window = self.options.window;
         let (state, keep) = match end {
-            End::Done => ("done", window),
-            End::Parked(wait) => ("parked", wait + window),
-            End::Buried => ("parked", window),
-            End::Released => ("released", window),
+            Release::Done => ("done", window),
+            Release::Parked(wait) => ("parked", wait + window),
+            Release::Buried => ("parked", window),
+            Release::GivenBack => ("released", window),
         };
         let (hook, marks) = (&*claim.group.hook, claim.marks.as_ref());
         let snooze = marks.and_then(|marks| marks.snooze.as_ref());
         let change = marks.and_then(|marks| marks.change.as_ref());
-        let silence = snooze.filter(|_| end == End::Done);
+        let silence = snooze.filter(|_| end == Release::Done);
         let mut call = on(&self.scripts.finish, claim, 5);
         call.arg(key(hook, "circuit"))
             .arg(key(hook, "probe"))
@@ -457,18 +457,18 @@ impl Inner {
         call.arg(state)
             .arg(millis(keep))
             .arg(match end {
-                End::Done if claim.probe => "closes",
-                End::Released if claim.probe => "ends",
-                End::Done | End::Parked(_) | End::Buried | End::Released => "",
+                Release::Done if claim.probe => "closes",
+                Release::GivenBack if claim.probe => "ends",
+                Release::Done | Release::Parked(_) | Release::Buried | Release::GivenBack => "",
             })
             .arg(claim.delivery.as_str())
             .arg(silence.map_or(0, |(_, time)| millis(*time)))
-            .arg(u8::from(end == End::Buried));
+            .arg(u8::from(end == Release::Buried));
         self.redis.call(hook, &call).await
     }
 
     async fn live(&self) {
-        let mut call = Call::new(&self.scripts.workers, 1);
+        let mut call = ScriptCall::new(&self.scripts.workers, 1);
         call.arg("hookline:workers")
             .arg(self.worker)
             .arg(millis(self.options.lease));
@@ -480,8 +480,8 @@ impl Inner {
 }
 
 /// A call of a script on a claim's delivery, with so many more keys.
-fn on<'a>(script: &'a Script, claim: &Claim, keys: usize) -> Call<'a> {
-    let mut call = Call::new(script, 1 + keys);
+fn on<'a>(script: &'a Script, claim: &Claim, keys: usize) -> ScriptCall<'a> {
+    let mut call = ScriptCall::new(script, 1 + keys);
     claim.group.add_key_to(&mut call);
     call
 }

@@ -17,7 +17,7 @@ const REASON_BYTES: usize = 1_024;
 
 /// One delivery on one worker.
 #[derive(Debug, Clone)]
-pub(crate) struct Work {
+pub(crate) struct PendingDelivery {
     /// The delivery.
     pub delivery: Delivery,
     /// The attempt's number, from 1.
@@ -34,7 +34,7 @@ pub(crate) struct Work {
     pub before: u32,
 }
 
-impl Work {
+impl PendingDelivery {
     /// The first attempt of a delivery.
     #[must_use]
     pub(crate) fn first(delivery: Delivery, now: u64) -> Self {

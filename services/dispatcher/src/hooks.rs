@@ -25,14 +25,14 @@ use hookline_shared::subject::{self, header};
 use hookline_shared::watch::{self, Change};
 use tokio::sync::watch as signal;
 
-use crate::admission::backlog_limit::Backlog;
-use crate::admission::bulkhead::Room;
-use crate::admission::circuit_breaker::{self, Circuit};
-use crate::admission::rate_limit::{Gate, Rate};
+use crate::admission::backlog_limit::BacklogLimit;
+use crate::admission::bulkhead::Bulkhead;
+use crate::admission::circuit_breaker::{self, CircuitBreaker};
+use crate::admission::rate_limit::{Admission, RateLimit};
 use crate::admission::suppression::Marks;
 use crate::handler::{self, Handler, Unusable};
 use crate::metrics::Metrics;
-use crate::nats::request::{self, Silent};
+use crate::nats::request::{self, NoAnswer};
 
 pub(crate) use snapshot::Snapshot;
 
@@ -63,11 +63,11 @@ pub(crate) struct Prepared {
     /// How old a delivery may become.
     pub max_age: Duration,
     /// How many of its deliveries may wait.
-    pub backlog: Backlog,
-    /// Room for attempts on this worker.
-    pub room: Arc<Room>,
+    pub backlog: BacklogLimit,
+    /// Bulkhead for attempts on this worker.
+    pub bulkhead: Arc<Bulkhead>,
     /// What may hold deliveries back.
-    pub gate: Gate,
+    pub gate: Admission,
     /// Why it cannot be used, if it cannot.
     unusable: bool,
     created: Created,
@@ -148,7 +148,7 @@ pub(crate) struct Defaults {
 }
 
 impl Defaults {
-    fn gate(&self, options: &DeliveryOptions, revision: u64) -> Gate {
+    fn gate(&self, options: &DeliveryOptions, revision: u64) -> Admission {
         let own = options.circuit_breaker.clone().unwrap_or_default();
         let settings = circuit_breaker::Settings {
             failures: own.failures.unwrap_or(self.circuit.failures),
@@ -156,10 +156,10 @@ impl Defaults {
             open: own.open().unwrap_or(self.circuit.open),
         };
         let rate = options.rate_limit.or(self.rate_limit);
-        Gate::new(
+        Admission::new(
             revision,
-            Circuit::new(settings),
-            rate.and_then(Rate::per_second),
+            CircuitBreaker::new(settings),
+            rate.and_then(RateLimit::per_second),
         )
     }
 }
@@ -172,7 +172,7 @@ pub(crate) enum Error {
     Revision(#[from] jetstream::stream::LastRawMessageError),
     /// The bucket does not answer in time.
     #[error("the bucket does not say how new the hooks are: {0}")]
-    Silent(#[from] Silent),
+    NoAnswer(#[from] NoAnswer),
     /// The bucket cannot be opened.
     #[error("the bucket is not there: {0}")]
     Bucket(#[from] jetstream::context::GetStreamError),
@@ -260,8 +260,9 @@ impl Index {
             .get_stream_no_info(subject::BUCKET_STREAM)
             .await?;
         // Not a direct get: any replica answers those, and it may lag.
-        let newest =
-            request::ask(|| bucket.get_last_raw_message_by_subject(subject::HOOKS_REVISION));
+        let newest = request::with_retries(|| {
+            bucket.get_last_raw_message_by_subject(subject::HOOKS_REVISION)
+        });
         match newest.await? {
             Ok(message) => Ok(message.sequence),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
@@ -274,7 +275,9 @@ impl Index {
     /// Gives a bucket that has hooks and no revision its first one: without, none of them would be heard
     /// of. Earlier versions kept the revision under another key.
     async fn first_revision<I>(&self, bucket: &Stream<I>) -> Result<u64, Error> {
-        let hook = request::ask(|| bucket.get_last_raw_message_by_subject(subject::HOOKS_SUBJECTS));
+        let hook = request::with_retries(|| {
+            bucket.get_last_raw_message_by_subject(subject::HOOKS_SUBJECTS)
+        });
         match hook.await? {
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(0),
             hook => hook?,
@@ -371,9 +374,9 @@ impl Index {
                 .retry_schedule()
                 .map_or_else(|| self.defaults.policy.clone(), Policy::new),
             max_age: options.oldest().unwrap_or(self.defaults.max_age),
-            backlog: Backlog::new(self.defaults.backlog),
+            backlog: BacklogLimit::new(self.defaults.backlog),
             gate: self.defaults.gate(&options, revision),
-            room: Arc::new(Room::new(
+            bulkhead: Arc::new(Bulkhead::new(
                 options.concurrency.unwrap_or(self.defaults.concurrency) as usize,
             )),
             id: hook.id.as_str().into(),

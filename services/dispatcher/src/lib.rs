@@ -35,10 +35,10 @@ use tokio_util::task::TaskTracker;
 
 pub use config::Config;
 
-use claims::Accept;
+use claims::Claims;
 use hooks::{Defaults, Index};
 use metrics::Metrics;
-use redis::client::Coordinator;
+use redis::client::RedisClient;
 use worker::{Parts, Worker};
 
 /// How long a start waits for Redis before it goes on without.
@@ -75,8 +75,8 @@ pub async fn run(
         stopped,
     ));
 
-    let redis = Coordinator::new(&config.redis.url()?, metrics.clone())?;
-    let accept = Accept::new(redis.clone(), config.redis.claims(), metrics.clone());
+    let redis = RedisClient::new(&config.redis.url()?, metrics.clone())?;
+    let accept = Claims::new(redis.clone(), config.redis.claims(), metrics.clone());
     let client = match streams::connect(&config.nats, "hookline-dispatcher", &shutdown).await {
         Err(streams::Error::Stopped) => return Ok(()),
         client => client?,
@@ -169,7 +169,7 @@ async fn watch_connection(client: &async_nats::Client, readiness: &Readiness, me
 
 /// Waits for the hooks, and for Redis as long as that makes sense: a Redis that stays away must
 /// not stop deliveries.
-async fn ready(redis: &Coordinator, index: &Index, readiness: &Readiness) {
+async fn ready(redis: &RedisClient, index: &Index, readiness: &Readiness) {
     let redis = async {
         while !redis.is_up() {
             readiness.missing("redis", "does not answer");

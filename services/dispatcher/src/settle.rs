@@ -27,18 +27,18 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use crate::admission::circuit_breaker::Verdict;
-use crate::claims::{self, Accept, End, Lease};
-use crate::delivery::{Work, cut};
+use crate::claims::{self, Claims, Lease, Release};
+use crate::delivery::{PendingDelivery, cut};
 use crate::handler::{Class, DeliveryError, Receipt};
 use crate::hooks::Prepared;
 use crate::metrics::{DeliveryResult, Metrics};
-use crate::settle::combiner::{Queue, Turn};
-use crate::settle::dead_letters::Dead;
-use crate::settle::open_message::{Open, Pending, Settled};
+use crate::settle::combiner::{Combiner, Leader};
+use crate::settle::dead_letters::DeadLetters;
+use crate::settle::open_message::{OpenDelivery, OpenMessage, Settled};
 use crate::settle::parked::Parked;
 use crate::settle::pause_hook::Pauser;
-use crate::settle::storage_guard::Storage;
-use crate::upkeep::event_purge::Trim;
+use crate::settle::storage_guard::StorageGuard;
+use crate::upkeep::event_purge::EventPurge;
 use crate::upkeep::watchdog::Progress;
 use schedule::{deferral_delay, jittered};
 
@@ -94,7 +94,7 @@ impl Deferral {
 pub(crate) struct Delivered {
     hook: Arc<Prepared>,
     lease: Lease,
-    open: Arc<Open>,
+    open: Arc<OpenMessage>,
 }
 
 /// Settles deliveries and their messages.
@@ -108,17 +108,17 @@ pub(crate) struct Settle {
     /// Looks at parked deliveries.
     pub parked: Parked,
     /// Whether more may be parked.
-    pub storage: Storage,
+    pub storage: StorageGuard,
     /// Keeps dead letters.
-    pub dead: Dead,
+    pub dead: DeadLetters,
     /// Claims.
-    pub accept: Accept,
-    /// What was delivered and is to be settled, by [`Accept::group_of`].
-    pub delivered: Vec<Queue<Delivered>>,
+    pub accept: Claims,
+    /// What was delivered and is to be settled, by [`Claims::group_of`].
+    pub delivered: Vec<Combiner<Delivered>>,
     /// Pauses hooks.
     pub pauser: Pauser,
     /// Makes room where messages are acked.
-    pub trim: Trim,
+    pub trim: EventPurge,
     /// Counts what is settled.
     pub progress: Progress,
     /// Metrics.
@@ -130,11 +130,11 @@ impl Settle {
     pub(crate) async fn attempt(
         &self,
         hook: &Arc<Prepared>,
-        pending: Pending,
+        pending: OpenDelivery,
         lease: Lease,
         result: Result<Receipt, DeliveryError>,
     ) {
-        let Pending { work, open } = pending;
+        let OpenDelivery { work, open } = pending;
         let settled = match result {
             Ok(receipt) if lease.is_plain() => {
                 // It may take long to see to all the others.
@@ -147,7 +147,7 @@ impl Settle {
                 return;
             }
             Ok(_) => {
-                let mine = Box::pin(self.accept.finish(&lease, End::Done)).await;
+                let mine = Box::pin(self.accept.finish(&lease, Release::Done)).await;
                 self.count(hook, of_delivered(mine))
             }
             Err(error) => Box::pin(self.failed(hook, &work, &lease, error)).await,
@@ -156,7 +156,7 @@ impl Settle {
     }
 
     /// Settles deliveries that were made, whoever's turn it is.
-    async fn delivered(&self, mut turn: Turn<Delivered>) {
+    async fn delivered(&self, mut turn: Leader<Delivered>) {
         // Whoever is about to come comes along.
         tokio::task::yield_now().await;
         while let Some(part) = turn.next(claims::MOST) {
@@ -173,7 +173,7 @@ impl Settle {
     async fn failed(
         &self,
         hook: &Arc<Prepared>,
-        work: &Work,
+        work: &PendingDelivery,
         lease: &Lease,
         error: DeliveryError,
     ) -> Settled {
@@ -206,7 +206,7 @@ impl Settle {
                 );
                 let next = work.next(class);
                 let written = self.park(hook, &next, delay, &reason).await;
-                written.map(|()| (End::Parked(delay), DeliveryResult::Retry))
+                written.map(|()| (Release::Parked(delay), DeliveryResult::Retry))
             }
             None => {
                 log_dead(hook, work, &error);
@@ -226,7 +226,7 @@ impl Settle {
             }
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked or buried, its message stays");
-                self.accept.finish(lease, End::Released).await;
+                self.accept.finish(lease, Release::GivenBack).await;
                 self.unsettled(hook, delay.unwrap_or(AGAIN_AT_MOST))
             }
         }
@@ -236,11 +236,11 @@ impl Settle {
     pub(crate) async fn defer(
         &self,
         hook: &Arc<Prepared>,
-        work: &Work,
+        work: &PendingDelivery,
         deferral: Deferral,
         wait: Duration,
-    ) -> (Settled, End) {
-        let again = Work {
+    ) -> (Settled, Release) {
+        let again = PendingDelivery {
             deferrals: work.deferrals + 1,
             reserved: work.reserved || deferral == Deferral::Limited,
             ..work.clone()
@@ -257,17 +257,20 @@ impl Settle {
             return self.give_up(hook, work, &again, deferral, reason).await;
         }
         match self.park(hook, &again, delay, deferral.reason()).await {
-            Ok(()) => (self.count(hook, DeliveryResult::Deferred), End::Released),
+            Ok(()) => (
+                self.count(hook, DeliveryResult::Deferred),
+                Release::GivenBack,
+            ),
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be parked, its message stays");
-                (self.unsettled(hook, delay), End::Released)
+                (self.unsettled(hook, delay), Release::GivenBack)
             }
         }
     }
 
     /// Stores a first attempt for whichever worker takes it first. What is stored twice, since its
     /// event came again, is told apart by its claim.
-    pub(crate) async fn spread(&self, hook: &Prepared, work: Work) -> Settled {
+    pub(crate) async fn spread(&self, hook: &Prepared, work: PendingDelivery) -> Settled {
         let subject = subject::now_subject(&hook.hook.id, work.delivery.id.as_str());
         let message = work.message(subject, "one of many");
         let stored = if self.storage.is_scarce() {
@@ -288,18 +291,18 @@ impl Settle {
     async fn give_up(
         &self,
         hook: &Arc<Prepared>,
-        work: &Work,
-        again: &Work,
+        work: &PendingDelivery,
+        again: &PendingDelivery,
         deferral: Deferral,
         reason: &str,
-    ) -> (Settled, End) {
+    ) -> (Settled, Release) {
         let reason = format!("{reason}: it waited since {}", deferral.reason());
         tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, reason, "a delivery is dead");
         match self.bury_or_park(hook, work, again, &reason).await {
             Ok((end, result)) => (self.count(hook, result), end),
             Err(error) => {
                 tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, %error, "a delivery could not be buried, its message stays");
-                (self.unsettled(hook, AGAIN), End::Released)
+                (self.unsettled(hook, AGAIN), Release::GivenBack)
             }
         }
     }
@@ -370,7 +373,7 @@ impl Settle {
 
     /// A delivery of a message came to this. After the last one the message is ended: acked if each was
     /// dealt with.
-    pub(crate) async fn delivery(&self, open: &Open, settled: Settled) {
+    pub(crate) async fn delivery(&self, open: &OpenMessage, settled: Settled) {
         if let Some(all) = open.tally.add(settled) {
             self.message(&open.taken.message, open.event, all).await;
         }
@@ -435,7 +438,7 @@ impl Settle {
     async fn park(
         &self,
         hook: &Prepared,
-        work: &Work,
+        work: &PendingDelivery,
         delay: Duration,
         reason: &str,
     ) -> Result<(), batch::Error> {
@@ -474,21 +477,26 @@ impl Settle {
     async fn bury_or_park(
         &self,
         hook: &Prepared,
-        work: &Work,
-        again: &Work,
+        work: &PendingDelivery,
+        again: &PendingDelivery,
         reason: &str,
-    ) -> Result<(End, DeliveryResult), batch::Error> {
+    ) -> Result<(Release, DeliveryResult), batch::Error> {
         let buried = self.bury(hook, work, reason).await;
         if matches!(buried, Err(batch::Error::Full)) {
             let reason = format!("no room for dead letters: {reason}");
             let wait = jittered(work, NO_ROOM);
             self.park(hook, again, wait, &reason).await?;
-            return Ok((End::Parked(wait), DeliveryResult::Retry));
+            return Ok((Release::Parked(wait), DeliveryResult::Retry));
         }
-        buried.map(|()| (End::Buried, DeliveryResult::Dead))
+        buried.map(|()| (Release::Buried, DeliveryResult::Dead))
     }
 
-    async fn bury(&self, hook: &Prepared, work: &Work, reason: &str) -> Result<(), batch::Error> {
+    async fn bury(
+        &self,
+        hook: &Prepared,
+        work: &PendingDelivery,
+        reason: &str,
+    ) -> Result<(), batch::Error> {
         let subject = subject::dead_subject(&hook.hook.id, work.delivery.id.as_str());
         let message = work
             .message(subject, reason)
@@ -507,7 +515,7 @@ fn of_delivered(mine: bool) -> DeliveryResult {
 
 /// One line for a delivery that is given up on; an error that a script raised is the user's own
 /// record, as in Kong's log.
-fn log_dead(hook: &Prepared, work: &Work, error: &DeliveryError) {
+fn log_dead(hook: &Prepared, work: &PendingDelivery, error: &DeliveryError) {
     let (hook, delivery, attempt) = (&hook.hook.id, &work.delivery.id, work.attempt);
     if matches!(error, DeliveryError::Script(_)) {
         tracing::error!(hook, %delivery, attempt, "{error}");

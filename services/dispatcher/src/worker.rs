@@ -13,25 +13,25 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::bulkhead::{Kind, LaneRoom};
-use crate::attempt::delivery_log::Log;
-use crate::attempt::inline_retry::Soon;
+use crate::admission::bulkhead::{Kind, LaneOccupancy};
+use crate::attempt::delivery_log::DeliveryLog;
+use crate::attempt::inline_retry::InlineRetries;
 use crate::attempt::ping_and_test;
-use crate::claims::Accept;
+use crate::claims::Claims;
 use crate::config::Config;
 use crate::hooks::Index;
 use crate::intake::consumer::{self, Consumer, Lane, Weight};
 use crate::intake::dispatch::{Deliveries, Dispatch, Events};
 use crate::metrics::Metrics;
-use crate::nats::ack_keepalive::InFlight;
+use crate::nats::ack_keepalive::AckKeepalive;
 use crate::settle::Settle;
-use crate::settle::combiner::Queue;
-use crate::settle::dead_letters::Dead;
+use crate::settle::combiner::Combiner;
+use crate::settle::dead_letters::DeadLetters;
 use crate::settle::parked::Parked;
 use crate::settle::pause_hook::Pauser;
-use crate::settle::storage_guard::Storage;
-use crate::upkeep::event_purge::Trim;
-use crate::upkeep::outbox_purge::Outbox;
+use crate::settle::storage_guard::StorageGuard;
+use crate::upkeep::event_purge::EventPurge;
+use crate::upkeep::outbox_purge::OutboxPurge;
 use crate::upkeep::overdue_sweeper::Sweeper;
 use crate::upkeep::watchdog::{Progress, Watchdog};
 
@@ -59,7 +59,7 @@ pub(crate) struct Parts<'a> {
     /// Metrics.
     pub metrics: Metrics,
     /// Claims.
-    pub accept: Accept,
+    pub accept: Claims,
     /// The hooks.
     pub index: Arc<Index>,
     /// Where it says what is wrong.
@@ -70,14 +70,14 @@ pub(crate) struct Parts<'a> {
 struct Permits {
     all: Arc<Semaphore>,
     weight: Weight,
-    room: Arc<LaneRoom>,
+    room: Arc<LaneOccupancy>,
 }
 
 /// What runs while a dispatcher works.
 pub(crate) struct Worker {
     client: async_nats::Client,
-    accept: Accept,
-    in_flight: InFlight,
+    accept: Claims,
+    in_flight: AckKeepalive,
     tasks: TaskTracker,
     pulling: CancellationToken,
     rebuild: Arc<Notify>,
@@ -93,7 +93,7 @@ impl Worker {
     pub(crate) async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
         let client = parts.context.client();
         let worker = Self {
-            in_flight: InFlight::new(client.clone()),
+            in_flight: AckKeepalive::new(client.clone()),
             client: client.clone(),
             accept: parts.accept.clone(),
             tasks: TaskTracker::new(),
@@ -175,7 +175,7 @@ impl Worker {
         let lane = |kind, permits, patience| Permits {
             all: Arc::new(Semaphore::new(permits as usize)),
             weight: Weight::default(),
-            room: Arc::new(LaneRoom::new(kind, permits as usize, patience)),
+            room: Arc::new(LaneOccupancy::new(kind, permits as usize, patience)),
         };
         let first = lane(Kind::Events, lanes.event_permits, EVENT_PATIENCE);
         let again = lane(Kind::Retries, lanes.retry_permits, RETRY_PATIENCE);
@@ -211,7 +211,7 @@ impl Worker {
         consumer: Consumer,
         most: usize,
         permits: &Permits,
-        work: impl consumer::Work,
+        work: impl consumer::MessageSink,
     ) {
         let lane = Lane {
             name,
@@ -266,18 +266,18 @@ fn dispatch(parts: &Parts<'_>, progress: Progress, worker: &Worker) -> anyhow::R
         deliveries: writer("deliveries", PARK_PACE)?,
         fanout: writer("fanout", Duration::ZERO)?,
         parked: Parked::new(parts.asking.clone()),
-        storage: Storage::default(),
-        dead: Dead::new(
+        storage: StorageGuard::default(),
+        dead: DeadLetters::new(
             parts.asking.clone(),
             writer("dead", PARK_PACE)?,
             parts.metrics.clone(),
         ),
         accept: parts.accept.clone(),
         delivered: (0..parts.accept.groups())
-            .map(|_| Queue::default())
+            .map(|_| Combiner::default())
             .collect(),
         pauser: Pauser::new(parts.context.clone(), writer("bucket", Duration::ZERO)?),
-        trim: Trim::default(),
+        trim: EventPurge::default(),
         progress,
         metrics: parts.metrics.clone(),
     };
@@ -285,15 +285,15 @@ fn dispatch(parts: &Parts<'_>, progress: Progress, worker: &Worker) -> anyhow::R
         index: Arc::clone(&parts.index),
         accept: parts.accept.clone(),
         settle,
-        soon: Soon::new(parts.config.lanes.event_permits, worker.pulling.clone()),
-        log: Log::start(
+        soon: InlineRetries::new(parts.config.lanes.event_permits, worker.pulling.clone()),
+        log: DeliveryLog::start(
             parts.config.attempts.logged,
             &parts.config.node,
             parts.context.client(),
             &worker.tasks,
             parts.metrics.clone(),
         ),
-        outbox: Outbox::default(),
+        outbox: OutboxPurge::default(),
         spread: AtomicU64::new(0),
         tasks: worker.tasks.clone(),
         metrics: parts.metrics.clone(),

@@ -18,7 +18,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// One hook's backlog, as this worker knows it.
 #[derive(Debug)]
-pub(crate) struct Backlog {
+pub(crate) struct BacklogLimit {
     bound: u64,
     started: Instant,
     /// What the stream said last.
@@ -31,7 +31,7 @@ pub(crate) struct Backlog {
     stale: AtomicU64,
 }
 
-impl Backlog {
+impl BacklogLimit {
     /// Nothing is known.
     #[must_use]
     pub(crate) fn new(bound: u64) -> Self {
@@ -110,13 +110,13 @@ mod tests {
     const QUICK: Duration = Duration::from_millis(1);
 
     /// How many of so many are told to ask.
-    fn asks(backlog: &Backlog, count: usize) -> usize {
+    fn asks(backlog: &BacklogLimit, count: usize) -> usize {
         (0..count).filter(|_| backlog.one_more()).count()
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_stream_is_asked_when_its_answer_may_matter() {
-        let backlog = Backlog::new(1_000);
+        let backlog = BacklogLimit::new(1_000);
         assert_eq!(asks(&backlog, 1), 1, "nothing is known");
         backlog.counted(700, QUICK, 2);
         assert_eq!(asks(&backlog, 73), 0, "two workers may use half of it");
@@ -132,7 +132,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_full_is_asked_about_the_less_often_the_longer_it_takes() {
         for took in [QUICK, Duration::from_secs(3)] {
-            let backlog = Backlog::new(1_000);
+            let backlog = BacklogLimit::new(1_000);
             assert_eq!(asks(&backlog, 1), 1);
             backlog.counted(2_000, took, 1);
             assert_eq!(asks(&backlog, 10), 0);
@@ -145,7 +145,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn where_there_is_no_answer_it_is_asked_again_later() {
-        let backlog = Backlog::new(1_000);
+        let backlog = BacklogLimit::new(1_000);
         assert_eq!(asks(&backlog, 20), 1);
         assert_eq!(asks(&backlog, 1), 1);
         backlog.counted(2_000, QUICK, 1);

@@ -44,9 +44,9 @@ pub(crate) enum Kind {
     Retries,
 }
 
-/// How a lane's room is used, over all hooks.
+/// How a lane is used, over all hooks.
 #[derive(Debug)]
-pub(crate) struct LaneRoom {
+pub(crate) struct LaneOccupancy {
     kind: Kind,
     capacity: usize,
     patience: Duration,
@@ -54,7 +54,7 @@ pub(crate) struct LaneRoom {
     hooks: AtomicUsize,
 }
 
-impl LaneRoom {
+impl LaneOccupancy {
     /// An empty lane for `capacity` messages, in which a delivery waits no longer than `patience`
     /// for a permit of a hook that is not known to be healthy.
     #[must_use]
@@ -92,7 +92,7 @@ impl LaneRoom {
 
 /// A message in a lane.
 #[derive(Debug)]
-pub(crate) struct Occupied(Arc<LaneRoom>);
+pub(crate) struct Occupied(Arc<LaneOccupancy>);
 
 impl Drop for Occupied {
     fn drop(&mut self) {
@@ -100,9 +100,9 @@ impl Drop for Occupied {
     }
 }
 
-/// The room of one hook on this worker.
+/// The bulkhead of one hook on this worker.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Bulkhead {
     permits: Arc<Semaphore>,
     limit: usize,
     waiting: AtomicUsize,
@@ -121,9 +121,9 @@ pub(crate) struct Room {
     moved_nanos: AtomicU64,
 }
 
-/// A delivery that was let into the room, and waits for a permit.
+/// A delivery that was let into the bulkhead, and waits for a permit.
 #[derive(Debug)]
-pub(crate) struct Entered {
+pub(crate) struct Admitted {
     inside: Inside,
     waiting: Waiting,
     terms: Terms,
@@ -140,54 +140,54 @@ enum Terms {
     OnceProven(Duration),
 }
 
-/// A place in the room, with a permit for one attempt.
+/// A place in the bulkhead, with a permit for one attempt.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Permit {
     inside: Inside,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Entered {
+impl Admitted {
     /// Waits for the permit; nothing if there is none in time.
-    pub(crate) async fn place(self) -> Option<Place> {
-        let room = &self.inside.room;
+    pub(crate) async fn permit(self) -> Option<Permit> {
+        let bulkhead = &self.inside.bulkhead;
         let permit = match self.terms {
             Terms::OnceProven(_) => None,
-            _ => Arc::clone(&room.permits).try_acquire_owned().ok(),
+            _ => Arc::clone(&bulkhead.permits).try_acquire_owned().ok(),
         };
         let permit = match permit {
             Some(permit) => permit,
-            None => Box::pin(room.permit(self.terms)).await?,
+            None => Box::pin(bulkhead.permit(self.terms)).await?,
         };
-        room.now(&room.taken_nanos);
-        if room.permits.available_permits() + 1 >= room.limit {
-            room.now(&room.moved_nanos);
+        bulkhead.now(&bulkhead.taken_nanos);
+        if bulkhead.permits.available_permits() + 1 >= bulkhead.limit {
+            bulkhead.now(&bulkhead.moved_nanos);
         }
         drop(self.waiting);
-        Some(Place {
+        Some(Permit {
             inside: self.inside,
             _permit: permit,
         })
     }
 }
 
-impl Place {
+impl Permit {
     /// Notes how long the attempt took, and whether it succeeded.
     pub(crate) fn attempted(&self, took: Duration, succeeded: bool) {
-        let room = &self.inside.room;
-        room.now(&room.moved_nanos);
-        average(&room.attempt_nanos, took);
+        let bulkhead = &self.inside.bulkhead;
+        bulkhead.now(&bulkhead.moved_nanos);
+        average(&bulkhead.attempt_nanos, took);
         if succeeded {
-            let first = !room.is_proven();
-            average(&room.success_nanos, took);
+            let first = !bulkhead.is_proven();
+            average(&bulkhead.success_nanos, took);
             if first {
-                room.proven.notify_waiters();
+                bulkhead.proven.notify_waiters();
             }
         }
     }
 }
 
-impl Room {
+impl Bulkhead {
     /// A room for `limit` attempts at the same time.
     #[must_use]
     pub(crate) fn new(limit: usize) -> Self {
@@ -206,7 +206,11 @@ impl Room {
     }
 
     /// Lets a delivery in that has a permit or gets one soon. `calm`: no attempt failed lately.
-    pub(crate) fn enter(self: &Arc<Self>, lane: &Arc<LaneRoom>, calm: bool) -> Option<Entered> {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        lane: &Arc<LaneOccupancy>,
+        calm: bool,
+    ) -> Option<Admitted> {
         let inside = Inside::new(self, lane);
         let stalled = self.stalled() > STALLED.max(self.attempt() * 2);
         let new = calm && self.attempt().is_zero() && self.hangs() <= STALLED;
@@ -227,7 +231,7 @@ impl Room {
         if ahead > 0 && (stalled || turn > patience) {
             return None;
         }
-        Some(Entered {
+        Some(Admitted {
             inside,
             waiting,
             terms,
@@ -321,42 +325,42 @@ impl Room {
 /// A delivery that waits for a permit.
 #[derive(Debug)]
 struct Waiting {
-    room: Arc<Room>,
+    bulkhead: Arc<Bulkhead>,
     /// How many there were before.
     others: usize,
 }
 
 impl Waiting {
-    fn new(room: &Arc<Room>) -> Self {
+    fn new(bulkhead: &Arc<Bulkhead>) -> Self {
         Self {
-            others: room.waiting.fetch_add(1, Ordering::Relaxed),
-            room: Arc::clone(room),
+            others: bulkhead.waiting.fetch_add(1, Ordering::Relaxed),
+            bulkhead: Arc::clone(bulkhead),
         }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.room.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.bulkhead.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A delivery of a hook in a lane; the first one makes the hook one of those that share the lane.
 #[derive(Debug)]
 struct Inside {
-    room: Arc<Room>,
-    lane: Arc<LaneRoom>,
+    bulkhead: Arc<Bulkhead>,
+    lane: Arc<LaneOccupancy>,
     others: usize,
 }
 
 impl Inside {
-    fn new(room: &Arc<Room>, lane: &Arc<LaneRoom>) -> Self {
-        let others = room.inside[lane.kind as usize].fetch_add(1, Ordering::Relaxed);
+    fn new(bulkhead: &Arc<Bulkhead>, lane: &Arc<LaneOccupancy>) -> Self {
+        let others = bulkhead.inside[lane.kind as usize].fetch_add(1, Ordering::Relaxed);
         if others == 0 {
             lane.hooks.fetch_add(1, Ordering::Relaxed);
         }
         Self {
-            room: Arc::clone(room),
+            bulkhead: Arc::clone(bulkhead),
             lane: Arc::clone(lane),
             others,
         }
@@ -365,7 +369,7 @@ impl Inside {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        let count = &self.room.inside[self.lane.kind as usize];
+        let count = &self.bulkhead.inside[self.lane.kind as usize];
         if count.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.lane.hooks.fetch_sub(1, Ordering::Relaxed);
         }

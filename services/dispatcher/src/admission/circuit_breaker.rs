@@ -33,7 +33,7 @@ pub struct Settings {
 
 /// One hook's circuit on this worker.
 #[derive(Debug)]
-pub(crate) struct Circuit {
+pub(crate) struct CircuitBreaker {
     settings: Settings,
     /// Whether there is anything in the state: a hook without failures takes no lock.
     troubled: AtomicBool,
@@ -67,7 +67,7 @@ pub(crate) enum Verdict {
     HalfOpen,
 }
 
-impl Circuit {
+impl CircuitBreaker {
     /// A closed circuit.
     #[must_use]
     pub(crate) fn new(settings: Settings) -> Self {
@@ -225,8 +225,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn circuit() -> Circuit {
-        Circuit::new(Settings {
+    fn circuit() -> CircuitBreaker {
+        CircuitBreaker::new(Settings {
             failures: 3,
             failure_rate: 0.5,
             open: 5 * SECOND,
@@ -278,7 +278,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn workers_that_share_the_attempts_share_the_failures() {
         let opens = |workers| {
-            let circuit = Circuit::new(Settings {
+            let circuit = CircuitBreaker::new(Settings {
                 failures: 10,
                 ..circuit().settings()
             });
@@ -303,7 +303,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_can_be_switched_off() {
-        let circuit = Circuit::new(Settings {
+        let circuit = CircuitBreaker::new(Settings {
             failures: 0,
             ..circuit().settings()
         });

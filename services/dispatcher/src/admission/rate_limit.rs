@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::admission::circuit_breaker::{Circuit, Verdict};
+use crate::admission::circuit_breaker::{CircuitBreaker, Verdict};
 use crate::admission::suppression::Marks;
 use crate::claims::KEEP_CHANGE;
 
@@ -33,12 +33,12 @@ pub(crate) enum Refusal {
 
 /// How often a hook may be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate {
+pub(crate) struct RateLimit {
     /// Time between two deliveries.
     pub interval: Duration,
 }
 
-impl Rate {
+impl RateLimit {
     /// So many deliveries a second; nothing if that is no rate.
     #[must_use]
     pub(crate) fn per_second(rate: f64) -> Option<Self> {
@@ -55,13 +55,13 @@ impl Rate {
 
 /// What may hold one hook's deliveries back.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct Admission {
     /// Which version of the hook this is: a change of the hook closes its circuit.
     pub revision: u64,
     /// Whether its receiver is worth an attempt.
-    pub circuit: Circuit,
+    pub circuit: CircuitBreaker,
     /// How often it may be called.
-    pub rate: Option<Rate>,
+    pub rate: Option<RateLimit>,
     memory: Mutex<Memory>,
 }
 
@@ -79,10 +79,10 @@ struct Mark {
     until: Instant,
 }
 
-impl Gate {
+impl Admission {
     /// An open gate.
     #[must_use]
-    pub(crate) fn new(revision: u64, circuit: Circuit, rate: Option<Rate>) -> Self {
+    pub(crate) fn new(revision: u64, circuit: CircuitBreaker, rate: Option<RateLimit>) -> Self {
         Self {
             revision,
             circuit,
@@ -179,7 +179,7 @@ impl Memory {
         }
     }
 
-    fn call(&mut self, rate: Rate) -> Result<(), Refusal> {
+    fn call(&mut self, rate: RateLimit) -> Result<(), Refusal> {
         let now = Instant::now();
         let free = self.next_call.map_or(now, |next| next.max(now));
         self.next_call = Some(free + rate.interval);
@@ -197,13 +197,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn gate(rate: Option<Rate>) -> Gate {
+    fn gate(rate: Option<RateLimit>) -> Admission {
         let settings = Settings {
             failures: 5,
             failure_rate: 0.5,
             open: 5 * SECOND,
         };
-        Gate::new(1, Circuit::new(settings), rate)
+        Admission::new(1, CircuitBreaker::new(settings), rate)
     }
 
     fn marks(snooze: bool, value: &str) -> Marks {
@@ -215,7 +215,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_rate_lets_a_seconds_worth_through_and_gives_each_other_a_place() {
-        let gate = gate(Rate::per_second(4.0));
+        let gate = gate(RateLimit::per_second(4.0));
         let pass = |reserved| gate.pass("d", None, true, reserved);
         assert!((0..4).all(|_| pass(false).is_ok()));
         assert_eq!(pass(false), Err(Refusal::Limited(SECOND)));
@@ -226,8 +226,8 @@ mod tests {
         assert!(pass(true).is_ok(), "it has its place");
         tokio::time::advance(2 * SECOND).await;
         assert!(pass(false).is_ok());
-        assert_eq!(Rate::per_second(0.0), None);
-        assert_eq!(Rate::per_second(-1.0), None);
+        assert_eq!(RateLimit::per_second(0.0), None);
+        assert_eq!(RateLimit::per_second(-1.0), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 
-use crate::admission::bulkhead::{Entered, Kind, LaneRoom};
+use crate::admission::bulkhead::{Admitted, Kind, LaneOccupancy};
 use crate::admission::circuit_breaker::Verdict;
 use crate::admission::rate_limit::{PROBING, Refusal};
 use crate::attempt::delivery_log::Began;
-use crate::claims::{Answer, End, Lease};
-use crate::delivery::Work;
+use crate::claims::{Decision, Lease, Release};
+use crate::delivery::PendingDelivery;
 use crate::handler::{Delivery, DeliveryError, Receipt};
 use crate::hooks::Prepared;
 use crate::intake::dispatch::Dispatch;
 use crate::metrics::DeliveryResult;
-use crate::settle::open_message::{Pending, Settled};
+use crate::settle::open_message::{OpenDelivery, Settled};
 use crate::settle::{self, Deferral};
 
 /// How long deliveries of a paused hook wait before they are looked at again.
@@ -47,8 +47,8 @@ impl Dispatch {
     /// worker's to make.
     pub(crate) async fn deliver(
         self: Arc<Self>,
-        lane: Arc<LaneRoom>,
-        deliveries: Vec<(Arc<Prepared>, Pending)>,
+        lane: Arc<LaneOccupancy>,
+        deliveries: Vec<(Arc<Prepared>, OpenDelivery)>,
     ) {
         let mut entered = Vec::with_capacity(deliveries.len());
         for (hook, pending) in deliveries {
@@ -72,7 +72,7 @@ impl Dispatch {
             let (dispatch, lane) = (self.clone(), Arc::clone(&lane));
             self.tasks.spawn(async move {
                 match answer {
-                    Answer::Attempt(lease) => {
+                    Decision::Attempt(lease) => {
                         dispatch.make(&hook, &lane, pending, entered, lease).await;
                     }
                     answer => {
@@ -91,9 +91,9 @@ impl Dispatch {
     async fn make(
         &self,
         hook: &Arc<Prepared>,
-        lane: &Arc<LaneRoom>,
-        mut pending: Pending,
-        mut entered: Entered,
+        lane: &Arc<LaneOccupancy>,
+        mut pending: OpenDelivery,
+        mut entered: Admitted,
         lease: Lease,
     ) {
         let result = loop {
@@ -126,11 +126,11 @@ impl Dispatch {
     async fn attempted(
         &self,
         hook: &Prepared,
-        work: &Work,
-        entered: Entered,
+        work: &PendingDelivery,
+        entered: Admitted,
         lease: &Lease,
     ) -> Result<(Began, Result<Receipt, DeliveryError>), NotMade> {
-        let place = entered.place().await;
+        let place = entered.permit().await;
         // It may have opened meanwhile.
         if let Some(wait) = open_for(hook).filter(|_| !lease.is_probe()) {
             return Err(NotMade::HeldBack(HeldBack::Open(wait)));
@@ -156,11 +156,11 @@ impl Dispatch {
     async fn again(
         &self,
         hook: &Arc<Prepared>,
-        lane: &Arc<LaneRoom>,
-        work: &Work,
+        lane: &Arc<LaneOccupancy>,
+        work: &PendingDelivery,
         lease: &Lease,
         error: &DeliveryError,
-    ) -> Option<(Work, Entered)> {
+    ) -> Option<(PendingDelivery, Admitted)> {
         let class = error.class();
         let delay = settle::delay(hook, work, class)?;
         let is_closed = || hook.gate.circuit.verdict() == Verdict::Closed;
@@ -190,7 +190,7 @@ impl Dispatch {
     async fn give_back(
         &self,
         hook: &Arc<Prepared>,
-        work: &Work,
+        work: &PendingDelivery,
         lane: Kind,
         reason: NotMade,
         lease: &Lease,
@@ -205,7 +205,7 @@ impl Dispatch {
         if !self.accept.renew(lease).await {
             return self.settle.count(hook, DeliveryResult::Busy);
         }
-        let work = Work {
+        let work = PendingDelivery {
             // With the claim it got its place in the rate limit.
             reserved: work.reserved || hook.gate.rate.is_some(),
             ..work.clone()
@@ -219,10 +219,10 @@ impl Dispatch {
     async fn hold(
         &self,
         hook: &Arc<Prepared>,
-        work: &Work,
+        work: &PendingDelivery,
         lane: Kind,
         reason: HeldBack,
-    ) -> (Settled, End) {
+    ) -> (Settled, Release) {
         match reason {
             HeldBack::Paused => self.defer(hook, work, Deferral::Paused, PAUSED).await,
             HeldBack::Open(wait) => {
@@ -232,10 +232,10 @@ impl Dispatch {
             // It is on disk already, and soon there is room.
             HeldBack::NoRoom { calm: true } if lane == Kind::Retries => {
                 let settled = self.settle.not_yet(hook, jittered(work, OVERFLOW));
-                (settled, End::Released)
+                (settled, Release::GivenBack)
             }
             HeldBack::NoRoom { .. } => {
-                let wait = hook.room.taken_for().clamp(OVERFLOW, OVERFLOW_AT_MOST);
+                let wait = hook.bulkhead.taken_for().clamp(OVERFLOW, OVERFLOW_AT_MOST);
                 let wait = self.accept.slot(hook, wait).await;
                 self.defer(hook, work, Deferral::NoRoom, wait).await
             }
@@ -246,32 +246,32 @@ impl Dispatch {
     async fn no_attempt(
         &self,
         hook: &Arc<Prepared>,
-        work: &Work,
+        work: &PendingDelivery,
         lane: Kind,
-        answer: Answer,
+        answer: Decision,
     ) -> Settled {
         let (deferral, wait) = match answer {
-            Answer::Done | Answer::Parked => {
+            Decision::Done | Decision::Parked => {
                 return self.settle.count(hook, DeliveryResult::Duplicate);
             }
-            Answer::Busy(wait) => {
+            Decision::Busy(wait) => {
                 return self.settle.not_yet(hook, wait);
             }
-            Answer::Attempt(_) | Answer::Unavailable => {
+            Decision::Attempt(_) | Decision::Unavailable => {
                 return self.settle.count(hook, DeliveryResult::Unsettled);
             }
-            Answer::Refused(Refusal::Snoozed) => {
+            Decision::Refused(Refusal::Snoozed) => {
                 return self.settle.count(hook, DeliveryResult::Snoozed);
             }
-            Answer::Refused(Refusal::Unchanged) => {
+            Decision::Refused(Refusal::Unchanged) => {
                 return self.settle.count(hook, DeliveryResult::Unchanged);
             }
-            Answer::Refused(Refusal::Limited(wait)) => (Deferral::Limited, wait),
+            Decision::Refused(Refusal::Limited(wait)) => (Deferral::Limited, wait),
             // Another one probes, and it is on disk already.
-            Answer::Refused(Refusal::Open(wait)) if lane == Kind::Retries && wait <= PROBING => {
+            Decision::Refused(Refusal::Open(wait)) if lane == Kind::Retries && wait <= PROBING => {
                 return self.settle.not_yet(hook, jittered(work, wait));
             }
-            Answer::Refused(Refusal::Open(wait)) => {
+            Decision::Refused(Refusal::Open(wait)) => {
                 (Deferral::Open, self.accept.slot(hook, wait).await)
             }
         };
@@ -281,10 +281,10 @@ impl Dispatch {
     async fn defer(
         &self,
         hook: &Arc<Prepared>,
-        work: &Work,
+        work: &PendingDelivery,
         deferral: Deferral,
         wait: Duration,
-    ) -> (Settled, End) {
+    ) -> (Settled, Release) {
         self.metrics.deferred(deferral.label());
         self.settle.defer(hook, work, deferral, wait).await
     }
@@ -294,7 +294,7 @@ impl Dispatch {
         let circuit = &hook.gate.circuit;
         match result {
             Err(error) if error.is_receivers_fault() => {
-                let workers = if hook.room.is_proven() {
+                let workers = if hook.bulkhead.is_proven() {
                     1
                 } else {
                     self.accept.workers()
@@ -309,7 +309,7 @@ impl Dispatch {
 }
 
 /// Lets a delivery in, if nothing keeps it from an attempt.
-fn enter(hook: &Prepared, lane: &Arc<LaneRoom>) -> Result<Entered, HeldBack> {
+fn enter(hook: &Prepared, lane: &Arc<LaneOccupancy>) -> Result<Admitted, HeldBack> {
     if hook.is_paused() {
         return Err(HeldBack::Paused);
     }
@@ -317,7 +317,7 @@ fn enter(hook: &Prepared, lane: &Arc<LaneRoom>) -> Result<Entered, HeldBack> {
         return Err(HeldBack::Open(wait));
     }
     let calm = hook.gate.circuit.is_calm();
-    let entered = hook.room.enter(lane, calm);
+    let entered = hook.bulkhead.enter(lane, calm);
     entered.ok_or(HeldBack::NoRoom { calm })
 }
 
@@ -330,7 +330,7 @@ fn open_for(hook: &Prepared) -> Option<Duration> {
 }
 
 /// Up to twice as long, the same for one delivery.
-fn jittered(work: &Work, wait: Duration) -> Duration {
+fn jittered(work: &PendingDelivery, wait: Duration) -> Duration {
     wait.mul_f64(1.0 + (work.delivery.id.seed() % 1_000) as f64 / 1_000.0)
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::delivery::{self, Work};
+use crate::delivery::{self, PendingDelivery};
 use crate::handler::{DeliveryError, Receipt};
 use crate::hooks::Prepared;
 use crate::metrics::Metrics;
@@ -45,7 +45,7 @@ pub enum Mode {
 
 /// A handle on the log.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct DeliveryLog {
     mode: Mode,
     queue: mpsc::Sender<Record>,
     metrics: Metrics,
@@ -70,7 +70,7 @@ struct Record {
     error: Option<String>,
 }
 
-impl Log {
+impl DeliveryLog {
     /// Starts a log of the dispatcher with this name. Its task ends once the log is dropped and
     /// what was noted is written.
     #[must_use]
@@ -94,7 +94,7 @@ impl Log {
     pub(crate) fn note(
         &self,
         hook: &Prepared,
-        work: &Work,
+        work: &PendingDelivery,
         began: Began,
         result: &Result<Receipt, DeliveryError>,
     ) {

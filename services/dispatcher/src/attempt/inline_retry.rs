@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::delivery::Work;
+use crate::delivery::PendingDelivery;
 use crate::hooks::Prepared;
 
 /// The longest that is waited: the default schedule begins with a second.
@@ -21,12 +21,12 @@ const PART: u32 = 4;
 
 /// The places in which second attempts are waited for.
 #[derive(Debug)]
-pub(crate) struct Soon {
+pub(crate) struct InlineRetries {
     places: Semaphore,
     stopping: CancellationToken,
 }
 
-impl Soon {
+impl InlineRetries {
     /// Some of a lane's places, until the worker stops.
     #[must_use]
     pub(crate) fn new(permits: u32, stopping: CancellationToken) -> Self {
@@ -37,7 +37,12 @@ impl Soon {
     }
 
     /// Waits for the attempt after one that failed. False: it is to be parked.
-    pub(crate) async fn wait(&self, hook: &Prepared, work: &Work, delay: Duration) -> bool {
+    pub(crate) async fn wait(
+        &self,
+        hook: &Prepared,
+        work: &PendingDelivery,
+        delay: Duration,
+    ) -> bool {
         if !is_soon(work, delay) || !hook.is_plain() {
             return false;
         }
@@ -52,7 +57,7 @@ impl Soon {
 }
 
 /// Whether there is so little to wait for.
-fn is_soon(work: &Work, delay: Duration) -> bool {
+fn is_soon(work: &PendingDelivery, delay: Duration) -> bool {
     work.attempt == 1 && delay <= LONGEST && work.delivery.event.raw.len() <= MOST_BYTES
 }
 
@@ -66,7 +71,7 @@ mod tests {
     use super::*;
     use crate::handler::{Class, Delivery};
 
-    fn work(bytes: usize) -> Work {
+    fn work(bytes: usize) -> PendingDelivery {
         let subject = subject::event_subject("default", "crud", "consumers");
         let body = format!("{{\"text\":\"{}\"}}", "a".repeat(bytes));
         let event = Event::parse_with_id(&subject, None, body.into(), EventId::given("1"));
@@ -76,7 +81,7 @@ mod tests {
             event_name: event.name.as_str().into(),
             event,
         };
-        Work::first(delivery, 0)
+        PendingDelivery::first(delivery, 0)
     }
 
     #[test]

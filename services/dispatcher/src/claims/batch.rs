@@ -6,23 +6,23 @@ use std::sync::Arc;
 use futures::future::join_all;
 use redis::Script;
 
-use super::bitmap::Set;
+use super::bitmap::Bits;
 use super::lease::{Claim, Group};
 use super::scripts::word;
 use super::{Inner, KEEP, PROBE_LEASES, key, millis};
-use crate::redis::script_call::Call;
+use crate::redis::script_call::ScriptCall;
 
 /// Deliveries of one call. Redis does nothing else meanwhile.
 pub(crate) const MOST: usize = 128;
 
 /// Groups in which claims are about to be made.
 #[derive(Default)]
-pub(super) struct Groups(Vec<(Arc<Group>, Set)>);
+pub(super) struct Groups(Vec<(Arc<Group>, Bits)>);
 
 impl Groups {
     /// The group of a claim: the one that is given, or one like it that has no claim on the delivery yet.
     pub(super) fn join(&mut self, group: Group, offset: u8) -> Arc<Group> {
-        let claimed = Set::of(offset);
+        let claimed = Bits::of(offset);
         // What comes together mostly stands together.
         let like = self
             .0
@@ -41,9 +41,9 @@ impl Groups {
 /// A group's claims among those that a call is about.
 struct Part<'a> {
     group: &'a Arc<Group>,
-    set: Set,
+    set: Bits,
     /// Each with its number among all claims.
-    members: Vec<(Set, usize)>,
+    members: Vec<(Bits, usize)>,
 }
 
 /// Claims by their group.
@@ -84,7 +84,7 @@ fn meant<'a>(
     set: &[u8],
 ) -> Option<impl Iterator<Item = usize> + 'a> {
     let part = parts.get(number.checked_sub(1)?)?;
-    let set = Set::read(set)?;
+    let set = Bits::read(set)?;
     let members = part.members.iter().filter(move |(one, _)| one.meets(set));
     Some(members.map(|(_, index)| *index))
 }
@@ -132,7 +132,7 @@ impl Inner {
     }
 
     async fn claim_parts(&self, parts: &[Part<'_>]) -> Option<Vec<(usize, u8, u64)>> {
-        let mut call = Call::new(&self.scripts.claims, 3 * parts.len());
+        let mut call = ScriptCall::new(&self.scripts.claims, 3 * parts.len());
         for Part { group, .. } in parts {
             group.add_key_to(&mut call);
             call.arg(key(&group.hook, "circuit"))
@@ -167,7 +167,7 @@ impl Inner {
         let mut own = vec![None; claims];
         let calls = calls(&mut parts, self.redis.is_cluster());
         let calls = calls.map(async |parts| {
-            let mut call = Call::new(script, parts.len());
+            let mut call = ScriptCall::new(script, parts.len());
             for part in parts {
                 part.group.add_key_to(&mut call);
             }
@@ -195,24 +195,24 @@ impl Inner {
 }
 
 impl Part<'_> {
-    fn add_to(&self, call: &mut Call<'_>) {
+    fn add_to(&self, call: &mut ScriptCall<'_>) {
         self.group.add_to(call, self.set);
     }
 }
 
 impl Group {
     fn is_like(&self, other: &Self) -> bool {
-        self.page == other.page && self.attempt == other.attempt && self.hook == other.hook
+        self.bitmap == other.bitmap && self.attempt == other.attempt && self.hook == other.hook
     }
 
-    /// The key of its page.
-    pub(super) fn add_key_to(&self, call: &mut Call<'_>) {
-        let Self { hook, page, .. } = self;
-        call.text(format_args!("hookline:{{{hook}}}:{page}"));
+    /// The key of its bitmap.
+    pub(super) fn add_key_to(&self, call: &mut ScriptCall<'_>) {
+        let Self { hook, bitmap, .. } = self;
+        call.text(format_args!("hookline:{{{hook}}}:{bitmap}"));
     }
 
     /// Attempt, token, and some of its deliveries.
-    pub(super) fn add_to(&self, call: &mut Call<'_>, set: Set) {
+    pub(super) fn add_to(&self, call: &mut ScriptCall<'_>, set: Bits) {
         call.arg(self.attempt)
             .arg(&self.token.bytes()[..])
             .arg(&set.bytes()[..]);

@@ -1,17 +1,17 @@
 //! Where the state of a delivery stands in Redis. Deliveries of a hook whose events stand near each
-//! other in the stream share a page, one key, so that one call sees to many of them.
+//! other in the stream share a bitmap, one key, so that one call sees to many of them.
 
 use std::fmt;
 
 use hookline_shared::event::{DeliveryId, EventId, Stored};
 
-/// Deliveries of a page. One that is alone in its page costs as much as a key would, and all of them
+/// Deliveries of a bitmap. One that is alone in its page costs as much as a key would, and all of them
 /// together hardly more.
 const SIZE: u64 = 128;
 
 /// A page of one hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Page {
+pub(super) enum Bitmap {
     /// Events that stand near each other and were stored in the same second: a stream that is made anew
     /// counts from 1 again, but not within a second.
     Near { second: u64, number: u64 },
@@ -19,7 +19,7 @@ pub(super) enum Page {
     Alone(DeliveryId),
 }
 
-impl Page {
+impl Bitmap {
     /// The page of a delivery of an event, and its place in there.
     pub(super) fn of(event: &EventId, delivery: DeliveryId) -> (Self, u8) {
         let place = event.place().and_then(|Stored { sequence, time }| {
@@ -31,7 +31,7 @@ impl Page {
     }
 }
 
-impl fmt::Display for Page {
+impl fmt::Display for Bitmap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Near { second, number } => write!(f, "p:{second}:{number}"),
@@ -40,11 +40,11 @@ impl fmt::Display for Page {
     }
 }
 
-/// Some deliveries of a page: the first is the highest bit, as Redis counts them.
+/// Some deliveries of a bitmap: the first is the highest bit, as Redis counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Set(u128);
+pub(super) struct Bits(u128);
 
-impl Set {
+impl Bits {
     /// The one at that place.
     pub(super) fn of(offset: u8) -> Self {
         Self(1 << (SIZE - 1) >> offset)
@@ -77,17 +77,17 @@ mod tests {
 
     const SECOND: i128 = 1_000_000_000;
 
-    fn of(id: EventId) -> (Page, u8) {
+    fn of(id: EventId) -> (Bitmap, u8) {
         let event = Event::parse_with_id("hookline.events.a.b.c", None, "{}".into(), id);
         let event = event.expect("an event");
-        Page::of(&event.id, DeliveryId::new(&event, "hook"))
+        Bitmap::of(&event.id, DeliveryId::new(&event, "hook"))
     }
 
     #[test]
     fn only_events_that_are_known_by_their_place_share_a_page() {
         assert_ne!(of(EventId::given("1-2")).0, of(EventId::given("1-3")).0);
         let first = of(EventId::stored(SIZE, 5 * SECOND));
-        let page = |second, number| Page::Near { second, number };
+        let page = |second, number| Bitmap::Near { second, number };
         assert_eq!(first, (page(5, 1), 0));
         let last = of(EventId::stored(2 * SIZE - 1, 6 * SECOND - 1));
         assert_eq!(last, (page(5, 1), SIZE as u8 - 1));
@@ -101,13 +101,13 @@ mod tests {
 
     #[test]
     fn the_first_is_the_highest_bit() {
-        let mut set = Set::of(0);
-        set.add(Set::of(127));
+        let mut set = Bits::of(0);
+        set.add(Bits::of(127));
         let mut bytes = [0; 16];
         (bytes[0], bytes[15]) = (0x80, 0x01);
         assert_eq!(set.bytes(), bytes);
-        assert_eq!(Set::read(&bytes), Some(set));
-        assert!(set.meets(Set::of(127)) && !set.meets(Set::of(1)));
-        assert_eq!(Set::read(b"short"), None);
+        assert_eq!(Bits::read(&bytes), Some(set));
+        assert!(set.meets(Bits::of(127)) && !set.meets(Bits::of(1)));
+        assert_eq!(Bits::read(b"short"), None);
     }
 }

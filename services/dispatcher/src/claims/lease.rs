@@ -8,7 +8,7 @@ use hookline_shared::event::DeliveryId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::bitmap::{Page, Set};
+use super::bitmap::{Bitmap, Bits};
 use crate::admission::suppression::Marks;
 
 /// A claim on a delivery. It is renewed until it is dropped.
@@ -65,7 +65,7 @@ pub(super) struct Claim {
     pub(super) number: u64,
     /// With what it is claimed.
     pub(super) group: Arc<Group>,
-    /// Where it is in the page.
+    /// Where it is in the bitmap.
     pub(super) offset: u8,
     pub(super) delivery: DeliveryId,
     pub(super) probe: bool,
@@ -77,18 +77,18 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    pub(super) fn set(&self) -> Set {
-        Set::of(self.offset)
+    pub(super) fn set(&self) -> Bits {
+        Bits::of(self.offset)
     }
 }
 
-/// What claims have in common that are made together on one page.
+/// What claims have in common that are made together on one bitmap.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) hook: Arc<str>,
     /// Which version of the hook it is.
     pub(super) revision: u64,
-    pub(super) page: Page,
+    pub(super) bitmap: Bitmap,
     pub(super) attempt: u32,
     pub(super) token: Token,
 }

@@ -8,8 +8,8 @@ use hookline_shared::event::{DeliveryId, Event, EventId};
 use prometheus::Registry;
 
 use super::*;
-use crate::admission::circuit_breaker::{self, Circuit};
-use crate::admission::rate_limit::Rate;
+use crate::admission::circuit_breaker::{self, CircuitBreaker};
+use crate::admission::rate_limit::RateLimit;
 use crate::redis::url::RedisUrl;
 
 const SECOND: i128 = 1_000_000_000;
@@ -35,11 +35,11 @@ pub(super) fn claim_of(hook: &str, number: u64, groups: &mut Groups) -> Claim {
 fn of(id: &EventId, number: u64, attempt: u32, worker: u64) -> Claim {
     let event = Event::parse_with_id("hookline.events.a.b.c", None, "{}".into(), id.clone());
     let delivery = DeliveryId::new(&event.expect("an event"), "hook");
-    let (page, offset) = Page::of(id, delivery);
+    let (bitmap, offset) = Bitmap::of(id, delivery);
     let group = Group {
         hook: "hook".into(),
         revision: REVISION,
-        page,
+        bitmap,
         attempt,
         token: Token::new(worker, number),
     };
@@ -59,7 +59,7 @@ fn of(id: &EventId, number: u64, attempt: u32, worker: u64) -> Claim {
 struct Stage {
     redis: RedisServer,
     _dir: tempfile::TempDir,
-    workers: [Accept; 2],
+    workers: [Claims; 2],
 }
 
 impl Stage {
@@ -67,15 +67,15 @@ impl Stage {
         let dir = tempfile::tempdir()?;
         let mut redis = RedisServer::new(dir.path())?;
         redis.start().await?;
-        let worker = || -> Result<Accept> {
+        let worker = || -> Result<Claims> {
             let metrics = Metrics::register(&Registry::new())?;
-            let coordinator = Coordinator::new(&RedisUrl::parse(&redis.url())?, metrics.clone())?;
+            let coordinator = RedisClient::new(&RedisUrl::parse(&redis.url())?, metrics.clone())?;
             let options = Options {
                 lease,
                 window: Duration::from_secs(3_600),
                 required: false,
             };
-            Ok(Accept::new(coordinator, options, metrics))
+            Ok(Claims::new(coordinator, options, metrics))
         };
         let workers = [worker()?, worker()?];
         for worker in &workers {
@@ -140,7 +140,7 @@ impl Stage {
         inner.done_together(claims).await
     }
 
-    async fn end(&self, worker: usize, claim: &Claim, end: End) -> bool {
+    async fn end(&self, worker: usize, claim: &Claim, end: Release) -> bool {
         let ended = self.workers[worker].inner.end(claim, end).await;
         ended.expect("Redis answers")
     }
@@ -187,7 +187,7 @@ async fn claims_that_ran_out_are_taken_over_one_by_one() -> Result {
     let second = stage.claims(1, 6..=15, 1);
     assert_eq!(stage.claim(1, &second).await, [word::ATTEMPT; 10]);
     assert_eq!(stage.done(0, &first).await, [5, 6, 7, 8, 9]);
-    assert!(!stage.end(0, &first[5], End::Parked(SHORT)).await);
+    assert!(!stage.end(0, &first[5], Release::Parked(SHORT)).await);
     assert_eq!(stage.done(1, &second).await, [0; 0]);
     assert_eq!(stage.claim(0, &first).await, [word::DONE; 10]);
     Ok(())
@@ -280,9 +280,9 @@ async fn what_is_parked_waits_for_its_next_attempt() -> Result {
     let wait = Duration::from_secs(7_200);
     let first = stage.claims(0, 1..=4, 1);
     assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 4]);
-    assert!(stage.end(0, &first[0], End::Parked(wait)).await);
-    assert!(stage.end(0, &first[1], End::Buried).await);
-    assert!(stage.end(0, &first[2], End::Released).await);
+    assert!(stage.end(0, &first[0], Release::Parked(wait)).await);
+    assert!(stage.end(0, &first[1], Release::Buried).await);
+    assert!(stage.end(0, &first[2], Release::GivenBack).await);
     let again = stage.claims(1, 1..=4, 1);
     let words = [word::PARKED, word::PARKED, word::ATTEMPT, word::BUSY];
     assert_eq!(stage.claim(1, &again).await, words);
@@ -291,24 +291,24 @@ async fn what_is_parked_waits_for_its_next_attempt() -> Result {
     let second = stage.claims(1, 1..=1, 2);
     assert_eq!(stage.claim(1, &second).await, [word::ATTEMPT]);
     assert_eq!(stage.claim(0, &first[..1]).await, [word::PARKED]);
-    assert!(stage.end(1, &second[0], End::Released).await);
+    assert!(stage.end(1, &second[0], Release::GivenBack).await);
     assert_eq!(stage.claim(0, &first[..1]).await, [word::PARKED]);
     assert_eq!(stage.claim(1, &second).await, [word::ATTEMPT]);
     // Redis may have forgotten that it was parked.
     let retried = stage.claims(1, 200..=200, 2);
     assert_eq!(stage.claim(1, &retried).await, [word::ATTEMPT]);
-    assert!(stage.end(1, &retried[0], End::Released).await);
+    assert!(stage.end(1, &retried[0], Release::GivenBack).await);
     let late = stage.claims(0, 200..=200, 1);
     assert_eq!(stage.claim(0, &late).await, [word::PARKED]);
     assert_eq!(stage.claim(1, &retried).await, [word::ATTEMPT]);
 
-    assert!(stage.end(1, &second[0], End::Parked(wait)).await);
+    assert!(stage.end(1, &second[0], Release::Parked(wait)).await);
     // The other three: parked after the first attempt, and claimed by each worker.
     let length = stage.ask("STRLEN hookline:{hook}:p:1:0").await?;
     assert_eq!(length, 32 + 4 * 44, "it is parked once");
     let third = stage.claims(0, 1..=1, 3);
     assert_eq!(stage.claim(0, &third).await, [word::ATTEMPT]);
-    assert!(stage.end(0, &third[0], End::Done).await);
+    assert!(stage.end(0, &third[0], Release::Done).await);
     assert_eq!(stage.claim(1, &second).await, [word::DONE]);
 
     // What others of its page come to does not shorten how long a parked one is known.
@@ -363,25 +363,25 @@ async fn one_delivery_probes_a_circuit_and_its_end_closes_it() -> Result {
         probe: true,
         ..probe
     };
-    assert_eq!(inner.end(&probe, End::Done).await, Some(true));
+    assert_eq!(inner.end(&probe, Release::Done).await, Some(true));
     let more = stage.claims(1, 21..=30, 1);
     assert_eq!(stage.claim(1, &more).await, [word::ATTEMPT; 10]);
     Ok(())
 }
 
 /// A gate of a hook that may be called so often.
-fn gate(rate: Option<Rate>) -> Gate {
+fn gate(rate: Option<RateLimit>) -> Admission {
     let settings = circuit_breaker::Settings {
         failures: 0,
         failure_rate: 1.0,
         open: SHORT,
     };
-    Gate::new(REVISION, Circuit::new(settings), rate)
+    Admission::new(REVISION, CircuitBreaker::new(settings), rate)
 }
 
 impl Stage {
     /// What Redis says to one claim of a hook that has limits or marks.
-    async fn claim_alone(&self, gate: &Gate, claim: &Claim, reserved: bool) -> u8 {
+    async fn claim_alone(&self, gate: &Admission, claim: &Claim, reserved: bool) -> u8 {
         let answer = self.workers[0].inner.claim(gate, claim, reserved).await;
         answer.expect("Redis answers").0
     }
@@ -419,13 +419,13 @@ async fn no_delivery_is_suppressed_by_its_own_mark() -> Result {
         assert_eq!(stage.claim_alone(&gate, &one, false).await, word::ATTEMPT);
         assert_eq!(stage.claim_alone(&gate, &other, false).await, silent);
         // It is held back after all, and comes again.
-        assert!(stage.end(0, &one, End::Released).await);
+        assert!(stage.end(0, &one, Release::GivenBack).await);
         assert_eq!(stage.claim_alone(&gate, &one, false).await, word::ATTEMPT);
         // What is never delivered silences nobody.
-        assert!(stage.end(0, &one, End::Buried).await);
+        assert!(stage.end(0, &one, Release::Buried).await);
         assert_eq!(stage.claim_alone(&gate, &other, false).await, word::ATTEMPT);
         stage.ask("PEXPIRE hookline:{hook}:s:a 1000").await?;
-        assert!(stage.end(0, &other, End::Done).await);
+        assert!(stage.end(0, &other, Release::Done).await);
         if silent == word::SNOOZED {
             let left = stage.ask("PTTL hookline:{hook}:s:a").await?;
             assert!(left > 50_000, "silence begins with the delivery: {left}");
@@ -439,7 +439,7 @@ async fn no_delivery_is_suppressed_by_its_own_mark() -> Result {
 #[tokio::test]
 async fn a_delivery_takes_its_place_in_the_rate_limit_once() -> Result {
     let stage = Stage::new(Duration::from_secs(60)).await?;
-    let gate = gate(Rate::per_second(1.0));
+    let gate = gate(RateLimit::per_second(1.0));
     let claims = stage.claims(0, 1..=3, 1);
     assert_eq!(
         stage.claim_alone(&gate, &claims[0], false).await,
@@ -454,7 +454,7 @@ async fn a_delivery_takes_its_place_in_the_rate_limit_once() -> Result {
         stage.claim_alone(&gate, &claims[1], true).await,
         word::ATTEMPT
     );
-    assert!(stage.end(0, &claims[1], End::Parked(SHORT)).await);
+    assert!(stage.end(0, &claims[1], Release::Parked(SHORT)).await);
     assert_eq!(
         stage.claim_alone(&gate, &claims[2], false).await,
         word::LIMITED

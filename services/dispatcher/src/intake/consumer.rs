@@ -15,8 +15,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::nats::ack_keepalive::{Guard, InFlight};
-use crate::nats::request::{self, Silent};
+use crate::nats::ack_keepalive::{AckKeepalive, Guard};
+use crate::nats::request::{self, NoAnswer};
 
 /// The most messages that one pull asks for.
 pub(crate) const PULL: usize = 256;
@@ -45,17 +45,17 @@ const VALUE_BYTES: usize = 72;
 
 /// What is done with messages.
 #[async_trait]
-pub(crate) trait Work: Send + Sync + 'static {
+pub(crate) trait MessageSink: Send + Sync + 'static {
     /// Gets ready for the messages that were just pulled; false: give them back.
     async fn prepare(&self) -> bool;
 
     /// Handles messages that came together to their end, acks included.
-    async fn handle(&self, messages: Vec<Taken>);
+    async fn handle(&self, messages: Vec<PulledMessage>);
 }
 
 /// A message that was pulled. It is kept alive, and has its place in the lane, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct PulledMessage {
     /// The message.
     pub message: Message,
     _alive: Guard,
@@ -131,7 +131,7 @@ pub(crate) enum Error {
     Make(#[from] streams::Error),
     /// The server does not say that it has it.
     #[error(transparent)]
-    Silent(#[from] Silent),
+    NoAnswer(#[from] NoAnswer),
     /// Nothing can be asked for.
     #[error(transparent)]
     Pull(#[from] pull::Error),
@@ -155,7 +155,7 @@ pub(crate) struct Lane {
     /// What they weigh.
     pub weight: Weight,
     /// Messages that are kept alive.
-    pub in_flight: InFlight,
+    pub in_flight: AckKeepalive,
     /// The tasks that handle messages.
     pub tasks: TaskTracker,
     /// How many are being handled.
@@ -165,7 +165,7 @@ pub(crate) struct Lane {
 impl Lane {
     /// Pulls and hands out messages until `shutdown`, and what the pull brings that is open then:
     /// a message that is sent already, and that nobody receives, comes again only after its `ack_wait`.
-    pub(crate) async fn run(self, work: Arc<impl Work>, shutdown: CancellationToken) {
+    pub(crate) async fn run(self, work: Arc<impl MessageSink>, shutdown: CancellationToken) {
         let mut puller = None;
         let mut rebuild = Box::pin(self.rebuild.notified());
         loop {
@@ -179,7 +179,7 @@ impl Lane {
             let Some(permits) = permits else { return };
             if let Err(error) = self.pull(&mut puller, permits, &work).await {
                 match &error {
-                    Error::Make(_) | Error::Silent(_) => {
+                    Error::Make(_) | Error::NoAnswer(_) => {
                         tracing::warn!(lane = self.name, %error, "no consumer")
                     }
                     _ => tracing::debug!(lane = self.name, %error, "a pull failed"),
@@ -196,11 +196,11 @@ impl Lane {
         &self,
         puller: &mut Option<Puller>,
         permits: OwnedSemaphorePermit,
-        work: &Arc<impl Work>,
+        work: &Arc<impl MessageSink>,
     ) -> Result<(), Error> {
         let puller = match puller {
             Some(puller) => puller,
-            None => puller.insert(request::ask(|| self.consumer.make()).await??),
+            None => puller.insert(request::with_retries(|| self.consumer.make()).await??),
         };
         let bytes = self.consumer.most_bytes();
         let asked = puller.ask(permits.num_permits(), bytes, OPEN);
@@ -245,7 +245,7 @@ impl Lane {
         &self,
         puller: &mut Puller,
         mut permits: OwnedSemaphorePermit,
-        work: &Arc<impl Work>,
+        work: &Arc<impl MessageSink>,
     ) -> Result<(), Error> {
         let mut is_empty = true;
         while permits.num_permits() > 0 {
@@ -271,7 +271,7 @@ impl Lane {
         &self,
         messages: Vec<Message>,
         permits: &mut OwnedSemaphorePermit,
-        work: &Arc<impl Work>,
+        work: &Arc<impl MessageSink>,
     ) {
         let alive = messages.into_iter();
         let messages: Vec<_> = alive
@@ -296,7 +296,7 @@ impl Lane {
                 self.hand_out(work, std::mem::take(&mut together));
                 weight = self.weight.take(&message).await;
             }
-            together.push(Taken {
+            together.push(PulledMessage {
                 message,
                 _alive: alive,
                 _permit: permit,
@@ -314,7 +314,7 @@ impl Lane {
         }
     }
 
-    fn hand_out(&self, work: &Arc<impl Work>, messages: Vec<Taken>) {
+    fn hand_out(&self, work: &Arc<impl MessageSink>, messages: Vec<PulledMessage>) {
         if !messages.is_empty() {
             let work = Arc::clone(work);
             self.tasks.spawn(async move { work.handle(messages).await });

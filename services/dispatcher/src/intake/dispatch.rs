@@ -11,17 +11,17 @@ use hookline_shared::pull::Place;
 use hookline_shared::subject;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::bulkhead::LaneRoom;
-use crate::attempt::delivery_log::Log;
-use crate::attempt::inline_retry::Soon;
-use crate::claims::{self, Accept};
-use crate::delivery::{Work, delivery, now_millis};
+use crate::admission::bulkhead::LaneOccupancy;
+use crate::attempt::delivery_log::DeliveryLog;
+use crate::attempt::inline_retry::InlineRetries;
+use crate::claims::{self, Claims};
+use crate::delivery::{PendingDelivery, delivery, now_millis};
 use crate::hooks::{Index, Prepared};
-use crate::intake::consumer::{self, Taken};
+use crate::intake::consumer::{self, PulledMessage};
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
 use crate::settle::Settle;
-use crate::settle::open_message::{Open, Pending, Settled};
-use crate::upkeep::outbox_purge::Outbox;
+use crate::settle::open_message::{OpenDelivery, OpenMessage, Settled};
+use crate::upkeep::outbox_purge::OutboxPurge;
 
 /// How long deliveries of a hook wait that this version cannot read.
 const UNREADABLE: Duration = Duration::from_secs(30);
@@ -41,15 +41,15 @@ pub(crate) struct Dispatch {
     /// The hooks.
     pub index: Arc<Index>,
     /// Claims.
-    pub accept: Accept,
+    pub accept: Claims,
     /// Ends.
     pub settle: Settle,
     /// Second attempts that are waited for.
-    pub soon: Soon,
+    pub soon: InlineRetries,
     /// The delivery log.
-    pub log: Log,
+    pub log: DeliveryLog,
     /// What came through the outbox.
-    pub outbox: Outbox,
+    pub outbox: OutboxPurge,
     /// How many deliveries waited for any worker when one was last taken.
     pub spread: AtomicU64,
     /// Where deliveries run.
@@ -63,7 +63,7 @@ pub(crate) struct Events {
     /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
     /// How the lane's room is used.
-    pub room: Arc<LaneRoom>,
+    pub room: Arc<LaneOccupancy>,
 }
 
 /// Deliveries that stand in a stream of their own: parked ones that fell due, and first attempts of
@@ -72,17 +72,17 @@ pub(crate) struct Deliveries {
     /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
     /// How the lane's room is used.
-    pub room: Arc<LaneRoom>,
+    pub room: Arc<LaneOccupancy>,
 }
 
 #[async_trait]
-impl consumer::Work for Events {
+impl consumer::MessageSink for Events {
     /// The read barrier: what was pulled is matched against hooks at least as new.
     async fn prepare(&self) -> bool {
         self.dispatch.catch_up().await
     }
 
-    async fn handle(&self, messages: Vec<Taken>) {
+    async fn handle(&self, messages: Vec<PulledMessage>) {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
         let mut batches = Batches::new(dispatch, &self.room);
@@ -99,7 +99,8 @@ impl consumer::Work for Events {
                     let hooks = snapshot.matching(&event, stored);
                     dispatch.note(&event, stored, &hooks);
                     let deliveries = hooks.len();
-                    let open = Open::new(taken, Some(stored), self.room.message(), deliveries);
+                    let open =
+                        OpenMessage::new(taken, Some(stored), self.room.message(), deliveries);
                     dispatch.event(event, open, hooks, &mut batches).await;
                 }
                 Err(reason) => {
@@ -120,13 +121,13 @@ impl consumer::Work for Events {
 }
 
 #[async_trait]
-impl consumer::Work for Deliveries {
+impl consumer::MessageSink for Deliveries {
     /// A parked delivery may have been attempted by a worker that knows the hooks better.
     async fn prepare(&self) -> bool {
         self.dispatch.catch_up().await
     }
 
-    async fn handle(&self, messages: Vec<Taken>) {
+    async fn handle(&self, messages: Vec<PulledMessage>) {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
         let mut batches = Batches::new(dispatch, &self.room);
@@ -149,10 +150,10 @@ impl consumer::Work for Deliveries {
                 dispatch.settle.message(message, None, settled).await;
                 continue;
             };
-            match Work::read(message, hook) {
+            match PendingDelivery::read(message, hook) {
                 Some(work) => {
-                    let open = Arc::new(Open::new(taken, None, self.room.message(), 1));
-                    batches.add(hook, Pending { work, open });
+                    let open = Arc::new(OpenMessage::new(taken, None, self.room.message(), 1));
+                    batches.add(hook, OpenDelivery { work, open });
                 }
                 None => {
                     let (dispatch, hook) = (Arc::clone(dispatch), Arc::clone(hook));
@@ -169,8 +170,8 @@ impl consumer::Work for Deliveries {
 /// Deliveries that came together.
 struct Batches {
     dispatch: Arc<Dispatch>,
-    lane: Arc<LaneRoom>,
-    batches: HashMap<Batch, Vec<(Arc<Prepared>, Pending)>>,
+    lane: Arc<LaneOccupancy>,
+    batches: HashMap<Batch, Vec<(Arc<Prepared>, OpenDelivery)>>,
     /// What it took to read and match them.
     weight: usize,
 }
@@ -185,7 +186,7 @@ enum Batch {
 }
 
 impl Batches {
-    fn new(dispatch: &Arc<Dispatch>, lane: &Arc<LaneRoom>) -> Self {
+    fn new(dispatch: &Arc<Dispatch>, lane: &Arc<LaneOccupancy>) -> Self {
         Self {
             dispatch: Arc::clone(dispatch),
             lane: Arc::clone(lane),
@@ -194,7 +195,7 @@ impl Batches {
         }
     }
 
-    fn add(&mut self, hook: &Arc<Prepared>, pending: Pending) {
+    fn add(&mut self, hook: &Arc<Prepared>, pending: OpenDelivery) {
         self.weight += DELIVERY_WEIGHT;
         let batch = if hook.is_plain() && self.dispatch.accept.groups() == 1 {
             Batch::All
@@ -210,7 +211,7 @@ impl Batches {
     }
 
     /// Where a lot was read, it is delivered and others have the thread before the next message is read.
-    async fn make_room(&mut self, next: &Taken) {
+    async fn make_room(&mut self, next: &PulledMessage) {
         if self.weight > READ_AT_ONCE {
             self.start();
             tokio::task::yield_now().await;
@@ -226,7 +227,7 @@ impl Batches {
         }
     }
 
-    fn deliver(&self, deliveries: Vec<(Arc<Prepared>, Pending)>) {
+    fn deliver(&self, deliveries: Vec<(Arc<Prepared>, OpenDelivery)>) {
         let dispatch = Arc::clone(&self.dispatch);
         let delivered = dispatch.deliver(Arc::clone(&self.lane), deliveries);
         self.dispatch.tasks.spawn(delivered);
@@ -260,7 +261,7 @@ impl Dispatch {
     async fn event(
         self: &Arc<Self>,
         event: Event,
-        open: Open,
+        open: OpenMessage,
         hooks: Vec<Arc<Prepared>>,
         batches: &mut Batches,
     ) {
@@ -274,7 +275,7 @@ impl Dispatch {
         let (event, open, first_attempt) = (Arc::new(event), Arc::new(open), now_millis());
         let is_wide = self.is_wide(&event, hooks.len());
         for hook in hooks {
-            let work = Work::first(delivery(&event, &hook), first_attempt);
+            let work = PendingDelivery::first(delivery(&event, &hook), first_attempt);
             let open = Arc::clone(&open);
             if is_wide {
                 let dispatch = Arc::clone(self);
@@ -283,7 +284,7 @@ impl Dispatch {
                     dispatch.settle.delivery(&open, settled).await;
                 });
             } else {
-                batches.add(&hook, Pending { work, open });
+                batches.add(&hook, OpenDelivery { work, open });
             }
         }
     }

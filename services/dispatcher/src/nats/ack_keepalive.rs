@@ -13,7 +13,7 @@ const PARTS: u32 = 16;
 
 /// The messages in flight; clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct InFlight {
+pub(crate) struct AckKeepalive {
     client: Client,
     messages: Arc<Mutex<HashMap<u64, Tracked>>>,
     next: Arc<AtomicU64>,
@@ -41,7 +41,7 @@ impl Drop for Guard {
     }
 }
 
-impl InFlight {
+impl AckKeepalive {
     /// Nothing in flight.
     #[must_use]
     pub(crate) fn new(client: Client) -> Self {

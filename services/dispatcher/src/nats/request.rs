@@ -16,20 +16,22 @@ const PATIENCE: [Duration; 4] = [
 /// There was no answer.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer, though asked {} times", PATIENCE.len())]
-pub(crate) struct Silent;
+pub(crate) struct NoAnswer;
 
 /// Asks until there is an answer, each time with more patience. What is asked may be heard more than
 /// once.
 ///
 /// # Errors
-/// [`Silent`] after fifteen seconds.
-pub(crate) async fn ask<F: Future>(question: impl Fn() -> F) -> Result<F::Output, Silent> {
+/// [`NoAnswer`] after fifteen seconds.
+pub(crate) async fn with_retries<F: Future>(
+    question: impl Fn() -> F,
+) -> Result<F::Output, NoAnswer> {
     for patience in PATIENCE {
         if let Ok(answer) = timeout(patience, question()).await {
             return Ok(answer);
         }
     }
-    Err(Silent)
+    Err(NoAnswer)
 }
 
 #[cfg(test)]
@@ -43,7 +45,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_question_that_is_lost_is_asked_again() {
         let (asked, began) = (Cell::new(0), Instant::now());
-        let answer = ask(|| {
+        let answer = with_retries(|| {
             asked.set(asked.get() + 1);
             let (number, lost) = (asked.get(), std::future::pending());
             async move { if number == 1 { lost.await } else { number } }
@@ -54,10 +56,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_server_is_waited_for_and_a_silent_one_not_for_ever() {
-        let slow = ask(|| sleep(Duration::from_secs(7)));
+        let slow = with_retries(|| sleep(Duration::from_secs(7)));
         assert!(slow.await.is_ok());
         let began = Instant::now();
-        assert!(ask(std::future::pending::<()>).await.is_err());
+        assert!(with_retries(std::future::pending::<()>).await.is_err());
         assert_eq!(began.elapsed(), Duration::from_secs(15));
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
-use crate::redis::script_call::Call;
+use crate::redis::script_call::ScriptCall;
 use crate::redis::url::{Form, RedisUrl};
 
 /// How long a call may take. Redis answers in a fraction of a millisecond; a call that is waited
@@ -38,7 +38,7 @@ const GROUPS: usize = 64;
 
 /// The connection; clones share it.
 #[derive(Clone)]
-pub(crate) struct Coordinator(Arc<Inner>);
+pub(crate) struct RedisClient(Arc<Inner>);
 
 struct Inner {
     connector: Connector,
@@ -70,7 +70,7 @@ enum Connection {
     Master(MultiplexedConnection),
 }
 
-impl Coordinator {
+impl RedisClient {
     /// Prepares the connection and keeps it up from then on.
     ///
     /// # Errors
@@ -120,7 +120,11 @@ impl Coordinator {
     }
 
     /// Runs a script, in a cluster on keys of one hook; nothing if Redis does not answer.
-    pub(crate) async fn call<T: FromRedisValue>(&self, hook: &str, call: &Call<'_>) -> Option<T> {
+    pub(crate) async fn call<T: FromRedisValue>(
+        &self,
+        hook: &str,
+        call: &ScriptCall<'_>,
+    ) -> Option<T> {
         let group = &self.0.groups[self.0.group_of(hook)];
         if !group.up.load(Ordering::Relaxed) {
             return None;

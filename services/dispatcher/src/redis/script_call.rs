@@ -9,12 +9,12 @@ use redis::{
 };
 
 /// The call.
-pub(crate) struct Call<'a> {
+pub(crate) struct ScriptCall<'a> {
     script: &'a Script,
     command: Cmd,
 }
 
-impl<'a> Call<'a> {
+impl<'a> ScriptCall<'a> {
     /// A call whose first arguments are so many keys.
     pub(crate) fn new(script: &'a Script, keys: usize) -> Self {
         let mut command = redis::cmd("EVALSHA");

@@ -1,4 +1,4 @@
-//! Work that is done together: whoever comes while nobody does it has the turn, and does it for all that
+//! PendingDelivery that is done together: whoever comes while nobody does it has the turn, and does it for all that
 //! come meanwhile, part by part, until nobody is left. There is no timer, so what comes alone waits for
 //! nothing, and no task of its own; who leaves work to another one is not told of it.
 
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is to be done.
 #[derive(Debug)]
-pub(crate) struct Queue<T>(Arc<Mutex<State<T>>>);
+pub(crate) struct Combiner<T>(Arc<Mutex<State<T>>>);
 
 #[derive(Debug)]
 struct State<T> {
@@ -15,7 +15,7 @@ struct State<T> {
     waiting: Vec<T>,
 }
 
-impl<T> Default for Queue<T> {
+impl<T> Default for Combiner<T> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(State {
             taken: false,
@@ -24,21 +24,21 @@ impl<T> Default for Queue<T> {
     }
 }
 
-impl<T> Queue<T> {
+impl<T> Combiner<T> {
     /// Adds an item. Nothing: whoever has the turn sees to it.
     #[must_use]
-    pub(crate) fn enter(&self, item: T) -> Option<Turn<T>> {
+    pub(crate) fn enter(&self, item: T) -> Option<Leader<T>> {
         let mut state = lock(&self.0);
         state.waiting.push(item);
-        (!std::mem::replace(&mut state.taken, true)).then(|| Turn(Some(Arc::clone(&self.0))))
+        (!std::mem::replace(&mut state.taken, true)).then(|| Leader(Some(Arc::clone(&self.0))))
     }
 }
 
 /// The turn. Where it is dropped before its end, what waits is dropped as well.
 #[derive(Debug)]
-pub(crate) struct Turn<T>(Option<Arc<Mutex<State<T>>>>);
+pub(crate) struct Leader<T>(Option<Arc<Mutex<State<T>>>>);
 
-impl<T> Turn<T> {
+impl<T> Leader<T> {
     /// The next items, at most so many; nothing: the turn is over.
     pub(crate) fn next(&mut self, most: usize) -> Option<Vec<T>> {
         let queue = self.0.as_ref()?;
@@ -54,7 +54,7 @@ impl<T> Turn<T> {
     }
 }
 
-impl<T> Drop for Turn<T> {
+impl<T> Drop for Leader<T> {
     fn drop(&mut self) {
         if let Some(queue) = self.0.take() {
             let mut state = lock(&queue);
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn who_has_the_turn_gets_what_comes_meanwhile() {
-        let queue = Queue::default();
+        let queue = Combiner::default();
         let mut turn = queue.enter(1).expect("the turn");
         assert!(queue.enter(2).is_none());
         assert_eq!(turn.next(2), Some(vec![1, 2]));
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_turn_that_breaks_off_takes_what_waits_along() {
-        let queue = Queue::default();
+        let queue = Combiner::default();
         let item = Arc::new(());
         let turn = queue.enter(Arc::clone(&item)).expect("the turn");
         assert!(queue.enter(Arc::clone(&item)).is_none());

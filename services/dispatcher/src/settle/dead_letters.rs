@@ -24,7 +24,7 @@ const TRIES: usize = 8;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The stream, as this connection sees it.
-pub(crate) struct Dead {
+pub(crate) struct DeadLetters {
     context: jetstream::Context,
     writer: Writer,
     metrics: Metrics,
@@ -37,7 +37,7 @@ struct Room {
     made: bool,
 }
 
-impl Dead {
+impl DeadLetters {
     /// Writes through the stream's writer.
     #[must_use]
     pub(crate) fn new(context: jetstream::Context, writer: Writer, metrics: Metrics) -> Self {

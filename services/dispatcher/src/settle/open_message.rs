@@ -8,8 +8,8 @@ use std::time::Duration;
 use hookline_shared::event::Stored;
 
 use crate::admission::bulkhead::Occupied;
-use crate::delivery::Work;
-use crate::intake::consumer::Taken;
+use crate::delivery::PendingDelivery;
+use crate::intake::consumer::PulledMessage;
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +24,9 @@ pub(crate) enum Settled {
 
 /// The message. Where it is dropped before all its deliveries are settled, it comes again by itself.
 #[derive(Debug)]
-pub(crate) struct Open {
+pub(crate) struct OpenMessage {
     /// The message, and what is held for it.
-    pub taken: Taken,
+    pub taken: PulledMessage,
     /// Where it stands in the event stream, if it is an event.
     pub event: Option<Stored>,
     /// What its deliveries came to.
@@ -34,11 +34,11 @@ pub(crate) struct Open {
     _occupied: Occupied,
 }
 
-impl Open {
+impl OpenMessage {
     /// A message with so many deliveries.
     #[must_use]
     pub(crate) fn new(
-        taken: Taken,
+        taken: PulledMessage,
         event: Option<Stored>,
         occupied: Occupied,
         deliveries: usize,
@@ -54,11 +54,11 @@ impl Open {
 
 /// A delivery that is under way, and its message.
 #[derive(Debug)]
-pub(crate) struct Pending {
+pub(crate) struct OpenDelivery {
     /// The delivery.
-    pub work: Work,
+    pub work: PendingDelivery,
     /// The message.
-    pub open: Arc<Open>,
+    pub open: Arc<OpenMessage>,
 }
 
 /// What the deliveries of a message came to so far.

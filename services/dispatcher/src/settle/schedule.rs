@@ -5,12 +5,12 @@ use std::time::Duration;
 use hookline_shared::retry::{self, Policy};
 
 use super::Deferral;
-use crate::delivery::{Work, now_millis};
+use crate::delivery::{PendingDelivery, now_millis};
 use crate::handler::Class;
 use crate::hooks::Prepared;
 
 /// Whether a delivery would be older than it may be after a wait.
-pub(crate) fn is_too_old(hook: &Prepared, work: &Work, wait: Duration) -> bool {
+pub(crate) fn is_too_old(hook: &Prepared, work: &PendingDelivery, wait: Duration) -> bool {
     let age = Duration::from_millis(now_millis().saturating_sub(work.first_attempt));
     age + wait > hook.max_age
 }
@@ -18,7 +18,11 @@ pub(crate) fn is_too_old(hook: &Prepared, work: &Work, wait: Duration) -> bool {
 /// How long a delivery waits that is parked without an attempt. However many wait, each is written
 /// anew at most twice in ten minutes; what a receiver missed that failed for a minute comes within
 /// three.
-pub(super) fn deferral_delay(work: &Work, deferral: Deferral, wait: Duration) -> Duration {
+pub(super) fn deferral_delay(
+    work: &PendingDelivery,
+    deferral: Deferral,
+    wait: Duration,
+) -> Duration {
     let least = match (work.deferrals, deferral) {
         (0, Deferral::Open) => Duration::from_secs(30),
         (0, _) => return wait,
@@ -30,13 +34,13 @@ pub(super) fn deferral_delay(work: &Work, deferral: Deferral, wait: Duration) ->
 }
 
 /// Some longer, the same for one delivery.
-pub(super) fn jittered(work: &Work, wait: Duration) -> Duration {
+pub(super) fn jittered(work: &PendingDelivery, wait: Duration) -> Duration {
     let jitter = (work.delivery.id.seed() % 1_000) as f64 / 1_000.0;
     wait.mul_f64(1.0 + retry::JITTER * jitter)
 }
 
 /// How long to wait for the next attempt; nothing if there is none.
-pub(crate) fn delay(hook: &Prepared, work: &Work, class: Class) -> Option<Duration> {
+pub(crate) fn delay(hook: &Prepared, work: &PendingDelivery, class: Class) -> Option<Duration> {
     let attempt = work.attempt.saturating_sub(work.before);
     let seed = work.delivery.id.seed();
     match class {

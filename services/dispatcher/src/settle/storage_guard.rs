@@ -20,9 +20,9 @@ const PERCENT: u64 = 80;
 
 /// Whether storage is scarce; clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Storage(Arc<AtomicBool>);
+pub(crate) struct StorageGuard(Arc<AtomicBool>);
 
-impl Storage {
+impl StorageGuard {
     /// Whether nothing more is to be parked.
     #[must_use]
     pub(crate) fn is_scarce(&self) -> bool {

@@ -15,7 +15,7 @@ use hookline_shared::subject;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::claims::Accept;
+use crate::claims::Claims;
 
 /// How often it is seen whether room is to be made.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What this worker acked and is perhaps still stored; clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Trim(Arc<Mutex<Vec<Acked>>>);
+pub(crate) struct EventPurge(Arc<Mutex<Vec<Acked>>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Acked {
@@ -50,7 +50,7 @@ struct Acked {
     at: Instant,
 }
 
-impl Trim {
+impl EventPurge {
     /// An event is about to be acked.
     pub(crate) fn note(&self, event: Stored) {
         let mut acked = self.acked();
@@ -63,7 +63,7 @@ impl Trim {
     }
 
     /// Trims for ever.
-    pub(crate) async fn trim(&self, context: &jetstream::Context, accept: &Accept) {
+    pub(crate) async fn trim(&self, context: &jetstream::Context, accept: &Claims) {
         loop {
             tokio::time::sleep(PERIOD).await;
             if let Err(error) = self.some(context, accept).await {
@@ -72,7 +72,7 @@ impl Trim {
         }
     }
 
-    async fn some(&self, context: &jetstream::Context, accept: &Accept) -> Result<(), BoxError> {
+    async fn some(&self, context: &jetstream::Context, accept: &Claims) -> Result<(), BoxError> {
         let stream = context.get_stream(subject::EVENTS_STREAM).await?;
         let consumer = stream.consumer_info(subject::DISPATCHERS_CONSUMER).await?;
         let (info, floor) = (stream.cached_info(), consumer.ack_floor.stream_sequence);

@@ -28,11 +28,11 @@ type Seen = BTreeMap<u64, String>;
 
 /// How far the outbox has been seen; clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outbox {
+pub(crate) struct OutboxPurge {
     seen: Arc<Mutex<Seen>>,
 }
 
-impl Outbox {
+impl OutboxPurge {
     /// Notes an event, which came through the outbox or did not. Events are noted in any order.
     pub(crate) fn note(&self, event: &Event) {
         if let Some(sequence) = event.outbox_sequence {

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::claims::Accept;
+use crate::claims::Claims;
 use crate::hooks::Index;
 use crate::metrics::Metrics;
 
@@ -43,7 +43,7 @@ pub(crate) struct Sweeper {
     /// Which hooks there are.
     pub index: Arc<Index>,
     /// By which dispatchers take turns.
-    pub accept: Accept,
+    pub accept: Claims,
     /// Metrics.
     pub metrics: Metrics,
 }

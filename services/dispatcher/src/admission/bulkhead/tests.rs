@@ -6,69 +6,69 @@ use super::*;
 
 const LITTLE: Duration = Duration::from_millis(100);
 
-fn lane(capacity: usize) -> Arc<LaneRoom> {
-    Arc::new(LaneRoom::new(Kind::Events, capacity, LITTLE))
+fn lane(capacity: usize) -> Arc<LaneOccupancy> {
+    Arc::new(LaneOccupancy::new(Kind::Events, capacity, LITTLE))
 }
 
-fn room(limit: usize) -> Arc<Room> {
-    Arc::new(Room::new(limit))
+fn room(limit: usize) -> Arc<Bulkhead> {
+    Arc::new(Bulkhead::new(limit))
 }
 
-fn sent_away(room: &Arc<Room>, lane: &Arc<LaneRoom>, calm: bool) -> bool {
-    room.enter(lane, calm).is_none()
+fn sent_away(bulkhead: &Arc<Bulkhead>, lane: &Arc<LaneOccupancy>, calm: bool) -> bool {
+    bulkhead.enter(lane, calm).is_none()
 }
 
 /// A place that is free.
-fn place(room: &Arc<Room>, lane: &Arc<LaneRoom>, calm: bool) -> Place {
-    let entered = room.enter(lane, calm).expect("it is let in");
-    let place = entered.place().now_or_never();
+fn permit(bulkhead: &Arc<Bulkhead>, lane: &Arc<LaneOccupancy>, calm: bool) -> Permit {
+    let entered = bulkhead.enter(lane, calm).expect("it is let in");
+    let place = entered.permit().now_or_never();
     place.flatten().expect("a free permit")
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_healthy_hook_has_too_much_of_waits_for_a_permit() {
-    let (lane, room) = (lane(100), room(1));
-    let first = place(&room, &lane, true);
+    let (lane, bulkhead) = (lane(100), room(1));
+    let first = permit(&bulkhead, &lane, true);
     first.attempted(Duration::from_millis(100), true);
-    let second = room.enter(&lane, true).expect("it is let in");
-    let mut second = Box::pin(second.place());
+    let second = bulkhead.enter(&lane, true).expect("it is let in");
+    let mut second = Box::pin(second.permit());
     assert!(second.as_mut().now_or_never().is_none(), "it waits");
-    assert!(!sent_away(&room, &lane, true), "the third as well");
+    assert!(!sent_away(&bulkhead, &lane, true), "the third as well");
     drop(first);
     assert!(second.await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_takes_long_stalls_nothing() {
-    let (lane, room) = (lane(100), room(1));
-    let first = room.enter(&lane, true).expect("a free permit");
+    let (lane, bulkhead) = (lane(100), room(1));
+    let first = bulkhead.enter(&lane, true).expect("a free permit");
     tokio::time::advance(STALLED * 2).await;
-    let second = room.enter(&lane, true).expect("no attempt hangs");
-    let place = first.place().await;
-    assert!(second.place().now_or_never().is_none(), "it waits");
+    let second = bulkhead.enter(&lane, true).expect("no attempt hangs");
+    let place = first.permit().await;
+    assert!(second.permit().now_or_never().is_none(), "it waits");
     drop(place);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_slow_or_failing_hook_has_too_much_of_is_sent_away_at_once() {
     for (took, calm) in [(5_000, true), (300, false)] {
-        let (lane, room) = (lane(100), room(1));
-        let first = place(&room, &lane, calm);
+        let (lane, bulkhead) = (lane(100), room(1));
+        let first = permit(&bulkhead, &lane, calm);
         first.attempted(Duration::from_millis(took), calm);
-        assert!(sent_away(&room, &lane, calm), "{took} ms");
+        assert!(sent_away(&bulkhead, &lane, calm), "{took} ms");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hook_that_was_never_seen_is_waited_for_no_longer_than_patience() {
-    let (lane, room) = (lane(100), room(1));
-    let _first = place(&room, &lane, true);
+    let (lane, bulkhead) = (lane(100), room(1));
+    let _first = permit(&bulkhead, &lane, true);
     let waited = Instant::now();
-    let second = room.enter(&lane, true).expect("it is let in");
-    assert!(second.place().await.is_none());
+    let second = bulkhead.enter(&lane, true).expect("it is let in");
+    assert!(second.permit().await.is_none());
     assert_eq!(waited.elapsed(), LITTLE);
     tokio::time::advance(STALLED).await;
-    assert!(sent_away(&room, &lane, true), "it is stalled");
+    assert!(sent_away(&bulkhead, &lane, true), "it is stalled");
 }
 
 #[tokio::test]
@@ -77,16 +77,16 @@ async fn in_a_crowded_lane_slow_hooks_share_half_of_it_and_a_fast_one_is_let_in(
     let _messages: Vec<_> = (0..5).map(|_| lane.message()).collect();
     let (slow, fast) = (room(32), room(32));
     let mut held = Vec::new();
-    for (room, took) in [(&slow, 1_000), (&fast, 1)] {
-        let place = place(room, &lane, true);
+    for (bulkhead, took) in [(&slow, 1_000), (&fast, 1)] {
+        let place = permit(bulkhead, &lane, true);
         place.attempted(Duration::from_millis(took), true);
         held.push(place);
     }
     // Two hooks share four places.
-    held.push(place(&slow, &lane, true));
+    held.push(permit(&slow, &lane, true));
     assert!(sent_away(&slow, &lane, true));
     for _ in 0..4 {
-        held.push(place(&fast, &lane, true));
+        held.push(permit(&fast, &lane, true));
     }
     assert!(sent_away(&fast, &lane, false), "it fails");
 }
@@ -94,30 +94,30 @@ async fn in_a_crowded_lane_slow_hooks_share_half_of_it_and_a_fast_one_is_let_in(
 #[tokio::test(start_paused = true)]
 async fn in_a_crowded_lane_more_than_its_share_waits_until_a_new_hook_succeeds() {
     for succeeds in [true, false] {
-        let (lane, room) = (lane(2), room(32));
+        let (lane, bulkhead) = (lane(2), room(32));
         let _messages: Vec<_> = (0..2).map(|_| lane.message()).collect();
-        let first = place(&room, &lane, true);
-        let second = room.enter(&lane, true).expect("it is let in");
-        let mut second = Box::pin(second.place());
+        let first = permit(&bulkhead, &lane, true);
+        let second = bulkhead.enter(&lane, true).expect("it is let in");
+        let mut second = Box::pin(second.permit());
         assert!(second.as_mut().now_or_never().is_none(), "it takes nothing");
         first.attempted(Duration::from_millis(1), succeeds);
         assert_eq!(second.await.is_some(), succeeds);
     }
-    let (lane, room) = (lane(2), room(32));
+    let (lane, bulkhead) = (lane(2), room(32));
     let _messages: Vec<_> = (0..2).map(|_| lane.message()).collect();
-    let _place = place(&room, &lane, true);
+    let _place = permit(&bulkhead, &lane, true);
     tokio::time::advance(STALLED * 2).await;
-    assert!(sent_away(&room, &lane, true), "the first one hangs");
+    assert!(sent_away(&bulkhead, &lane, true), "the first one hangs");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_new_hook_that_succeeds_is_waited_for_like_any_healthy_one() {
-    let (lane, room) = (lane(100), room(1));
-    let first = place(&room, &lane, true);
-    let second = room.enter(&lane, true).expect("it is let in");
-    let third = room.enter(&lane, true).expect("it is let in");
-    let second = tokio::spawn(second.place());
-    let mut third = Box::pin(third.place());
+    let (lane, bulkhead) = (lane(100), room(1));
+    let first = permit(&bulkhead, &lane, true);
+    let second = bulkhead.enter(&lane, true).expect("it is let in");
+    let third = bulkhead.enter(&lane, true).expect("it is let in");
+    let second = tokio::spawn(second.permit());
+    let mut third = Box::pin(third.permit());
     tokio::time::advance(LITTLE / 2).await;
     first.attempted(LITTLE / 2, true);
     drop(first);
@@ -131,28 +131,28 @@ async fn a_new_hook_that_succeeds_is_waited_for_like_any_healthy_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_room_hangs_from_when_something_last_moved() {
-    let (lane, room) = (lane(100), room(4));
-    assert_eq!(room.hangs(), Duration::ZERO);
-    let first = place(&room, &lane, true);
+    let (lane, bulkhead) = (lane(100), room(4));
+    assert_eq!(bulkhead.hangs(), Duration::ZERO);
+    let first = permit(&bulkhead, &lane, true);
     tokio::time::advance(LITTLE).await;
-    let _second = place(&room, &lane, true);
-    assert_eq!(room.hangs(), LITTLE, "the first is still there");
+    let _second = permit(&bulkhead, &lane, true);
+    assert_eq!(bulkhead.hangs(), LITTLE, "the first is still there");
     first.attempted(LITTLE, true);
     drop(first);
-    assert_eq!(room.hangs(), Duration::ZERO);
+    assert_eq!(bulkhead.hangs(), Duration::ZERO);
     tokio::time::advance(LITTLE).await;
-    assert_eq!(room.hangs(), LITTLE);
+    assert_eq!(bulkhead.hangs(), LITTLE);
 }
 
 #[test]
 fn the_interval_is_a_success_by_the_permits() {
-    let (lane, room) = (lane(100), room(10));
-    let place = place(&room, &lane, true);
+    let (lane, bulkhead) = (lane(100), room(10));
+    let place = permit(&bulkhead, &lane, true);
     for _ in 0..100 {
         place.attempted(Duration::from_millis(50), true);
         place.attempted(Duration::from_secs(15), false);
     }
-    let interval = room.interval();
+    let interval = bulkhead.interval();
     assert!(
         interval > Duration::from_millis(4) && interval < Duration::from_millis(6),
         "{interval:?}"
@@ -161,13 +161,16 @@ fn the_interval_is_a_success_by_the_permits() {
 
 #[tokio::test(start_paused = true)]
 async fn where_nothing_succeeded_the_interval_is_what_hangs_or_fails() {
-    let (lane, room) = (lane(100), room(10));
-    assert_eq!(room.interval(), UNKNOWN / 10);
-    let first = place(&room, &lane, true);
+    let (lane, bulkhead) = (lane(100), room(10));
+    assert_eq!(bulkhead.interval(), UNKNOWN / 10);
+    let first = permit(&bulkhead, &lane, true);
     tokio::time::advance(Duration::from_secs(4)).await;
-    assert_eq!(room.interval(), Duration::from_millis(400), "it hangs");
+    assert_eq!(bulkhead.interval(), Duration::from_millis(400), "it hangs");
     first.attempted(Duration::from_secs(5), false);
-    assert_eq!(room.interval(), Duration::from_millis(500), "it failed");
+    assert_eq!(bulkhead.interval(), Duration::from_millis(500), "it failed");
     first.attempted(Duration::from_millis(50), true);
-    assert!(room.interval() < Duration::from_millis(10), "it is healthy");
+    assert!(
+        bulkhead.interval() < Duration::from_millis(10),
+        "it is healthy"
+    );
 }
