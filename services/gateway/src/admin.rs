@@ -8,6 +8,7 @@ mod event_hooks;
 mod form;
 mod paging;
 mod path;
+pub(crate) mod response;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -15,12 +16,12 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use axum::serve::ListenerExt as _;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,8 +35,6 @@ use crate::store::Store;
 use collections::Collection;
 use path::{Path, Target};
 
-/// The content type of every answer with a body.
-pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 /// How long a request body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -83,7 +82,7 @@ impl Admin {
         };
         let methods = path.target.methods();
         match (path.target, method.as_str()) {
-            (_, "OPTIONS") => Ok(options(methods)),
+            (_, "OPTIONS") => Ok(response::options(methods)),
             (Target::Node, "GET") => Ok(self.describe()),
             (Target::Status, "GET") => Ok(self.state()),
             (Target::Collection(schema), "GET") => collection(schema).await?.list(uri),
@@ -142,26 +141,20 @@ impl Admin {
     }
 
     fn describe(&self) -> Response {
-        answer(
-            StatusCode::OK,
-            &json!({
-                "version": env!("CARGO_PKG_VERSION"),
-                "tagline": "hookline",
-                "node_id": self.node,
-                "hostname": self.node,
-                "pid": std::process::id(),
-            }),
-        )
+        response::ok(&json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "tagline": "hookline",
+            "node_id": self.node,
+            "hostname": self.node,
+            "pid": std::process::id(),
+        }))
     }
 
     fn state(&self) -> Response {
         let store = self.store.get();
         let reachable = store.is_some_and(|store| store.is_connected());
         let sequence = store.map(|store| store.view().sequence());
-        answer(
-            StatusCode::OK,
-            &json!({"database": {"reachable": reachable}, "view": {"sequence": sequence}}),
-        )
+        response::ok(&json!({"database": {"reachable": reachable}, "view": {"sequence": sequence}}))
     }
 
     async fn input(&self, headers: &HeaderMap, body: Body) -> Result<Input, ApiError> {
@@ -246,26 +239,5 @@ async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
     let (status, took) = (response.status(), started.elapsed());
     admin.metrics.answered(kind, &method, status, took);
     tracing::debug!(kind, %method, status = status.as_u16(), duration_ms = took.as_millis(), "answered");
-    response
-}
-
-fn options(methods: &'static str) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let methods = HeaderValue::from_static(methods);
-    response
-        .headers_mut()
-        .insert(header::ALLOW, methods.clone());
-    response
-        .headers_mut()
-        .insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    response
-}
-
-/// An answer with a JSON body.
-fn answer(status: StatusCode, body: &Value) -> Response {
-    let mut response = Response::new(Body::from(body.to_string()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response
 }

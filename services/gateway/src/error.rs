@@ -1,10 +1,10 @@
 //! What the Admin API answers when it cannot do what was asked: status and body, in Kong's words.
 
-use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use crate::admin::response;
 use crate::schema::Violations;
 use crate::store;
 
@@ -161,10 +161,8 @@ impl ApiError {
             // Kong's one exception is that of invalid options.
             body[if code == 11 { "options" } else { "fields" }] = fields;
         }
-        let mut response = Response::new(Body::from(body.to_string()));
-        *response.status_mut() = status;
+        let mut response = response::json(status, &body);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, crate::admin::JSON);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

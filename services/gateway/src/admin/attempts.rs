@@ -4,17 +4,17 @@
 //! part is found in the newest hours without looking at the others.
 
 use async_nats::Client;
-use axum::http::{StatusCode, Uri};
+use axum::http::Uri;
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use hookline_shared::stream_reader;
 use hookline_shared::subject;
 
-use super::answer;
 use super::collections::Collection;
 use super::deliveries::unavailable;
 use super::paging::size;
+use super::response;
 use crate::error::ApiError;
 use crate::store::Store;
 
@@ -66,7 +66,7 @@ impl Collection<'_> {
             body["next"] = json!(format!("{path}?offset={offset}&size={size}"));
             body["offset"] = json!(offset);
         }
-        Ok(answer(StatusCode::OK, &body))
+        Ok(response::ok(&body))
     }
 }
 

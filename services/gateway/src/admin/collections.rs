@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::answer;
 use super::paging::Paging;
+use super::response::{self, no_content};
 use crate::error::ApiError;
 use crate::schema::{Entity, Input, Schema, Scope, is_uuid};
 use crate::store::{self, Place, Row, Store, Write};
@@ -59,10 +58,7 @@ impl<'a> Collection<'a> {
             .view()
             .list(self.schema, &self.place.workspace, &paging.query);
         let path = uri.path().trim_end_matches('/');
-        Ok(answer(
-            StatusCode::OK,
-            &paging.envelope(self.schema, path, &page),
-        ))
+        Ok(response::ok(&paging.envelope(self.schema, path, &page)))
     }
 
     /// POST to all.
@@ -72,7 +68,10 @@ impl<'a> Collection<'a> {
             .get("id")
             .is_some_and(|id| !id.is_null() && id != "");
         let entity = self.insert(input, id_given).await?;
-        Ok(answer(StatusCode::CREATED, &self.schema.answer(&entity)))
+        Ok(response::json(
+            StatusCode::CREATED,
+            &self.schema.answer(&entity),
+        ))
     }
 
     /// POST of one that refers to an entity.
@@ -91,7 +90,7 @@ impl<'a> Collection<'a> {
     /// GET of one.
     pub(super) async fn show(&self, key: &str) -> Result<Response, ApiError> {
         let row = self.find(key).await?;
-        Ok(answer(StatusCode::OK, &self.schema.answer(&row.entity)))
+        Ok(response::ok(&self.schema.answer(&row.entity)))
     }
 
     /// PATCH of one.
@@ -104,7 +103,7 @@ impl<'a> Collection<'a> {
             let entity = self.schema.update(&row.entity, input.clone())?;
             match self.save(&row, entity).await {
                 Err(ApiError::Store(store::Error::Stale)) => found = self.reread(&row).await?,
-                result => return Ok(answer(StatusCode::OK, &self.schema.answer(&result?))),
+                result => return Ok(response::ok(&self.schema.answer(&result?))),
             }
         }
         Err(store::Error::Contended.into())
@@ -154,7 +153,7 @@ impl<'a> Collection<'a> {
                 break;
             }
         }
-        Ok(answer(StatusCode::OK, &self.schema.answer(&result?)))
+        Ok(response::ok(&self.schema.answer(&result?)))
     }
 
     /// DELETE of one. That it is not there is what was wanted: 204, as in Kong's generic endpoint.
@@ -301,10 +300,4 @@ impl<'a> Collection<'a> {
         }
         Ok(entity)
     }
-}
-
-fn no_content() -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
 }

@@ -4,8 +4,7 @@
 //! them, `POST /event-hooks/{id}/dead/replay` sends dead letters out again, `DELETE` forgets them.
 //! Messages that are no events belong to no hook: they are under `/dead-events`.
 
-use axum::body::Body;
-use axum::http::{StatusCode, Uri};
+use axum::http::Uri;
 use axum::response::Response;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
@@ -16,9 +15,9 @@ use hookline_shared::subject::{self, decode_token, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::answer;
 use super::collections::Collection;
 use super::paging::size;
+use super::response;
 use crate::error::ApiError;
 use crate::schema::Input;
 use crate::store::{self, Store};
@@ -110,7 +109,7 @@ impl Collection<'_> {
             State::Waiting => json!({ "waiting": listed, "dead": others }),
             State::Dead => json!({ "waiting": others, "dead": listed }),
         };
-        Ok(answer(StatusCode::OK, &body))
+        Ok(response::ok(&body))
     }
 
     /// POST `/event-hooks/{id}/dead/replay`: one dead letter (`id`), those since a time (`since`,
@@ -146,7 +145,7 @@ impl Collection<'_> {
         if one && replayed == 0 {
             return Err(ApiError::NotFound);
         }
-        Ok(answer(StatusCode::OK, &json!({ "replayed": replayed })))
+        Ok(response::ok(&json!({ "replayed": replayed })))
     }
 
     /// DELETE `/event-hooks/{id}/dead` or `/event-hooks/{id}/dead/{delivery}`.
@@ -170,7 +169,7 @@ pub(super) async fn dead_events(store: &Store, uri: &Uri) -> Result<Response, Ap
     let query = Query::read(uri.query().unwrap_or_default(), State::Dead)?;
     let (mut body, count) = list(store, &query, subject::DEAD_EVENT_SUBJECTS, uri).await?;
     body["counts"] = json!({ "dead": count });
-    Ok(answer(StatusCode::OK, &body))
+    Ok(response::ok(&body))
 }
 
 /// DELETE `/dead-events` or `/dead-events/{id}`.
@@ -304,9 +303,7 @@ async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {
     let stream = store.stream(subject::DEAD_STREAM).await?;
     let purged = stream.purge().filter(filter).await;
     purged.map_err(|error| store::Error::Unavailable(Some(error.into())))?;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
+    Ok(response::no_content())
 }
 
 pub(super) fn unavailable(error: stream_reader::Error) -> ApiError {

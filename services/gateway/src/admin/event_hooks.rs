@@ -8,8 +8,8 @@ use axum::response::Response;
 use hookline_shared::rpc;
 use hookline_shared::subject::HOOK_KIND;
 
-use super::answer;
 use super::collections::Collection;
+use super::response;
 use crate::error::ApiError;
 use crate::schema::{Entity, Input, Schema};
 use crate::store;
@@ -65,6 +65,6 @@ impl Collection<'_> {
             ApiError::Internal
         })?;
         let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
-        Ok(answer(status, &reply.body))
+        Ok(response::json(status, &reply.body))
     }
 }
