@@ -14,13 +14,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method};
+use axum::http::Method;
 use axum::response::Response;
 use axum::serve::ListenerExt as _;
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,14 +26,11 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::schema::{Input, Schema};
+use crate::schema::Schema;
 use crate::store::Store;
 
 use collections::Collection;
 use path::{Path, Target};
-
-/// How long a request body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The Admin API of one node.
 #[derive(Debug)]
@@ -65,7 +59,7 @@ impl Admin {
     async fn route(&self, path: Path, request: Request) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
         let store = || self.store.get().map(Arc::as_ref).ok_or(ApiError::Starting);
-        let input = || self.input(&parts.headers, body);
+        let input = || decode::input(&parts.headers, body, self.max_body);
         let collection = async |schema: &'static Schema| {
             let place = store()?.place(schema, path.workspace.as_deref()).await?;
             Ok::<_, ApiError>(Collection::new(
@@ -155,26 +149,6 @@ impl Admin {
         let reachable = store.is_some_and(|store| store.is_connected());
         let sequence = store.map(|store| store.view().sequence());
         response::ok(&json!({"database": {"reachable": reachable}, "view": {"sequence": sequence}}))
-    }
-
-    async fn input(&self, headers: &HeaderMap, body: Body) -> Result<Input, ApiError> {
-        let body = tokio::time::timeout(BODY_TIMEOUT, self.read(body))
-            .await
-            .map_err(|_| ApiError::BodyTimeout)?;
-        decode::decode(headers, body?).await
-    }
-
-    async fn read(&self, body: Body) -> Result<Bytes, ApiError> {
-        let mut chunks = body.into_data_stream();
-        let mut body = BytesMut::new();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|_| ApiError::BadRequest("Cannot read body"))?;
-            if body.len() + chunk.len() > self.max_body {
-                return Err(ApiError::BodyTooLarge(self.max_body));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body.freeze())
     }
 }
 

@@ -1,8 +1,11 @@
 //! Request bodies: JSON, URL-encoded forms and multipart forms, decoded as Kong's Admin API does.
 
+use std::time::Duration;
+
+use axum::body::Body;
 use axum::http::{HeaderMap, header};
-use bytes::Bytes;
-use futures::stream;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, stream};
 use serde_json::Value;
 
 use super::form::Form;
@@ -11,9 +14,36 @@ use crate::schema::Input;
 
 /// The most fields in a form.
 const MAX_ARGUMENTS: usize = 1_000;
+/// How long a request body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Reads and decodes a body of at most `max_bytes`.
+pub(super) async fn input(
+    headers: &HeaderMap,
+    body: Body,
+    max_bytes: usize,
+) -> Result<Input, ApiError> {
+    let body = tokio::time::timeout(BODY_TIMEOUT, read(body, max_bytes))
+        .await
+        .map_err(|_| ApiError::BodyTimeout)?;
+    decode(headers, body?).await
+}
+
+async fn read(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+    let mut chunks = body.into_data_stream();
+    let mut body = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| ApiError::BadRequest("Cannot read body"))?;
+        if body.len() + chunk.len() > max_bytes {
+            return Err(ApiError::BodyTooLarge(max_bytes));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
 
 /// Reads a body by its content type. No body is an empty input.
-pub(super) async fn decode(headers: &HeaderMap, body: Bytes) -> Result<Input, ApiError> {
+async fn decode(headers: &HeaderMap, body: Bytes) -> Result<Input, ApiError> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (content_type, another) = (types.next(), types.next());
     if another.is_some() {
