@@ -104,6 +104,15 @@ impl Schema {
         self.fields.iter().find(|field| field.name == name)
     }
 
+    /// The variants of the polymorphic record, if there is one.
+    #[must_use]
+    pub fn variants(&self) -> Option<&'static Variants> {
+        self.fields.iter().find_map(|field| match field.kind {
+            Type::Polymorphic(variants) => Some(variants),
+            _ => None,
+        })
+    }
+
     /// The fields whose values are unique within a workspace.
     pub fn unique_fields(&self) -> impl Iterator<Item = &'static str> + use<> {
         let fields = self.fields.iter().filter(|field| field.unique);

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use hookline_shared::hook::REDACTED;
 
 use super::check::Checker;
-use super::field::{Auto, Field, Type, Variants, Visibility};
+use super::field::{Auto, Field, Type, Visibility};
 use super::{Entity, Schema, Violations, infer, now, strip_nulls};
 
 const MISSING: &str = "required field missing";
@@ -98,15 +98,6 @@ impl Schema {
         }
     }
 
-    /// The variants of the polymorphic record, if there is one.
-    #[must_use]
-    pub fn variants(&self) -> Option<&'static Variants> {
-        self.fields.iter().find_map(|field| match field.kind {
-            Type::Polymorphic(variants) => Some(variants),
-            _ => None,
-        })
-    }
-
     /// The form of the polymorphic record. As in Kong, the field that selects it is checked first
     /// and alone.
     fn select_form(
@@ -191,15 +182,6 @@ fn lower_ids(fields: &[Field], values: &mut Entity) {
     }
 }
 
-/// The record type of a field, if it is one.
-pub(super) fn record_fields(field: &Field, form: &'static [Field]) -> Option<&'static [Field]> {
-    match field.kind {
-        Type::Record(fields) => Some(fields),
-        Type::Polymorphic(_) => Some(form),
-        _ => None,
-    }
-}
-
 fn merge_record(
     fields: &[Field],
     form: &'static [Field],
@@ -208,7 +190,7 @@ fn merge_record(
 ) -> Entity {
     for (name, value) in values {
         let field = fields.iter().find(|field| field.name == name);
-        let inner = field.and_then(|field| record_fields(field, form));
+        let inner = field.and_then(|field| field.record_fields(form));
         let value = match (inner, base.get_mut(&name), value) {
             (Some(inner), Some(Value::Object(old)), Value::Object(new)) => {
                 Value::Object(merge_record(inner, &[], std::mem::take(old), new))
@@ -240,7 +222,7 @@ fn keep_secrets(
                 Some(stored) => *value = stored.clone(),
                 None => violations.add(path, "there is no stored value to keep"),
             }
-        } else if let (Some(inner), Value::Object(map)) = (record_fields(field, form), value) {
+        } else if let (Some(inner), Value::Object(map)) = (field.record_fields(form), value) {
             let stored = stored.and_then(Value::as_object);
             keep_secrets(inner, &[], stored, map, path, violations);
         }
@@ -250,7 +232,7 @@ fn keep_secrets(
 
 fn fill_defaults(fields: &[Field], form: &'static [Field], values: &mut Entity) {
     for field in fields {
-        let inner = record_fields(field, form);
+        let inner = field.record_fields(form);
         let unset = values.get(field.name).is_none_or(Value::is_null);
         if unset {
             if let Some(default) = &field.default {

@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use super::build::record_fields;
 use super::field::{Field, Type};
 use super::rules::MAX_UNIQUE;
 use super::{Entity, Schema, Violations, is_uuid};
@@ -63,7 +62,7 @@ impl<'a> Checker<'a> {
             }
             Type::Map(element) => self.map(element, value),
             Type::Record(_) | Type::Polymorphic(_) => {
-                let fields = record_fields(field, self.form).unwrap_or(&[]);
+                let fields = field.record_fields(self.form).unwrap_or(&[]);
                 match value {
                     Value::Object(map) => self.record(fields, map),
                     _ => self.fail("expected a record"),

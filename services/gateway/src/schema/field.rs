@@ -295,6 +295,15 @@ impl Field {
             ..self
         }
     }
+
+    /// The fields of a record; `form` has those of the polymorphic one.
+    pub fn record_fields(&self, form: &'static [Field]) -> Option<&'static [Field]> {
+        match self.kind {
+            Type::Record(fields) => Some(fields),
+            Type::Polymorphic(_) => Some(form),
+            _ => None,
+        }
+    }
 }
 
 /// The year 9999, which every client can still print.

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::Entity;
-use super::build::record_fields;
 use super::field::{Field, Type};
 
 /// Gives the values of a form the types of the schema; an empty text is null. What does not fit
@@ -49,7 +48,7 @@ fn infer(field: &Field, form: &'static [Field], value: &mut Value) {
             map.retain(|_, value| !value.is_null());
         }
         (Type::Record(_) | Type::Polymorphic(_), Value::Object(map)) => {
-            record(record_fields(field, form).unwrap_or(&[]), &[], map);
+            record(field.record_fields(form).unwrap_or(&[]), &[], map);
         }
         (Type::Foreign(_), Value::Object(map)) => map.values_mut().for_each(empty_to_null),
         _ => {}

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use hookline_shared::hook::REDACTED;
 
-use super::build::record_fields;
 use super::field::{Field, Type, Visibility};
 use super::{Entity, Schema};
 
@@ -58,7 +57,7 @@ fn answer(fields: &[Field], form: &'static [Field], entity: &Entity) -> Entity {
         let Some(value) = entity.get(field.name) else {
             return Value::Null;
         };
-        match (record_fields(field, form), value) {
+        match (field.record_fields(form), value) {
             _ if field.visibility == Visibility::Secret => json!(REDACTED),
             (Some(inner), Value::Object(map)) => Value::Object(answer(inner, &[], map)),
             _ => value.clone(),
@@ -77,7 +76,7 @@ fn redact(fields: &[Field], form: &'static [Field], entity: &mut Entity) {
         };
         match (field.visibility, field.kind, value) {
             (Visibility::Public, Type::Record(_) | Type::Polymorphic(_), Value::Object(map)) => {
-                redact(record_fields(field, form).unwrap_or(&[]), &[], map);
+                redact(field.record_fields(form).unwrap_or(&[]), &[], map);
             }
             (Visibility::Public, ..) => {}
             (_, Type::Map(_), Value::Object(map)) => {
