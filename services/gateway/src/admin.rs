@@ -68,7 +68,7 @@ impl Admin {
                 place.ok_or(ApiError::NotFound)?,
             ))
         };
-        let hooks = || collection(event_hooks::schema());
+        let hooks = || collection(Schema::event_hooks());
         let uri = &parts.uri;
         let method = match &parts.method {
             &Method::HEAD => &Method::GET,

@@ -6,18 +6,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use hookline_shared::rpc;
-use hookline_shared::subject::HOOK_KIND;
 
 use super::collections::Collection;
 use super::response;
 use crate::error::ApiError;
-use crate::schema::{Entity, Input, Schema};
+use crate::schema::{Entity, Input};
 use crate::store;
-
-/// The table of hooks.
-pub(super) fn schema() -> &'static Schema {
-    Schema::by_kind(HOOK_KIND).expect("the table of hooks is in the list of kinds")
-}
 
 impl Collection<'_> {
     /// GET `/event-hooks/{id}/ping`: the webhook's ping is sent now.

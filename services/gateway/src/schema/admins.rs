@@ -1,7 +1,8 @@
 //! People who administrate the gateway.
 
-use super::field::Default;
-use super::{Field, Schema, Scope, rules};
+use super::field::{Default, Field};
+use super::rules;
+use super::table::{Schema, Scope};
 
 pub(super) static TABLE: Schema = Schema {
     kind: "admins",

@@ -8,7 +8,9 @@ use hookline_shared::hook::REDACTED;
 
 use super::check::Checker;
 use super::field::{Auto, Field, Type, Visibility};
-use super::{Entity, Schema, Violations, infer, now, strip_nulls};
+use super::infer;
+use super::table::{Entity, Schema};
+use super::violations::Violations;
 
 const MISSING: &str = "required field missing";
 
@@ -84,7 +86,8 @@ impl Schema {
         if !violations.is_empty() {
             return Err(violations);
         }
-        let entity = strip_nulls(&values);
+        strip_nulls(&mut values);
+        let entity = values;
         for message in self.checks.iter().filter_map(|check| check(&entity)) {
             violations.add_entity(message);
         }
@@ -245,6 +248,20 @@ fn fill_defaults(fields: &[Field], form: &'static [Field], values: &mut Entity) 
             fill_defaults(inner, &[], map);
         }
     }
+}
+
+/// Removes nulls at any depth of records.
+fn strip_nulls(entity: &mut Entity) {
+    entity.retain(|_, value| !value.is_null());
+    for value in entity.values_mut() {
+        if let Value::Object(inner) = value {
+            strip_nulls(inner);
+        }
+    }
+}
+
+fn now() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::field::{Field, Type};
-use super::rules::MAX_UNIQUE;
-use super::{Entity, Schema, Violations, is_uuid};
+use super::rules::{MAX_UNIQUE, is_uuid};
+use super::table::{Entity, Schema};
+use super::violations::Violations;
 
 const MISSING: &str = "required field missing";
 

@@ -1,7 +1,7 @@
 //! Consumers of the gateway's services.
 
-use super::field::Default;
-use super::{Entity, Field, Schema, Scope};
+use super::field::{Default, Field};
+use super::table::{Entity, Schema, Scope};
 
 pub(super) static TABLE: Schema = Schema {
     kind: "consumers",

@@ -6,8 +6,9 @@ use serde_json::Value;
 use hookline_shared::hook::Hook;
 use hookline_shared::subject::HOOK_KIND;
 
-use super::field::{Default, TEXT};
-use super::{Entity, Field, Schema, Scope, Variants, Violations};
+use super::field::{Default, Field, TEXT, Variants};
+use super::table::{Entity, Schema, Scope};
+use super::violations::Violations;
 
 pub(super) static TABLE: Schema = Schema {
     kind: HOOK_KIND,

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// A rule beyond the type: what is wrong with a value, if anything is.
-pub type Rule = fn(&Value) -> Result<(), String>;
+pub(super) type Rule = fn(&Value) -> Result<(), String>;
 
 /// One field of a table.
 #[derive(Debug, Clone, Copy)]

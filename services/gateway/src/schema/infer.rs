@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::Entity;
 use super::field::{Field, Type};
+use super::table::Entity;
 
 /// Gives the values of a form the types of the schema; an empty text is null. What does not fit
 /// stays text, for the check to name.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use hookline_shared::hook::REDACTED;
 
 use super::field::{Field, Type, Visibility};
-use super::{Entity, Schema};
+use super::table::{Entity, Schema};
 
 impl Schema {
     /// The entity as answers show it: every field, unset ones as null, no secret.

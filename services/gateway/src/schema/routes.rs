@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::field::{Default, TEXT};
-use super::{Entity, Field, Schema, Scope, rules};
+use super::field::{Default, Field, TEXT};
+use super::rules;
+use super::table::{Entity, Schema, Scope};
 
 static PROTOCOL: Field = Field::string("").one_of(&[
     "grpc",

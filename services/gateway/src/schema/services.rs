@@ -3,8 +3,10 @@
 use serde_json::Value;
 use url::Url;
 
-use super::field::Default;
-use super::{Entity, Field, Schema, Scope, Violations, rules};
+use super::field::{Default, Field};
+use super::rules;
+use super::table::{Entity, Schema, Scope};
+use super::violations::Violations;
 
 pub(super) static TABLE: Schema = Schema {
     kind: "services",

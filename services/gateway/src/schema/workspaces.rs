@@ -3,7 +3,9 @@
 
 use serde_json::Value;
 
-use super::{Field, KINDS, Schema, Scope, rules};
+use super::field::Field;
+use super::rules;
+use super::table::{Schema, Scope};
 
 pub(super) static TABLE: Schema = Schema {
     kind: "workspaces",
@@ -33,9 +35,8 @@ fn workspace_name(value: &Value) -> Result<(), String> {
     rules::plain_name(value)?;
     let name = value.as_str().unwrap_or_default();
     let reserved = RESERVED.contains(&name)
-        || KINDS
-            .iter()
-            .any(|schema| schema.kind == name || schema.path == name);
+        || Schema::by_kind(name).is_some()
+        || Schema::by_path(name).is_some();
     if reserved {
         Err(format!("'{name}' is a reserved name"))
     } else {

@@ -1,0 +1,103 @@
+//! The list of entity kinds, and lookups over it.
+
+use super::table::Schema;
+use super::{admins, consumers, event_hooks, routes, services, workspaces};
+
+/// All entity kinds.
+static KINDS: &[&Schema] = &[
+    &admins::TABLE,
+    &consumers::TABLE,
+    &event_hooks::TABLE,
+    &routes::TABLE,
+    &services::TABLE,
+    &workspaces::TABLE,
+];
+
+impl Schema {
+    /// The kind whose name in URLs is `path`.
+    #[must_use]
+    pub fn by_path(path: &str) -> Option<&'static Schema> {
+        KINDS.iter().copied().find(|schema| schema.path == path)
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn by_kind(kind: &str) -> Option<&'static Schema> {
+        KINDS.iter().copied().find(|schema| schema.kind == kind)
+    }
+
+    /// The table of workspaces, which the others belong to.
+    #[must_use]
+    pub fn workspaces() -> &'static Schema {
+        &workspaces::TABLE
+    }
+
+    /// The table of event hooks.
+    #[must_use]
+    pub fn event_hooks() -> &'static Schema {
+        &event_hooks::TABLE
+    }
+
+    /// The kinds that refer to this one, with the field that does.
+    pub fn referenced_by(&self) -> impl Iterator<Item = (&'static Schema, &'static str)> + use<> {
+        let kind = self.kind;
+        KINDS.iter().copied().flat_map(move |child| {
+            child
+                .references()
+                .filter(move |reference| reference.kind == kind)
+                .map(move |reference| (child, reference.field))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::field::Type;
+
+    #[test]
+    fn every_reference_names_a_kind_in_the_same_scope() {
+        for schema in KINDS {
+            for reference in schema.references() {
+                let parent = Schema::by_kind(reference.kind).expect("a kind");
+                assert_eq!(
+                    parent.scope, schema.scope,
+                    "{}.{}",
+                    schema.kind, reference.field
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_has_a_message_for_every_guard() {
+        // A parent is guarded from one of the two outbox messages, and the workspace is one.
+        for schema in KINDS {
+            assert!(schema.references().count() <= 1, "{}", schema.kind);
+        }
+    }
+
+    #[test]
+    fn unique_fields_are_top_level_strings_and_endpoint_keys_unique() {
+        for schema in KINDS {
+            for name in schema.unique_fields() {
+                let field = schema.field(name).expect("a field");
+                assert!(matches!(field.kind, Type::String), "{}.{name}", schema.kind);
+            }
+            if let Some(key) = schema.endpoint_key {
+                assert!(
+                    schema.unique_fields().any(|name| name == key),
+                    "{}",
+                    schema.kind
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn services_are_referenced_by_routes() {
+        let services = Schema::by_kind("services").expect("services");
+        let children: Vec<_> = services.referenced_by().map(|(s, f)| (s.kind, f)).collect();
+        assert_eq!(children, [("routes", "service")]);
+    }
+}

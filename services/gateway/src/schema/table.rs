@@ -1,0 +1,104 @@
+//! One entity kind as a table: its names, scope and fields, and the uniqueness and references that
+//! follow from them.
+
+use serde_json::{Map, Value};
+
+use super::field::{Field, Type, Variants};
+use super::violations::Violations;
+
+/// The fields of one entity, without nulls when it is stored or in an event.
+pub type Entity = Map<String, Value>;
+
+/// One entity kind.
+#[derive(Debug)]
+pub struct Schema {
+    /// Name in keys, events and errors, such as `event_hooks`.
+    pub kind: &'static str,
+    /// Name in URLs, such as `event-hooks`.
+    pub path: &'static str,
+    /// The unique field that stands for the id in URLs.
+    pub endpoint_key: Option<&'static str>,
+    /// Where its entities belong.
+    pub scope: Scope,
+    /// The fields, in the order of answers.
+    pub fields: &'static [Field],
+    /// Rewrites input before it is checked, such as a service's `url`.
+    pub shorthand: Option<fn(&mut Entity, &mut Violations)>,
+    /// Rules over several fields; each returns what is wrong. They run once the fields are sound.
+    pub checks: &'static [fn(&Entity) -> Option<String>],
+    /// What only compiling can tell; runs last, on an entity without nulls.
+    pub deep_check: Option<fn(&Entity, &mut Violations)>,
+}
+
+/// Where the entities of a kind belong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// To the workspace of the path, `default` without one.
+    Workspace,
+    /// To the workspace of the path; to all of them without one.
+    WorkspaceOrAll,
+    /// To no workspace.
+    Global,
+}
+
+/// A field that refers to an entity of another kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Reference {
+    /// The field that refers.
+    pub field: &'static str,
+    /// The kind it refers to.
+    pub kind: &'static str,
+}
+
+impl Schema {
+    /// The field with this name.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// The variants of the polymorphic record, if there is one.
+    #[must_use]
+    pub fn variants(&self) -> Option<&'static Variants> {
+        self.fields.iter().find_map(|field| match field.kind {
+            Type::Polymorphic(variants) => Some(variants),
+            _ => None,
+        })
+    }
+
+    /// The fields whose values are unique within a workspace.
+    pub fn unique_fields(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let fields = self.fields.iter().filter(|field| field.unique);
+        fields.map(|field| field.name)
+    }
+
+    /// The values of an entity that nobody else in its workspace may have.
+    #[must_use]
+    pub fn unique_values(&self, entity: &Entity) -> Vec<(&'static str, String)> {
+        self.unique_fields()
+            .filter_map(|field| Some((field, entity.get(field)?.as_str()?.to_owned())))
+            .collect()
+    }
+
+    /// The fields that refer to other kinds.
+    pub fn references(&self) -> impl Iterator<Item = Reference> + use<> {
+        self.fields.iter().filter_map(|field| match field.kind {
+            Type::Foreign(kind) => Some(Reference {
+                field: field.name,
+                kind,
+            }),
+            _ => None,
+        })
+    }
+
+    /// The entities that an entity refers to, as `(reference, id)`.
+    #[must_use]
+    pub fn parents(&self, entity: &Entity) -> Vec<(Reference, String)> {
+        self.references()
+            .filter_map(|reference| {
+                let id = entity.get(reference.field)?.get("id")?.as_str()?;
+                Some((reference, id.to_owned()))
+            })
+            .collect()
+    }
+}
