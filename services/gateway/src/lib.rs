@@ -163,11 +163,11 @@ fn spawn_watches(
 ) {
     tasks.spawn({
         let (store, context) = (Arc::clone(store), context.clone());
-        async move { store::follow(&store, &context).await }
+        async move { store::follow(store.view(), &context).await }
     });
     tasks.spawn({
         let (store, context) = (Arc::clone(store), context.clone());
-        async move { store::watch_backlog(&store, &context).await }
+        async move { store.watch_backlog(&context).await }
     });
     tasks.spawn({
         let (store, readiness, metrics) = (Arc::clone(store), readiness.clone(), metrics.clone());

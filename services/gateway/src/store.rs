@@ -6,7 +6,9 @@
 
 mod backlog;
 mod bootstrap;
+mod change;
 mod delete;
+mod error;
 mod guard;
 mod lists;
 mod locks;
@@ -31,108 +33,16 @@ use crate::metrics::Metrics;
 use crate::schema::Schema;
 use lists::Lists;
 
-pub use backlog::watch_backlog;
+pub use change::{Origin, Place, Write};
+pub use error::Error;
 pub use row::Row;
 pub use view::{Cursor, Page, Query, Tags, View};
 pub use watch::follow;
-pub use write::Write;
 
 /// How long a request waits for a lost connection before it is answered 503.
 const RECONNECT_WAIT: Duration = Duration::from_secs(2);
 /// What an event's headers may take of the space that is left for it.
 const HEADER_ROOM: usize = 4 << 10;
-
-/// Why the store did not do as asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The id is taken.
-    #[error("primary key violation on key '{{id=\"{id}\"}}'")]
-    PrimaryKey {
-        /// The id.
-        id: String,
-    },
-    /// Another entity has the value.
-    #[error("UNIQUE violation detected on '{{{field}=\"{value}\"}}'")]
-    Unique {
-        /// The unique field.
-        field: &'static str,
-        /// The value.
-        value: String,
-    },
-    /// A reference leads nowhere.
-    #[error(
-        "the foreign key '{{{key}=\"{value}\"}}' does not reference an existing '{kind}' entity."
-    )]
-    MissingParent {
-        /// The field that refers.
-        field: &'static str,
-        /// The kind it refers to.
-        kind: &'static str,
-        /// By which field of the other entity.
-        key: &'static str,
-        /// The value that was not found.
-        value: String,
-    },
-    /// Others refer to the entity.
-    #[error("an existing '{by}' entity references this '{kind}' entity")]
-    Referenced {
-        /// The kind of the entity.
-        kind: &'static str,
-        /// The kind of those that refer to it.
-        by: &'static str,
-    },
-    /// The default workspace was to be deleted.
-    #[error("the default workspace cannot be deleted")]
-    DefaultWorkspace,
-    /// The entity or its event is larger than a message may be.
-    #[error("Payload too large: the event of this change would be larger than an event may be")]
-    TooLarge,
-    /// Events are not consumed as fast as they are made, or the storage is full.
-    #[error(
-        "there is no room for more events: they are not dealt with as fast as they come, try again later"
-    )]
-    Full,
-    /// The entity is not what it was when it was read.
-    #[error("the entity was changed at the same time")]
-    Stale,
-    /// Too many others change the same entity.
-    #[error("too many changes of the same entity at the same time, try again")]
-    Contended,
-    /// NATS cannot be reached.
-    #[error("NATS is not reachable, try again later")]
-    Unavailable(#[source] Option<Cause>),
-    /// Nobody knows whether the change was stored.
-    #[error(
-        "NATS did not answer in time: the change may be stored or not, read before you repeat it"
-    )]
-    Unknown,
-    /// The server refused the change.
-    #[error("the change was refused")]
-    Refused(#[source] batch::Error),
-}
-
-/// What is behind an [`Error::Unavailable`].
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
-
-/// Who raises events.
-#[derive(Debug, Clone)]
-pub struct Origin {
-    /// The node's name.
-    pub node: String,
-    /// The process id.
-    pub pid: u32,
-}
-
-/// Where an entity belongs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The workspace it is kept under.
-    pub workspace: String,
-    /// The workspace its events are raised in.
-    pub events: String,
-    /// The id of the workspace's own entity, if it can be deleted.
-    pub parent: Option<String>,
-}
 
 /// The bucket, and this node's view of it.
 #[derive(Debug)]
@@ -219,6 +129,11 @@ impl Store {
         self.client.connection_state() == State::Connected
     }
 
+    /// Watches whether there is room for more events; never returns.
+    pub(crate) async fn watch_backlog(&self, context: &jetstream::Context) {
+        self.backlog.watch(context, &self.metrics).await;
+    }
+
     /// Keeps other requests of this node from changing the same entity at the same time: they
     /// would be refused and tried again, one by one.
     pub async fn lock(&self, schema: &Schema, id: &str) -> MutexGuard<'_, ()> {
@@ -239,19 +154,5 @@ impl Store {
 
     fn max_event(&self) -> usize {
         streams::max_event_bytes(&self.client).saturating_sub(HEADER_ROOM)
-    }
-}
-
-/// What a refused or failed batch means, where nothing can be found out by reading.
-pub(crate) fn refusal(error: batch::Error) -> Error {
-    match error {
-        batch::Error::Full => Error::Full,
-        batch::Error::TooLarge => Error::TooLarge,
-        batch::Error::Unavailable | batch::Error::Closed => {
-            Error::Unavailable(Some(Box::new(error)))
-        }
-        batch::Error::Unknown => Error::Unknown,
-        batch::Error::Conflict => Error::Stale,
-        batch::Error::DuplicateId | batch::Error::Rejected { .. } => Error::Refused(error),
     }
 }

@@ -12,11 +12,10 @@ use hookline_shared::stream_reader;
 use hookline_shared::subject;
 
 use super::collections::Collection;
-use super::deliveries::unavailable;
 use super::paging::size;
 use super::response;
 use crate::error::ApiError;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Attempts in a part when no size is given.
 const DEFAULT_SIZE: usize = 100;
@@ -51,9 +50,7 @@ impl Collection<'_> {
         let hook = self.find(key).await?;
         let (before, size) = read(uri.query().unwrap_or_default())?;
         self.store.connected().await?;
-        let (data, next) = newest(self.store, &hook.id, before, size)
-            .await
-            .map_err(unavailable)?;
+        let (data, next) = newest(self.store, &hook.id, before, size).await?;
         let mut body = json!({ "data": data, "next": null });
         if let Some(Before {
             hour,
@@ -100,7 +97,7 @@ async fn newest(
     hook: &str,
     before: Option<Before>,
     size: usize,
-) -> Result<(Vec<Value>, Option<Before>), stream_reader::Error> {
+) -> Result<(Vec<Value>, Option<Before>), store::Error> {
     let (client, stream) = (store.lists().asking(), subject::ATTEMPTS_STREAM);
     let all = subject::attempts_of(hook);
     let (Some(first), Some(last)) = (
@@ -153,7 +150,7 @@ async fn newest(
 }
 
 /// Whether there is anything under `filter` before a sequence.
-async fn is_before(client: &Client, filter: &str, end: u64) -> Result<bool, stream_reader::Error> {
+async fn is_before(client: &Client, filter: &str, end: u64) -> Result<bool, store::Error> {
     let first = stream_reader::next(client, subject::ATTEMPTS_STREAM, filter, 1).await?;
     Ok(first.is_some_and(|first| first.sequence < end))
 }

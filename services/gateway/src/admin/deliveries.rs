@@ -193,7 +193,7 @@ async fn list(
     let part = store
         .lists()
         .list(query.state.stream(), filter, query.from, query.size);
-    let (page, count) = part.await.map_err(unavailable)?;
+    let (page, count) = part.await?;
     let data: Vec<_> = page.iter().map(|one| show(one, query.state)).collect();
     let mut body = json!({ "data": data, "next": null });
     if let Some(last) = page.last().filter(|_| page.len() == query.size) {
@@ -270,7 +270,7 @@ async fn replay(store: &Store, hook: &str, letter: &Stored) -> Result<(), ApiErr
     match store.deliveries().commit(vec![message]).await {
         // It waits already: an earlier replay was cut short.
         Ok(_) | Err(batch::Error::Conflict) => {}
-        Err(error) => return Err(store::refusal(error).into()),
+        Err(error) => return Err(store::Error::from(error).into()),
     }
     let stream = store.stream(subject::DEAD_STREAM).await?;
     // What is gone already was deleted by somebody else.
@@ -284,19 +284,14 @@ async fn page(
     filter: &str,
     from: u64,
     size: usize,
-) -> Result<Vec<Stored>, ApiError> {
+) -> Result<Vec<Stored>, store::Error> {
     store.connected().await?;
-    let page = stream_reader::page(store.lists().asking(), stream, filter, from, size).await;
-    page.map_err(unavailable)
+    Ok(stream_reader::page(store.lists().asking(), stream, filter, from, size).await?)
 }
 
-async fn count(store: &Store, stream: &str, filter: &str) -> Result<u64, ApiError> {
+async fn count(store: &Store, stream: &str, filter: &str) -> Result<u64, store::Error> {
     store.connected().await?;
-    store
-        .lists()
-        .count(stream, filter)
-        .await
-        .map_err(unavailable)
+    store.lists().count(stream, filter).await
 }
 
 async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {
@@ -304,10 +299,6 @@ async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {
     let purged = stream.purge().filter(filter).await;
     purged.map_err(|error| store::Error::Unavailable(Some(error.into())))?;
     Ok(response::no_content())
-}
-
-pub(super) fn unavailable(error: stream_reader::Error) -> ApiError {
-    store::Error::Unavailable(Some(error.into())).into()
 }
 
 /// Whether a text has the form of a delivery's id: it becomes part of a subject.

@@ -8,7 +8,7 @@ use async_nats::jetstream;
 
 use hookline_shared::subject::EVENTS_STREAM;
 
-use super::Store;
+use crate::metrics::Metrics;
 
 /// How often the stream is looked at.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -23,26 +23,26 @@ impl Backlog {
     pub(super) fn is_full(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
-}
 
-/// Looks at the event stream for ever.
-pub async fn watch_backlog(store: &Store, context: &jetstream::Context) {
-    loop {
-        if let Ok(stream) = context.get_stream(EVENTS_STREAM).await {
-            let info = stream.cached_info();
-            let full = is_nearly_full(info.state.bytes, info.config.max_bytes);
-            let was_full = store.backlog.0.swap(full, Ordering::Relaxed);
-            match (was_full, full) {
-                (false, true) => tracing::warn!(
-                    size_bytes = info.state.bytes,
-                    "the event stream is nearly full: changes are answered 503 until there is room"
-                ),
-                (true, false) => tracing::info!("the event stream has room again"),
-                _ => {}
+    /// Looks at the event stream periodically; never returns.
+    pub(super) async fn watch(&self, context: &jetstream::Context, metrics: &Metrics) {
+        loop {
+            if let Ok(stream) = context.get_stream(EVENTS_STREAM).await {
+                let info = stream.cached_info();
+                let full = is_nearly_full(info.state.bytes, info.config.max_bytes);
+                let was_full = self.0.swap(full, Ordering::Relaxed);
+                match (was_full, full) {
+                    (false, true) => tracing::warn!(
+                        size_bytes = info.state.bytes,
+                        "the event stream is nearly full: changes are answered 503 until there is room"
+                    ),
+                    (true, false) => tracing::info!("the event stream has room again"),
+                    _ => {}
+                }
+                metrics.backlog(full);
             }
-            store.metrics.backlog(full);
+            tokio::time::sleep(PERIOD).await;
         }
-        tokio::time::sleep(PERIOD).await;
     }
 }
 

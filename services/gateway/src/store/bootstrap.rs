@@ -5,9 +5,10 @@ use serde_json::json;
 use hookline_shared::batch;
 use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE, entity_key, unique_key};
 
+use super::Store;
+use super::error::Error;
 use super::plan::{encode, reservation};
 use super::read::Reservation;
-use super::{Error, Store, refusal};
 use crate::schema::{Input, Schema};
 
 impl Store {
@@ -40,7 +41,7 @@ impl Store {
         ];
         match self.writer.commit(messages).await {
             Ok(_) | Err(batch::Error::Conflict) => Ok(()),
-            Err(error) => Err(refusal(error)),
+            Err(error) => Err(error.into()),
         }
     }
 }

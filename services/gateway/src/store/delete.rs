@@ -8,10 +8,12 @@ use uuid::Uuid;
 use hookline_shared::batch;
 use hookline_shared::subject::{DEFAULT_WORKSPACE, header};
 
+use super::Store;
+use super::change::{Place, Write};
+use super::error::Error;
 use super::guard::{is_abandoned, now_millis};
 use super::plan::unmarked;
-use super::row::State;
-use super::{Error, Place, Row, Store, Write, refusal};
+use super::row::{Row, State};
 use crate::schema::Schema;
 
 /// How long a deletion waits for this node's view to show every child there can be.
@@ -100,7 +102,7 @@ impl Store {
                     _ => return Err(Error::Stale),
                 }
             }
-            Err(error) => return Err(refusal(error)),
+            Err(error) => return Err(error.into()),
         };
         Ok(Row {
             sequence,

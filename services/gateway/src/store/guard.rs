@@ -6,9 +6,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::Store;
+use super::error::Error;
 use super::plan::{Hold, Parent};
-use super::row::State;
-use super::{Error, Row, Store};
+use super::row::{Row, State};
 
 /// A mark of deletion that is older was left by a node that crashed.
 const MARK_AGE: Duration = Duration::from_secs(30);

@@ -13,6 +13,8 @@ use async_nats::Client;
 use hookline_shared::stream_reader::{self, Stored};
 use tokio::time::Instant;
 
+use super::error::Error;
+
 /// A count is remembered if it took longer than this,
 const LONG: Duration = Duration::from_millis(50);
 /// for so many times as long as it took.
@@ -26,7 +28,7 @@ pub(crate) struct Lists {
 }
 
 impl Lists {
-    pub(in crate::store) fn new(asking: Client) -> Self {
+    pub(super) fn new(asking: Client) -> Self {
         Self {
             asking,
             counts: Counts::default(),
@@ -49,7 +51,7 @@ impl Lists {
         filter: &str,
         from: u64,
         size: usize,
-    ) -> Result<(Vec<Stored>, u64), stream_reader::Error> {
+    ) -> Result<(Vec<Stored>, u64), Error> {
         if let Some(count) = self.counts.known(filter) {
             let page = stream_reader::uncounted(&self.asking, stream, filter, from, size).await?;
             return Ok((page, count));
@@ -69,11 +71,7 @@ impl Lists {
     ///
     /// # Errors
     /// If the stream does not answer as it should.
-    pub(crate) async fn count(
-        &self,
-        stream: &str,
-        filter: &str,
-    ) -> Result<u64, stream_reader::Error> {
+    pub(crate) async fn count(&self, stream: &str, filter: &str) -> Result<u64, Error> {
         if let Some(count) = self.counts.known(filter) {
             return Ok(count);
         }

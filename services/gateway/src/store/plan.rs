@@ -11,7 +11,9 @@ use hookline_shared::subject::{
     header, outbox_key, unique_key,
 };
 
-use super::{Error, Origin, Row, Write};
+use super::change::{Origin, Write};
+use super::error::Error;
+use super::row::Row;
 use crate::schema::{Entity, Schema, present};
 
 /// Value of the header that makes a message a delete marker.

@@ -8,8 +8,10 @@ use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use hookline_shared::event::get;
 use hookline_shared::subject::{ENTITY_SUBJECTS, entity_key, header, unique_key};
 
-use super::row::{self, State};
-use super::{Error, Place, Row, Store};
+use super::Store;
+use super::change::Place;
+use super::error::Error;
+use super::row::{self, Row, State};
 use crate::schema::{Schema, Scope};
 
 /// A longer key than this was never stored.

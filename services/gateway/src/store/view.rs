@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
 
-use super::Row;
+use super::row::Row;
 use crate::schema::Schema;
 
 /// A place in a list: time of creation and id.

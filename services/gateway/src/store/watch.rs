@@ -7,7 +7,8 @@ use async_nats::jetstream;
 use hookline_shared::subject::{ENTITY_SUBJECTS, HOOKS_REVISION, parse_entity_key};
 use hookline_shared::watch::{self, Change};
 
-use super::{Row, Store, View, row};
+use super::row::{self, Row};
+use super::view::View;
 use crate::schema::Schema;
 
 /// A watch gets this long before it is given up because a write did not show.
@@ -15,8 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Follows the bucket's entities for ever. The watch is set up anew when a write does not show in
 /// it for a while, whatever the reason.
-pub async fn follow(store: &Store, context: &jetstream::Context) {
-    let view = store.view();
+pub async fn follow(view: &View, context: &jetstream::Context) {
     loop {
         tokio::select! {
             never = watch::follow(context, ENTITY_SUBJECTS, |change| apply(view, change)) => match never {},

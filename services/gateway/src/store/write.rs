@@ -1,16 +1,16 @@
 //! One change, from its plan to its commit: refused tries are looked into and tried again, and a
 //! result that got lost is found out by reading.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hookline_shared::batch;
 
+use super::Store;
+use super::change::Write;
+use super::error::Error;
 use super::plan::{Expected, Plan};
 use super::read::Reservation;
-use super::row::State;
-use super::{Error, Place, Row, Store, refusal};
-use crate::schema::{Entity, Schema};
+use super::row::{Row, State};
 
 /// Tries of one change.
 const TRIES: u32 = 8;
@@ -18,21 +18,6 @@ const TRIES: u32 = 8;
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 /// How long a write waits to be seen in this node's view.
 const VIEW_WAIT: Duration = Duration::from_secs(2);
-
-/// A change of one entity.
-#[derive(Debug)]
-pub struct Write {
-    /// Its kind.
-    pub schema: &'static Schema,
-    /// Where it belongs.
-    pub place: Place,
-    /// What it is; `None`: it is to be new.
-    pub old: Option<Arc<Row>>,
-    /// What it is to be, without nulls; `None`: it is to be deleted.
-    pub new: Option<Entity>,
-    /// Whether its id was chosen by the client.
-    pub id_given: bool,
-}
 
 impl Store {
     /// Makes a change and raises its events, or does neither. Returns once this node's view has
@@ -51,8 +36,9 @@ impl Store {
             .lock_all(plan.takes.iter().map(|take| &take.subject))
             .await;
         let result = self.commit(&plan, write.old.as_deref()).await;
+        let outcome = result.as_ref().map_or_else(Error::outcome, |_| "committed");
         self.metrics
-            .wrote(write.schema.kind, &result, started.elapsed());
+            .wrote(write.schema.kind, outcome, started.elapsed());
         let sequence = result?;
         if !self.view.wait_for(sequence, VIEW_WAIT).await {
             tracing::warn!(
@@ -82,7 +68,7 @@ impl Store {
                     tracing::warn!(%error, "the result of a write got lost");
                     return Err(Error::Unknown);
                 }
-                Err(error) => return Err(refusal(error)),
+                Err(error) => return Err(error.into()),
             }
             self.metrics.retried(plan.schema.kind);
             match self.look(plan, &mut expected).await {

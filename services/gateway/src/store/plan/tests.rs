@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::schema::Input;
-use crate::store::{Place, row};
+use crate::store::change::Place;
+use crate::store::row;
 
 fn place() -> Place {
     Place {
