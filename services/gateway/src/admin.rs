@@ -34,7 +34,7 @@ use path::{Path, Target};
 
 /// The Admin API of one node.
 #[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     store: Arc<OnceLock<Arc<Store>>>,
     metrics: Metrics,
     node: String,
@@ -45,7 +45,7 @@ pub struct Admin {
 impl Admin {
     /// An Admin API that answers 503 until it is given a store.
     #[must_use]
-    pub fn new(store: Arc<OnceLock<Arc<Store>>>, metrics: Metrics, config: &Config) -> Self {
+    pub(crate) fn new(store: Arc<OnceLock<Arc<Store>>>, metrics: Metrics, config: &Config) -> Self {
         Self {
             store,
             metrics,
@@ -156,7 +156,7 @@ impl Admin {
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     admin: Admin,
     shutdown: CancellationToken,

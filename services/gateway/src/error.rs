@@ -10,7 +10,7 @@ use crate::store;
 
 /// Why a request is not answered as asked. The text of each is its `message`.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
+pub(crate) enum ApiError {
     /// There is nothing there.
     #[error("Not found")]
     NotFound,
@@ -129,15 +129,9 @@ impl ApiError {
         )
     }
 
-    /// The status of the answer.
-    #[must_use]
-    pub fn status(&self) -> StatusCode {
-        self.told().0
-    }
-
     /// The answer. What is the service's own fault is logged here, and told in a fixed sentence.
     #[must_use]
-    pub fn into_response(self) -> Response {
+    pub(crate) fn into_response(self) -> Response {
         let (status, code, fields) = self.told();
         if status.is_server_error() {
             let cause = std::error::Error::source(&self).map(ToString::to_string);

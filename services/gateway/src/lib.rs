@@ -6,12 +6,12 @@
 //! * `admin`: the HTTP side;
 //! * `error`: what clients are told when something is wrong.
 
-pub mod admin;
+mod admin;
 mod config;
-pub mod error;
-pub mod metrics;
-pub mod schema;
-pub mod store;
+mod error;
+mod metrics;
+mod schema;
+mod store;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -7,7 +7,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Reg
 
 /// The metrics of a gateway node. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     writes: IntCounterVec,
@@ -23,7 +23,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If they are registered already.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counter.clone()))?;
@@ -78,7 +78,7 @@ impl Metrics {
     }
 
     /// A request was answered.
-    pub fn answered(&self, kind: &str, method: &Method, status: StatusCode, took: Duration) {
+    pub(crate) fn answered(&self, kind: &str, method: &Method, status: StatusCode, took: Duration) {
         // What clients invent as a method is one label, not many.
         let method = match method.as_str() {
             known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known,
@@ -93,7 +93,7 @@ impl Metrics {
     }
 
     /// A change was committed, or not.
-    pub fn wrote(&self, kind: &str, outcome: &str, took: Duration) {
+    pub(crate) fn wrote(&self, kind: &str, outcome: &str, took: Duration) {
         self.writes.with_label_values(&[kind, outcome]).inc();
         self.write_seconds
             .with_label_values(&[kind])
@@ -101,23 +101,23 @@ impl Metrics {
     }
 
     /// A change has to be looked into.
-    pub fn retried(&self, kind: &str) {
+    pub(crate) fn retried(&self, kind: &str) {
         self.retries.with_label_values(&[kind]).inc();
     }
 
     /// How far the view is.
-    pub fn view(&self, sequence: u64) {
+    pub(crate) fn view(&self, sequence: u64) {
         self.view_sequence
             .set(i64::try_from(sequence).unwrap_or(i64::MAX));
     }
 
     /// Whether the event stream is nearly full.
-    pub fn backlog(&self, full: bool) {
+    pub(crate) fn backlog(&self, full: bool) {
         self.backlog_full.set(full.into());
     }
 
     /// Whether NATS is connected.
-    pub fn connected(&self, connected: bool) {
+    pub(crate) fn connected(&self, connected: bool) {
         self.connected.set(connected.into());
     }
 }

@@ -33,11 +33,11 @@ use crate::metrics::Metrics;
 use crate::schema::Schema;
 use lists::Lists;
 
-pub use change::{Origin, Place, Write};
-pub use error::Error;
-pub use row::Row;
-pub use view::{Cursor, Page, Query, Tags, View};
-pub use watch::follow;
+pub(crate) use change::{Origin, Place, Write};
+pub(crate) use error::Error;
+pub(crate) use row::Row;
+pub(crate) use view::{Cursor, Page, Query, Tags, View};
+pub(crate) use watch::follow;
 
 /// How long a request waits for a lost connection before it is answered 503.
 const RECONNECT_WAIT: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ const HEADER_ROOM: usize = 4 << 10;
 
 /// The bucket, and this node's view of it.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     client: Client,
     bucket: Stream<()>,
     writer: batch::Writer,
@@ -68,7 +68,7 @@ impl Store {
     ///
     /// # Errors
     /// If the name of the bucket's stream is not valid.
-    pub async fn new(
+    pub(crate) async fn new(
         context: &jetstream::Context,
         asking: Client,
         writer: batch::Writer,
@@ -96,7 +96,7 @@ impl Store {
 
     /// This node's view.
     #[must_use]
-    pub fn view(&self) -> &Arc<View> {
+    pub(crate) fn view(&self) -> &Arc<View> {
         &self.view
     }
 
@@ -114,7 +114,7 @@ impl Store {
 
     /// The connection.
     #[must_use]
-    pub fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
@@ -125,7 +125,7 @@ impl Store {
 
     /// Whether NATS is connected right now.
     #[must_use]
-    pub fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 
@@ -136,7 +136,7 @@ impl Store {
 
     /// Keeps other requests of this node from changing the same entity at the same time: they
     /// would be refused and tried again, one by one.
-    pub async fn lock(&self, schema: &Schema, id: &str) -> MutexGuard<'_, ()> {
+    pub(crate) async fn lock(&self, schema: &Schema, id: &str) -> MutexGuard<'_, ()> {
         self.entities.lock((schema.kind, id)).await
     }
 

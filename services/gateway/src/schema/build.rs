@@ -16,7 +16,7 @@ const MISSING: &str = "required field missing";
 
 /// What a client sent.
 #[derive(Debug, Clone, Default)]
-pub struct Input {
+pub(crate) struct Input {
     /// The fields by name.
     pub values: Entity,
     /// Whether it came as a form, where everything is text.
@@ -28,7 +28,7 @@ impl Schema {
     ///
     /// # Errors
     /// What is wrong with the input.
-    pub fn create(&self, input: Input) -> Result<Entity, Violations> {
+    pub(crate) fn create(&self, input: Input) -> Result<Entity, Violations> {
         self.build(input, None, false)
     }
 
@@ -36,7 +36,7 @@ impl Schema {
     ///
     /// # Errors
     /// What is wrong with the result.
-    pub fn update(&self, current: &Entity, input: Input) -> Result<Entity, Violations> {
+    pub(crate) fn update(&self, current: &Entity, input: Input) -> Result<Entity, Violations> {
         self.build(input, Some(current), true)
     }
 
@@ -44,7 +44,7 @@ impl Schema {
     ///
     /// # Errors
     /// What is wrong with the input.
-    pub fn replace(&self, current: &Entity, input: Input) -> Result<Entity, Violations> {
+    pub(crate) fn replace(&self, current: &Entity, input: Input) -> Result<Entity, Violations> {
         self.build(input, Some(current), false)
     }
 

@@ -7,7 +7,7 @@ pub(super) type Rule = fn(&Value) -> Result<(), String>;
 
 /// One field of a table.
 #[derive(Debug, Clone, Copy)]
-pub struct Field {
+pub(crate) struct Field {
     /// Its name.
     pub name: &'static str,
     /// Its type.
@@ -34,7 +34,7 @@ pub struct Field {
 
 /// The type of a field.
 #[derive(Debug, Clone, Copy)]
-pub enum Type {
+pub(crate) enum Type {
     /// Text, not empty.
     String,
     /// A whole number.
@@ -59,7 +59,7 @@ pub enum Type {
 
 /// The forms of a polymorphic record.
 #[derive(Debug)]
-pub struct Variants {
+pub(crate) struct Variants {
     /// The field of the entity that selects the form.
     pub selector: &'static str,
     /// The forms by the selector's value.
@@ -69,7 +69,7 @@ pub struct Variants {
 impl Variants {
     /// The fields of one form.
     #[must_use]
-    pub fn form(&self, selected: &str) -> Option<&'static [Field]> {
+    pub(crate) fn form(&self, selected: &str) -> Option<&'static [Field]> {
         let form = self.forms.iter().find(|(name, _)| *name == selected);
         form.map(|(_, fields)| *fields)
     }
@@ -77,7 +77,7 @@ impl Variants {
 
 /// A default value.
 #[derive(Debug, Clone, Copy)]
-pub enum Default {
+pub(crate) enum Default {
     /// A number.
     Integer(i64),
     /// A truth value.
@@ -93,7 +93,7 @@ pub enum Default {
 impl Default {
     /// The value itself.
     #[must_use]
-    pub fn value(&self) -> Value {
+    pub(crate) fn value(&self) -> Value {
         match self {
             Self::Integer(number) => json!(number),
             Self::Boolean(flag) => json!(flag),
@@ -106,7 +106,7 @@ impl Default {
 
 /// What the service sets by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Auto {
+pub(crate) enum Auto {
     /// A UUID at creation.
     Id,
     /// Unix seconds at creation.
@@ -117,7 +117,7 @@ pub enum Auto {
 
 /// Who may see a field's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Visibility {
+pub(crate) enum Visibility {
     /// Everyone.
     Public,
     /// The admin, but no event.
@@ -144,7 +144,7 @@ impl Field {
     }
 
     /// The `id` that every entity has.
-    pub const fn id() -> Self {
+    pub(crate) const fn id() -> Self {
         let field = Self::new("id", Type::String)
             .rule(super::rules::uuid)
             .immutable();
@@ -155,7 +155,7 @@ impl Field {
     }
 
     /// When the entity was made, in Unix seconds.
-    pub const fn created_at() -> Self {
+    pub(crate) const fn created_at() -> Self {
         let field = Self::integer("created_at").between(0, MAX_TIMESTAMP);
         Self {
             auto: Some(Auto::CreatedAt),
@@ -164,7 +164,7 @@ impl Field {
     }
 
     /// When the entity was last written, in Unix seconds.
-    pub const fn updated_at() -> Self {
+    pub(crate) const fn updated_at() -> Self {
         let field = Self::integer("updated_at").between(0, MAX_TIMESTAMP);
         Self {
             auto: Some(Auto::UpdatedAt),
@@ -173,62 +173,62 @@ impl Field {
     }
 
     /// The usual set of tags.
-    pub const fn tags() -> Self {
+    pub(crate) const fn tags() -> Self {
         Self::new("tags", Type::Set(&TAG))
     }
 
     /// A text.
-    pub const fn string(name: &'static str) -> Self {
+    pub(crate) const fn string(name: &'static str) -> Self {
         Self::new(name, Type::String)
     }
 
     /// A whole number.
-    pub const fn integer(name: &'static str) -> Self {
+    pub(crate) const fn integer(name: &'static str) -> Self {
         Self::new(name, Type::Integer)
     }
 
     /// A number.
-    pub const fn number(name: &'static str) -> Self {
+    pub(crate) const fn number(name: &'static str) -> Self {
         Self::new(name, Type::Number)
     }
 
     /// A truth value.
-    pub const fn boolean(name: &'static str) -> Self {
+    pub(crate) const fn boolean(name: &'static str) -> Self {
         Self::new(name, Type::Boolean)
     }
 
     /// A list of `element`.
-    pub const fn array(name: &'static str, element: &'static Field) -> Self {
+    pub(crate) const fn array(name: &'static str, element: &'static Field) -> Self {
         Self::new(name, Type::Array(element))
     }
 
     /// A list of different `element`s.
-    pub const fn set(name: &'static str, element: &'static Field) -> Self {
+    pub(crate) const fn set(name: &'static str, element: &'static Field) -> Self {
         Self::new(name, Type::Set(element))
     }
 
     /// Values of the type of `element` by free names.
-    pub const fn map(name: &'static str, element: &'static Field) -> Self {
+    pub(crate) const fn map(name: &'static str, element: &'static Field) -> Self {
         Self::new(name, Type::Map(element))
     }
 
     /// A record.
-    pub const fn record(name: &'static str, fields: &'static [Field]) -> Self {
+    pub(crate) const fn record(name: &'static str, fields: &'static [Field]) -> Self {
         Self::new(name, Type::Record(fields))
     }
 
     /// A record whose form depends on another field. It is always there.
-    pub const fn polymorphic(name: &'static str, variants: &'static Variants) -> Self {
+    pub(crate) const fn polymorphic(name: &'static str, variants: &'static Variants) -> Self {
         Self::new(name, Type::Polymorphic(variants)).required()
     }
 
     /// A reference to an entity of `kind`.
-    pub const fn foreign(name: &'static str, kind: &'static str) -> Self {
+    pub(crate) const fn foreign(name: &'static str, kind: &'static str) -> Self {
         Self::new(name, Type::Foreign(kind))
     }
 
     /// A value must be there.
-    pub const fn required(self) -> Self {
+    pub(crate) const fn required(self) -> Self {
         Self {
             required: true,
             ..self
@@ -236,7 +236,7 @@ impl Field {
     }
 
     /// Its values are unique within a workspace.
-    pub const fn unique(self) -> Self {
+    pub(crate) const fn unique(self) -> Self {
         Self {
             unique: true,
             ..self
@@ -244,7 +244,7 @@ impl Field {
     }
 
     /// It stays as it was created.
-    pub const fn immutable(self) -> Self {
+    pub(crate) const fn immutable(self) -> Self {
         Self {
             immutable: true,
             ..self
@@ -252,7 +252,7 @@ impl Field {
     }
 
     /// What it is when nothing is given.
-    pub const fn default(self, default: Default) -> Self {
+    pub(crate) const fn default(self, default: Default) -> Self {
         Self {
             default: Some(default),
             ..self
@@ -260,12 +260,12 @@ impl Field {
     }
 
     /// The only values it may have, as text.
-    pub const fn one_of(self, one_of: &'static [&'static str]) -> Self {
+    pub(crate) const fn one_of(self, one_of: &'static [&'static str]) -> Self {
         Self { one_of, ..self }
     }
 
     /// Lowest and highest number.
-    pub const fn between(self, low: i64, high: i64) -> Self {
+    pub(crate) const fn between(self, low: i64, high: i64) -> Self {
         Self {
             between: Some((low, high)),
             ..self
@@ -273,7 +273,7 @@ impl Field {
     }
 
     /// A rule beyond the type.
-    pub const fn rule(self, rule: Rule) -> Self {
+    pub(crate) const fn rule(self, rule: Rule) -> Self {
         Self {
             rule: Some(rule),
             ..self
@@ -281,7 +281,7 @@ impl Field {
     }
 
     /// Its values are in no event.
-    pub const fn private(self) -> Self {
+    pub(crate) const fn private(self) -> Self {
         Self {
             visibility: Visibility::Private,
             ..self
@@ -289,7 +289,7 @@ impl Field {
     }
 
     /// Its value shows nowhere.
-    pub const fn secret(self) -> Self {
+    pub(crate) const fn secret(self) -> Self {
         Self {
             visibility: Visibility::Secret,
             ..self
@@ -297,7 +297,7 @@ impl Field {
     }
 
     /// The fields of a record; `form` has those of the polymorphic one.
-    pub fn record_fields(&self, form: &'static [Field]) -> Option<&'static [Field]> {
+    pub(crate) fn record_fields(&self, form: &'static [Field]) -> Option<&'static [Field]> {
         match self.kind {
             Type::Record(fields) => Some(fields),
             Type::Polymorphic(_) => Some(form),

@@ -16,30 +16,32 @@ static KINDS: &[&Schema] = &[
 impl Schema {
     /// The kind whose name in URLs is `path`.
     #[must_use]
-    pub fn by_path(path: &str) -> Option<&'static Schema> {
+    pub(crate) fn by_path(path: &str) -> Option<&'static Schema> {
         KINDS.iter().copied().find(|schema| schema.path == path)
     }
 
     /// The kind with this name.
     #[must_use]
-    pub fn by_kind(kind: &str) -> Option<&'static Schema> {
+    pub(crate) fn by_kind(kind: &str) -> Option<&'static Schema> {
         KINDS.iter().copied().find(|schema| schema.kind == kind)
     }
 
     /// The table of workspaces, which the others belong to.
     #[must_use]
-    pub fn workspaces() -> &'static Schema {
+    pub(crate) fn workspaces() -> &'static Schema {
         &workspaces::TABLE
     }
 
     /// The table of event hooks.
     #[must_use]
-    pub fn event_hooks() -> &'static Schema {
+    pub(crate) fn event_hooks() -> &'static Schema {
         &event_hooks::TABLE
     }
 
     /// The kinds that refer to this one, with the field that does.
-    pub fn referenced_by(&self) -> impl Iterator<Item = (&'static Schema, &'static str)> + use<> {
+    pub(crate) fn referenced_by(
+        &self,
+    ) -> impl Iterator<Item = (&'static Schema, &'static str)> + use<> {
         let kind = self.kind;
         KINDS.iter().copied().flat_map(move |child| {
             child

@@ -10,13 +10,13 @@ use super::table::{Entity, Schema};
 impl Schema {
     /// The entity as answers show it: every field, unset ones as null, no secret.
     #[must_use]
-    pub fn answer(&self, entity: &Entity) -> Value {
+    pub(crate) fn answer(&self, entity: &Entity) -> Value {
         Value::Object(answer(self.fields, self.form_of(entity), entity))
     }
 
     /// The entity as events show it: no nulls, no secret, no private value.
     #[must_use]
-    pub fn event(&self, entity: &Entity) -> Entity {
+    pub(crate) fn event(&self, entity: &Entity) -> Entity {
         let mut entity = entity.clone();
         redact(self.fields, self.form_of(&entity), &mut entity);
         entity
@@ -33,7 +33,7 @@ impl Schema {
 /// The data of the ping that a new webhook gets: the hook as its receiver may see it. The headers
 /// are the receiver's own, so they are shown; the secret is left out.
 #[must_use]
-pub fn ping(hook: &Entity) -> Entity {
+pub(crate) fn ping(hook: &Entity) -> Entity {
     let mut hook = hook.clone();
     if let Some(Value::Object(config)) = hook.get_mut("config") {
         config.shift_remove("secret");

@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 /// The longest text of a unique field in bytes: it becomes a subject token, percent-encoded.
-pub const MAX_UNIQUE: usize = 512;
+pub(crate) const MAX_UNIQUE: usize = 512;
 
 /// Whether a text is a UUID in its usual form.
 #[must_use]
-pub fn is_uuid(text: &str) -> bool {
+pub(crate) fn is_uuid(text: &str) -> bool {
     text.len() == 36 && uuid::Uuid::try_parse(text).is_ok()
 }
 

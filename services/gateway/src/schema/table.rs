@@ -7,11 +7,11 @@ use super::field::{Field, Type, Variants};
 use super::violations::Violations;
 
 /// The fields of one entity, without nulls when it is stored or in an event.
-pub type Entity = Map<String, Value>;
+pub(crate) type Entity = Map<String, Value>;
 
 /// One entity kind.
 #[derive(Debug)]
-pub struct Schema {
+pub(crate) struct Schema {
     /// Name in keys, events and errors, such as `event_hooks`.
     pub kind: &'static str,
     /// Name in URLs, such as `event-hooks`.
@@ -32,7 +32,7 @@ pub struct Schema {
 
 /// Where the entities of a kind belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// To the workspace of the path, `default` without one.
     Workspace,
     /// To the workspace of the path; to all of them without one.
@@ -43,7 +43,7 @@ pub enum Scope {
 
 /// A field that refers to an entity of another kind.
 #[derive(Debug, Clone, Copy)]
-pub struct Reference {
+pub(crate) struct Reference {
     /// The field that refers.
     pub field: &'static str,
     /// The kind it refers to.
@@ -53,13 +53,13 @@ pub struct Reference {
 impl Schema {
     /// The field with this name.
     #[must_use]
-    pub fn field(&self, name: &str) -> Option<&'static Field> {
+    pub(crate) fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.iter().find(|field| field.name == name)
     }
 
     /// The variants of the polymorphic record, if there is one.
     #[must_use]
-    pub fn variants(&self) -> Option<&'static Variants> {
+    pub(crate) fn variants(&self) -> Option<&'static Variants> {
         self.fields.iter().find_map(|field| match field.kind {
             Type::Polymorphic(variants) => Some(variants),
             _ => None,
@@ -67,21 +67,21 @@ impl Schema {
     }
 
     /// The fields whose values are unique within a workspace.
-    pub fn unique_fields(&self) -> impl Iterator<Item = &'static str> + use<> {
+    pub(crate) fn unique_fields(&self) -> impl Iterator<Item = &'static str> + use<> {
         let fields = self.fields.iter().filter(|field| field.unique);
         fields.map(|field| field.name)
     }
 
     /// The values of an entity that nobody else in its workspace may have.
     #[must_use]
-    pub fn unique_values(&self, entity: &Entity) -> Vec<(&'static str, String)> {
+    pub(crate) fn unique_values(&self, entity: &Entity) -> Vec<(&'static str, String)> {
         self.unique_fields()
             .filter_map(|field| Some((field, entity.get(field)?.as_str()?.to_owned())))
             .collect()
     }
 
     /// The fields that refer to other kinds.
-    pub fn references(&self) -> impl Iterator<Item = Reference> + use<> {
+    pub(crate) fn references(&self) -> impl Iterator<Item = Reference> + use<> {
         self.fields.iter().filter_map(|field| match field.kind {
             Type::Foreign(kind) => Some(Reference {
                 field: field.name,
@@ -93,7 +93,7 @@ impl Schema {
 
     /// The entities that an entity refers to, as `(reference, id)`.
     #[must_use]
-    pub fn parents(&self, entity: &Entity) -> Vec<(Reference, String)> {
+    pub(crate) fn parents(&self, entity: &Entity) -> Vec<(Reference, String)> {
         self.references()
             .filter_map(|reference| {
                 let id = entity.get(reference.field)?.get("id")?.as_str()?;

@@ -14,7 +14,7 @@ const MAX_NAME: usize = 128;
 
 /// What is wrong with an entity. Empty: nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Violations {
+pub(crate) struct Violations {
     entity: Vec<String>,
     fields: BTreeMap<String, Issue>,
     count: usize,
@@ -29,7 +29,7 @@ enum Issue {
 impl Violations {
     /// One violation of one field.
     #[must_use]
-    pub fn of(field: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn of(field: &str, message: impl Into<String>) -> Self {
         let mut violations = Self::default();
         violations.add(&[field], message);
         violations
@@ -37,12 +37,12 @@ impl Violations {
 
     /// Whether nothing is wrong.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// Notes what is wrong with the field at `path`. The first message of a field stays.
-    pub fn add(&mut self, path: &[&str], message: impl Into<String>) {
+    pub(crate) fn add(&mut self, path: &[&str], message: impl Into<String>) {
         let Some((last, parents)) = path.split_last() else {
             return;
         };
@@ -66,14 +66,14 @@ impl Violations {
     }
 
     /// Notes what is wrong with the entity as a whole.
-    pub fn add_entity(&mut self, message: impl Into<String>) {
+    pub(crate) fn add_entity(&mut self, message: impl Into<String>) {
         self.entity.push(message.into());
         self.count += 1;
     }
 
     /// The line for people.
     #[must_use]
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         let mut lines = self.entity.clone();
         collect("", &self.fields, &mut lines);
         let text = lines.join("; ");
@@ -85,7 +85,7 @@ impl Violations {
 
     /// The tree for programs.
     #[must_use]
-    pub fn fields(&self) -> Value {
+    pub(crate) fn fields(&self) -> Value {
         let mut fields = Map::new();
         if !self.entity.is_empty() {
             fields.insert("@entity".into(), json!(self.entity));

@@ -17,7 +17,7 @@ impl Store {
     ///
     /// # Errors
     /// If the bucket cannot be reached; trying again is safe.
-    pub async fn ensure_default_workspace(&self) -> Result<(), Error> {
+    pub(crate) async fn ensure_default_workspace(&self) -> Result<(), Error> {
         let schema = Schema::workspaces();
         let unique = unique_key(ALL_WORKSPACES, schema.kind, "name", DEFAULT_WORKSPACE);
         let Reservation::Free(sequence) = self.reservation(&unique).await? else {

@@ -7,7 +7,7 @@ use crate::schema::{Entity, Schema};
 
 /// A change of one entity.
 #[derive(Debug)]
-pub struct Write {
+pub(crate) struct Write {
     /// Its kind.
     pub schema: &'static Schema,
     /// Where it belongs.
@@ -22,7 +22,7 @@ pub struct Write {
 
 /// Who raises events.
 #[derive(Debug, Clone)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The node's name.
     pub node: String,
     /// The process id.
@@ -31,7 +31,7 @@ pub struct Origin {
 
 /// Where an entity belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// The workspace it is kept under.
     pub workspace: String,
     /// The workspace its events are raised in.

@@ -24,7 +24,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Stale`] if the entity is no longer what `row` says.
-    pub async fn delete(&self, place: Place, row: Arc<Row>) -> Result<(), Error> {
+    pub(crate) async fn delete(&self, place: Place, row: Arc<Row>) -> Result<(), Error> {
         let schema = row.schema;
         let is_workspace = schema.kind == Schema::workspaces().kind;
         if is_workspace

@@ -36,7 +36,7 @@ impl Store {
     ///
     /// # Errors
     /// If the view does not know it and the bucket cannot be asked.
-    pub async fn get(
+    pub(crate) async fn get(
         &self,
         schema: &'static Schema,
         workspace: &str,
@@ -52,7 +52,7 @@ impl Store {
     ///
     /// # Errors
     /// If the bucket cannot be asked.
-    pub async fn get_stored(
+    pub(crate) async fn get_stored(
         &self,
         schema: &'static Schema,
         workspace: &str,
@@ -68,7 +68,7 @@ impl Store {
     ///
     /// # Errors
     /// If the view does not know it and the bucket cannot be asked.
-    pub async fn get_by_unique(
+    pub(crate) async fn get_by_unique(
         &self,
         schema: &'static Schema,
         workspace: &str,
@@ -95,7 +95,7 @@ impl Store {
     ///
     /// # Errors
     /// If the view does not know the workspace and the bucket cannot be asked.
-    pub async fn place(
+    pub(crate) async fn place(
         &self,
         schema: &Schema,
         prefix: Option<&str>,
@@ -133,7 +133,7 @@ impl Store {
     ///
     /// # Errors
     /// If the bucket cannot be asked.
-    pub async fn newest(&self) -> Result<u64, Error> {
+    pub(crate) async fn newest(&self) -> Result<u64, Error> {
         Ok(self
             .last_message(ENTITY_SUBJECTS)
             .await?

@@ -9,7 +9,7 @@ use crate::schema::{Entity, Schema};
 
 /// An entity and its message.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub(crate) struct Row {
     /// Its kind.
     pub schema: &'static Schema,
     /// The workspace it is kept under.

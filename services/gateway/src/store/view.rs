@@ -13,11 +13,11 @@ use super::row::Row;
 use crate::schema::Schema;
 
 /// A place in a list: time of creation and id.
-pub type Cursor = (i64, String);
+pub(crate) type Cursor = (i64, String);
 
 /// A part of a list.
 #[derive(Debug, Default)]
-pub struct Page {
+pub(crate) struct Page {
     /// The entities.
     pub rows: Vec<Arc<Row>>,
     /// The last of them, if there are more.
@@ -26,7 +26,7 @@ pub struct Page {
 
 /// Which entities of a kind are wanted.
 #[derive(Debug, Default)]
-pub struct Query {
+pub(crate) struct Query {
     /// Only what comes after this place.
     pub after: Option<Cursor>,
     /// How many at most.
@@ -39,7 +39,7 @@ pub struct Query {
 
 /// A filter on tags.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Tags {
+pub(crate) enum Tags {
     /// All of them.
     All(Vec<String>),
     /// Any of them.
@@ -48,7 +48,7 @@ pub enum Tags {
 
 /// This node's view of the bucket.
 #[derive(Debug, Default)]
-pub struct View {
+pub(crate) struct View {
     tables: RwLock<HashMap<String, HashMap<&'static str, Table>>>,
     progress: Mutex<Progress>,
     pub(super) lagging: Notify,
@@ -74,13 +74,13 @@ struct Table {
 impl View {
     /// The entity with this id.
     #[must_use]
-    pub fn get(&self, schema: &Schema, workspace: &str, id: &str) -> Option<Arc<Row>> {
+    pub(crate) fn get(&self, schema: &Schema, workspace: &str, id: &str) -> Option<Arc<Row>> {
         self.read(schema, workspace, |table| table.get(id).cloned())
     }
 
     /// The entity with this value of a unique field.
     #[must_use]
-    pub fn get_by_unique(
+    pub(crate) fn get_by_unique(
         &self,
         schema: &Schema,
         workspace: &str,
@@ -96,7 +96,7 @@ impl View {
 
     /// Entities in the order in which they were made.
     #[must_use]
-    pub fn list(&self, schema: &Schema, workspace: &str, query: &Query) -> Page {
+    pub(crate) fn list(&self, schema: &Schema, workspace: &str, query: &Query) -> Page {
         self.read(schema, workspace, |table| Some(table.list(query)))
             .unwrap_or_default()
     }
@@ -127,7 +127,7 @@ impl View {
 
     /// The sequence up to which the bucket's entities are known.
     #[must_use]
-    pub fn sequence(&self) -> u64 {
+    pub(crate) fn sequence(&self) -> u64 {
         self.progress
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -135,7 +135,7 @@ impl View {
     }
 
     /// Waits until the message with this sequence is known; `false` after the timeout.
-    pub async fn wait_for(&self, sequence: u64, timeout: Duration) -> bool {
+    pub(crate) async fn wait_for(&self, sequence: u64, timeout: Duration) -> bool {
         let caught_up = {
             let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
             if progress.known >= sequence {

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Follows the bucket's entities for ever. The watch is set up anew when a write does not show in
 /// it for a while, whatever the reason.
-pub async fn follow(view: &View, context: &jetstream::Context) {
+pub(crate) async fn follow(view: &View, context: &jetstream::Context) {
     loop {
         tokio::select! {
             never = watch::follow(context, ENTITY_SUBJECTS, |change| apply(view, change)) => match never {},

@@ -25,7 +25,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Stale`] if the entity is no longer what `old` says: read it and decide anew.
-    pub async fn write(&self, write: Write) -> Result<(), Error> {
+    pub(crate) async fn write(&self, write: Write) -> Result<(), Error> {
         if self.backlog.is_full() {
             return Err(Error::Full);
         }
