@@ -6,12 +6,13 @@
 //! of its own, since the server takes nothing else from one meanwhile.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::Client;
-use hookline_shared::stream_reader::{self, Stored};
+use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use hookline_shared::stream_reader::{self, Stored};
 
 use super::error::Error;
 
@@ -97,7 +98,7 @@ impl Counts {
     /// A count that is remembered. Once its time is over one caller is told to count anew; the others
     /// are told the old one for as long as that takes.
     fn known(&self, filter: &str) -> Option<u64> {
-        let (mut counts, now) = (self.lock(), Instant::now());
+        let (mut counts, now) = (self.0.lock(), Instant::now());
         let counted = counts.get_mut(filter)?;
         if counted.until <= now {
             counted.until = now + counted.took * COST;
@@ -107,17 +108,13 @@ impl Counts {
     }
 
     fn remember(&self, filter: &str, count: u64, took: Duration) {
-        let (mut counts, now) = (self.lock(), Instant::now());
+        let (mut counts, now) = (self.0.lock(), Instant::now());
         counts.retain(|_, counted| counted.until > now);
         counts.remove(filter);
         if took >= LONG {
             let until = now + took * COST;
             counts.insert(filter.to_owned(), Counted { count, took, until });
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Counted>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

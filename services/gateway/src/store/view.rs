@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
 
@@ -117,7 +118,7 @@ impl View {
 
     /// A kind of which the workspace holds an entity.
     pub(super) fn first_kind_in(&self, workspace: &str) -> Option<&'static str> {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.tables.read();
         let kinds = tables.get(workspace)?.iter();
         kinds
             .filter(|(_, table)| !table.rows.is_empty())
@@ -128,16 +129,13 @@ impl View {
     /// The sequence up to which the bucket's entities are known.
     #[must_use]
     pub(crate) fn sequence(&self) -> u64 {
-        self.progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .known
+        self.progress.lock().known
     }
 
     /// Waits until the message with this sequence is known; `false` after the timeout.
     pub(crate) async fn wait_for(&self, sequence: u64, timeout: Duration) -> bool {
         let caught_up = {
-            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut progress = self.progress.lock();
             if progress.known >= sequence {
                 return true;
             }
@@ -156,7 +154,7 @@ impl View {
     pub(super) fn put(&self, row: Row) {
         let sequence = row.sequence;
         {
-            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+            let mut tables = self.tables.write();
             let workspace = tables.entry(row.workspace.clone()).or_default();
             workspace.entry(row.schema.kind).or_default().put(row);
         }
@@ -166,7 +164,7 @@ impl View {
     /// Notes that an entity was deleted.
     pub(super) fn remove(&self, schema: &Schema, workspace: &str, id: &str, sequence: u64) {
         {
-            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+            let mut tables = self.tables.write();
             if let Some(kinds) = tables.get_mut(workspace)
                 && let Some(table) = kinds.get_mut(schema.kind)
                 && table.get(id).is_some_and(|row| row.sequence < sequence)
@@ -185,7 +183,7 @@ impl View {
 
     /// Notes that everything up to a message is known.
     pub(super) fn advance(&self, sequence: u64) {
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.progress.lock();
         if sequence <= progress.known {
             return;
         }
@@ -204,7 +202,7 @@ impl View {
         workspace: &str,
         read: impl FnOnce(&Table) -> Option<T>,
     ) -> Option<T> {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.tables.read();
         read(tables.get(workspace)?.get(schema.kind)?)
     }
 }
