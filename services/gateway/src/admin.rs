@@ -79,7 +79,7 @@ impl Admin {
             (_, "OPTIONS") => Ok(response::options(methods)),
             (Target::Node, "GET") => Ok(self.describe()),
             (Target::Status, "GET") => Ok(self.state()),
-            (Target::Collection(schema), "GET") => collection(schema).await?.list(uri),
+            (Target::Collection(schema), "GET") => collection(schema).await?.list(uri).await,
             (Target::Collection(schema), "POST") => {
                 collection(schema).await?.create(input().await?).await
             }
@@ -101,7 +101,10 @@ impl Admin {
                 "GET",
             ) => {
                 let parent = collection(parent).await?.find(&key).await?;
-                collection(child).await?.list_children(uri, field, &parent)
+                collection(child)
+                    .await?
+                    .list_children(uri, field, &parent)
+                    .await
             }
             (
                 Target::Children {

@@ -33,15 +33,13 @@ impl<'a> Collection<'a> {
     }
 
     /// GET of all.
-    pub(super) fn list(&self, uri: &Uri) -> Result<Response, ApiError> {
-        self.list_part(
-            uri,
-            Paging::read(self.schema, uri.query().unwrap_or_default())?,
-        )
+    pub(super) async fn list(&self, uri: &Uri) -> Result<Response, ApiError> {
+        let paging = Paging::read(self.schema, uri.query().unwrap_or_default())?;
+        self.list_part(uri, paging).await
     }
 
     /// GET of those that refer to an entity.
-    pub(super) fn list_children(
+    pub(super) async fn list_children(
         &self,
         uri: &Uri,
         field: &'static str,
@@ -49,14 +47,14 @@ impl<'a> Collection<'a> {
     ) -> Result<Response, ApiError> {
         let mut paging = Paging::read(self.schema, uri.query().unwrap_or_default())?;
         paging.query.parent = Some((field, parent.id.clone()));
-        self.list_part(uri, paging)
+        self.list_part(uri, paging).await
     }
 
-    fn list_part(&self, uri: &Uri, paging: Paging) -> Result<Response, ApiError> {
-        let page = self
-            .store
-            .view()
-            .list(self.schema, &self.place.workspace, &paging.query);
+    async fn list_part(&self, uri: &Uri, paging: Paging) -> Result<Response, ApiError> {
+        let view = self.store.view();
+        let page = view
+            .list(self.schema, &self.place.workspace, &paging.query)
+            .await;
         let path = uri.path().trim_end_matches('/');
         Ok(response::ok(&paging.envelope(self.schema, path, &page)))
     }

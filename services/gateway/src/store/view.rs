@@ -13,6 +13,9 @@ use tokio::sync::{Notify, oneshot};
 use super::row::Row;
 use crate::schema::Schema;
 
+/// Rows that a list looks at under one lock; more than the largest page has.
+const STEP: usize = 1_024;
+
 /// A place in a list: time of creation and id.
 pub(crate) type Cursor = (i64, String);
 
@@ -95,11 +98,22 @@ impl View {
         })
     }
 
-    /// Entities in the order in which they were made.
-    #[must_use]
-    pub(crate) fn list(&self, schema: &Schema, workspace: &str, query: &Query) -> Page {
-        self.read(schema, workspace, |table| Some(table.list(query)))
-            .unwrap_or_default()
+    /// Entities in the order in which they were made. A filter that few rows match may walk the
+    /// whole table: that happens in steps, between which writers and other tasks get their turn.
+    pub(crate) async fn list(&self, schema: &Schema, workspace: &str, query: &Query) -> Page {
+        let mut rows = Vec::new();
+        let mut after = query.after.clone();
+        while let Some(seen) = self.read(schema, workspace, |table| {
+            table.list_step(query, after.as_ref(), &mut rows)
+        }) {
+            after = Some(seen);
+            tokio::task::yield_now().await;
+        }
+        let more = rows.len() > query.size;
+        rows.truncate(query.size);
+        let last = rows.last().filter(|_| more);
+        let next = last.map(|row| (row.created_at(), row.id.clone()));
+        Page { rows, next }
     }
 
     /// Whether some entity refers to this one.
@@ -259,29 +273,37 @@ impl Table {
         }
     }
 
-    fn list(&self, query: &Query) -> Page {
-        let after = match &query.after {
-            Some(cursor) => Bound::Excluded(cursor.clone()),
-            None => Bound::Unbounded,
-        };
-        let range = (after, Bound::Unbounded);
-        let rows: Box<dyn Iterator<Item = &Arc<Row>>> = match &query.parent {
-            None => Box::new(self.rows.range(range).map(|(_, row)| row)),
+    /// Looks at the next [`STEP`] rows and adds those that match, until there is one more than the
+    /// query wants. Returns where to continue, or `None` at the end.
+    fn list_step(
+        &self,
+        query: &Query,
+        after: Option<&Cursor>,
+        found: &mut Vec<Arc<Row>>,
+    ) -> Option<Cursor> {
+        let range = (
+            after.map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        );
+        let rows: Box<dyn Iterator<Item = (&Cursor, &Arc<Row>)>> = match &query.parent {
+            None => Box::new(self.rows.range::<Cursor, _>(range)),
             Some(key) => {
-                let children = self.children.get(key).into_iter();
-                let children = children.flat_map(|children| children.range(range.clone()));
-                Box::new(children.filter_map(|cursor| self.rows.get(cursor)))
+                let children = self.children.get(key)?.range::<Cursor, _>(range);
+                Box::new(children.filter_map(|cursor| self.rows.get_key_value(cursor)))
             }
         };
-        let wanted = |row: &&Arc<Row>| query.tags.as_ref().is_none_or(|tags| tags.match_row(row));
-        let mut rows: Vec<_> = rows.filter(wanted).take(query.size + 1).cloned().collect();
-        let more = rows.len() > query.size;
-        rows.truncate(query.size);
-        let next = rows
-            .last()
-            .filter(|_| more)
-            .map(|row| (row.created_at(), row.id.clone()));
-        Page { rows, next }
+        for (looked, (cursor, row)) in rows.enumerate() {
+            if query.tags.as_ref().is_none_or(|tags| tags.match_row(row)) {
+                found.push(Arc::clone(row));
+            }
+            if found.len() > query.size {
+                return None;
+            }
+            if looked + 1 == STEP {
+                return Some(cursor.clone());
+            }
+        }
+        None
     }
 }
 

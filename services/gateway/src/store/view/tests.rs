@@ -1,5 +1,9 @@
-use super::*;
+use std::pin::pin;
+
+use futures::poll;
 use serde_json::json;
+
+use super::*;
 
 fn schema(kind: &str) -> &'static Schema {
     Schema::by_kind(kind).expect("a kind")
@@ -66,8 +70,8 @@ fn a_name_that_changed_hands_stays_with_its_new_owner() {
     assert_eq!(owner.id, "b");
 }
 
-#[test]
-fn pages_follow_one_another_without_gaps() {
+#[tokio::test]
+async fn pages_follow_one_another_without_gaps() {
     let view = View::default();
     for n in 0..25_u64 {
         view.put(consumer(&format!("{n:02}"), n + 1, &format!("u{n}")));
@@ -78,7 +82,7 @@ fn pages_follow_one_another_without_gaps() {
     };
     let mut seen = 0;
     loop {
-        let page = view.list(schema("consumers"), "default", &query);
+        let page = view.list(schema("consumers"), "default", &query).await;
         seen += page.rows.len();
         query.after = page.next;
         if query.after.is_none() {
@@ -88,19 +92,22 @@ fn pages_follow_one_another_without_gaps() {
     assert_eq!(seen, 25);
 }
 
-#[test]
-fn a_full_last_page_says_that_it_is_the_last() {
+#[tokio::test]
+async fn a_full_last_page_says_that_it_is_the_last() {
     let view = View::default();
     view.put(consumer("a", 1, "x"));
     let query = Query {
         size: 1,
         ..Query::default()
     };
-    assert_eq!(view.list(schema("consumers"), "default", &query).next, None);
+    assert_eq!(
+        view.list(schema("consumers"), "default", &query).await.next,
+        None
+    );
 }
 
-#[test]
-fn children_are_found_until_they_are_gone() {
+#[tokio::test]
+async fn children_are_found_until_they_are_gone() {
     let view = View::default();
     let routes = schema("routes");
     let route = |id: &str, sequence, service: &str| {
@@ -119,16 +126,19 @@ fn children_are_found_until_they_are_gone() {
         parent: Some(("service", "t".into())),
         ..Query::default()
     };
-    assert_eq!(ids(&view.list(routes, "default", &query)), ["r2"]);
+    assert_eq!(ids(&view.list(routes, "default", &query).await), ["r2"]);
     view.put(route("r1", 3, "t"));
     assert!(!view.is_referenced(routes, "default", "service", "s"));
-    assert_eq!(ids(&view.list(routes, "default", &query)), ["r1", "r2"]);
+    assert_eq!(
+        ids(&view.list(routes, "default", &query).await),
+        ["r1", "r2"]
+    );
     view.remove(routes, "default", "r1", 4);
-    assert_eq!(ids(&view.list(routes, "default", &query)), ["r2"]);
+    assert_eq!(ids(&view.list(routes, "default", &query).await), ["r2"]);
 }
 
-#[test]
-fn tags_select() {
+#[tokio::test]
+async fn tags_select() {
     let view = View::default();
     let tagged = |id: &str, sequence, tags: Value| {
         row(
@@ -140,16 +150,48 @@ fn tags_select() {
     };
     view.put(tagged("a", 1, json!(["x", "y"])));
     view.put(tagged("b", 2, json!(["x"])));
-    let list = |tags| {
+    let list = async |tags| {
         let query = Query {
             size: 10,
             tags: Some(tags),
             ..Query::default()
         };
-        view.list(schema("consumers"), "default", &query).rows.len()
+        view.list(schema("consumers"), "default", &query)
+            .await
+            .rows
+            .len()
     };
-    assert_eq!(list(Tags::All(vec!["x".into(), "y".into()])), 1);
-    assert_eq!(list(Tags::Any(vec!["x".into(), "y".into()])), 2);
+    assert_eq!(list(Tags::All(vec!["x".into(), "y".into()])).await, 1);
+    assert_eq!(list(Tags::Any(vec!["x".into(), "y".into()])).await, 2);
+}
+
+#[tokio::test]
+async fn a_rare_tag_lets_writes_in_while_it_is_looked_for() {
+    let view = View::default();
+    let tagged = |n: u64, tag: &str| {
+        let entity = json!({"created_at": n, "tags": [tag]});
+        row("consumers", &format!("{n:05}"), n + 1, entity)
+    };
+    let count = 2 * STEP as u64;
+    for n in 0..count {
+        view.put(tagged(
+            n,
+            if n % STEP as u64 == 5 {
+                "rare"
+            } else {
+                "usual"
+            },
+        ));
+    }
+    let query = Query {
+        size: 10,
+        tags: Some(Tags::Any(vec!["rare".into()])),
+        ..Query::default()
+    };
+    let mut list = pin!(view.list(schema("consumers"), "default", &query));
+    assert!(poll!(&mut list).is_pending(), "the walk has no pause");
+    view.put(tagged(count, "rare"));
+    assert_eq!(ids(&list.await), ["00005", "01029", "02048"]);
 }
 
 #[tokio::test(start_paused = true)]
