@@ -159,6 +159,7 @@ impl View {
         };
         let caught_up = tokio::time::timeout(timeout, caught_up).await.is_ok();
         if !caught_up {
+            self.progress.lock().forget(sequence);
             self.lagging.notify_one();
         }
         caught_up
@@ -218,6 +219,18 @@ impl View {
     ) -> Option<T> {
         let tables = self.tables.read();
         read(tables.get(workspace)?.get(schema.kind)?)
+    }
+}
+
+impl Progress {
+    /// Removes the waiters for a sequence that gave up.
+    fn forget(&mut self, sequence: u64) {
+        if let Some(waiting) = self.waiting.get_mut(&sequence) {
+            waiting.retain(|wake| !wake.is_closed());
+            if waiting.is_empty() {
+                self.waiting.remove(&sequence);
+            }
+        }
     }
 }
 

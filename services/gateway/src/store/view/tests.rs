@@ -209,3 +209,21 @@ async fn waiting_ends_when_the_message_is_known_or_time_is_up() {
     assert_eq!(waiting.await.ok(), Some(true));
     assert!(view.wait_for(4, Duration::ZERO).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn waiters_that_timed_out_are_forgotten() {
+    let view = View::default();
+    let (short, long) = (Duration::from_secs(1), Duration::from_secs(2));
+    let waits = [(3, short), (3, short), (4, short), (4, long)];
+    let waits = waits.map(|(sequence, timeout)| view.wait_for(sequence, timeout));
+    let (caught_up, ()) = tokio::join!(futures::future::join_all(waits), async {
+        tokio::time::sleep(short + short / 2).await;
+        let counts = {
+            let waiting = &view.progress.lock().waiting;
+            Vec::from_iter(waiting.iter().map(|(at, wakes)| (*at, wakes.len())))
+        };
+        assert_eq!(counts, [(4, 1)]);
+        view.advance(4);
+    });
+    assert_eq!(caught_up, [false, false, false, true]);
+}
