@@ -1,4 +1,4 @@
-//! The Admin API: which path and method does what, and the frame around every request.
+//! The Admin API: the routes, and serving requests with metrics and graceful shutdown.
 
 mod attempts;
 mod collections;
@@ -43,8 +43,7 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// An Admin API that answers 503 until it is given a store.
-    #[must_use]
+    /// Answers 503 until `store` is set.
     pub(crate) fn new(store: Arc<OnceLock<Arc<Store>>>, metrics: Metrics, config: &Config) -> Self {
         Self {
             store,
@@ -55,7 +54,6 @@ impl Admin {
         }
     }
 
-    /// The router.
     async fn route(&self, path: Path, request: Request) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
         let store = || self.store.get().map(Arc::as_ref).ok_or(ApiError::Starting);
@@ -127,11 +125,11 @@ impl Admin {
             (Target::Attempts(key), "GET") => hooks().await?.attempts(&key, uri).await,
             (Target::Replay(key), "POST") => hooks().await?.replay(&key, input().await?).await,
             (Target::Dead(key, delivery), "DELETE") => {
-                hooks().await?.forget(&key, delivery.as_deref()).await
+                hooks().await?.delete_dead(&key, delivery.as_deref()).await
             }
             (Target::DeadEvents(None), "GET") => deliveries::dead_events(store()?, uri).await,
             (Target::DeadEvents(id), "DELETE") => {
-                deliveries::forget_events(store()?, id.as_deref()).await
+                deliveries::delete_dead_events(store()?, id.as_deref()).await
             }
             _ => Err(ApiError::MethodNotAllowed(methods)),
         }
@@ -155,10 +153,7 @@ impl Admin {
     }
 }
 
-/// Serves until `shutdown`; then requests in flight have `timeout` to be answered.
-///
-/// # Errors
-/// If the listener fails.
+/// Serves until `shutdown`; then requests in flight have `timeout` to finish.
 pub(crate) async fn serve(
     listener: TcpListener,
     admin: Admin,
@@ -167,7 +162,7 @@ pub(crate) async fn serve(
 ) -> std::io::Result<()> {
     let requests = admin.requests.clone();
     let listener = listener.tap_io(|connection| {
-        // Small answers must not wait for one another.
+        // Nagle's algorithm would delay small responses.
         let _ = connection.set_nodelay(true);
     });
     let router = Router::new().fallback(handle).with_state(Arc::new(admin));
@@ -186,7 +181,7 @@ pub(crate) async fn serve(
     tokio::select! {
         result = drained => result,
         () = time_is_up => {
-            tracing::warn!(open = requests.len(), "requests in flight were given up");
+            tracing::warn!(open = requests.len(), "shutdown timed out, dropping requests in flight");
             Ok(())
         }
     }
@@ -203,13 +198,13 @@ async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
         return response;
     };
     let kind = path.kind();
-    // In a task of its own: a change that has begun is finished, also if the client goes away.
+    // In a task of its own, so that a change is completed even if the client disconnects.
     let task = admin.requests.spawn({
         let admin = Arc::clone(&admin);
         async move { admin.route(path, request).await }
     });
     let result = task.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a request panicked");
+        tracing::error!(%error, "request handler panicked");
         Err(ApiError::Internal)
     });
     let response = result.unwrap_or_else(ApiError::into_response);

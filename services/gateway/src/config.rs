@@ -1,4 +1,4 @@
-//! Settings: flags, environment variables and defaults, from one struct.
+//! The gateway's settings: flags, environment variables, help and defaults from one struct.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -13,7 +13,7 @@ use hookline_shared::{streams, telemetry};
 #[derive(Debug, Clone, Parser)]
 #[command(name = "hookline-gateway", version)]
 pub struct Config {
-    /// Address of the Admin API. It has no authentication: keep it where only admins are.
+    /// Where the Admin API listens. It has no authentication: expose it to admins only.
     #[arg(
         long,
         env = "HOOKLINE_ADMIN_LISTEN",
@@ -22,7 +22,7 @@ pub struct Config {
     )]
     pub admin_listen: SocketAddr,
 
-    /// Address of the status API: /metrics, /healthz, /readyz.
+    /// Where the status API listens: /metrics, /healthz, /readyz.
     #[arg(
         long,
         env = "HOOKLINE_STATUS_LISTEN",
@@ -31,11 +31,11 @@ pub struct Config {
     )]
     pub status_listen: SocketAddr,
 
-    /// Name of this node, which its events carry; by default the host's name.
+    /// Name of this node, as its events carry it; by default the host name.
     #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME", default_value_t = host_name("gateway"))]
     pub node: String,
 
-    /// The largest request body in bytes.
+    /// Largest request body in bytes.
     #[arg(
         long,
         env = "HOOKLINE_ADMIN_MAX_BODY",
@@ -44,7 +44,7 @@ pub struct Config {
     )]
     pub admin_max_body: NonZeroUsize,
 
-    /// How long requests in flight have when the process is told to stop.
+    /// On SIGTERM, how long requests in flight may take to finish.
     #[arg(
         long,
         env = "HOOKLINE_SHUTDOWN_TIMEOUT",
@@ -54,7 +54,7 @@ pub struct Config {
     )]
     pub shutdown_timeout: Duration,
 
-    /// NATS.
+    /// Connection to NATS, and the streams.
     #[command(flatten)]
     pub nats: streams::Options,
 
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_makes_no_sense_is_refused() {
+    fn invalid_settings_are_refused() {
         for arguments in [
             ["--admin-max-body", "0"],
             ["--shutdown-timeout", "30"],

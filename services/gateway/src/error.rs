@@ -1,4 +1,4 @@
-//! What the Admin API answers when it cannot do what was asked: status and body, in Kong's words.
+//! Error responses of the Admin API: status and body, worded as in Kong.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -8,54 +8,40 @@ use crate::admin::response;
 use crate::schema::Violations;
 use crate::store;
 
-/// Why a request is not answered as asked. The text of each is its `message`.
+/// Why a request failed. The display text is the response's `message`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// There is nothing there.
     #[error("Not found")]
     NotFound,
-    /// The path is there, but not for this method; those it is there for are named.
+    /// Carries the methods that are allowed.
     #[error("Method not allowed")]
     MethodNotAllowed(&'static str),
-    /// The body is of no type that is understood.
     #[error("Unsupported Media Type")]
     UnsupportedMediaType,
-    /// The body is larger than the limit in bytes.
+    /// Carries the limit in bytes.
     #[error("Payload too large: a request body may have at most {0} bytes")]
     BodyTooLarge(usize),
-    /// The body did not arrive in time.
     #[error("Request timeout")]
     BodyTimeout,
-    /// The request cannot be read.
     #[error("{0}")]
     BadRequest(&'static str),
-    /// The entity is not as its kind wants it.
     #[error("{}", .0.message())]
     Schema(Violations),
-    /// The `offset` of a list is none that was given out.
-    #[error("'{0}' is not a valid offset: it was not made by this service")]
+    #[error("'{0}' is not a valid offset: it was not issued by this service")]
     Offset(String),
-    /// The `size` of a list is no number from 1 to 1000.
     #[error("{0}")]
     Size(&'static str),
-    /// The `tags` of a list cannot be understood.
     #[error("invalid option (tags: {0})")]
     Tags(&'static str),
-    /// The store refused or failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The entities are not loaded yet.
     #[error("the node is starting: its entities are not loaded yet")]
     Starting,
-    /// No dispatcher runs.
-    #[error(
-        "no dispatcher is running: a hook is pinged and tested by a dispatcher, start one and try again"
-    )]
+    #[error("no dispatcher is running: dispatchers ping and test hooks, start one and try again")]
     NoDispatcher,
-    /// A dispatcher was asked but did not answer.
     #[error("the dispatcher did not answer in time")]
     DispatcherTimeout,
-    /// The service is shutting down or has a fault; the cause is in the log.
+    /// A fault of this service; the cause is in the log.
     #[error("An unexpected error occurred")]
     Internal,
 }
@@ -66,7 +52,7 @@ impl From<Violations> for ApiError {
     }
 }
 
-/// Kong's names of its error codes.
+/// Kong's name for one of its error codes.
 fn name(code: u8) -> &'static str {
     match code {
         2 => "schema violation",
@@ -81,8 +67,8 @@ fn name(code: u8) -> &'static str {
 }
 
 impl ApiError {
-    /// Status, Kong's code (0: none) and what stands in `fields`.
-    fn told(&self) -> (StatusCode, u8, Value) {
+    /// Status, Kong's error code (0: none) and the value of `fields`.
+    fn parts(&self) -> (StatusCode, u8, Value) {
         use store::Error as Store;
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
         let plain = |status| (status, 0, Value::Null);
@@ -119,9 +105,8 @@ impl ApiError {
         }
     }
 
-    /// Whether the state behind it is logged once, where it begins and ends, so that its many
-    /// requests need not be.
-    fn is_told_elsewhere(&self) -> bool {
+    /// Whether the condition is logged when it begins and ends, so that single requests need no log.
+    fn is_logged_elsewhere(&self) -> bool {
         use store::Error as Store;
         matches!(
             self,
@@ -129,13 +114,13 @@ impl ApiError {
         )
     }
 
-    /// The answer. What is the service's own fault is logged here, and told in a fixed sentence.
+    /// Builds the response. Server errors are logged here; a 500 says only a fixed sentence.
     #[must_use]
     pub(crate) fn into_response(self) -> Response {
-        let (status, code, fields) = self.told();
+        let (status, code, fields) = self.parts();
         if status.is_server_error() {
             let cause = std::error::Error::source(&self).map(ToString::to_string);
-            if self.is_told_elsewhere() {
+            if self.is_logged_elsewhere() {
                 tracing::debug!(error = %self, cause, "request refused");
             } else {
                 tracing::warn!(error = %self, cause, status = status.as_u16(), "request failed");
@@ -152,7 +137,7 @@ impl ApiError {
         }
         body["message"] = json!(message);
         if !fields.is_null() {
-            // Kong's one exception is that of invalid options.
+            // As in Kong, invalid options are the only error without `fields`.
             body[if code == 11 { "options" } else { "fields" }] = fields;
         }
         let mut response = response::json(status, &body);
@@ -171,7 +156,7 @@ impl ApiError {
 mod tests {
     use super::*;
 
-    async fn told(error: ApiError) -> (u16, Value) {
+    async fn answer(error: ApiError) -> (u16, Value) {
         let response = error.into_response();
         let status = response.status().as_u16();
         let body = axum::body::to_bytes(response.into_body(), 1 << 20)
@@ -181,13 +166,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_taken_name_is_told_as_in_kong() {
+    async fn a_taken_name_reads_as_in_kong() {
         let error = store::Error::Unique {
             field: "username",
             value: "bob".into(),
         };
         assert_eq!(
-            told(error.into()).await,
+            answer(error.into()).await,
             (
                 409,
                 json!({
@@ -200,9 +185,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_schema_violation_is_told_as_in_kong() {
+    async fn a_schema_violation_reads_as_in_kong() {
         assert_eq!(
-            told(Violations::of("foo", "unknown field").into()).await,
+            answer(Violations::of("foo", "unknown field").into()).await,
             (
                 400,
                 json!({
@@ -215,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn foreign_keys_are_told_as_in_kong() {
+    async fn foreign_key_violations_read_as_in_kong() {
         let error = store::Error::MissingParent {
             field: "service",
             kind: "services",
@@ -223,7 +208,7 @@ mod tests {
             value: "x".into(),
         };
         assert_eq!(
-            told(error.into()).await,
+            answer(error.into()).await,
             (
                 400,
                 json!({
@@ -238,7 +223,7 @@ mod tests {
             by: "routes",
         };
         assert_eq!(
-            told(error.into()).await,
+            answer(error.into()).await,
             (
                 400,
                 json!({
@@ -251,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_passes_says_when_to_come_back() {
+    async fn temporary_errors_say_when_to_retry() {
         let response = ApiError::from(store::Error::Full).into_response();
         assert_eq!(response.status(), 503);
         assert!(response.headers().contains_key(header::RETRY_AFTER));

@@ -1,10 +1,10 @@
-//! A gateway node: the Admin API over entities kept in NATS JetStream. Every change raises its
-//! events in the same atomic write.
+//! A gateway node: the Admin API over entities kept in NATS JetStream. A change and its events are
+//! one atomic write.
 //!
-//! * `schema`: the tables of entity kinds, and all that follows from them;
+//! * `schema`: entity kinds as tables;
 //! * `store`: the bucket and this node's view of it;
-//! * `admin`: the HTTP side;
-//! * `error`: what clients are told when something is wrong.
+//! * `admin`: routes and handlers;
+//! * `error`: error responses.
 
 mod admin;
 mod config;
@@ -30,41 +30,34 @@ use admin::Admin;
 use metrics::Metrics;
 use store::{Origin, Store};
 
-/// How often the state of the connection is noted.
-const TICK: Duration = Duration::from_millis(250);
-/// How often a store that cannot be reached at the start is tried.
-const RETRY: Duration = Duration::from_secs(1);
+/// Between updates of readiness and gauges.
+const STATE_INTERVAL: Duration = Duration::from_millis(250);
+/// Between attempts to read the bucket at startup.
+const STARTUP_RETRY: Duration = Duration::from_secs(1);
 
-/// The sockets of a node, bound already.
+/// The bound sockets of a node.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For the Admin API.
     pub admin: TcpListener,
-    /// For the status API.
     pub status: TcpListener,
 }
 
 /// Why a node stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The streams cannot be used.
     #[error("cannot use NATS: {0}")]
     Streams(#[source] streams::Error),
-    /// The store cannot be set up.
     #[error("cannot set up the store: {0}")]
     Store(#[from] store::Error),
-    /// Metrics clash.
     #[error("cannot register metrics")]
     Metrics(#[from] prometheus::Error),
-    /// A socket failed.
     #[error("a listener failed")]
     Listener(#[from] std::io::Error),
 }
 
-/// Runs a node until `shutdown`, then until requests in flight are answered or their time is up.
-///
-/// # Errors
-/// If it can never serve: wrong credentials, a server that is too old, a stream that is refused.
+/// Runs a node until `shutdown`, then until requests in flight are answered or the shutdown timeout
+/// passes. Fails only if the node can never serve: wrong credentials, a server that is too old, a
+/// stream that is refused.
 pub async fn run(
     config: Config,
     listeners: Listeners,
@@ -78,7 +71,7 @@ pub async fn run(
     let status_stop = CancellationToken::new();
     tasks.spawn({
         let (readiness, stop) = (readiness.clone(), status_stop.clone());
-        // A node that answers is healthy; what it lacks is for readiness to say.
+        // A node that answers is healthy; readiness says what it lacks.
         let health = Readiness::default();
         let served = status::serve(listeners.status, registry, readiness, health, stop);
         async move {
@@ -115,7 +108,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Connects and loads; `None`: shutdown came first.
+/// Connects and loads the view. `None` if shutdown came first.
 async fn start(
     config: &Config,
     tasks: &mut JoinSet<()>,
@@ -124,7 +117,7 @@ async fn start(
     batches: batch::Metrics,
     shutdown: &CancellationToken,
 ) -> Result<Option<Arc<Store>>, Error> {
-    let (context, asking) = match connect(config, shutdown).await {
+    let (context, lists) = match connect(config, shutdown).await {
         Err(streams::Error::Stopped) => return Ok(None),
         result => result.map_err(Error::Streams)?,
     };
@@ -133,7 +126,7 @@ async fn start(
         node: config.node.clone(),
         pid: std::process::id(),
     };
-    let store = Arc::new(Store::new(&context, asking, writer, origin, metrics.clone()).await?);
+    let store = Arc::new(Store::new(&context, lists, writer, origin, metrics.clone()).await?);
     spawn_watches(tasks, &store, &context, readiness, &metrics);
     tokio::select! {
         () = load(&store) => Ok(Some(store)),
@@ -141,7 +134,7 @@ async fn start(
     }
 }
 
-/// The connection for all that is done, and one for long lists.
+/// The main connection, and a second one for long lists.
 async fn connect(
     config: &Config,
     shutdown: &CancellationToken,
@@ -150,8 +143,8 @@ async fn connect(
     let client = streams::connect(&config.nats, &name, shutdown).await?;
     let context = jetstream::new(client);
     streams::ensure(&context, &config.nats, shutdown).await?;
-    let asking = streams::connect(&config.nats, &format!("{name} asking"), shutdown).await?;
-    Ok((context, asking))
+    let lists = streams::connect(&config.nats, &format!("{name} lists"), shutdown).await?;
+    Ok((context, lists))
 }
 
 fn spawn_watches(
@@ -171,13 +164,13 @@ fn spawn_watches(
     });
     tasks.spawn({
         let (store, readiness, metrics) = (Arc::clone(store), readiness.clone(), metrics.clone());
-        async move { note_state(&store, &readiness, &metrics).await }
+        async move { report_state(&store, &readiness, &metrics).await }
     });
 }
 
-/// Makes what must be there, and waits until the view has everything that is.
+/// Creates the default workspace and waits until the view has caught up with the bucket.
 async fn load(store: &Store) {
-    let mut told = false;
+    let mut warned = false;
     loop {
         let newest = async {
             store.ensure_default_workspace().await?;
@@ -198,18 +191,18 @@ async fn load(store: &Store) {
                 }
                 return;
             }
-            Err(error) if !told => {
-                told = true;
-                tracing::warn!(%error, "the bucket cannot be read yet, trying every second");
+            Err(error) if !warned => {
+                warned = true;
+                tracing::warn!(%error, "cannot read the bucket yet, retrying every second");
             }
-            Err(error) => tracing::debug!(%error, "the bucket cannot be read yet"),
+            Err(error) => tracing::debug!(%error, "cannot read the bucket yet"),
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(STARTUP_RETRY).await;
     }
 }
 
-/// Notes for ever how the connection and the view are.
-async fn note_state(store: &Store, readiness: &Readiness, metrics: &Metrics) {
+/// Keeps readiness and gauges up to date; never returns.
+async fn report_state(store: &Store, readiness: &Readiness, metrics: &Metrics) {
     loop {
         let connected = store.is_connected();
         if connected {
@@ -219,6 +212,6 @@ async fn note_state(store: &Store, readiness: &Readiness, metrics: &Metrics) {
         }
         metrics.connected(connected);
         metrics.view(store.view().sequence());
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(STATE_INTERVAL).await;
     }
 }

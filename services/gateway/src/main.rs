@@ -1,4 +1,4 @@
-//! The process of a gateway node: settings, logs, sockets, then the library.
+//! Entry point of `hookline-gateway`: settings, logs and sockets, then the library.
 
 use anyhow::Context as _;
 use clap::Parser as _;

@@ -1,11 +1,11 @@
-//! What a gateway node tells of its work. Names are spelled here, one function an event.
+//! Prometheus metrics of a gateway node: names, and one method per observation.
 
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 
-/// The metrics of a gateway node. Clones share them.
+/// Clones share the same metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     requests: IntCounterVec,
@@ -19,10 +19,6 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Registers them.
-    ///
-    /// # Errors
-    /// If they are registered already.
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
@@ -58,16 +54,16 @@ impl Metrics {
             )?,
             write_seconds: seconds(
                 "hookline_write_seconds",
-                "Time from a change to its commit, tries included",
+                "Time from a change to its commit, including retries",
             )?,
             retries: counter(
                 "hookline_write_retries_total",
-                "Changes that were refused or lost and looked into",
+                "Retries of changes that were refused or whose result was lost",
                 &["kind"],
             )?,
             view_sequence: gauge(
                 "hookline_view_sequence",
-                "Sequence of the bucket up to which this node knows its entities",
+                "Sequence up to which this node has applied the bucket",
             )?,
             backlog_full: gauge(
                 "hookline_events_full",
@@ -77,9 +73,8 @@ impl Metrics {
         })
     }
 
-    /// A request was answered.
     pub(crate) fn answered(&self, kind: &str, method: &Method, status: StatusCode, took: Duration) {
-        // What clients invent as a method is one label, not many.
+        // Unknown methods share a label, so that clients cannot create more.
         let method = match method.as_str() {
             known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known,
             _ => "other",
@@ -92,7 +87,6 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// A change was committed, or not.
     pub(crate) fn wrote(&self, kind: &str, outcome: &str, took: Duration) {
         self.writes.with_label_values(&[kind, outcome]).inc();
         self.write_seconds
@@ -100,23 +94,19 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// A change has to be looked into.
     pub(crate) fn retried(&self, kind: &str) {
         self.retries.with_label_values(&[kind]).inc();
     }
 
-    /// How far the view is.
     pub(crate) fn view(&self, sequence: u64) {
         self.view_sequence
             .set(i64::try_from(sequence).unwrap_or(i64::MAX));
     }
 
-    /// Whether the event stream is nearly full.
     pub(crate) fn backlog(&self, full: bool) {
         self.backlog_full.set(full.into());
     }
 
-    /// Whether NATS is connected.
     pub(crate) fn connected(&self, connected: bool) {
         self.connected.set(connected.into());
     }

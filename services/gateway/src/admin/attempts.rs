@@ -1,7 +1,7 @@
-//! `GET /event-hooks/{id}/attempts`: what came of each attempt at a hook's deliveries, newest first.
+//! `GET /event-hooks/{id}/attempts`: the attempts at a hook's deliveries, newest first.
 //!
-//! It is read from the delivery log and kept nowhere else. The log's subjects tell the hour, so a
-//! part is found in the newest hours without looking at the others.
+//! They are read from the delivery log, whose subjects contain the hour: a page is found in the
+//! newest hours without reading the others.
 
 use async_nats::Client;
 use axum::http::Uri;
@@ -17,24 +17,23 @@ use super::response;
 use crate::error::ApiError;
 use crate::store::{self, Store};
 
-/// Attempts in a part when no size is given.
+/// Default page size.
 const DEFAULT_SIZE: usize = 100;
-/// How many hours are looked into for one part.
-const HOURS: u64 = 24 * 31;
-/// Messages that are read at once; each has many attempts, or a single one.
-const MESSAGES: usize = 50;
+/// Hours searched for one page.
+const MAX_HOURS: u64 = 24 * 31;
+/// Messages read at once; each holds one attempt or many.
+const MAX_MESSAGES: usize = 50;
 
-/// Where a part begins: what is older than this.
+/// Where a page begins: with attempts older than this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Before {
     hour: u64,
     sequence: u64,
-    /// The line in the message with this sequence.
+    /// Line in the message with this sequence.
     line: usize,
 }
 
 impl Before {
-    /// The end of an hour.
     fn end_of(hour: u64) -> Self {
         Self {
             hour,
@@ -45,7 +44,6 @@ impl Before {
 }
 
 impl Collection<'_> {
-    /// GET `/event-hooks/{id}/attempts`: newest first.
     pub(super) async fn attempts(&self, key: &str, uri: &Uri) -> Result<Response, ApiError> {
         let hook = self.find(key).await?;
         let (before, size) = read(uri.query().unwrap_or_default())?;
@@ -91,7 +89,7 @@ fn offset(text: &str) -> Option<Before> {
     })
 }
 
-/// The newest attempts before a point, and where the next part begins.
+/// The newest attempts before a point, and where the next page begins.
 async fn newest(
     store: &Store,
     hook: &str,
@@ -108,18 +106,18 @@ async fn newest(
     };
     let hour = |message: &stream_reader::Stored| subject::parse_attempt_hour(&message.subject);
     let (oldest, newest) = (hour(&first).unwrap_or(0), hour(&last).unwrap_or(0));
-    // The last message may tell of the hour before.
+    // The last message may be of an earlier hour than the newest: look one hour further.
     let mut before = before.unwrap_or(Before::end_of(newest + 1));
-    // Attempts that took long are logged after newer ones.
+    // Long attempts are logged after newer ones.
     before.hour = before.hour.min(newest + 1);
     let mut data = Vec::new();
     let last_hour = oldest
         .saturating_sub(1)
-        .max(before.hour.saturating_sub(HOURS));
+        .max(before.hour.saturating_sub(MAX_HOURS));
     while before.hour >= last_hour {
         let filter = subject::attempts_in(hook, before.hour);
         let end = before.sequence.saturating_add(u64::from(before.line > 0));
-        let wanted = MESSAGES.min(size - data.len());
+        let wanted = MAX_MESSAGES.min(size - data.len());
         let page = stream_reader::newest(client, stream, &filter, end, wanted).await?;
         for message in &page {
             let lines: Vec<_> = message.payload.split(|byte| *byte == b'\n').collect();
@@ -130,7 +128,7 @@ async fn newest(
             };
             for (line, attempt) in lines[..older].iter().enumerate().rev() {
                 (before.sequence, before.line) = (message.sequence, line);
-                // What is no record of ours is passed over.
+                // Skips lines that are not records.
                 data.extend(serde_json::from_slice::<Value>(attempt));
                 if data.len() == size {
                     return Ok((data, Some(before)));
@@ -138,7 +136,7 @@ async fn newest(
             }
             (before.sequence, before.line) = (message.sequence, 0);
         }
-        // What is logged at this moment may have moved the page beyond its end.
+        // An empty page may also mean that attempts logged meanwhile moved it beyond its end.
         if page.is_empty() && !is_before(client, &filter, end).await? {
             if before.hour == 0 {
                 break;
@@ -149,7 +147,7 @@ async fn newest(
     Ok((data, None))
 }
 
-/// Whether there is anything under `filter` before a sequence.
+/// Whether there is a message under `filter` before a sequence.
 async fn is_before(client: &Client, filter: &str, end: u64) -> Result<bool, store::Error> {
     let first = stream_reader::next(client, subject::ATTEMPTS_STREAM, filter, 1).await?;
     Ok(first.is_some_and(|first| first.sequence < end))

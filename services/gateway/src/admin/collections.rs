@@ -1,4 +1,4 @@
-//! What can be done with the entities of any kind: list, create, show, change, replace, delete.
+//! Operations on entities of any kind: list, create, show, patch, put, delete.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::error::ApiError;
 use crate::schema::{Entity, Input, Schema, Scope, is_uuid};
 use crate::store::{self, Place, Row, Store, Write};
 
-/// How often a change is decided anew when the entity has changed meanwhile.
-const ROUNDS: u32 = 10;
+/// Attempts at a change while others change the same entity.
+const ATTEMPTS: u32 = 10;
 
-/// The entities of one kind in one place.
+/// The entities of one kind in one workspace.
 #[derive(Debug)]
 pub(super) struct Collection<'a> {
     pub(super) store: &'a Store,
@@ -32,13 +32,12 @@ impl<'a> Collection<'a> {
         }
     }
 
-    /// GET of all.
     pub(super) async fn list(&self, uri: &Uri) -> Result<Response, ApiError> {
         let paging = Paging::read(self.schema, uri.query().unwrap_or_default())?;
         self.list_part(uri, paging).await
     }
 
-    /// GET of those that refer to an entity.
+    /// Entities that refer to `parent` by `field`.
     pub(super) async fn list_children(
         &self,
         uri: &Uri,
@@ -59,7 +58,6 @@ impl<'a> Collection<'a> {
         Ok(response::ok(&paging.envelope(self.schema, path, &page)))
     }
 
-    /// POST to all.
     pub(super) async fn create(&self, input: Input) -> Result<Response, ApiError> {
         let id_given = input
             .values
@@ -72,7 +70,7 @@ impl<'a> Collection<'a> {
         ))
     }
 
-    /// POST of one that refers to an entity.
+    /// Creates an entity that refers to `parent` by `field`.
     pub(super) async fn create_child(
         &self,
         mut input: Input,
@@ -85,16 +83,14 @@ impl<'a> Collection<'a> {
         self.create(input).await
     }
 
-    /// GET of one.
     pub(super) async fn show(&self, key: &str) -> Result<Response, ApiError> {
         let row = self.find(key).await?;
         Ok(response::ok(&self.schema.answer(&row.entity)))
     }
 
-    /// PATCH of one.
     pub(super) async fn patch(&self, key: &str, input: Input) -> Result<Response, ApiError> {
         let mut found = Some(self.find(key).await?);
-        for _ in 0..ROUNDS {
+        for _ in 0..ATTEMPTS {
             let row = found.take().ok_or(ApiError::NotFound)?;
             let _lock = self.store.lock(self.schema, &row.id).await;
             let row = self.newer(row).await?.ok_or(ApiError::NotFound)?;
@@ -107,7 +103,7 @@ impl<'a> Collection<'a> {
         Err(store::Error::Contended.into())
     }
 
-    /// PUT of one: it is written anew, or made.
+    /// Replaces an entity, or creates it.
     pub(super) async fn put(&self, key: &str, mut input: Input) -> Result<Response, ApiError> {
         let by_id = is_uuid(key);
         match self.schema.endpoint_key {
@@ -119,7 +115,7 @@ impl<'a> Collection<'a> {
         };
         let mut result = Err(store::Error::Contended.into());
         let mut stored = false;
-        for _ in 0..ROUNDS {
+        for _ in 0..ATTEMPTS {
             let found = if stored {
                 self.lookup_stored(key).await?
             } else {
@@ -139,7 +135,7 @@ impl<'a> Collection<'a> {
                 }
             };
             stored = true;
-            // Made, changed or deleted by somebody else between the look and the write.
+            // Created, changed or deleted concurrently, between the lookup and the write.
             let lost_race = match &result {
                 Err(ApiError::Store(store::Error::Stale | store::Error::PrimaryKey { .. })) => true,
                 Err(ApiError::Store(store::Error::Unique { field, .. })) => {
@@ -154,10 +150,10 @@ impl<'a> Collection<'a> {
         Ok(response::ok(&self.schema.answer(&result?)))
     }
 
-    /// DELETE of one. That it is not there is what was wanted: 204, as in Kong's generic endpoint.
+    /// Deletes an entity. 204 also if there is none, as in Kong's generic endpoint.
     pub(super) async fn delete(&self, key: &str) -> Result<Response, ApiError> {
         let mut found = self.lookup(key).await?;
-        for _ in 0..ROUNDS {
+        for _ in 0..ATTEMPTS {
             let Some(row) = found else {
                 return Ok(no_content());
             };
@@ -177,7 +173,7 @@ impl<'a> Collection<'a> {
         Err(store::Error::Contended.into())
     }
 
-    /// The entity with an id or unique name.
+    /// The entity with this id or endpoint key.
     pub(super) async fn find(&self, key: &str) -> Result<Arc<Row>, ApiError> {
         self.lookup(key).await?.ok_or(ApiError::NotFound)
     }
@@ -199,7 +195,7 @@ impl<'a> Collection<'a> {
         })
     }
 
-    /// As [`lookup`](Self::lookup), but as the bucket has it.
+    /// As [`lookup`](Self::lookup), but reads the bucket.
     async fn lookup_stored(&self, key: &str) -> Result<Option<Arc<Row>>, ApiError> {
         let (schema, workspace) = (self.schema, self.place.workspace.as_str());
         Ok(match self.lookup(key).await? {
@@ -208,7 +204,7 @@ impl<'a> Collection<'a> {
         })
     }
 
-    /// What a row has become while its lock was waited for.
+    /// The current state of a row after waiting for its lock.
     async fn newer(&self, row: Arc<Row>) -> Result<Option<Arc<Row>>, ApiError> {
         match self
             .store
@@ -217,7 +213,7 @@ impl<'a> Collection<'a> {
         {
             Some(known) if known.sequence > row.sequence => Ok(Some(known)),
             Some(_) => Ok(Some(row)),
-            // Deleted meanwhile, or made on another node a moment ago.
+            // Deleted meanwhile, or just created on another node.
             None => self.reread(&row).await,
         }
     }
@@ -256,7 +252,7 @@ impl<'a> Collection<'a> {
         Ok(entity)
     }
 
-    /// Replaces references by name with references by id.
+    /// Replaces references by endpoint key with references by id.
     async fn resolve(&self, mut entity: Entity) -> Result<Entity, ApiError> {
         for reference in self.schema.references() {
             let Some(value) = entity.get(reference.field) else {

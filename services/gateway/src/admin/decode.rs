@@ -1,4 +1,4 @@
-//! Request bodies: JSON, URL-encoded forms and multipart forms, decoded as Kong's Admin API does.
+//! Request bodies: JSON, URL-encoded and multipart forms, decoded as in Kong's Admin API.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::form::Form;
 use crate::error::ApiError;
 use crate::schema::Input;
 
-/// The most fields in a form.
+/// Per form.
 const MAX_ARGUMENTS: usize = 1_000;
 /// How long a request body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,7 +42,7 @@ async fn read(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
     Ok(body.freeze())
 }
 
-/// Reads a body by its content type. No body is an empty input.
+/// Decodes by content type. An empty body is an empty input.
 async fn decode(headers: &HeaderMap, body: Bytes) -> Result<Input, ApiError> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (content_type, another) = (types.next(), types.next());

@@ -1,8 +1,8 @@
-//! What became of a hook's deliveries: those that wait, and the dead letters, which can be replayed.
+//! A hook's waiting deliveries and dead letters, read from their streams.
 //!
-//! Both are read from their streams and kept nowhere else. `GET /event-hooks/{id}/deliveries` lists
-//! them, `POST /event-hooks/{id}/dead/replay` sends dead letters out again, `DELETE` forgets them.
-//! Messages that are no events belong to no hook: they are under `/dead-events`.
+//! `GET /event-hooks/{id}/deliveries` lists them, `POST /event-hooks/{id}/dead/replay` delivers dead
+//! letters again, `DELETE` removes them. Dead messages that are not events belong to no hook and are
+//! listed under `/dead-events`.
 
 use axum::http::Uri;
 use axum::response::Response;
@@ -22,12 +22,11 @@ use crate::error::ApiError;
 use crate::schema::Input;
 use crate::store::{self, Store};
 
-/// Deliveries in a part when no size is given.
+/// Default page size.
 const DEFAULT_SIZE: usize = 100;
-/// Dead letters that are replayed or deleted at the same time.
-const PART: usize = 500;
+/// Dead letters that are replayed concurrently.
+const REPLAY_BATCH: usize = 500;
 
-/// What is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
@@ -64,7 +63,6 @@ impl State {
     }
 }
 
-/// What a client asks of a list.
 struct Query {
     state: State,
     size: usize,
@@ -98,7 +96,7 @@ impl Query {
 }
 
 impl Collection<'_> {
-    /// GET `/event-hooks/{id}/deliveries?state=waiting|dead`: oldest first, with both counts.
+    /// `GET /event-hooks/{id}/deliveries?state=waiting|dead`: oldest first, with both counts.
     pub(super) async fn deliveries(&self, key: &str, uri: &Uri) -> Result<Response, ApiError> {
         let hook = self.find(key).await?;
         let query = Query::read(uri.query().unwrap_or_default(), State::Waiting)?;
@@ -112,8 +110,8 @@ impl Collection<'_> {
         Ok(response::ok(&body))
     }
 
-    /// POST `/event-hooks/{id}/dead/replay`: one dead letter (`id`), those since a time (`since`,
-    /// Unix seconds), or all. Each starts its schedule anew.
+    /// `POST /event-hooks/{id}/dead/replay`: one dead letter (`id`), those since a time (`since`,
+    /// Unix seconds), or all. Each restarts its retry schedule.
     pub(super) async fn replay(&self, key: &str, input: Input) -> Result<Response, ApiError> {
         let hook = self.find(key).await?;
         let since = match input.values.get("since") {
@@ -126,8 +124,8 @@ impl Collection<'_> {
         let filter = match input.values.get("id") {
             None | Some(Value::Null) => subject::dead_of(&hook.id),
             Some(id) => {
-                let id = id.as_str().filter(|id| is_delivery(id));
-                let id = id.ok_or(ApiError::BadRequest("id must be that of a delivery"))?;
+                let id = id.as_str().filter(|id| is_delivery_id(id));
+                let id = id.ok_or(ApiError::BadRequest("id must be a delivery id"))?;
                 subject::dead_subject(&hook.id, id)
             }
         };
@@ -135,7 +133,14 @@ impl Collection<'_> {
         let mut replayed = 0;
         let mut from = 1;
         loop {
-            let page = page(self.store, subject::DEAD_STREAM, &filter, from, PART).await?;
+            let page = page(
+                self.store,
+                subject::DEAD_STREAM,
+                &filter,
+                from,
+                REPLAY_BATCH,
+            )
+            .await?;
             let Some(last) = page.last() else { break };
             from = last.sequence + 1;
             let wanted = page.iter().filter(|letter| stored_at(letter) >= since);
@@ -148,15 +153,15 @@ impl Collection<'_> {
         Ok(response::ok(&json!({ "replayed": replayed })))
     }
 
-    /// DELETE `/event-hooks/{id}/dead` or `/event-hooks/{id}/dead/{delivery}`.
-    pub(super) async fn forget(
+    /// `DELETE /event-hooks/{id}/dead` or `/event-hooks/{id}/dead/{delivery}`.
+    pub(super) async fn delete_dead(
         &self,
         key: &str,
         delivery: Option<&str>,
     ) -> Result<Response, ApiError> {
         let hook = self.find(key).await?;
         let filter = match delivery {
-            Some(id) if is_delivery(id) => subject::dead_subject(&hook.id, id),
+            Some(id) if is_delivery_id(id) => subject::dead_subject(&hook.id, id),
             Some(_) => return Err(ApiError::NotFound),
             None => subject::dead_of(&hook.id),
         };
@@ -164,7 +169,7 @@ impl Collection<'_> {
     }
 }
 
-/// GET `/dead-events`: messages that are no events, oldest first.
+/// `GET /dead-events`, oldest first.
 pub(super) async fn dead_events(store: &Store, uri: &Uri) -> Result<Response, ApiError> {
     let query = Query::read(uri.query().unwrap_or_default(), State::Dead)?;
     let (mut body, count) = list(store, &query, subject::DEAD_EVENT_SUBJECTS, uri).await?;
@@ -172,17 +177,20 @@ pub(super) async fn dead_events(store: &Store, uri: &Uri) -> Result<Response, Ap
     Ok(response::ok(&body))
 }
 
-/// DELETE `/dead-events` or `/dead-events/{id}`.
-pub(super) async fn forget_events(store: &Store, id: Option<&str>) -> Result<Response, ApiError> {
+/// `DELETE /dead-events` or `/dead-events/{id}`.
+pub(super) async fn delete_dead_events(
+    store: &Store,
+    id: Option<&str>,
+) -> Result<Response, ApiError> {
     let filter = match id {
-        Some(id) if is_delivery(id) => subject::dead_event_subject(id),
+        Some(id) if is_delivery_id(id) => subject::dead_event_subject(id),
         Some(_) => return Err(ApiError::NotFound),
         None => subject::DEAD_EVENT_SUBJECTS.to_owned(),
     };
     purge(store, &filter).await
 }
 
-/// A part of a list, and how many there are in all.
+/// One page, and the total count.
 async fn list(
     store: &Store,
     query: &Query,
@@ -190,10 +198,10 @@ async fn list(
     uri: &Uri,
 ) -> Result<(Value, u64), ApiError> {
     store.connected().await?;
-    let part = store
+    let page = store
         .lists()
         .list(query.state.stream(), filter, query.from, query.size);
-    let (page, count) = part.await?;
+    let (page, count) = page.await?;
     let data: Vec<_> = page.iter().map(|one| show(one, query.state)).collect();
     let mut body = json!({ "data": data, "next": null });
     if let Some(last) = page.last().filter(|_| page.len() == query.size) {
@@ -210,7 +218,7 @@ async fn list(
     Ok((body, count))
 }
 
-/// A delivery as it is listed: where it stands and why, not what is in it.
+/// A delivery as listed: its state and reason, without its data.
 fn show(stored: &Stored, state: State) -> Value {
     let text = |name| stored.header(name).and_then(|text| decode_token(text).ok());
     let number = |name| {
@@ -238,8 +246,8 @@ fn show(stored: &Stored, state: State) -> Value {
     })
 }
 
-/// Parks a dead letter for its next attempt, at once, and then forgets the letter: if that is cut
-/// short, it waits and is dead, and another replay changes nothing.
+/// Parks a dead letter for an immediate attempt, then deletes the letter. If that is interrupted, the
+/// delivery is both waiting and dead, and another replay only deletes the letter.
 async fn replay(store: &Store, hook: &str, letter: &Stored) -> Result<(), ApiError> {
     let delivery = letter.subject.rsplit('.').next().unwrap_or_default();
     let attempts = letter.header(header::ATTEMPT);
@@ -268,12 +276,12 @@ async fn replay(store: &Store, hook: &str, letter: &Stored) -> Result<(), ApiErr
         )
         .expect_last(0);
     match store.deliveries().commit(vec![message]).await {
-        // It waits already: an earlier replay was cut short.
+        // Already parked by a replay that was interrupted.
         Ok(_) | Err(batch::Error::Conflict) => {}
         Err(error) => return Err(store::Error::from(error).into()),
     }
     let stream = store.stream(subject::DEAD_STREAM).await?;
-    // What is gone already was deleted by somebody else.
+    // If it fails, the letter stays, or was deleted concurrently.
     let _ = stream.delete_message(letter.sequence).await;
     Ok(())
 }
@@ -301,12 +309,12 @@ async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {
     Ok(response::no_content())
 }
 
-/// Whether a text has the form of a delivery's id: it becomes part of a subject.
-fn is_delivery(text: &str) -> bool {
+/// Whether a text is a delivery id, which is safe in a subject.
+fn is_delivery_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// When a message was stored, in Unix seconds.
+/// In Unix seconds.
 fn stored_at(stored: &Stored) -> f64 {
     let time = stored.header(header::TIME_STAMP).and_then(seconds);
     time.unwrap_or_default()
@@ -333,9 +341,9 @@ mod tests {
 
     #[test]
     fn only_hashes_become_part_of_a_subject() {
-        assert!(is_delivery(&"0a".repeat(16)));
+        assert!(is_delivery_id(&"0a".repeat(16)));
         for wrong in ["", ">", "*", &"g".repeat(32), &"0".repeat(31)] {
-            assert!(!is_delivery(wrong), "{wrong}");
+            assert!(!is_delivery_id(wrong), "{wrong}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What can be done with event hooks beside the usual: ping and test. Both are answered by a
-//! dispatcher over NATS; a gateway never calls a hook's endpoint.
+//! Ping and test of event hooks. A dispatcher answers both over NATS; a gateway never calls a hook's
+//! endpoint.
 
 use async_nats::{RequestErrorKind, client::Request};
 use axum::http::StatusCode;
@@ -14,7 +14,7 @@ use crate::schema::{Entity, Input};
 use crate::store;
 
 impl Collection<'_> {
-    /// GET `/event-hooks/{id}/ping`: the webhook's ping is sent now.
+    /// `GET /event-hooks/{id}/ping`: sends a webhook's ping now.
     pub(super) async fn ping(&self, key: &str) -> Result<Response, ApiError> {
         let hook = self.find(key).await?;
         if hook
@@ -24,13 +24,13 @@ impl Collection<'_> {
         {
             return Err(ApiError::BadRequest(
                 "only hooks with the handler 'webhook' can be pinged; \
-                 any hook can be tried out with POST /event-hooks/{id}/test",
+                 any hook can be tested with POST /event-hooks/{id}/test",
             ));
         }
         self.ask(rpc::PING, hook.id.clone(), Entity::new()).await
     }
 
-    /// POST `/event-hooks/{id}/test`: one attempt with the data of the body.
+    /// `POST /event-hooks/{id}/test`: one attempt with the body as data.
     pub(super) async fn test(&self, key: &str, input: Input) -> Result<Response, ApiError> {
         let hook = self.find(key).await?;
         self.ask(rpc::TEST, hook.id.clone(), input.values).await
@@ -38,10 +38,10 @@ impl Collection<'_> {
 
     async fn ask(&self, verb: &str, hook: String, data: Entity) -> Result<Response, ApiError> {
         self.store.connected().await?;
-        let question = rpc::Request { hook, data };
-        let question = serde_json::to_vec(&question).map_err(|_| ApiError::Internal)?;
+        let body = rpc::Request { hook, data };
+        let body = serde_json::to_vec(&body).map_err(|_| ApiError::Internal)?;
         let request = Request::new()
-            .payload(question.into())
+            .payload(body.into())
             .timeout(Some(rpc::TIMEOUT));
         let reply = self
             .store
@@ -55,7 +55,7 @@ impl Collection<'_> {
                 _ => store::Error::Unavailable(Some(error.into())).into(),
             })?;
         let reply: rpc::Reply = serde_json::from_slice(&reply.payload).map_err(|error| {
-            tracing::error!(%error, verb, "a dispatcher's answer cannot be read");
+            tracing::error!(%error, verb, "cannot read a dispatcher's answer");
             ApiError::Internal
         })?;
         let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);

@@ -1,5 +1,5 @@
-//! Names of form fields: `a.b.c` nests, `a[]` appends, `a[2]` is a place in a list, `a[key]` a key
-//! of a map, and a name given twice makes a list.
+//! Form fields as a tree: `a.b.c` nests, `a[]` appends, `a[2]` is a list index, `a[key]` a map key,
+//! and a repeated name makes a list.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,13 @@ use serde_json::Value;
 
 use crate::schema::Entity;
 
-/// The deepest nesting that a name may ask for.
+/// Of one name.
 const MAX_DEPTH: usize = 16;
 
 /// A name nests deeper than [`MAX_DEPTH`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooDeep;
 
-/// The fields of a form, as they come in.
 #[derive(Debug, Default)]
 pub(super) struct Form(BTreeMap<String, Node>);
 
@@ -33,7 +32,6 @@ enum Step {
 }
 
 impl Form {
-    /// Adds one field.
     pub(super) fn insert(&mut self, name: &str, value: Value) -> Result<(), TooDeep> {
         let mut steps = steps(name);
         if steps.len() > MAX_DEPTH {
@@ -46,7 +44,6 @@ impl Form {
         Ok(())
     }
 
-    /// The fields as a tree.
     pub(super) fn into_values(self) -> Entity {
         self.0
             .into_iter()
@@ -82,7 +79,7 @@ impl Node {
         }
     }
 
-    /// Merges a value in. Where the shapes differ, the later one wins.
+    /// Merges a value in. Where shapes differ, the later one wins.
     fn merge(&mut self, steps: &[Step], value: Value) {
         match (&mut *self, steps.split_first()) {
             (Self::Map(map), Some((Step::Key(key), rest))) => {
@@ -117,7 +114,7 @@ fn append(list: &mut BTreeMap<usize, Node>, node: Node) {
     list.insert(next, node);
 }
 
-/// Takes a name apart. A name that begins or ends with a dot is not split.
+/// Splits a name. One that begins or ends with a dot stays whole.
 fn steps(name: &str) -> Vec<Step> {
     if name.starts_with('.') || name.ends_with('.') || name.is_empty() {
         return vec![Step::Key(name.to_owned())];
@@ -125,7 +122,7 @@ fn steps(name: &str) -> Vec<Step> {
     segments(name).into_iter().flat_map(segment_steps).collect()
 }
 
-/// Splits at dots that are not in brackets.
+/// Splits at dots outside brackets.
 fn segments(name: &str) -> Vec<&str> {
     let mut segments = Vec::new();
     let (mut start, mut in_brackets) = (0, false);
@@ -140,7 +137,7 @@ fn segments(name: &str) -> Vec<&str> {
             }
             _ => {}
         }
-        // The caller refuses what is this deep; a name of a million dots need not be walked.
+        // The caller refuses this depth; stop before walking a million dots.
         if segments.len() > MAX_DEPTH {
             break;
         }
@@ -150,7 +147,7 @@ fn segments(name: &str) -> Vec<&str> {
     segments
 }
 
-/// `base[x][y]` as steps; brackets count at the end only, after something.
+/// `base[x][y]` as steps. Brackets count only at the end and after a base.
 fn segment_steps(segment: &str) -> Vec<Step> {
     let mut base = segment;
     let mut steps = Vec::new();

@@ -1,4 +1,4 @@
-//! Parts of lists: `size`, `offset` and `tags` in, `next` and `offset` out.
+//! Pagination: `size`, `offset` and `tags` in, `next` and `offset` out.
 
 use serde_json::{Map, Value, json};
 
@@ -6,22 +6,18 @@ use crate::error::ApiError;
 use crate::schema::{Schema, is_uuid};
 use crate::store::{Cursor, Page, Query, Tags};
 
-/// Entities in a part when no size is given, and at most.
 const DEFAULT_SIZE: usize = 100;
 const MAX_SIZE: usize = 1_000;
-/// The most URL arguments.
 const MAX_ARGUMENTS: usize = 1_000;
 
-/// What a client asks of a list.
 #[derive(Debug)]
 pub(super) struct Paging {
     pub(super) query: Query,
-    /// The arguments that the next part's URL repeats.
+    /// Arguments that the next page's URL repeats.
     repeat: Vec<(&'static str, String)>,
 }
 
 impl Paging {
-    /// Reads the arguments of a URL.
     pub(super) fn read(schema: &Schema, arguments: &str) -> Result<Self, ApiError> {
         let mut paging = Self {
             query: Query {
@@ -57,7 +53,7 @@ impl Paging {
         Ok(paging)
     }
 
-    /// The answer with one part of the list at `path`.
+    /// The response body with one page of the list at `path`.
     pub(super) fn envelope(&self, schema: &Schema, path: &str, page: &Page) -> Value {
         let data: Vec<_> = page
             .rows
@@ -79,7 +75,6 @@ impl Paging {
     }
 }
 
-/// Reads the size of a part.
 pub(super) fn size(text: &str) -> Result<usize, ApiError> {
     match text.parse() {
         Ok(size @ 1..=MAX_SIZE) => Ok(size),

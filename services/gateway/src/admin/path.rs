@@ -1,30 +1,27 @@
-//! What a path names.
+//! Parses paths: an optional workspace, then an entity kind, an entity or an action. The kinds and
+//! their children follow from the schema.
 
 use percent_encoding::percent_decode_str;
 
 use crate::schema::Schema;
 
-/// What a request is about.
 #[derive(Debug)]
 pub(super) struct Path {
-    /// The workspace in front, if there is one.
     pub(super) workspace: Option<String>,
-    /// What is named in it.
     pub(super) target: Target,
 }
 
-/// The things that paths name.
 #[derive(Debug)]
 pub(super) enum Target {
-    /// `/`: the node.
+    /// `/`
     Node,
-    /// `/status`: the node's state.
+    /// `/status`
     Status,
-    /// `/{kind}`: all entities of a kind.
+    /// `/{kind}`
     Collection(&'static Schema),
-    /// `/{kind}/{key}`: one entity, by id or unique name.
+    /// `/{kind}/{key}`, by id or endpoint key.
     Item(&'static Schema, String),
-    /// `/{kind}/{key}/{child kind}`: the entities that refer to one.
+    /// `/{kind}/{key}/{child kind}`: entities that refer to one.
     Children {
         parent: &'static Schema,
         key: String,
@@ -48,7 +45,7 @@ pub(super) enum Target {
 }
 
 impl Path {
-    /// Reads a path; `None`: it names nothing.
+    /// `None` if there is nothing at this path.
     pub(super) fn parse(path: &str) -> Option<Self> {
         let path = path.strip_prefix('/')?;
         let path = path.strip_suffix('/').unwrap_or(path);
@@ -89,7 +86,7 @@ impl Path {
         }
     }
 
-    /// The kind of entity that the path is about, for metrics.
+    /// The entity kind, as a metric label.
     pub(super) fn kind(&self) -> &'static str {
         match &self.target {
             Target::Node | Target::Status => "node",
@@ -138,7 +135,7 @@ impl Target {
         }
     }
 
-    /// The methods that it answers to.
+    /// The allowed methods, as in the `Allow` header.
     pub(super) fn methods(&self) -> &'static str {
         match self {
             Self::Node | Self::Status | Self::Ping(_) | Self::Deliveries(_) | Self::Attempts(_) => {
@@ -157,7 +154,6 @@ impl Target {
 mod tests {
     use super::*;
 
-    /// Workspace and target in short.
     fn parse(path: &str) -> Option<String> {
         let Path { workspace, target } = Path::parse(path)?;
         let target = match target {

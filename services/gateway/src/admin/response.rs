@@ -1,4 +1,4 @@
-//! Answers that handlers and errors share: JSON, no content, and the methods of a path.
+//! Responses that handlers and errors share.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
