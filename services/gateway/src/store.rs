@@ -1,8 +1,8 @@
 //! The state of all gateways: the bucket `KV_hookline`, and this node's view of it.
 //!
 //! A change of an entity is one atomic batch: the entity, the reservations of its unique values
-//! and its events. Reads come from the view; before something is said not to be there, the bucket
-//! itself is asked, since another node may have written it a moment ago.
+//! and its events. Reads come from the view. Before an entity counts as missing, the bucket is read,
+//! since another node may have just written it.
 
 mod backlog;
 mod bootstrap;
@@ -41,10 +41,9 @@ pub(crate) use watch::follow;
 
 /// How long a request waits for a lost connection before it is answered 503.
 const RECONNECT_WAIT: Duration = Duration::from_secs(2);
-/// What an event's headers may take of the space that is left for it.
-const HEADER_ROOM: usize = 4 << 10;
+/// Reserved for headers in the size limit of an event.
+const HEADER_BYTES: usize = 4 << 10;
 
-/// The bucket, and this node's view of it.
 #[derive(Debug)]
 pub(crate) struct Store {
     client: Client,
@@ -64,13 +63,10 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// A store over streams that exist; long lists are read over a second connection, `asking`.
-    ///
-    /// # Errors
-    /// If the name of the bucket's stream is not valid.
+    /// The streams must exist. Long lists are read over the connection `lists`.
     pub(crate) async fn new(
         context: &jetstream::Context,
-        asking: Client,
+        lists: Client,
         writer: batch::Writer,
         origin: Origin,
         metrics: Metrics,
@@ -88,59 +84,50 @@ impl Store {
             origin,
             metrics,
             backlog: backlog::Backlog::default(),
-            lists: Lists::new(asking),
+            lists: Lists::new(lists),
             entities: locks::Locks::default(),
             values: locks::Locks::default(),
         })
     }
 
-    /// This node's view.
-    #[must_use]
     pub(crate) fn view(&self) -> &Arc<View> {
         &self.view
     }
 
-    /// The writer of parked deliveries.
     pub(crate) fn deliveries(&self) -> &batch::Writer {
         &self.deliveries
     }
 
-    /// A stream, without its state.
+    /// A stream, without fetching its state.
     pub(crate) async fn stream(&self, name: &str) -> Result<Stream<()>, Error> {
         let context = jetstream::new(self.client.clone());
         let stream = context.get_stream_no_info(name).await;
         stream.map_err(|error| Error::Unavailable(Some(error.into())))
     }
 
-    /// The connection.
-    #[must_use]
     pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Deliveries and dead letters, as lists.
     pub(crate) fn lists(&self) -> &Lists {
         &self.lists
     }
 
-    /// Whether NATS is connected right now.
-    #[must_use]
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 
-    /// Watches whether there is room for more events; never returns.
+    /// Watches the size of the event stream; never returns.
     pub(crate) async fn watch_backlog(&self, context: &jetstream::Context) {
         self.backlog.watch(context, &self.metrics).await;
     }
 
-    /// Keeps other requests of this node from changing the same entity at the same time: they
-    /// would be refused and tried again, one by one.
+    /// Serializes this node's changes of one entity: without it they would conflict and retry.
     pub(crate) async fn lock(&self, schema: &Schema, id: &str) -> MutexGuard<'_, ()> {
         self.entities.lock((schema.kind, id)).await
     }
 
-    /// Waits a moment for a lost connection.
+    /// Waits up to [`RECONNECT_WAIT`] for a lost connection.
     pub(crate) async fn connected(&self) -> Result<(), Error> {
         let back = async {
             while !self.is_connected() {
@@ -153,6 +140,6 @@ impl Store {
     }
 
     fn max_event(&self) -> usize {
-        streams::max_event_bytes(&self.client).saturating_sub(HEADER_ROOM)
+        streams::max_event_bytes(&self.client).saturating_sub(HEADER_BYTES)
     }
 }

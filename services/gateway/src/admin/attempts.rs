@@ -96,7 +96,7 @@ async fn newest(
     before: Option<Before>,
     size: usize,
 ) -> Result<(Vec<Value>, Option<Before>), store::Error> {
-    let (client, stream) = (store.lists().asking(), subject::ATTEMPTS_STREAM);
+    let (client, stream) = (store.lists().client(), subject::ATTEMPTS_STREAM);
     let all = subject::attempts_of(hook);
     let (Some(first), Some(last)) = (
         stream_reader::next(client, stream, &all, 1).await?,

@@ -294,7 +294,7 @@ async fn page(
     size: usize,
 ) -> Result<Vec<Stored>, store::Error> {
     store.connected().await?;
-    Ok(stream_reader::page(store.lists().asking(), stream, filter, from, size).await?)
+    Ok(stream_reader::page(store.lists().client(), stream, filter, from, size).await?)
 }
 
 async fn count(store: &Store, stream: &str, filter: &str) -> Result<u64, store::Error> {

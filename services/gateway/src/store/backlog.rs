@@ -1,5 +1,5 @@
-//! Whether there is room for more events. Events reach their stream through the bucket, so a write
-//! never sees that the stream refuses them; it is looked at from time to time instead.
+//! Refuses changes while the event stream is nearly full. Events reach the stream through the bucket,
+//! so a write never sees the stream refuse them; the stream's size is polled instead.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,9 +10,8 @@ use hookline_shared::subject::EVENTS_STREAM;
 
 use crate::metrics::Metrics;
 
-/// How often the stream is looked at.
-const PERIOD: Duration = Duration::from_secs(2);
-/// The share of its size, in percent, at which no more events are made.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// Share of the stream's maximum size above which changes are refused.
 const FULL_PERCENT: u64 = 90;
 
 /// Whether the event stream is nearly full.
@@ -24,7 +23,7 @@ impl Backlog {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Looks at the event stream periodically; never returns.
+    /// Polls the event stream; never returns.
     pub(super) async fn watch(&self, context: &jetstream::Context, metrics: &Metrics) {
         loop {
             if let Ok(stream) = context.get_stream(EVENTS_STREAM).await {
@@ -34,20 +33,22 @@ impl Backlog {
                 match (was_full, full) {
                     (false, true) => tracing::warn!(
                         size_bytes = info.state.bytes,
-                        "the event stream is nearly full: changes are answered 503 until there is room"
+                        "event stream nearly full, refusing changes with 503"
                     ),
-                    (true, false) => tracing::info!("the event stream has room again"),
+                    (true, false) => {
+                        tracing::info!("event stream has room again, accepting changes")
+                    }
                     _ => {}
                 }
                 metrics.backlog(full);
             }
-            tokio::time::sleep(PERIOD).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
 
 fn is_nearly_full(bytes: u64, max_bytes: i64) -> bool {
-    // Zero and below: no limit.
+    // Zero or less means no limit.
     u64::try_from(max_bytes).is_ok_and(|max| max > 0 && bytes >= max / 100 * FULL_PERCENT)
 }
 

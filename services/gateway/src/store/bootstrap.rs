@@ -1,4 +1,4 @@
-//! What must be there before the first request: the workspace `default`.
+//! Creates the workspace `default`.
 
 use serde_json::json;
 
@@ -12,11 +12,8 @@ use super::read::Reservation;
 use crate::schema::{Input, Schema};
 
 impl Store {
-    /// Makes the workspace `default` if it is missing. It raises no event: nobody made it. Several
-    /// nodes may do this at the same time; the unique name lets one of them win.
-    ///
-    /// # Errors
-    /// If the bucket cannot be reached; trying again is safe.
+    /// Creates the workspace `default` if it is missing, without an event. Nodes may race: the unique
+    /// name lets one win, and retrying is safe.
     pub(crate) async fn ensure_default_workspace(&self) -> Result<(), Error> {
         let schema = Schema::workspaces();
         let unique = unique_key(ALL_WORKSPACES, schema.kind, "name", DEFAULT_WORKSPACE);

@@ -1,41 +1,36 @@
-//! A change of one entity: what to write, where, and on whose behalf.
+//! A change of one entity: what to write, where, and the origin of its events.
 
 use std::sync::Arc;
 
 use super::row::Row;
 use crate::schema::{Entity, Schema};
 
-/// A change of one entity.
 #[derive(Debug)]
 pub(crate) struct Write {
-    /// Its kind.
     pub schema: &'static Schema,
-    /// Where it belongs.
     pub place: Place,
-    /// What it is; `None`: it is to be new.
+    /// The current entity, or `None` to create it.
     pub old: Option<Arc<Row>>,
-    /// What it is to be, without nulls; `None`: it is to be deleted.
+    /// The new entity, without nulls, or `None` to delete it.
     pub new: Option<Entity>,
-    /// Whether its id was chosen by the client.
+    /// Whether the client chose the id.
     pub id_given: bool,
 }
 
-/// Who raises events.
+/// The node that raises events.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
-    /// The node's name.
     pub node: String,
-    /// The process id.
     pub pid: u32,
 }
 
 /// Where an entity belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The workspace it is kept under.
+    /// Workspace in its key.
     pub workspace: String,
-    /// The workspace its events are raised in.
+    /// Workspace of its events.
     pub events: String,
-    /// The id of the workspace's own entity, if it can be deleted.
+    /// Id of the workspace's own entity, unless it cannot be deleted.
     pub parent: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Deletions. What others may refer to is marked first, see [`guard`](super::guard).
+//! Deletions. An entity that others may refer to is marked first, see [`guard`](super::guard).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +16,11 @@ use super::plan::unmarked;
 use super::row::{Row, State};
 use crate::schema::Schema;
 
-/// How long a deletion waits for this node's view to show every child there can be.
+/// How long a deletion waits until this node's view must contain all children.
 const VIEW_WAIT: Duration = Duration::from_secs(5);
 
 impl Store {
-    /// Deletes an entity, unless another refers to it.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] if the entity is no longer what `row` says.
+    /// Deletes an entity, unless another refers to it. [`Error::Stale`] if it is newer than `row`.
     pub(crate) async fn delete(&self, place: Place, row: Arc<Row>) -> Result<(), Error> {
         let schema = row.schema;
         let is_workspace = schema.kind == Schema::workspaces().kind;
@@ -59,7 +56,7 @@ impl Store {
         result
     }
 
-    /// Marks an entity that nobody refers to, so that nobody can from now on.
+    /// Marks an entity without children, so that none can be added.
     async fn mark_unreferenced(&self, row: Arc<Row>) -> Result<Arc<Row>, Error> {
         if let Some(by) = self.referrer(&row) {
             return Err(Error::Referenced {
@@ -115,11 +112,11 @@ impl Store {
     async fn unmark(&self, marked: &Row) {
         if let Err(error) = self.writer.commit(vec![unmarked(marked)]).await {
             let kind = marked.schema.kind;
-            tracing::debug!(%error, kind, "a mark of deletion stays until it is too old");
+            tracing::debug!(%error, kind, "cannot remove a deletion mark, it stays until it expires");
         }
     }
 
-    /// A kind of which an entity refers to this one.
+    /// The kind of an entity that refers to this one.
     fn referrer(&self, row: &Row) -> Option<&'static str> {
         if row.schema.kind == Schema::workspaces().kind {
             let name = row.entity.get("name")?.as_str()?;

@@ -1,72 +1,47 @@
-//! Why the store refuses or fails, and what a failed batch or read means.
+//! The store's errors, and how failed batches and reads map to them.
 
 use hookline_shared::{batch, stream_reader};
 
-/// Why the store did not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The id is taken.
     #[error("primary key violation on key '{{id=\"{id}\"}}'")]
-    PrimaryKey {
-        /// The id.
-        id: String,
-    },
-    /// Another entity has the value.
+    PrimaryKey { id: String },
     #[error("UNIQUE violation detected on '{{{field}=\"{value}\"}}'")]
-    Unique {
-        /// The unique field.
-        field: &'static str,
-        /// The value.
-        value: String,
-    },
-    /// A reference leads nowhere.
+    Unique { field: &'static str, value: String },
     #[error(
         "the foreign key '{{{key}=\"{value}\"}}' does not reference an existing '{kind}' entity."
     )]
     MissingParent {
-        /// The field that refers.
         field: &'static str,
-        /// The kind it refers to.
         kind: &'static str,
-        /// By which field of the other entity.
+        /// Field of the parent by which it is referenced.
         key: &'static str,
-        /// The value that was not found.
         value: String,
     },
-    /// Others refer to the entity.
     #[error("an existing '{by}' entity references this '{kind}' entity")]
     Referenced {
-        /// The kind of the entity.
         kind: &'static str,
-        /// The kind of those that refer to it.
+        /// Kind of an entity that refers to it.
         by: &'static str,
     },
-    /// The default workspace was to be deleted.
     #[error("the default workspace cannot be deleted")]
     DefaultWorkspace,
-    /// The entity or its event is larger than a message may be.
-    #[error("Payload too large: the event of this change would be larger than an event may be")]
+    #[error("Payload too large: the event of this change would exceed the size limit of events")]
     TooLarge,
-    /// Events are not consumed as fast as they are made, or the storage is full.
     #[error(
-        "there is no room for more events: they are not dealt with as fast as they come, try again later"
+        "the event stream is full: events arrive faster than they are delivered, try again later"
     )]
     Full,
-    /// The entity is not what it was when it was read.
-    #[error("the entity was changed at the same time")]
+    #[error("the entity was changed concurrently")]
     Stale,
-    /// Too many others change the same entity.
-    #[error("too many changes of the same entity at the same time, try again")]
+    #[error("too many concurrent changes of the same entity, try again")]
     Contended,
-    /// NATS cannot be reached.
     #[error("NATS is not reachable, try again later")]
     Unavailable(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
-    /// Nobody knows whether the change was stored.
     #[error(
-        "NATS did not answer in time: the change may be stored or not, read before you repeat it"
+        "NATS did not answer in time: the change may or may not be stored, read before retrying"
     )]
     Unknown,
-    /// The server refused the change.
     #[error("the change was refused")]
     Refused(#[source] batch::Error),
 }
@@ -88,7 +63,7 @@ impl Error {
     }
 }
 
-/// What a refused or failed batch means, where nothing can be found out by reading.
+/// For batches whose result cannot be found out by reading.
 impl From<batch::Error> for Error {
     fn from(error: batch::Error) -> Self {
         match error {

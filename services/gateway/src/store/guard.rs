@@ -1,8 +1,8 @@
-//! Parents: what an entity refers to must not be deleted while the entity is made.
+//! Keeps the entities that a new entity refers to from being deleted meanwhile.
 //!
-//! The batch of a child is guarded by its parent's sequence. Who deletes a parent marks it first,
-//! which changes its sequence, and looks for children then; so a child is either seen by the
-//! deletion, or refused and sees the mark.
+//! A child's batch expects its parent's sequence. A deletion first marks the parent, which changes
+//! that sequence, and then looks for children. So the deletion sees the child, or the child's batch
+//! is refused and its retry sees the mark.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,14 +11,14 @@ use super::error::Error;
 use super::plan::{Hold, Parent};
 use super::row::{Row, State};
 
-/// A mark of deletion that is older was left by a node that crashed.
-const MARK_AGE: Duration = Duration::from_secs(30);
-/// How often a child looks whether a deletion of its parent is through, or was given up.
-const LOOKS: u32 = 20;
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// An older deletion mark was left by a node that crashed.
+const MAX_MARK_AGE: Duration = Duration::from_secs(30);
+/// Polls of a marked parent until its deletion is committed or abandoned.
+const POLLS: u32 = 20;
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Store {
-    /// Finds out how to hold parents; `fresh`: the view's answer was refused.
+    /// How to hold the parents. `fresh` reads the bucket, after the view's answer was refused.
     pub(super) async fn hold_all(
         &self,
         parents: &[Parent],
@@ -36,7 +36,7 @@ impl Store {
         if let Some(row) = known.filter(|row| !fresh && row.deleting.is_none()) {
             return Ok(guard(&row));
         }
-        for _ in 0..LOOKS {
+        for _ in 0..POLLS {
             match self
                 .state(parent.schema, &parent.workspace, &parent.id)
                 .await?
@@ -45,7 +45,7 @@ impl Store {
                 State::Live(row) => match row.deleting {
                     None => return Ok(guard(&row)),
                     Some(since) if is_abandoned(since) => return Ok(Hold::Rewrite(row)),
-                    Some(_) => tokio::time::sleep(LOOK_PAUSE).await,
+                    Some(_) => tokio::time::sleep(POLL_INTERVAL).await,
                 },
             }
         }
@@ -58,12 +58,11 @@ impl Store {
     }
 }
 
-/// Whether who set a mark at this time (Unix milliseconds) must have crashed since.
+/// Whether the node that set a mark at this time (Unix milliseconds) must have crashed.
 pub(super) fn is_abandoned(since: u64) -> bool {
-    now_millis().saturating_sub(since) > MARK_AGE.as_millis() as u64
+    now_millis().saturating_sub(since) > MAX_MARK_AGE.as_millis() as u64
 }
 
-/// Unix milliseconds.
 pub(super) fn now_millis() -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

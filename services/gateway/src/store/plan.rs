@@ -1,5 +1,5 @@
-//! The messages of one change, worked out once. Only the sequences they expect may differ from
-//! try to try.
+//! The messages of one change. They are computed once; only the sequences that they expect differ
+//! between tries.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -16,23 +16,21 @@ use super::error::Error;
 use super::row::Row;
 use crate::schema::{Entity, Schema, present};
 
-/// Value of the header that makes a message a delete marker.
+/// Header value of a delete marker.
 const DELETE: &str = "DEL";
 
-/// The messages of one change.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) schema: &'static Schema,
     pub(super) workspace: String,
     pub(super) id: String,
-    /// Id of this write, in the entity's message.
+    /// Id of this write, in a header of the entity's message.
     pub(super) write: String,
-    /// Whether the entity is to be new, and its id was given by the client.
     pub(super) is_create: bool,
+    /// Whether the client chose the id.
     pub(super) id_given: bool,
-    /// Unique values that the entity takes.
     pub(super) takes: Vec<Take>,
-    /// What must be there all along.
+    /// Entities that must not be deleted meanwhile.
     pub(super) parents: Vec<Parent>,
     entity: Message,
     releases: Vec<String>,
@@ -40,7 +38,7 @@ pub(super) struct Plan {
     outbox: Vec<Message>,
 }
 
-/// A unique value that is taken.
+/// A unique value that the entity takes.
 #[derive(Debug)]
 pub(super) struct Take {
     pub(super) field: &'static str,
@@ -48,7 +46,6 @@ pub(super) struct Take {
     pub(super) subject: String,
 }
 
-/// An entity that must not be deleted meanwhile.
 #[derive(Debug)]
 pub(super) struct Parent {
     pub(super) field: &'static str,
@@ -57,14 +54,14 @@ pub(super) struct Parent {
     pub(super) id: String,
 }
 
-/// How a parent is held: by its sequence, or by writing it again without an abandoned mark.
+/// How a parent is held: by expecting its sequence, or by rewriting it without its abandoned mark.
 #[derive(Debug)]
 pub(super) enum Hold {
     Guard { subject: String, sequence: u64 },
     Rewrite(Box<Row>),
 }
 
-/// The sequences that a try expects.
+/// The sequences that one try expects.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     pub(super) entity: u64,
@@ -119,7 +116,7 @@ impl Plan {
         })
     }
 
-    /// The batch: the entity first, then what depends on it, its events last.
+    /// The batch: the entity first, its events last.
     pub(super) fn messages(&self, expected: &Expected) -> Vec<Message> {
         let mut messages = vec![self.entity.clone().expect_last(expected.entity)];
         for (take, sequence) in self.takes.iter().zip(&expected.takes) {
@@ -156,14 +153,14 @@ impl Plan {
         messages
     }
 
-    /// The key by which an id that a client gave is claimed over all workspaces. It is not
-    /// released: whether the id is in use, its entity tells.
+    /// The key that claims a client's id across workspaces. It is never released: the id is in use
+    /// only while its entity exists.
     pub(super) fn claim(&self) -> String {
         unique_key(ALL_WORKSPACES, self.schema.kind, "id", &self.id)
     }
 }
 
-/// An entity as it is, without a mark of deletion.
+/// Rewrites an entity without its deletion mark.
 pub(super) fn unmarked(row: &Row) -> Message {
     Message::new(row.subject(), encode(&row.entity))
         .header(header::CREATED, &row.created)
@@ -211,7 +208,7 @@ fn unique_changes(write: &Write, id: &str) -> (Vec<Take>, Vec<String>) {
     (takes, releases)
 }
 
-/// The parents that the entity did not have before: those it had cannot be deleted, because of it.
+/// Parents that the entity did not have before. Those that it had cannot be deleted because of it.
 fn new_parents(write: &Write) -> Vec<Parent> {
     let Some(new) = &write.new else {
         return Vec::new();
@@ -251,8 +248,8 @@ fn new_parents(write: &Write) -> Vec<Parent> {
     parents
 }
 
-/// The events of a change: `crud` with the kind as its name, and `dao:crud` with the operation; a
-/// new webhook also gets its ping.
+/// The events of a change: `crud` with the kind as name, and `dao:crud` with the operation. A new
+/// webhook also gets a ping.
 fn outbox(write: &Write, id: &str, origin: &Origin) -> Vec<Message> {
     let schema = write.schema;
     let old = write.old.as_ref().map(|row| &row.entity);

@@ -1,4 +1,4 @@
-//! Reads: from the view where it knows, from the bucket where it does not.
+//! Reads from the view, and from the bucket where the view has no answer.
 
 use std::sync::Arc;
 
@@ -14,28 +14,21 @@ use super::error::Error;
 use super::row::{self, Row, State};
 use crate::schema::{Schema, Scope};
 
-/// A longer key than this was never stored.
+/// No longer key was ever stored.
 const MAX_KEY: usize = crate::schema::MAX_UNIQUE;
 
-/// Who has a unique value.
+/// The state of a unique key.
 #[derive(Debug)]
 pub(super) enum Reservation {
-    /// Nobody; the key's last message has this sequence (0: it has none).
+    /// The sequence of the key's last message, or 0.
     Free(u64),
-    /// The entity with this id.
     Held {
-        /// The owner.
         id: String,
-        /// Sequence of the reservation.
         sequence: u64,
     },
 }
 
 impl Store {
-    /// The entity with this id.
-    ///
-    /// # Errors
-    /// If the view does not know it and the bucket cannot be asked.
     pub(crate) async fn get(
         &self,
         schema: &'static Schema,
@@ -48,10 +41,7 @@ impl Store {
         }
     }
 
-    /// The entity with this id, as the bucket has it.
-    ///
-    /// # Errors
-    /// If the bucket cannot be asked.
+    /// Reads the bucket, not the view.
     pub(crate) async fn get_stored(
         &self,
         schema: &'static Schema,
@@ -64,10 +54,6 @@ impl Store {
         }
     }
 
-    /// The entity with this value of a unique field.
-    ///
-    /// # Errors
-    /// If the view does not know it and the bucket cannot be asked.
     pub(crate) async fn get_by_unique(
         &self,
         schema: &'static Schema,
@@ -90,11 +76,8 @@ impl Store {
         }
     }
 
-    /// Where entities of a kind belong, given the workspace in the path; `None`: there is no such
+    /// Where entities of a kind belong, given the workspace in the path. `None` if there is no such
     /// workspace.
-    ///
-    /// # Errors
-    /// If the view does not know the workspace and the bucket cannot be asked.
     pub(crate) async fn place(
         &self,
         schema: &Schema,
@@ -130,9 +113,6 @@ impl Store {
     }
 
     /// The sequence of the last change of any entity.
-    ///
-    /// # Errors
-    /// If the bucket cannot be asked.
     pub(crate) async fn newest(&self) -> Result<u64, Error> {
         Ok(self
             .last_message(ENTITY_SUBJECTS)
@@ -140,7 +120,7 @@ impl Store {
             .map_or(0, |message| message.sequence))
     }
 
-    /// The state of one entity's key, as the bucket has it.
+    /// The state of one entity's key in the bucket.
     pub(super) async fn state(
         &self,
         schema: &'static Schema,
@@ -172,7 +152,7 @@ impl Store {
         Ok(row.map_or(deleted, |row| State::Live(Box::new(row))))
     }
 
-    /// Who holds a unique key, as the bucket has it.
+    /// The state of a unique key in the bucket.
     pub(super) async fn reservation(&self, subject: &str) -> Result<Reservation, Error> {
         Ok(match self.last_message(subject).await? {
             None => Reservation::Free(0),
@@ -184,8 +164,7 @@ impl Store {
         })
     }
 
-    /// The last message of a subject, answered by the stream's leader; with wildcards, the last of
-    /// all that match.
+    /// The last message that matches a subject, as the stream's leader has it.
     pub(super) async fn last_message(&self, subject: &str) -> Result<Option<StreamMessage>, Error> {
         self.connected().await?;
         match self.bucket.get_last_raw_message_by_subject(subject).await {
@@ -196,7 +175,6 @@ impl Store {
     }
 }
 
-/// Whether a message is a delete marker.
 pub(super) fn is_deleted(message: &StreamMessage) -> bool {
     get(Some(&message.headers), header::KV_OPERATION).is_some()
 }

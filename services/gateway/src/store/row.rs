@@ -1,4 +1,4 @@
-//! One entity as it stands in the bucket: its fields, and what its message tells beside them.
+//! One entity as stored in the bucket, with what its message's headers say.
 
 use async_nats::HeaderMap;
 
@@ -7,44 +7,35 @@ use hookline_shared::subject::{entity_key, header};
 
 use crate::schema::{Entity, Schema};
 
-/// An entity and its message.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
-    /// Its kind.
     pub schema: &'static Schema,
-    /// The workspace it is kept under.
     pub workspace: String,
-    /// Its id.
     pub id: String,
-    /// Its fields, without nulls.
+    /// Without nulls.
     pub entity: Entity,
-    /// Sequence of the message.
     pub sequence: u64,
-    /// Sequence and time of the entity's first message, as the header has them.
+    /// Sequence and time of the entity's first message, as in the header.
     pub(super) created: String,
-    /// Since when (Unix milliseconds) it is being deleted.
+    /// Time of its deletion mark, in Unix milliseconds.
     pub(super) deleting: Option<u64>,
-    /// The write that made the message.
+    /// Id of the write that stored the message.
     pub(super) write: Option<String>,
 }
 
-/// What the last message of an entity's key says.
+/// The state of an entity's key.
 #[derive(Debug)]
 pub(super) enum State {
-    /// There never was one, as far as the bucket knows.
+    /// The bucket has no message for the key.
     Absent,
-    /// It was deleted.
     Deleted {
-        /// Sequence of the delete marker.
         sequence: u64,
-        /// The write that made it.
         write: Option<String>,
     },
-    /// It is there.
     Live(Box<Row>),
 }
 
-/// What is common to messages of the watch and of single reads.
+/// The common parts of messages from the watch and from single reads.
 pub(super) struct Message<'a> {
     pub(super) sequence: u64,
     pub(super) time: i128,
@@ -53,12 +44,11 @@ pub(super) struct Message<'a> {
 }
 
 impl Row {
-    /// The key's subject.
     pub(super) fn subject(&self) -> String {
         entity_key(&self.workspace, self.schema.kind, &self.id)
     }
 
-    /// Reads an entity's message. `None`: its body is no entity.
+    /// `None` if the body is not an entity.
     pub(super) fn read(
         schema: &'static Schema,
         workspace: &str,
@@ -80,7 +70,7 @@ impl Row {
         })
     }
 
-    /// When it was made, for ordering.
+    /// In Unix seconds; orders lists.
     pub(super) fn created_at(&self) -> i64 {
         let created_at = self.entity.get("created_at");
         created_at
@@ -113,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_entity_is_no_row() {
+    fn a_body_that_is_not_an_entity_is_skipped() {
         let schema = Schema::by_kind("consumers").expect("a kind");
         let message = Message {
             sequence: 7,

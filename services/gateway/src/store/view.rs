@@ -1,5 +1,4 @@
-//! What this node knows of the bucket: every entity, ordered and indexed, kept up to date by the
-//! watch.
+//! This node's copy of the bucket: every entity, ordered and indexed. The watch keeps it up to date.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -16,41 +15,31 @@ use crate::schema::Schema;
 /// Rows that a list looks at under one lock; more than the largest page has.
 const STEP: usize = 1_024;
 
-/// A place in a list: time of creation and id.
+/// Position in a list: `created_at` and id.
 pub(crate) type Cursor = (i64, String);
 
-/// A part of a list.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
-    /// The entities.
     pub rows: Vec<Arc<Row>>,
-    /// The last of them, if there are more.
+    /// The last row, if there are more.
     pub next: Option<Cursor>,
 }
 
-/// Which entities of a kind are wanted.
 #[derive(Debug, Default)]
 pub(crate) struct Query {
-    /// Only what comes after this place.
     pub after: Option<Cursor>,
-    /// How many at most.
     pub size: usize,
-    /// Only those with all (or any) of these tags.
     pub tags: Option<Tags>,
-    /// Only those that refer to this entity by this field.
+    /// Only children: the field that refers, and the parent's id.
     pub parent: Option<(&'static str, String)>,
 }
 
-/// A filter on tags.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Tags {
-    /// All of them.
     All(Vec<String>),
-    /// Any of them.
     Any(Vec<String>),
 }
 
-/// This node's view of the bucket.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     tables: RwLock<HashMap<String, HashMap<&'static str, Table>>>,
@@ -58,8 +47,7 @@ pub(crate) struct View {
     pub(super) lagging: Notify,
 }
 
-/// How far the view is, and who waits for it to be further: each waiter is woken once, however
-/// many there are.
+/// The view's sequence, and waiters by the sequence that they wait for, so that each is woken once.
 #[derive(Debug, Default)]
 struct Progress {
     known: u64,
@@ -76,14 +64,10 @@ struct Table {
 }
 
 impl View {
-    /// The entity with this id.
-    #[must_use]
     pub(crate) fn get(&self, schema: &Schema, workspace: &str, id: &str) -> Option<Arc<Row>> {
         self.read(schema, workspace, |table| table.get(id).cloned())
     }
 
-    /// The entity with this value of a unique field.
-    #[must_use]
     pub(crate) fn get_by_unique(
         &self,
         schema: &Schema,
@@ -98,8 +82,8 @@ impl View {
         })
     }
 
-    /// Entities in the order in which they were made. A filter that few rows match may walk the
-    /// whole table: that happens in steps, between which writers and other tasks get their turn.
+    /// Entities by creation time. A filter that few rows match may walk the whole table: in steps,
+    /// between which writers and other tasks get their turn.
     pub(crate) async fn list(&self, schema: &Schema, workspace: &str, query: &Query) -> Page {
         let mut rows = Vec::new();
         let mut after = query.after.clone();
@@ -116,7 +100,7 @@ impl View {
         Page { rows, next }
     }
 
-    /// Whether some entity refers to this one.
+    /// Whether a `child` refers to the entity `id`.
     pub(super) fn is_referenced(
         &self,
         child: &Schema,
@@ -130,7 +114,7 @@ impl View {
         .is_some()
     }
 
-    /// A kind of which the workspace holds an entity.
+    /// A kind with entities in the workspace.
     pub(super) fn first_kind_in(&self, workspace: &str) -> Option<&'static str> {
         let tables = self.tables.read();
         let kinds = tables.get(workspace)?.iter();
@@ -140,13 +124,12 @@ impl View {
             .min()
     }
 
-    /// The sequence up to which the bucket's entities are known.
-    #[must_use]
+    /// The sequence up to which the view has applied the bucket.
     pub(crate) fn sequence(&self) -> u64 {
         self.progress.lock().known
     }
 
-    /// Waits until the message with this sequence is known; `false` after the timeout.
+    /// Waits until the view has applied this sequence. `false` after the timeout.
     pub(crate) async fn wait_for(&self, sequence: u64, timeout: Duration) -> bool {
         let caught_up = {
             let mut progress = self.progress.lock();
@@ -165,7 +148,7 @@ impl View {
         caught_up
     }
 
-    /// Notes an entity's last state. Older states than the known one are ignored.
+    /// Applies the state of an entity, unless a newer one is known.
     pub(super) fn put(&self, row: Row) {
         let sequence = row.sequence;
         {
@@ -176,7 +159,6 @@ impl View {
         self.advance(sequence);
     }
 
-    /// Notes that an entity was deleted.
     pub(super) fn remove(&self, schema: &Schema, workspace: &str, id: &str, sequence: u64) {
         {
             let mut tables = self.tables.write();
@@ -196,7 +178,7 @@ impl View {
         self.advance(sequence);
     }
 
-    /// Notes that everything up to a message is known.
+    /// Notes that everything up to a sequence is applied.
     pub(super) fn advance(&self, sequence: u64) {
         let mut progress = self.progress.lock();
         if sequence <= progress.known {
@@ -206,7 +188,7 @@ impl View {
         let later = progress.waiting.split_off(&(sequence + 1));
         let caught_up = std::mem::replace(&mut progress.waiting, later);
         for wake in caught_up.into_values().flatten() {
-            // Who no longer waits need not be woken.
+            // The waiter may have timed out.
             let _ = wake.send(());
         }
     }
@@ -269,7 +251,7 @@ impl Table {
             return;
         };
         for (field, value) in row.schema.unique_values(&row.entity) {
-            // Another entity may have the value by now.
+            // Another entity may have taken the value.
             let key = (field, value);
             if self.unique.get(&key).is_some_and(|owner| owner == id) {
                 self.unique.remove(&key);

@@ -1,4 +1,4 @@
-//! Keeps the view up to date.
+//! Applies changes of the bucket to the view.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use super::row::{self, Row};
 use super::view::View;
 use crate::schema::Schema;
 
-/// A watch gets this long before it is given up because a write did not show.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Minimum age of a watch before it is restarted because a write did not appear.
+const MIN_AGE: Duration = Duration::from_secs(10);
 
-/// Follows the bucket's entities for ever. The watch is set up anew when a write does not show in
-/// it for a while, whatever the reason.
+/// Follows the bucket's entities; never returns. The watch is restarted when a write does not appear
+/// in it for a while, whatever the reason.
 pub(crate) async fn follow(view: &View, context: &jetstream::Context) {
     loop {
         tokio::select! {
             never = watch::follow(context, ENTITY_SUBJECTS, |change| apply(view, change)) => match never {},
-            () = lagging(view) => tracing::warn!("a write does not show, the watch is set up again"),
+            () = lagging(view) => tracing::warn!("a write did not appear in the view, restarting the watch"),
         }
     }
 }
 
 async fn lagging(view: &View) {
-    tokio::time::sleep(PATIENCE).await;
+    tokio::time::sleep(MIN_AGE).await;
     view.lagging.notified().await;
 }
 
@@ -37,7 +37,7 @@ fn apply(view: &View, change: Change) {
     let known = parse_entity_key(&change.subject)
         .and_then(|(workspace, kind, id)| Some((workspace, Schema::by_kind(&kind)?, id)));
     let Some((workspace, schema, id)) = known else {
-        // A kind of a newer version: not for this node to show, but seen.
+        // A kind of a newer version: this node does not serve it.
         return view.advance(change.sequence);
     };
     let Some(body) = &change.value else {
@@ -55,7 +55,7 @@ fn apply(view: &View, change: Change) {
             tracing::error!(
                 kind = schema.kind,
                 id,
-                "an entity in the bucket cannot be read"
+                "cannot read an entity in the bucket"
             );
             view.advance(change.sequence);
         }

@@ -1,5 +1,5 @@
-//! One change, from its plan to its commit: refused tries are looked into and tried again, and a
-//! result that got lost is found out by reading.
+//! Commits one change: refused tries are examined and retried, and a lost result is recovered by
+//! reading.
 
 use std::time::{Duration, Instant};
 
@@ -12,19 +12,15 @@ use super::plan::{Expected, Plan};
 use super::read::Reservation;
 use super::row::{Row, State};
 
-/// Tries of one change.
-const TRIES: u32 = 8;
-/// The longest pause between two tries.
+const MAX_TRIES: u32 = 8;
+/// Between two tries.
 const MAX_PAUSE: Duration = Duration::from_millis(200);
-/// How long a write waits to be seen in this node's view.
+/// How long a write waits to appear in this node's view.
 const VIEW_WAIT: Duration = Duration::from_secs(2);
 
 impl Store {
-    /// Makes a change and raises its events, or does neither. Returns once this node's view has
-    /// it.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] if the entity is no longer what `old` says: read it and decide anew.
+    /// Commits a change together with its events, and waits until this node's view has it.
+    /// [`Error::Stale`] if the entity is newer than `old`: read it and decide again.
     pub(crate) async fn write(&self, write: Write) -> Result<(), Error> {
         if self.backlog.is_full() {
             return Err(Error::Full);
@@ -44,7 +40,7 @@ impl Store {
             tracing::warn!(
                 sequence,
                 kind = write.schema.kind,
-                "a write does not show in the view"
+                "a write did not appear in the view in time"
             );
         }
         Ok(())
@@ -55,7 +51,7 @@ impl Store {
         self.connected().await?;
         let mut expected = self.expected(plan, old).await?;
         let mut lost = false;
-        for tried in 0..TRIES {
+        for tried in 0..MAX_TRIES {
             if tried > 0 {
                 let pause = Duration::from_millis(2) * 2_u32.pow(tried);
                 tokio::time::sleep(pause.min(MAX_PAUSE)).await;
@@ -65,13 +61,13 @@ impl Store {
                 Err(batch::Error::Conflict | batch::Error::DuplicateId) => {}
                 Err(batch::Error::Unknown) => lost = true,
                 Err(error) if lost => {
-                    tracing::warn!(%error, "the result of a write got lost");
+                    tracing::warn!(%error, "the result of a write was lost");
                     return Err(Error::Unknown);
                 }
                 Err(error) => return Err(error.into()),
             }
             self.metrics.retried(plan.schema.kind);
-            match self.look(plan, &mut expected).await {
+            match self.examine(plan, &mut expected).await {
                 Ok(Some(sequence)) => return Ok(sequence),
                 Ok(None) => {}
                 Err(Error::Unavailable(_)) if lost => return Err(Error::Unknown),
@@ -85,8 +81,8 @@ impl Store {
         })
     }
 
-    /// What the first try expects. Where the view has a value taken, the bucket is asked, so that
-    /// a name that is taken does not cost a refused batch.
+    /// What the first try expects. If a value is taken in the view, the bucket is read, so that a
+    /// taken name does not cost a refused batch.
     async fn expected(&self, plan: &Plan, old: Option<&Row>) -> Result<Expected, Error> {
         let mut expected = Expected {
             entity: old.map_or(0, |row| row.sequence),
@@ -111,9 +107,9 @@ impl Store {
         Ok(expected)
     }
 
-    /// Finds out why a try was refused, or what came of it: `Some` sequence if it was stored after
-    /// all, `None` if another try with the sequences now expected may do better.
-    async fn look(&self, plan: &Plan, expected: &mut Expected) -> Result<Option<u64>, Error> {
+    /// Finds out by reading why a try failed: `Some` sequence if it was stored after all, `None` if
+    /// another try with the updated `expected` may succeed.
+    async fn examine(&self, plan: &Plan, expected: &mut Expected) -> Result<Option<u64>, Error> {
         let state = self.state(plan.schema, &plan.workspace, &plan.id).await?;
         let (sequence, live, write) = match state {
             State::Absent => (0, false, None),
@@ -129,7 +125,7 @@ impl Store {
                     id: plan.id.clone(),
                 });
             }
-            // Nobody else knows the id: it is ours, and was changed since.
+            // Nobody else knew the id: our write was stored, and changed since.
             return Ok(Some(sequence));
         }
         if !plan.is_create && sequence != expected.entity {
@@ -158,8 +154,8 @@ impl Store {
         }
     }
 
-    /// Expects that no workspace has an entity with an id that the client chose. The claim's
-    /// sequence is read first: an entity made since with the same id has changed it.
+    /// Expects that no workspace has an entity with the client's id. The claim's sequence is read
+    /// first: an entity created since with the same id has changed it.
     async fn claim_id(&self, plan: &Plan, expected: &mut Expected) -> Result<(), Error> {
         use hookline_shared::subject::{entity_in_any_workspace, parse_entity_key};
         let claim = self.last_message(&plan.claim()).await?;
