@@ -1,8 +1,8 @@
 //! Declarative entity tables: an entity kind is one table, and validation, routes, uniqueness,
 //! references and events all follow from it.
 //!
-//! The vocabulary is in `table` and `field`, the tables are one file per kind and listed in
-//! `kinds`. `build` turns input into an entity, `present` shows one.
+//! `table` and `field` define what a table is made of; each kind has a file of its own and is listed
+//! in `kinds`. `build` turns input into an entity, `present` formats one for responses and events.
 
 mod admins;
 mod build;

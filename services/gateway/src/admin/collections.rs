@@ -66,7 +66,7 @@ impl<'a> Collection<'a> {
         let entity = self.insert(input, id_given).await?;
         Ok(response::json(
             StatusCode::CREATED,
-            &self.schema.answer(&entity),
+            &self.schema.response(&entity),
         ))
     }
 
@@ -85,7 +85,7 @@ impl<'a> Collection<'a> {
 
     pub(super) async fn show(&self, key: &str) -> Result<Response, ApiError> {
         let row = self.find(key).await?;
-        Ok(response::ok(&self.schema.answer(&row.entity)))
+        Ok(response::ok(&self.schema.response(&row.entity)))
     }
 
     pub(super) async fn patch(&self, key: &str, input: Input) -> Result<Response, ApiError> {
@@ -97,7 +97,7 @@ impl<'a> Collection<'a> {
             let entity = self.schema.update(&row.entity, input.clone())?;
             match self.save(&row, entity).await {
                 Err(ApiError::Store(store::Error::Stale)) => found = self.reread(&row).await?,
-                result => return Ok(response::ok(&self.schema.answer(&result?))),
+                result => return Ok(response::ok(&self.schema.response(&result?))),
             }
         }
         Err(store::Error::Contended.into())
@@ -147,7 +147,7 @@ impl<'a> Collection<'a> {
                 break;
             }
         }
-        Ok(response::ok(&self.schema.answer(&result?)))
+        Ok(response::ok(&self.schema.response(&result?)))
     }
 
     /// Deletes an entity. 204 also if there is none, as in Kong's generic endpoint.

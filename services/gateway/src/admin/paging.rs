@@ -58,7 +58,7 @@ impl Paging {
         let data: Vec<_> = page
             .rows
             .iter()
-            .map(|row| schema.answer(&row.entity))
+            .map(|row| schema.response(&row.entity))
             .collect();
         let mut envelope = Map::from_iter([("data".to_owned(), json!(data))]);
         let next = page.next.as_ref().map(|(created_at, id)| {

@@ -1,4 +1,4 @@
-//! People who administrate the gateway.
+//! Administrators of the gateway.
 
 use super::field::{Default, Field};
 use super::rules;

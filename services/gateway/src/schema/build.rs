@@ -1,5 +1,5 @@
-//! From input to entity: types of forms are inferred, PATCH merges, defaults are filled in,
-//! everything is checked. What comes out has no nulls and is what is stored.
+//! Turns input into an entity: infers the types of forms, merges PATCH, fills in defaults and checks
+//! everything. The result has no nulls and is stored as it is.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -14,36 +14,24 @@ use super::violations::Violations;
 
 const MISSING: &str = "required field missing";
 
-/// What a client sent.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Input {
-    /// The fields by name.
     pub values: Entity,
-    /// Whether it came as a form, where everything is text.
+    /// Whether it was a form, where every value is text.
     pub form: bool,
 }
 
 impl Schema {
-    /// A new entity.
-    ///
-    /// # Errors
-    /// What is wrong with the input.
     pub(crate) fn create(&self, input: Input) -> Result<Entity, Violations> {
         self.build(input, None, false)
     }
 
-    /// An entity with some fields changed (PATCH): records merge, lists and maps are replaced.
-    ///
-    /// # Errors
-    /// What is wrong with the result.
+    /// PATCH: records merge, lists and maps are replaced.
     pub(crate) fn update(&self, current: &Entity, input: Input) -> Result<Entity, Violations> {
         self.build(input, Some(current), true)
     }
 
-    /// An entity written anew (PUT): only its id and time of creation stay.
-    ///
-    /// # Errors
-    /// What is wrong with the input.
+    /// PUT: keeps only id and time of creation.
     pub(crate) fn replace(&self, current: &Entity, input: Input) -> Result<Entity, Violations> {
         self.build(input, Some(current), false)
     }
@@ -78,7 +66,7 @@ impl Schema {
             &mut violations,
         );
         if let Some(current) = current {
-            self.keep_what_stays(current, &mut values, &mut violations);
+            self.keep_immutable(current, &mut values, &mut violations);
         }
         self.fill_autos(current, &mut values);
         fill_defaults(self.fields, form, &mut values);
@@ -101,7 +89,7 @@ impl Schema {
         }
     }
 
-    /// The form of the polymorphic record. As in Kong, the field that selects it is checked first
+    /// The fields of the polymorphic record. As in Kong, the field that selects them is checked first
     /// and alone.
     fn select_form(
         &self,
@@ -123,7 +111,7 @@ impl Schema {
         }
     }
 
-    /// The current entity, without its polymorphic record if another form is selected now.
+    /// The current entity, without its polymorphic record if the input selects another form.
     fn without_stale_config(&self, current: &Entity, values: &Entity) -> Entity {
         let mut base = current.clone();
         for field in self.fields {
@@ -137,7 +125,7 @@ impl Schema {
         base
     }
 
-    fn keep_what_stays(&self, current: &Entity, values: &mut Entity, found: &mut Violations) {
+    fn keep_immutable(&self, current: &Entity, values: &mut Entity, found: &mut Violations) {
         for field in self.fields {
             let Some(stored) = current.get(field.name) else {
                 continue;
@@ -169,7 +157,7 @@ impl Schema {
     }
 }
 
-/// Ids are kept in lower case, in which they are looked up.
+/// Ids are stored and looked up in lower case.
 fn lower_ids(fields: &[Field], values: &mut Entity) {
     for field in fields {
         let id = match field.kind {
@@ -205,7 +193,7 @@ fn merge_record(
     base
 }
 
-/// A secret that comes back as it was shown stays what it is.
+/// A secret sent back in its redacted form keeps its stored value.
 fn keep_secrets(
     fields: &[Field],
     form: &'static [Field],
@@ -250,7 +238,6 @@ fn fill_defaults(fields: &[Field], form: &'static [Field], values: &mut Entity) 
     }
 }
 
-/// Removes nulls at any depth of records.
 fn strip_nulls(entity: &mut Entity) {
     entity.retain(|_, value| !value.is_null());
     for value in entity.values_mut() {

@@ -1,4 +1,4 @@
-//! Types and rules of fields, checked one by one.
+//! Checks types and rules, field by field.
 
 use serde_json::Value;
 
@@ -9,8 +9,8 @@ use super::violations::Violations;
 
 const MISSING: &str = "required field missing";
 
-/// Walks an entity and notes what is wrong. Whole numbers written as fractions are made whole, and
-/// what is twice in a set stays once.
+/// Walks an entity and collects violations. Normalizes on the way: `1.0` becomes `1` in integer
+/// fields, and sets lose duplicates.
 pub(super) struct Checker<'a> {
     violations: &'a mut Violations,
     form: &'static [Field],
@@ -18,7 +18,7 @@ pub(super) struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    /// `form` has the fields of the polymorphic record.
+    /// `form` holds the fields of the polymorphic record.
     pub(super) fn new(violations: &'a mut Violations, form: &'static [Field]) -> Self {
         Self {
             violations,
@@ -139,7 +139,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// A reference is `{"id": ...}`, or names the other entity by its endpoint key.
+    /// A reference is `{"id": ...}`, or has the endpoint key instead of the id.
     fn reference(&mut self, kind: &str, value: &Value) {
         let Value::Object(map) = value else {
             return self.fail("expected a record");
@@ -170,7 +170,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// The largest whole number that a double holds exactly, as Lua's numbers are.
+/// The largest integer that a double, and so a Lua number, holds exactly.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 fn whole(value: &Value) -> Option<i64> {

@@ -1,4 +1,4 @@
-//! Consumers of the gateway's services.
+//! Consumers of services.
 
 use super::field::{Default, Field};
 use super::table::{Entity, Schema, Scope};

@@ -1,5 +1,5 @@
-//! Event hooks. The config depends on the handler; what templates, Lua and URLs must be like is
-//! the shared crate's to say, so that gateway and dispatcher agree.
+//! Event hooks. The config depends on the handler. The shared crate validates templates, Lua and URLs,
+//! so that gateway and dispatcher agree.
 
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::polymorphic("config", &CONFIG),
         Field::record("delivery", DELIVERY),
     ],
-    shorthand: Some(forget_reason),
+    shorthand: Some(clear_paused_reason),
     checks: &[],
     deep_check: Some(can_be_prepared),
 };
@@ -89,8 +89,8 @@ const CIRCUIT_BREAKER: &[Field] = &[
     Field::number("open"),
 ];
 
-/// A hook that goes on says no longer why it was paused.
-fn forget_reason(values: &mut Entity, _: &mut Violations) {
+/// Resuming a hook clears the reason for its pause.
+fn clear_paused_reason(values: &mut Entity, _: &mut Violations) {
     let delivery = values.get_mut("delivery").and_then(Value::as_object_mut);
     if let Some(delivery) = delivery
         && delivery.get("paused") == Some(&Value::Bool(false))
@@ -107,8 +107,8 @@ fn can_be_prepared(entity: &Entity, violations: &mut Violations) {
                 violations.add(&path, violation.message);
             }
         }
-        // The table above is stricter than the form of a hook, so this is a fault of ours; the
-        // cause may quote values, so it is told to nobody.
-        Err(_) => violations.add_entity("this is not a hook"),
+        // The table above is stricter than the type, so this is our fault. The cause may quote values
+        // and is not passed on.
+        Err(_) => violations.add_entity("not an event hook"),
     }
 }

@@ -1,12 +1,12 @@
-//! Types of form values: everything in a form is text, the schema says what it stands for.
+//! Types of form values: a form has only text, which the schema converts.
 
 use serde_json::Value;
 
 use super::field::{Field, Type};
 use super::table::Entity;
 
-/// Gives the values of a form the types of the schema; an empty text is null. What does not fit
-/// stays text, for the check to name.
+/// Converts a form's values to the types of the schema; empty text becomes null. Text that does not
+/// fit is left for the check to report.
 pub(super) fn record(fields: &[Field], form: &'static [Field], values: &mut Entity) {
     for (name, value) in values {
         match fields.iter().find(|field| field.name == name) {
@@ -33,7 +33,7 @@ fn infer(field: &Field, form: &'static [Field], value: &mut Value) {
             for value in &mut *list {
                 infer(element, form, value);
             }
-            // `tags[]=` is how a form writes the empty list.
+            // A form writes the empty list as `tags[]=`.
             list.retain(|value| !value.is_null());
         }
         (Type::Array(element) | Type::Set(element), Value::String(_)) => {

@@ -3,7 +3,6 @@
 use super::table::Schema;
 use super::{admins, consumers, event_hooks, routes, services, workspaces};
 
-/// All entity kinds.
 static KINDS: &[&Schema] = &[
     &admins::TABLE,
     &consumers::TABLE,
@@ -14,31 +13,23 @@ static KINDS: &[&Schema] = &[
 ];
 
 impl Schema {
-    /// The kind whose name in URLs is `path`.
-    #[must_use]
     pub(crate) fn by_path(path: &str) -> Option<&'static Schema> {
         KINDS.iter().copied().find(|schema| schema.path == path)
     }
 
-    /// The kind with this name.
-    #[must_use]
     pub(crate) fn by_kind(kind: &str) -> Option<&'static Schema> {
         KINDS.iter().copied().find(|schema| schema.kind == kind)
     }
 
-    /// The table of workspaces, which the others belong to.
-    #[must_use]
     pub(crate) fn workspaces() -> &'static Schema {
         &workspaces::TABLE
     }
 
-    /// The table of event hooks.
-    #[must_use]
     pub(crate) fn event_hooks() -> &'static Schema {
         &event_hooks::TABLE
     }
 
-    /// The kinds that refer to this one, with the field that does.
+    /// The kinds that refer to this one, with the referring field.
     pub(crate) fn referenced_by(
         &self,
     ) -> impl Iterator<Item = (&'static Schema, &'static str)> + use<> {

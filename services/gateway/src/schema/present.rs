@@ -1,4 +1,4 @@
-//! How an entity is shown: in answers with all its fields, in events without what is private.
+//! Entities in responses, with all fields, and in events, without private values.
 
 use serde_json::{Value, json};
 
@@ -8,21 +8,19 @@ use super::field::{Field, Type, Visibility};
 use super::table::{Entity, Schema};
 
 impl Schema {
-    /// The entity as answers show it: every field, unset ones as null, no secret.
-    #[must_use]
-    pub(crate) fn answer(&self, entity: &Entity) -> Value {
-        Value::Object(answer(self.fields, self.form_of(entity), entity))
+    /// Every field, unset ones as null, secrets redacted.
+    pub(crate) fn response(&self, entity: &Entity) -> Value {
+        Value::Object(response(self.fields, self.form_of(entity), entity))
     }
 
-    /// The entity as events show it: no nulls, no secret, no private value.
-    #[must_use]
+    /// Without nulls, with secrets and private values redacted.
     pub(crate) fn event(&self, entity: &Entity) -> Entity {
         let mut entity = entity.clone();
         redact(self.fields, self.form_of(&entity), &mut entity);
         entity
     }
 
-    /// The form of a stored entity's polymorphic record.
+    /// The fields of a stored entity's polymorphic record.
     fn form_of(&self, entity: &Entity) -> &'static [Field] {
         self.variants()
             .and_then(|variants| variants.form(entity.get(variants.selector)?.as_str()?))
@@ -30,9 +28,8 @@ impl Schema {
     }
 }
 
-/// The data of the ping that a new webhook gets: the hook as its receiver may see it. The headers
-/// are the receiver's own, so they are shown; the secret is left out.
-#[must_use]
+/// The ping of a new webhook: the hook as its receiver may see it. Headers are shown, since they are
+/// the receiver's own; the secret is left out.
 pub(crate) fn ping(hook: &Entity) -> Entity {
     let mut hook = hook.clone();
     if let Some(Value::Object(config)) = hook.get_mut("config") {
@@ -52,14 +49,14 @@ pub(crate) fn ping(hook: &Entity) -> Entity {
     ])
 }
 
-fn answer(fields: &[Field], form: &'static [Field], entity: &Entity) -> Entity {
+fn response(fields: &[Field], form: &'static [Field], entity: &Entity) -> Entity {
     let show = |field: &Field| {
         let Some(value) = entity.get(field.name) else {
             return Value::Null;
         };
         match (field.record_fields(form), value) {
             _ if field.visibility == Visibility::Secret => json!(REDACTED),
-            (Some(inner), Value::Object(map)) => Value::Object(answer(inner, &[], map)),
+            (Some(inner), Value::Object(map)) => Value::Object(response(inner, &[], map)),
             _ => value.clone(),
         }
     };
@@ -105,9 +102,9 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_every_field_and_no_secret() {
+    fn a_response_has_every_field_and_no_secret() {
         assert_eq!(
-            schema().answer(&hook()),
+            schema().response(&hook()),
             json!({
                 "id": "i", "created_at": 1, "updated_at": 1, "source": "crud", "event": null,
                 "handler": "webhook", "snooze": null, "on_change": null,

@@ -1,4 +1,4 @@
-//! Routes to services.
+//! Routes, which map requests to services.
 
 use serde_json::Value;
 
@@ -77,7 +77,7 @@ pub(super) static TABLE: Schema = Schema {
     deep_check: None,
 };
 
-/// What a route of each protocol can be matched by, most demanding protocol first.
+/// The fields that a route can match by, for each protocol, most demanding protocol first.
 const MATCHERS: &[(&str, &[&str])] = &[
     ("https", &["methods", "hosts", "headers", "paths", "snis"]),
     ("http", &["methods", "hosts", "headers", "paths"]),

@@ -1,12 +1,11 @@
-//! Rules on single values, in Kong's words.
+//! Rules for single values, worded as in Kong.
 
 use serde_json::Value;
 
-/// The longest text of a unique field in bytes: it becomes a subject token, percent-encoded.
+/// Longest value of a unique field in bytes: it becomes a percent-encoded subject token.
 pub(crate) const MAX_UNIQUE: usize = 512;
 
-/// Whether a text is a UUID in its usual form.
-#[must_use]
+/// Whether a text is a UUID in hyphenated form.
 pub(crate) fn is_uuid(text: &str) -> bool {
     text.len() == 36 && uuid::Uuid::try_parse(text).is_ok()
 }
@@ -15,7 +14,7 @@ pub(super) fn uuid(value: &Value) -> Result<(), String> {
     ensure(is_uuid(text(value)), || "expected a valid UUID".to_owned())
 }
 
-/// A name that people choose: any letters, but of ASCII only what is safe in a URL.
+/// A display name: any letters, but only URL-safe ASCII.
 pub(super) fn name(value: &Value) -> Result<(), String> {
     let text = text(value);
     let sound = text.chars().all(|c| {
@@ -33,7 +32,7 @@ pub(super) fn name(value: &Value) -> Result<(), String> {
     })
 }
 
-/// A name that is one plain token: the first part of a path.
+/// A name that can be the first segment of a path.
 pub(super) fn plain_name(value: &Value) -> Result<(), String> {
     let text = text(value);
     ensure(text.chars().all(is_plain), || {
@@ -87,7 +86,7 @@ pub(super) fn host(value: &Value) -> Result<(), String> {
     })
 }
 
-/// A host that a route listens to: with a port, or with a wildcard at one end.
+/// A host of a route: may have a port, or a wildcard at one end.
 pub(super) fn route_host(value: &Value) -> Result<(), String> {
     let text = text(value);
     let plain = text

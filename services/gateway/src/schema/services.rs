@@ -50,7 +50,7 @@ pub(super) static TABLE: Schema = Schema {
             .required()
             .default(Default::Boolean(true)),
     ],
-    shorthand: Some(spell_out_url),
+    shorthand: Some(expand_url),
     checks: &[path_needs_http],
     deep_check: None,
 };
@@ -61,7 +61,7 @@ const fn timeout(name: &'static str) -> Field {
         .between(1, 2_147_483_646)
 }
 
-fn spell_out_url(input: &mut Entity, violations: &mut Violations) {
+fn expand_url(input: &mut Entity, violations: &mut Violations) {
     let url = match input.shift_remove("url") {
         None | Some(Value::Null) => return,
         Some(Value::String(url)) => url,
@@ -87,7 +87,7 @@ fn parse(text: &str) -> Result<Entity, String> {
         .ok_or("missing host in url")?;
     let secure = matches!(url.scheme(), "https" | "grpcs" | "tls");
     let port = url.port().unwrap_or(if secure { 443 } else { 80 });
-    // A URL always has a path once it is parsed; only one that was written counts.
+    // Parsing adds the path `/`; only an explicit path counts.
     let rest = text.split_once("://").map_or("", |(_, rest)| rest);
     let path = rest.contains('/').then(|| url.path().to_owned());
     Ok(Entity::from_iter([
@@ -114,7 +114,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_url_is_spelled_out() {
+    fn a_url_is_expanded() {
         let parts = |url: &str| Value::Object(parse(url).expect("a url"));
         assert_eq!(
             parts("https://example.com/v2/"),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_url_is_named_in_kongs_words() {
+    fn an_invalid_url_reads_as_in_kong() {
         assert_eq!(parse("example.com").unwrap_err(), "missing scheme in url");
         assert_eq!(parse("http://").unwrap_err(), "missing host in url");
         assert!(

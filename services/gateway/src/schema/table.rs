@@ -1,12 +1,12 @@
-//! One entity kind as a table: its names, scope and fields, and the uniqueness and references that
-//! follow from them.
+//! The table of an entity kind: names, scope and fields, and the uniqueness and references that follow
+//! from them.
 
 use serde_json::{Map, Value};
 
 use super::field::{Field, Type, Variants};
 use super::violations::Violations;
 
-/// The fields of one entity, without nulls when it is stored or in an event.
+/// The fields of one entity. Without nulls once stored or in an event.
 pub(crate) type Entity = Map<String, Value>;
 
 /// One entity kind.
@@ -16,48 +16,44 @@ pub(crate) struct Schema {
     pub kind: &'static str,
     /// Name in URLs, such as `event-hooks`.
     pub path: &'static str,
-    /// The unique field that stands for the id in URLs.
+    /// The unique field that can replace the id in URLs.
     pub endpoint_key: Option<&'static str>,
-    /// Where its entities belong.
     pub scope: Scope,
-    /// The fields, in the order of answers.
+    /// In the order of responses.
     pub fields: &'static [Field],
-    /// Rewrites input before it is checked, such as a service's `url`.
+    /// Expands shorthand input before it is checked, such as a service's `url`.
     pub shorthand: Option<fn(&mut Entity, &mut Violations)>,
-    /// Rules over several fields; each returns what is wrong. They run once the fields are sound.
+    /// Rules over several fields; each returns a violation. They run once the fields are valid.
     pub checks: &'static [fn(&Entity) -> Option<String>],
-    /// What only compiling can tell; runs last, on an entity without nulls.
+    /// Validation that needs to parse or compile values; runs last, on an entity without nulls.
     pub deep_check: Option<fn(&Entity, &mut Violations)>,
 }
 
 /// Where the entities of a kind belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// To the workspace of the path, `default` without one.
+    /// In the workspace of the path, or `default`.
     Workspace,
-    /// To the workspace of the path; to all of them without one.
+    /// In the workspace of the path, or in all workspaces.
     WorkspaceOrAll,
-    /// To no workspace.
+    /// In no workspace.
     Global,
 }
 
 /// A field that refers to an entity of another kind.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reference {
-    /// The field that refers.
     pub field: &'static str,
-    /// The kind it refers to.
+    /// The kind that the field refers to.
     pub kind: &'static str,
 }
 
 impl Schema {
-    /// The field with this name.
-    #[must_use]
     pub(crate) fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.iter().find(|field| field.name == name)
     }
 
-    /// The variants of the polymorphic record, if there is one.
+    /// The variants of the polymorphic record, if the table has one.
     #[must_use]
     pub(crate) fn variants(&self) -> Option<&'static Variants> {
         self.fields.iter().find_map(|field| match field.kind {
@@ -72,15 +68,13 @@ impl Schema {
         fields.map(|field| field.name)
     }
 
-    /// The values of an entity that nobody else in its workspace may have.
-    #[must_use]
+    /// An entity's values that are unique within its workspace.
     pub(crate) fn unique_values(&self, entity: &Entity) -> Vec<(&'static str, String)> {
         self.unique_fields()
             .filter_map(|field| Some((field, entity.get(field)?.as_str()?.to_owned())))
             .collect()
     }
 
-    /// The fields that refer to other kinds.
     pub(crate) fn references(&self) -> impl Iterator<Item = Reference> + use<> {
         self.fields.iter().filter_map(|field| match field.kind {
             Type::Foreign(kind) => Some(Reference {

@@ -1,18 +1,17 @@
-//! What is wrong with an entity, collected field by field, in Kong's form: a tree for `fields`, one
-//! line for `message`.
+//! Violations of a schema, collected by field and formatted as in Kong: a tree for `fields`, one line
+//! for `message`.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-/// The most places of a list that `fields` spells out.
+/// Highest list index that `fields` shows as a list.
 const MAX_LIST: usize = 1_000;
-/// The most violations that are told; what is beyond is left out.
-const MAX_TOLD: usize = 100;
-/// The longest name of a field that is echoed.
+/// Further violations are dropped.
+const MAX_VIOLATIONS: usize = 100;
+/// Longer field names are truncated.
 const MAX_NAME: usize = 128;
 
-/// What is wrong with an entity. Empty: nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Violations {
     entity: Vec<String>,
@@ -27,26 +26,22 @@ enum Issue {
 }
 
 impl Violations {
-    /// One violation of one field.
-    #[must_use]
     pub(crate) fn of(field: &str, message: impl Into<String>) -> Self {
         let mut violations = Self::default();
         violations.add(&[field], message);
         violations
     }
 
-    /// Whether nothing is wrong.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Notes what is wrong with the field at `path`. The first message of a field stays.
+    /// Adds a violation of the field at `path`. The first one of a field wins.
     pub(crate) fn add(&mut self, path: &[&str], message: impl Into<String>) {
         let Some((last, parents)) = path.split_last() else {
             return;
         };
-        if self.count >= MAX_TOLD {
+        if self.count >= MAX_VIOLATIONS {
             return;
         }
         let mut fields = &mut self.fields;
@@ -65,14 +60,13 @@ impl Violations {
         }
     }
 
-    /// Notes what is wrong with the entity as a whole.
+    /// Adds a violation of the entity as a whole.
     pub(crate) fn add_entity(&mut self, message: impl Into<String>) {
         self.entity.push(message.into());
         self.count += 1;
     }
 
-    /// The line for people.
-    #[must_use]
+    /// One line for people.
     pub(crate) fn message(&self) -> String {
         let mut lines = self.entity.clone();
         collect("", &self.fields, &mut lines);
@@ -83,8 +77,7 @@ impl Violations {
         }
     }
 
-    /// The tree for programs.
-    #[must_use]
+    /// A tree for programs.
     pub(crate) fn fields(&self) -> Value {
         let mut fields = Map::new();
         if !self.entity.is_empty() {
@@ -103,13 +96,13 @@ impl Issue {
             Self::Message(message) => return json!(message),
             Self::Nested(inner) => inner,
         };
-        // Places of a list count from 1; sound ones before a bad one are null.
-        let places: Option<Vec<usize>> = inner.keys().map(|name| name.parse().ok()).collect();
-        if let Some(highest) = places.and_then(|places| places.into_iter().max())
+        // List indexes count from 1; valid elements before an invalid one are null.
+        let indexes: Option<Vec<usize>> = inner.keys().map(|name| name.parse().ok()).collect();
+        if let Some(highest) = indexes.and_then(|indexes| indexes.into_iter().max())
             && (1..=MAX_LIST).contains(&highest)
         {
-            let place = |n: usize| inner.get(&n.to_string()).map_or(Value::Null, Self::to_json);
-            return (1..=highest).map(place).collect();
+            let element = |n: usize| inner.get(&n.to_string()).map_or(Value::Null, Self::to_json);
+            return (1..=highest).map(element).collect();
         }
         let members = inner
             .iter()
@@ -166,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_in_a_list_keeps_its_place() {
+    fn a_list_element_keeps_its_index() {
         let mut violations = Violations::default();
         violations.add(&["paths", "2"], "should start with: /");
         assert_eq!(
@@ -180,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_message_of_a_field_stays() {
+    fn the_first_violation_of_a_field_wins() {
         let mut violations = Violations::of("a", "first");
         violations.add(&["a"], "second");
         violations.add(&["a", "b"], "third");
@@ -188,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_violations_make_no_huge_answer() {
+    fn thousands_of_violations_make_no_huge_response() {
         let mut violations = Violations::default();
         for n in 0..10_000 {
             violations.add(&[&format!("{n}{}", "x".repeat(1_000))], "unknown field");

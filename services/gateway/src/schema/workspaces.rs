@@ -1,5 +1,5 @@
-//! Workspaces, which the other entities belong to. Entities are kept under their workspace's name,
-//! so it cannot change.
+//! Workspaces, which contain other entities. A workspace's name is part of their keys, so it is
+//! immutable.
 
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ pub(super) static TABLE: Schema = Schema {
     deep_check: None,
 };
 
-/// First parts of paths that are not the name of a kind.
+/// First segments of paths that do not name a kind.
 const RESERVED: &[&str] = &[".", "..", "status", "metrics", "schemas"];
 
 fn workspace_name(value: &Value) -> Result<(), String> {
