@@ -27,7 +27,7 @@ enum Node {
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Key(String),
-    Place(usize),
+    Index(usize),
     Append,
 }
 
@@ -40,7 +40,7 @@ impl Form {
         let Step::Key(first) = steps.remove(0) else {
             return Ok(());
         };
-        place(&mut self.0, first, &steps, value);
+        insert(&mut self.0, first, &steps, value);
         Ok(())
     }
 
@@ -72,8 +72,8 @@ impl Node {
             Some((Step::Key(key), rest)) => {
                 Self::Map(BTreeMap::from([(key.clone(), Self::of(rest, value))]))
             }
-            Some((Step::Place(place), rest)) => {
-                Self::List(BTreeMap::from([(*place, Self::of(rest, value))]))
+            Some((Step::Index(index), rest)) => {
+                Self::List(BTreeMap::from([(*index, Self::of(rest, value))]))
             }
             Some((Step::Append, rest)) => Self::List(BTreeMap::from([(1, Self::of(rest, value))])),
         }
@@ -83,9 +83,9 @@ impl Node {
     fn merge(&mut self, steps: &[Step], value: Value) {
         match (&mut *self, steps.split_first()) {
             (Self::Map(map), Some((Step::Key(key), rest))) => {
-                place(map, key.clone(), rest, value);
+                insert(map, key.clone(), rest, value);
             }
-            (Self::List(list), Some((Step::Place(index), rest))) => match list.get_mut(index) {
+            (Self::List(list), Some((Step::Index(index), rest))) => match list.get_mut(index) {
                 Some(node) if !rest.is_empty() => node.merge(rest, value),
                 _ => drop(list.insert(*index, Self::of(rest, value))),
             },
@@ -100,7 +100,7 @@ impl Node {
     }
 }
 
-fn place(map: &mut BTreeMap<String, Node>, key: String, steps: &[Step], value: Value) {
+fn insert(map: &mut BTreeMap<String, Node>, key: String, steps: &[Step], value: Value) {
     match map.get_mut(&key) {
         Some(node) => node.merge(steps, value),
         None => drop(map.insert(key, Node::of(steps, value))),
@@ -160,7 +160,7 @@ fn segment_steps(segment: &str) -> Vec<Step> {
         steps.push(match inside {
             "" => Step::Append,
             inside => match inside.parse() {
-                Ok(place) => Step::Place(place),
+                Ok(index) => Step::Index(index),
                 Err(_) => Step::Key(inside.to_owned()),
             },
         });
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn brackets_append_place_or_name() {
+    fn brackets_append_index_or_name() {
         assert_eq!(
             form(&[("a[]", "x"), ("a[]", "y")]),
             json!({"a": ["x", "y"]})
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_far_place_costs_nothing() {
+    fn a_large_index_costs_no_memory() {
         assert_eq!(
             form(&[("a[18446744073709551615]", "x"), ("a[]", "y")]),
             json!({"a": ["y"]})

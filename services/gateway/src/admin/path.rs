@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn other_paths_name_nothing() {
+    fn other_paths_are_not_found() {
         for path in [
             "",
             "/consumers//",

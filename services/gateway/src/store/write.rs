@@ -125,7 +125,7 @@ impl Store {
                     id: plan.id.clone(),
                 });
             }
-            // Nobody else knew the id: our write was stored, and changed since.
+            // No other client knew the id: our write was stored, and changed since.
             return Ok(Some(sequence));
         }
         if !plan.is_create && sequence != expected.entity {
