@@ -137,7 +137,7 @@ impl ApiError {
         }
         body["message"] = json!(message);
         if !fields.is_null() {
-            // As in Kong, invalid options are the only error without `fields`.
+            // As in Kong, only invalid options have a key of their own.
             body[if code == 11 { "options" } else { "fields" }] = fields;
         }
         let mut response = response::json(status, &body);

@@ -12,8 +12,8 @@ use crate::error::ApiError;
 use crate::schema::{Entity, Input, Schema, Scope, is_uuid};
 use crate::store::{self, Place, Row, Store, Write};
 
-/// Attempts at a change while others change the same entity.
-const ATTEMPTS: u32 = 10;
+/// Tries of one change while others change the same entity.
+const MAX_TRIES: u32 = 10;
 
 /// The entities of one kind in one workspace.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl<'a> Collection<'a> {
 
     pub(super) async fn patch(&self, key: &str, input: Input) -> Result<Response, ApiError> {
         let mut found = Some(self.find(key).await?);
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_TRIES {
             let row = found.take().ok_or(ApiError::NotFound)?;
             let _lock = self.store.lock(self.schema, &row.id).await;
             let row = self.newer(row).await?.ok_or(ApiError::NotFound)?;
@@ -115,7 +115,7 @@ impl<'a> Collection<'a> {
         };
         let mut result = Err(store::Error::Contended.into());
         let mut stored = false;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_TRIES {
             let found = if stored {
                 self.lookup_stored(key).await?
             } else {
@@ -153,7 +153,7 @@ impl<'a> Collection<'a> {
     /// Deletes an entity. 204 also if there is none, as in Kong's generic endpoint.
     pub(super) async fn delete(&self, key: &str) -> Result<Response, ApiError> {
         let mut found = self.lookup(key).await?;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_TRIES {
             let Some(row) = found else {
                 return Ok(no_content());
             };
