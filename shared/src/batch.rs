@@ -218,10 +218,21 @@ impl Writer {
     /// syncs.
     #[must_use]
     pub fn spawn_paced(client: Client, metrics: Option<Metrics>, pace: Duration) -> Self {
+        let (writer, run) = Self::new(client, metrics, pace);
+        tokio::spawn(run);
+        writer
+    }
+
+    /// A writer and its loop, which the caller runs: it ends once all handles are dropped.
+    pub fn new(
+        client: Client,
+        metrics: Option<Metrics>,
+        pace: Duration,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let max_payload = client.server_info().max_payload;
-        tokio::spawn(run(client, receiver, metrics, pace));
-        Self { queue, max_payload }
+        let run = run(client, receiver, metrics, pace);
+        (Self { queue, max_payload }, run)
     }
 
     /// Stores all messages or none, and returns once they are on disk.

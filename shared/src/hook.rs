@@ -14,7 +14,7 @@ pub use config::{
     CircuitBreaker, DeliveryOptions, HandlerConfig, Headers, LambdaConfig, LogConfig, Secret,
     WebhookConfig, WebhookCustomConfig,
 };
-pub use validate::Violation;
+pub use validate::{MAX_TIMEOUT, Violation};
 
 /// What stands in answers, pings and events in place of a secret.
 pub const REDACTED: &str = "[redacted]";

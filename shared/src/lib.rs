@@ -16,6 +16,7 @@
 
 pub mod attempt;
 pub mod batch;
+pub mod clock;
 pub mod event;
 pub mod files;
 pub mod hook;
@@ -31,6 +32,7 @@ pub mod status;
 pub mod stream_reader;
 pub mod streams;
 pub mod subject;
+pub mod supervisor;
 pub mod telemetry;
 pub mod template;
 pub mod watch;

@@ -6,12 +6,14 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::consumer::IntoConsumerConfig as _;
 use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, Source, StorageType,
-    SubjectTransform,
+    Config, ConsumerCreateStrictErrorKind, DiscardPolicy, PersistenceMode, Republish,
+    RetentionPolicy, Source, StorageType, SubjectTransform,
 };
 use async_nats::jetstream::{self, ErrorCode, consumer};
 use async_nats::{Client, ConnectErrorKind, ServerAddr};
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::MAX_EVENT_BYTES;
@@ -264,7 +266,7 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         }],
         ..Default::default()
     };
-    // Not a work queue: see the dispatcher's `trim`.
+    // Not a work queue: see the dispatcher's event purge.
     let events = Config {
         discard: DiscardPolicy::New,
         max_bytes: options.events_max_bytes,
@@ -321,7 +323,7 @@ async fn ensure_stream(
     loop {
         let error = match context.get_or_create_stream(config.clone()).await {
             Ok(stream) => {
-                for difference in differences(&config, &stream.cached_info().config) {
+                for difference in stream_differences(&config, &stream.cached_info().config) {
                     tracing::warn!(
                         stream = name,
                         difference,
@@ -367,10 +369,7 @@ async fn ensure_stream(
     }
 }
 
-/// The settings that matter and differ, as `name: have, want`.
-fn differences(want: &Config, have: &Config) -> Vec<String> {
-    let json = |config| serde_json::to_value(config).unwrap_or_default();
-    let (want, have) = (json(want), json(have));
+fn stream_differences(want: &Config, have: &Config) -> Vec<String> {
     let checked = [
         "subjects",
         "retention",
@@ -391,24 +390,33 @@ fn differences(want: &Config, have: &Config) -> Vec<String> {
         "deny_delete",
         "subject_delete_marker_ttl",
     ];
+    differences(want, have, &checked)
+}
+
+/// The settings that differ, as `name is have, expected want`.
+fn differences<T: Serialize>(want: &T, have: &T, checked: &[&str]) -> Vec<String> {
+    let json = |config| serde_json::to_value(config).unwrap_or_default();
+    let (want, have) = (json(want), json(have));
+    let show = |config: &serde_json::Value, name| {
+        config
+            .get(name)
+            .map_or("unset".to_owned(), ToString::to_string)
+    };
     checked
-        .into_iter()
+        .iter()
         .filter(|name| want.get(name) != have.get(name))
         .map(|name| {
-            let show = |config: &serde_json::Value| {
-                config
-                    .get(name)
-                    .map_or("unset".to_owned(), ToString::to_string)
-            };
-            format!("{name} is {}, expected {}", show(&have), show(&want))
+            format!(
+                "{name} is {}, expected {}",
+                show(&have, name),
+                show(&want, name)
+            )
         })
         .collect()
 }
 
-/// A durable pull consumer that all dispatchers share.
-///
-/// # Errors
-/// If the server refuses it.
+/// Creates a durable pull consumer that all dispatchers share, unless it exists: that one is used as it is,
+/// and settings that differ are reported. Its `ack_wait` is in the consumer's `cached_info`.
 pub async fn ensure_consumer(
     context: &jetstream::Context,
     stream: &'static str,
@@ -425,13 +433,43 @@ pub async fn ensure_consumer(
         max_deliver: -1,
         ..Default::default()
     };
-    context
-        .create_consumer_on_stream(config, stream)
+    let refused = |error: &dyn std::fmt::Display| Error::Create {
+        name,
+        reason: error.to_string(),
+    };
+    let created = context.create_consumer_strict_on_stream(config.clone(), stream);
+    match created.await {
+        Err(error) if error.kind() == ConsumerCreateStrictErrorKind::AlreadyExists => {}
+        created => return created.map_err(|error| refused(&error)),
+    }
+    let existing: consumer::PullConsumer = context
+        .get_consumer_from_stream(name, stream)
         .await
-        .map_err(|error| Error::Create {
-            name,
-            reason: error.to_string(),
-        })
+        .map_err(|error| refused(&error))?;
+    let have = &existing.cached_info().config;
+    for difference in consumer_differences(&config.into_consumer_config(), have) {
+        tracing::warn!(
+            stream,
+            consumer = name,
+            difference,
+            "a consumer setting differs from this dispatcher's; it is left as it is"
+        );
+    }
+    Ok(existing)
+}
+
+fn consumer_differences(want: &consumer::Config, have: &consumer::Config) -> Vec<String> {
+    let checked = [
+        "ack_policy",
+        "ack_wait",
+        "deliver_policy",
+        "filter_subject",
+        "filter_subjects",
+        "max_ack_pending",
+        "max_deliver",
+        "backoff",
+    ];
+    differences(want, have, &checked)
 }
 
 #[cfg(test)]
@@ -470,12 +508,12 @@ mod tests {
             discard: DiscardPolicy::Old,
             ..want.clone()
         };
-        let found = differences(&want, &have).join("; ");
+        let found = stream_differences(&want, &have).join("; ");
         assert!(
             found.contains("max_bytes is 7") && found.contains("discard is \"old\""),
             "{found}"
         );
-        assert!(differences(&want, &want).is_empty());
+        assert!(stream_differences(&want, &want).is_empty());
     }
 
     #[test]

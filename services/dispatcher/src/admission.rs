@@ -1,7 +1,91 @@
-//! Whether a hook may be called now.
+//! Whether a hook may be called now: free permits, a closed circuit, room in its rate limit and backlog, and
+//! nothing that `snooze` or `on_change` suppresses.
+//!
+//! Workers share circuits, rates and marks through Redis (see [`claims`](crate::claims)). While Redis is
+//! away each worker decides from its own memory, which is here and bounded.
 
 pub(crate) mod backlog_limit;
 pub(crate) mod bulkhead;
 pub(crate) mod circuit_breaker;
 pub(crate) mod rate_limit;
+pub(crate) mod refusal;
+pub(crate) mod return_slot;
 pub(crate) mod suppression;
+
+use std::sync::Arc;
+
+use hookline_shared::clock;
+use parking_lot::Mutex;
+
+use backlog_limit::BacklogLimit;
+use bulkhead::Bulkhead;
+use circuit_breaker::{CircuitBreaker, Verdict};
+use rate_limit::RateLimit;
+use refusal::{PROBING, Place, Refusal};
+use suppression::Marks;
+
+/// One hook's admission on this worker.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// A change of the hook closes its circuit.
+    pub(crate) revision: u64,
+    pub(crate) circuit: CircuitBreaker,
+    pub(crate) rate: Option<RateLimit>,
+    pub(crate) bulkhead: Arc<Bulkhead>,
+    pub(crate) backlog: BacklogLimit,
+    pub(crate) slots: return_slot::Memory,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    rate: rate_limit::Memory,
+    marks: suppression::Memory,
+}
+
+impl Admission {
+    pub(crate) fn new(
+        revision: u64,
+        circuit: CircuitBreaker,
+        rate: Option<RateLimit>,
+        concurrency: usize,
+        backlog: u64,
+    ) -> Self {
+        Self {
+            revision,
+            circuit,
+            rate,
+            bulkhead: Arc::new(Bulkhead::new(concurrency)),
+            backlog: BacklogLimit::new(backlog),
+            slots: return_slot::Memory::default(),
+            memory: Mutex::default(),
+        }
+    }
+
+    /// Decides without Redis; true: the attempt probes the circuit. `first`: it is the delivery's first
+    /// attempt, the only one that marks suppress.
+    pub(crate) fn decide(
+        &self,
+        delivery: &str,
+        marks: Option<&Marks>,
+        first: bool,
+        place: Option<Place>,
+    ) -> Result<bool, Refusal> {
+        let verdict = self.circuit.verdict();
+        if let Verdict::Open(wait) = verdict {
+            return Err(Refusal::Open(wait));
+        }
+        let mut memory = self.memory.lock();
+        let marks = marks.filter(|_| first);
+        memory.marks.check(delivery, marks)?;
+        if let Some(rate) = self.rate {
+            memory.rate.take(rate, place, clock::unix_millis())?;
+        }
+        let probe = verdict == Verdict::HalfOpen;
+        if probe && !self.circuit.probe() {
+            return Err(Refusal::Open(PROBING));
+        }
+        memory.marks.remember(delivery, marks);
+        Ok(probe)
+    }
+}

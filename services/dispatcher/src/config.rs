@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::admission::circuit_breaker;
 use crate::attempt::delivery_log::Mode;
 use crate::claims;
+use crate::hooks::Defaults;
 use crate::redis::url::{self, RedisUrl};
 
 /// A Hookline dispatcher: takes events from NATS JetStream, matches hooks, and delivers. Run as
@@ -340,6 +341,18 @@ impl Config {
         {
             Some((name, _)) => Err(Error::Zero(name)),
             None => Ok(()),
+        }
+    }
+
+    /// What a hook gets where it says nothing.
+    pub(crate) fn hook_defaults(&self) -> Defaults {
+        Defaults {
+            policy: self.retry_policy(),
+            concurrency: self.hooks.hook_concurrency,
+            circuit: self.hooks.circuit_breaker,
+            rate_limit: self.hooks.rate_limit,
+            max_age: self.hooks.max_age,
+            backlog: self.hooks.hook_backlog,
         }
     }
 

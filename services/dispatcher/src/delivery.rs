@@ -2,13 +2,13 @@
 //! a stream of its own, parked, dead or for any worker.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_nats::Message;
 use hookline_shared::batch;
 use hookline_shared::event::{self, DeliveryId, Event, EventId};
 use hookline_shared::subject::{self, decode_token, encode_header, header};
 
+use crate::admission::refusal::Place;
 use crate::handler::{Class, Delivery};
 use crate::hooks::Prepared;
 
@@ -26,8 +26,8 @@ pub(crate) struct PendingDelivery {
     pub first_attempt: u64,
     /// How often it was parked without an attempt since the last one.
     pub deferrals: u32,
-    /// Whether it has its place in the hook's rate limit.
-    pub reserved: bool,
+    /// Its place in the hook's rate limit, if it waited for one.
+    pub place: Option<Place>,
     /// How many attempts were answered that the request is wrong.
     pub refusals: u32,
     /// How many attempts there were before it was replayed: they count for no schedule.
@@ -43,7 +43,7 @@ impl PendingDelivery {
             attempt: 1,
             first_attempt: now,
             deferrals: 0,
-            reserved: false,
+            place: None,
             refusals: 0,
             before: 0,
         }
@@ -55,7 +55,7 @@ impl PendingDelivery {
         Self {
             attempt: self.attempt + 1,
             deferrals: 0,
-            reserved: false,
+            place: None,
             refusals: self.refusals + u32::from(class == Class::RetryBriefly),
             ..self.clone()
         }
@@ -82,7 +82,9 @@ impl PendingDelivery {
             attempt: get(header::ATTEMPT)?.parse().ok()?,
             first_attempt: get(header::FIRST_ATTEMPT)?.parse().ok()?,
             deferrals: count(header::DEFERRALS),
-            reserved: get(header::RESERVED).is_some(),
+            place: get(header::RESERVED)
+                .and_then(|place| place.parse().ok())
+                .map(Place),
             refusals: count(header::REFUSALS),
             before: count(header::ATTEMPTS_BEFORE),
         })
@@ -114,8 +116,8 @@ impl PendingDelivery {
         if self.refusals > 0 {
             message = message.header(header::REFUSALS, self.refusals.to_string());
         }
-        if self.reserved {
-            message = message.header(header::RESERVED, "1");
+        if let Some(Place(place)) = self.place {
+            message = message.header(header::RESERVED, place.to_string());
         }
         if let Some(trace) = &event.traceparent {
             message = message.header(header::TRACEPARENT, encode_header(trace));
@@ -142,13 +144,4 @@ pub(crate) fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
 #[must_use]
 pub(crate) fn cut(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(REASON_BYTES)]
-}
-
-/// Now, in Unix milliseconds.
-#[must_use]
-pub(crate) fn now_millis() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis() as u64
 }

@@ -7,6 +7,7 @@
 //! before an event was published is always seen when the event is matched.
 
 mod parts;
+mod prepared;
 mod snapshot;
 
 use std::collections::HashMap;
@@ -18,22 +19,24 @@ use arc_swap::ArcSwap;
 use async_nats::jetstream;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
-use hookline_shared::event::{self, Event, Stored};
+use hookline_shared::event;
 use hookline_shared::hook::{DeliveryOptions, Hook};
 use hookline_shared::retry::Policy;
 use hookline_shared::subject::{self, header};
 use hookline_shared::watch::{self, Change};
 use tokio::sync::watch as signal;
 
-use crate::admission::backlog_limit::BacklogLimit;
-use crate::admission::bulkhead::Bulkhead;
+use crate::admission::Admission;
 use crate::admission::circuit_breaker::{self, CircuitBreaker};
-use crate::admission::rate_limit::{Admission, RateLimit};
-use crate::admission::suppression::Marks;
-use crate::handler::{self, Handler, Unusable};
+use crate::admission::rate_limit::RateLimit;
+use crate::handler::Handler;
+use crate::handler::registry::{self, Unusable};
 use crate::metrics::Metrics;
 use crate::nats::request::{self, NoAnswer};
 
+use prepared::Created;
+
+pub(crate) use prepared::Prepared;
 pub(crate) use snapshot::Snapshot;
 
 /// So many changes make a snapshot even while more come.
@@ -46,85 +49,12 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 /// that than miss what came after it, if the servers' clocks differ.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
-/// A hook, ready for use.
-pub(crate) struct Prepared {
-    /// The hook.
-    pub hook: Hook,
-    /// Its id.
-    pub id: Arc<str>,
-    /// The workspace that it hears, or [`subject::ALL_WORKSPACES`].
-    pub workspace: String,
-    /// Makes its attempts.
-    pub handler: Box<dyn Handler>,
-    /// Its event, as it is delivered; nothing: the event's own name.
-    pub event_name: Option<Arc<str>>,
-    /// When attempts are repeated.
-    pub policy: Policy,
-    /// How old a delivery may become.
-    pub max_age: Duration,
-    /// How many of its deliveries may wait.
-    pub backlog: BacklogLimit,
-    /// Bulkhead for attempts on this worker.
-    pub bulkhead: Arc<Bulkhead>,
-    /// What may hold deliveries back.
-    pub gate: Admission,
-    /// Why it cannot be used, if it cannot.
-    unusable: bool,
-    created: Created,
-}
-
-/// When a hook was made.
-#[derive(Debug, Clone, Copy)]
-struct Created {
-    sequence: u64,
-    time: i128,
-    /// By how much the clocks of the servers that stamp hooks and events may differ.
-    slack: i128,
-}
-
-impl Prepared {
-    /// Whether nothing but its circuit is to be asked about its deliveries.
-    #[must_use]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.gate.rate.is_none() && !Marks::are_kept_for(&self.hook)
-    }
-
-    /// Whether deliveries wait.
-    #[must_use]
-    pub(crate) fn is_paused(&self) -> bool {
-        self.hook
-            .delivery
-            .as_ref()
-            .is_some_and(|options| options.paused)
-    }
-
-    /// Whether the hook hears an event: its workspace's, and only what happened after it was made.
-    fn hears(&self, event: &Event, stored: Stored) -> bool {
-        let after = match event.outbox_sequence {
-            Some(sequence) => sequence > self.created.sequence && !self.is_made_by(event),
-            None => stored.time + self.created.slack >= self.created.time,
-        };
-        after && (self.workspace == subject::ALL_WORKSPACES || self.workspace == event.workspace)
-    }
-
-    /// Whether the event tells that this very hook was created: it follows the hook in one batch.
-    fn is_made_by(&self, event: &Event) -> bool {
-        event.operation() == Some("create")
-            && event.data().get("schema").and_then(|kind| kind.as_str()) == Some(subject::HOOK_KIND)
-            && event
-                .data()
-                .get("entity")
-                .and_then(|hook| hook.get("id")?.as_str())
-                == Some(&self.hook.id)
-    }
-}
-
 /// The hook index.
 pub(crate) struct Index {
     snapshot: ArcSwap<Snapshot>,
     revision: signal::Sender<u64>,
     context: jetstream::Context,
-    shared: handler::Shared,
+    shared: registry::Shared,
     defaults: Defaults,
     slack: i128,
     metrics: Metrics,
@@ -148,7 +78,7 @@ pub(crate) struct Defaults {
 }
 
 impl Defaults {
-    fn gate(&self, options: &DeliveryOptions, revision: u64) -> Admission {
+    fn admission(&self, options: &DeliveryOptions, revision: u64) -> Admission {
         let own = options.circuit_breaker.clone().unwrap_or_default();
         let settings = circuit_breaker::Settings {
             failures: own.failures.unwrap_or(self.circuit.failures),
@@ -160,6 +90,8 @@ impl Defaults {
             revision,
             CircuitBreaker::new(settings),
             rate.and_then(RateLimit::per_second),
+            options.concurrency.unwrap_or(self.concurrency) as usize,
+            self.backlog,
         )
     }
 }
@@ -189,7 +121,7 @@ impl Index {
     #[must_use]
     pub(crate) fn new(
         context: jetstream::Context,
-        shared: handler::Shared,
+        shared: registry::Shared,
         defaults: Defaults,
         metrics: Metrics,
     ) -> Arc<Self> {
@@ -216,8 +148,8 @@ impl Index {
         self.snapshot.load_full()
     }
 
-    /// Follows the bucket for ever.
-    pub(crate) async fn follow(&self) {
+    /// Follows the bucket.
+    pub(crate) async fn follow(self: Arc<Self>) {
         let (mut table, mut newest, mut together) = (Table::default(), None, 0);
         watch::follow(&self.context, subject::HOOKS_SUBJECTS, |change| {
             together += 1;
@@ -343,7 +275,7 @@ impl Index {
     fn prepare(&self, hook: Hook, workspace: String, created: Created, revision: u64) -> Prepared {
         let options = hook.options();
         // Whatever a hook holds, it must not end the watch.
-        let prepared = AssertUnwindSafe(|| handler::prepare(&hook, &self.shared));
+        let prepared = AssertUnwindSafe(|| registry::prepare(&hook, &self.shared));
         let prepared = std::panic::catch_unwind(prepared)
             .unwrap_or_else(|_| Err("preparing it failed unexpectedly".to_owned()));
         let (handler, unusable) = match prepared {
@@ -354,14 +286,8 @@ impl Index {
                     reason,
                     "a hook cannot be used, its deliveries will be dead"
                 );
-                let kind = hook.handler.name();
-                (
-                    Box::new(Unusable {
-                        kind,
-                        reason: reason.into(),
-                    }) as Box<dyn Handler>,
-                    true,
-                )
+                let reason = reason.into();
+                (Box::new(Unusable { reason }) as Box<dyn Handler>, true)
             }
         };
         Prepared {
@@ -374,11 +300,7 @@ impl Index {
                 .retry_schedule()
                 .map_or_else(|| self.defaults.policy.clone(), Policy::new),
             max_age: options.oldest().unwrap_or(self.defaults.max_age),
-            backlog: BacklogLimit::new(self.defaults.backlog),
-            gate: self.defaults.gate(&options, revision),
-            bulkhead: Arc::new(Bulkhead::new(
-                options.concurrency.unwrap_or(self.defaults.concurrency) as usize,
-            )),
+            admission: self.defaults.admission(&options, revision),
             id: hook.id.as_str().into(),
             hook,
         }

@@ -2,3 +2,4 @@
 
 pub(crate) mod consumer;
 pub(crate) mod dispatch;
+pub(crate) mod spread_limit;

@@ -18,6 +18,7 @@ mod metrics;
 mod nats;
 mod redis;
 mod settle;
+mod tls;
 mod upkeep;
 mod worker;
 
@@ -28,17 +29,20 @@ use async_nats::connection::State;
 use async_nats::jetstream;
 use hookline_shared::lua::Limits;
 use hookline_shared::status::{self, Readiness};
+use hookline_shared::supervisor::Supervisor;
 use hookline_shared::{streams, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use config::Config;
 
-use claims::Claims;
-use hooks::{Defaults, Index};
+use crate::redis::client::RedisClient;
+use handler::egress;
+use handler::http::Clients;
+use handler::lua_pool::Pool;
+use handler::registry::Shared;
+use hooks::Index;
 use metrics::Metrics;
-use redis::client::RedisClient;
 use worker::{Parts, Worker};
 
 /// How long a start waits for Redis before it goes on without.
@@ -46,37 +50,31 @@ const REDIS_WAIT: Duration = Duration::from_secs(10);
 /// The pause between looks at something that is not there yet.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Installs the process's TLS provider. Further calls do nothing.
-pub fn install_crypto() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
 /// Runs a dispatcher until `shutdown`, then finishes what is in flight.
-///
-/// # Errors
-/// If it cannot start: a setting is wrong, or NATS refuses the streams.
 pub async fn run(
     config: Config,
     status: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    install_crypto();
+    tls::install_provider();
     let registry = telemetry::registry()?;
     let metrics = Metrics::register(&registry)?;
     let readiness = Readiness::waiting_for(&["nats", "redis", "hooks"]);
     let health = Readiness::default();
+    let mut supervisor = Supervisor::new(health.clone());
     let stopped = CancellationToken::new();
     let _stop_status = stopped.clone().drop_guard();
-    tokio::spawn(status::serve(
+    let status = status::serve(
         status,
         registry.clone(),
         readiness.clone(),
         health.clone(),
         stopped,
-    ));
+    );
+    supervisor.spawn("status API", status);
 
-    let redis = RedisClient::new(&config.redis.url()?, metrics.clone())?;
-    let accept = Claims::new(redis.clone(), config.redis.claims(), metrics.clone());
+    let (redis, keep_up) = RedisClient::new(&config.redis.url()?, metrics.clone())?;
+    supervisor.spawn("Redis client", keep_up);
     let client = match streams::connect(&config.nats, "hookline-dispatcher", &shutdown).await {
         Err(streams::Error::Stopped) => return Ok(()),
         client => client?,
@@ -95,57 +93,50 @@ pub async fn run(
     };
     readiness.ready("nats");
 
-    let shared = shared(&config)?;
-    let defaults = Defaults {
-        policy: config.retry_policy(),
-        concurrency: config.hooks.hook_concurrency,
-        circuit: config.hooks.circuit_breaker,
-        rate_limit: config.hooks.rate_limit,
-        max_age: config.hooks.max_age,
-        backlog: config.hooks.hook_backlog,
-    };
-    let index = Index::new(context.clone(), shared, defaults, metrics.clone());
-    let background = TaskTracker::new();
-    let watched = Arc::clone(&index);
-    let mut watch = background.spawn(async move { watched.follow().await });
+    let index = Index::new(
+        context.clone(),
+        shared(&config)?,
+        config.hook_defaults(),
+        metrics.clone(),
+    );
+    supervisor.spawn("hook watch", Arc::clone(&index).follow());
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
+        stopped = supervisor.stopped() => return Err(stopped.into()),
         () = ready(&redis, &index, &readiness) => {}
     }
 
-    let worker = Worker::start(Parts {
+    let parts = Parts {
         config: &config,
         context: &context,
         asking: &asking,
         registry: &registry,
         metrics: metrics.clone(),
-        accept,
+        redis,
         index,
         health,
-    })
-    .await?;
-    tracing::info!("ready");
-    let (watched, told) = (client.clone(), metrics.clone());
-    let connection =
-        tokio::spawn(async move { watch_connection(&watched, &readiness, &told).await });
-    let lost = tokio::select! {
-        () = shutdown.cancelled() => false,
-        _ = &mut watch => true,
     };
-    worker.stop(config.shutdown_timeout).await;
-    connection.abort();
-    anyhow::ensure!(!lost, "the watch on the hooks ended");
-    watch.abort();
-    Ok(())
+    let worker = Worker::start(parts, &mut supervisor).await?;
+    tracing::info!("ready");
+    supervisor.spawn(
+        "connection watch",
+        watch_connection(client, readiness, metrics),
+    );
+    let stopped = tokio::select! {
+        () = shutdown.cancelled() => None,
+        stopped = supervisor.stopped() => Some(stopped),
+    };
+    worker.stop(config.shutdown_timeout, &mut supervisor).await;
+    stopped.map_or(Ok(()), |stopped| Err(stopped.into()))
 }
 
-fn shared(config: &Config) -> anyhow::Result<handler::Shared> {
+fn shared(config: &Config) -> anyhow::Result<Shared> {
     let attempts = &config.attempts;
-    let policy = handler::egress::Policy::new(&attempts.egress_allow);
+    let policy = egress::Policy::new(&attempts.egress_allow);
     let memory = usize::try_from(attempts.lambda_memory)?;
-    Ok(handler::Shared {
-        clients: Arc::new(handler::Clients::new(&policy, attempts.connect_timeout)?),
-        lua: handler::Pool::start(Limits {
+    Ok(Shared {
+        clients: Arc::new(Clients::new(&policy, attempts.connect_timeout)?),
+        lua: Pool::start(Limits {
             time: attempts.lambda_time,
             memory,
         })?,
@@ -153,8 +144,8 @@ fn shared(config: &Config) -> anyhow::Result<handler::Shared> {
     })
 }
 
-/// Says whether NATS is connected, for ever.
-async fn watch_connection(client: &async_nats::Client, readiness: &Readiness, metrics: &Metrics) {
+/// Reports whether NATS is connected.
+async fn watch_connection(client: async_nats::Client, readiness: Readiness, metrics: Metrics) {
     loop {
         let connected = client.connection_state() == State::Connected;
         metrics.nats_connected(connected);

@@ -1,4 +1,5 @@
 //! What the dispatcher adds to the NATS client.
 
 pub(crate) mod ack_keepalive;
+pub(crate) mod pulled_message;
 pub(crate) mod request;

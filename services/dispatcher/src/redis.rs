@@ -1,5 +1,7 @@
-//! The Redis client: where Redis is, whether it answers, and calls of scripts.
+//! The Redis client: where Redis is, whether it answers, script calls, and the workers that share it.
 
 pub(crate) mod client;
+pub(crate) mod keys;
 pub(crate) mod script_call;
 pub(crate) mod url;
+pub(crate) mod workers;

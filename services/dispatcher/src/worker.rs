@@ -1,19 +1,23 @@
-//! What runs while a dispatcher works, put together and taken apart again.
+//! Startup and shutdown: puts a worker together, runs its loops under supervision, and ends it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_nats::jetstream;
 use hookline_shared::batch::{self, Writer};
+use hookline_shared::hook::MAX_TIMEOUT;
 use hookline_shared::status::Readiness;
 use hookline_shared::subject;
+use hookline_shared::supervisor::Supervisor;
 use prometheus::Registry;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::bulkhead::{Kind, LaneOccupancy};
+use crate::admission::circuit_breaker::Circuits;
+use crate::admission::return_slot::ReturnSlots;
+use crate::attempt::deliver::Deliverer;
 use crate::attempt::delivery_log::DeliveryLog;
 use crate::attempt::inline_retry::InlineRetries;
 use crate::attempt::ping_and_test;
@@ -21,9 +25,12 @@ use crate::claims::Claims;
 use crate::config::Config;
 use crate::hooks::Index;
 use crate::intake::consumer::{self, Consumer, Lane, Weight};
-use crate::intake::dispatch::{Deliveries, Dispatch, Events};
+use crate::intake::dispatch::{Deliveries, Dispatch, Events, Handover};
+use crate::intake::spread_limit::SpreadLimit;
 use crate::metrics::Metrics;
 use crate::nats::ack_keepalive::AckKeepalive;
+use crate::redis::client::RedisClient;
+use crate::redis::workers::Workers;
 use crate::settle::Settle;
 use crate::settle::combiner::Combiner;
 use crate::settle::dead_letters::DeadLetters;
@@ -33,117 +40,201 @@ use crate::settle::storage_guard::StorageGuard;
 use crate::upkeep::event_purge::EventPurge;
 use crate::upkeep::outbox_purge::OutboxPurge;
 use crate::upkeep::overdue_sweeper::Sweeper;
-use crate::upkeep::watchdog::{Progress, Watchdog};
+use crate::upkeep::watchdog::Watchdog;
 
 /// How long a first attempt waits for its hook's permit before it is parked.
 const EVENT_PATIENCE: Duration = Duration::from_millis(100);
-/// The same for what was parked already: schedules fall due in bursts of a second.
+/// The same for a delivery that was parked: schedules fall due in bursts of a second.
 const RETRY_PATIENCE: Duration = Duration::from_secs(2);
-/// How often what is parked or dead is written, unless it is much. Each write is several syncs of the
-/// server's disk, for which publishers wait: more often, more of them do, and more rarely, each waits
-/// for longer.
+/// How often parked and dead deliveries are written, unless there are many. Each write costs the server
+/// several syncs, for which publishers wait.
 const PARK_PACE: Duration = Duration::from_millis(250);
-/// How long the last messages to NATS may take at the end.
+/// How long abandoned deliveries and the last messages to NATS may take at the end.
 const FLUSH: Duration = Duration::from_secs(2);
+/// How much longer than the longest attempt nothing may be settled before a worker is unhealthy.
+const SETTLE_GRACE: Duration = Duration::from_secs(30);
+/// The background loop that ends by itself once the delivery log is written.
+const LOG: &str = "delivery log";
 
 /// What a worker is made of.
 pub(crate) struct Parts<'a> {
-    /// Settings.
-    pub config: &'a Config,
-    /// The connection to NATS.
-    pub context: &'a jetstream::Context,
-    /// A connection for what takes the server long to answer.
-    pub asking: &'a jetstream::Context,
-    /// Where metrics are registered.
-    pub registry: &'a Registry,
-    /// Metrics.
-    pub metrics: Metrics,
-    /// Claims.
-    pub accept: Claims,
-    /// The hooks.
-    pub index: Arc<Index>,
-    /// Where it says what is wrong.
-    pub health: Readiness,
+    pub(crate) config: &'a Config,
+    pub(crate) context: &'a jetstream::Context,
+    /// A connection for requests that take the server long to answer.
+    pub(crate) asking: &'a jetstream::Context,
+    pub(crate) registry: &'a Registry,
+    pub(crate) metrics: Metrics,
+    pub(crate) redis: RedisClient,
+    pub(crate) index: Arc<Index>,
+    /// What `/healthz` answers by.
+    pub(crate) health: Readiness,
 }
 
 /// What the consumers of one lane share.
 struct Permits {
     all: Arc<Semaphore>,
     weight: Weight,
-    room: Arc<LaneOccupancy>,
+    occupancy: Arc<LaneOccupancy>,
 }
 
-/// What runs while a dispatcher works.
 pub(crate) struct Worker {
     client: async_nats::Client,
-    accept: Claims,
-    in_flight: AckKeepalive,
+    claims: Claims,
+    workers: Workers,
+    keepalive: AckKeepalive,
+    /// Deliveries under way.
     tasks: TaskTracker,
-    pulling: CancellationToken,
-    rebuild: Arc<Notify>,
     lanes: TaskTracker,
+    /// Cancelled: nothing more is pulled.
+    pulling: CancellationToken,
+    /// Cancelled: attempts in flight are abandoned.
+    abandon: CancellationToken,
+    rebuild: Arc<Notify>,
     metrics: Metrics,
 }
 
 impl Worker {
-    /// Starts to work.
-    ///
-    /// # Errors
-    /// If NATS refuses the consumers.
-    pub(crate) async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
+    /// Starts pulling. Its loops run under the supervisor.
+    pub(crate) async fn start(
+        parts: Parts<'_>,
+        supervisor: &mut Supervisor,
+    ) -> anyhow::Result<Self> {
         let client = parts.context.client();
+        let workers = Workers::new(parts.redis.clone());
         let worker = Self {
-            in_flight: AckKeepalive::new(client.clone()),
-            client: client.clone(),
-            accept: parts.accept.clone(),
+            claims: Claims::new(
+                parts.redis.clone(),
+                workers.clone(),
+                parts.config.redis.claims(),
+                parts.metrics.clone(),
+            ),
+            workers,
+            keepalive: AckKeepalive::new(client.clone(), parts.config.lanes.ack_wait),
+            client,
             tasks: TaskTracker::new(),
-            pulling: CancellationToken::new(),
-            rebuild: Arc::default(),
             lanes: TaskTracker::new(),
+            pulling: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+            rebuild: Arc::default(),
             metrics: parts.metrics.clone(),
         };
-        let progress = Progress::default();
-        let dispatch = Arc::new(dispatch(&parts, progress.clone(), &worker)?);
-        worker.keep(&parts, &dispatch, progress);
-        worker.lanes.spawn(ping_and_test::serve(
-            client,
-            Arc::clone(&parts.index),
-            worker.pulling.clone(),
-        ));
+        let settle = Arc::new(worker.settle(&parts, supervisor)?);
+        let hand_over = worker.deliverer(&parts, &settle, supervisor);
+        let dispatch = Arc::new(Dispatch {
+            index: Arc::clone(&parts.index),
+            claims: worker.claims.clone(),
+            settle,
+            outbox: OutboxPurge::default(),
+            spread: SpreadLimit::default(),
+            hand_over,
+            tasks: worker.tasks.clone(),
+            metrics: parts.metrics.clone(),
+        });
+        worker.run_loops(&parts, &dispatch, supervisor);
         worker.pull(&parts, dispatch).await?;
         Ok(worker)
     }
 
-    /// Starts what runs beside the lanes.
-    fn keep(&self, parts: &Parts<'_>, dispatch: &Dispatch, progress: Progress) {
-        let (in_flight, leases) = (self.in_flight.clone(), self.accept.clone());
-        let ack_wait = parts.config.lanes.ack_wait;
-        tokio::spawn(async move { in_flight.keep_alive(ack_wait).await });
-        tokio::spawn(async move { leases.keep_leases().await });
+    fn settle(&self, parts: &Parts<'_>, supervisor: &mut Supervisor) -> anyhow::Result<Settle> {
+        let mut writer = |name: &'static str, pace: Duration| -> anyhow::Result<Writer> {
+            let metrics = batch::Metrics::register(parts.registry, name)?;
+            let (writer, run) = Writer::new(self.client.clone(), Some(metrics), pace);
+            supervisor.spawn(name, run);
+            Ok(writer)
+        };
+        let dead = writer("dead", PARK_PACE)?;
+        let bucket = writer("bucket", Duration::ZERO)?;
+        let asking = parts.asking;
+        Ok(Settle {
+            client: self.client.clone(),
+            deliveries: writer("deliveries", PARK_PACE)?,
+            fanout: writer("fanout", Duration::ZERO)?,
+            parked: Parked::new(asking.clone()),
+            storage: StorageGuard::default(),
+            dead_letters: DeadLetters::new(asking.clone(), dead, parts.metrics.clone()),
+            claims: self.claims.clone(),
+            workers: self.workers.clone(),
+            delivered: (0..self.claims.groups())
+                .map(|_| Combiner::default())
+                .collect(),
+            pauser: Pauser::new(parts.context.clone(), bucket),
+            acked_events: Default::default(),
+            progress: Default::default(),
+            metrics: parts.metrics.clone(),
+        })
+    }
+
+    /// How lanes hand deliveries over to the steps that make attempts.
+    fn deliverer(
+        &self,
+        parts: &Parts<'_>,
+        settle: &Arc<Settle>,
+        supervisor: &mut Supervisor,
+    ) -> Handover {
+        let (redis, metrics) = (&parts.redis, &parts.metrics);
+        let (log, run) = DeliveryLog::new(
+            parts.config.attempts.logged,
+            &parts.config.node,
+            self.client.clone(),
+            metrics.clone(),
+        );
+        supervisor.spawn(LOG, run);
+        let permits = parts.config.lanes.event_permits;
+        let deliverer = Arc::new(Deliverer {
+            index: Arc::clone(&parts.index),
+            claims: self.claims.clone(),
+            workers: self.workers.clone(),
+            circuits: Circuits::new(redis.clone(), metrics.clone()),
+            slots: ReturnSlots::new(redis.clone(), self.workers.clone()),
+            settle: Arc::clone(settle),
+            inline_retries: InlineRetries::new(permits, self.pulling.clone()),
+            log,
+            tasks: self.tasks.clone(),
+            abandon: self.abandon.clone(),
+            metrics: metrics.clone(),
+        });
+        let tasks = self.tasks.clone();
+        Box::new(move |lane, deliveries| {
+            tasks.spawn(Arc::clone(&deliverer).deliver(lane, deliveries));
+        })
+    }
+
+    fn run_loops(&self, parts: &Parts<'_>, dispatch: &Dispatch, supervisor: &mut Supervisor) {
+        let settle = &dispatch.settle;
+        let (context, asking) = (parts.context, parts.asking);
+        supervisor.spawn("ack keepalive", self.keepalive.clone().run());
+        supervisor.spawn("leases", self.claims.clone().keep_leases());
+        let timeout = parts.config.attempts.timeout;
         let watchdog = Watchdog {
-            context: parts.context.clone(),
-            progress,
+            context: context.clone(),
+            progress: settle.progress.clone(),
+            patience: timeout.max(MAX_TIMEOUT) + SETTLE_GRACE,
             health: parts.health.clone(),
             rebuild: Arc::clone(&self.rebuild),
             metrics: parts.metrics.clone(),
         };
-        tokio::spawn(async move { watchdog.watch().await });
-        let (storage, metrics) = (dispatch.settle.storage.clone(), parts.metrics.clone());
-        let context = parts.context.clone();
-        tokio::spawn(async move { storage.watch(&context, &metrics).await });
-        let (outbox, context) = (dispatch.outbox.clone(), parts.context.clone());
-        tokio::spawn(async move { outbox.purge(&context).await });
-        let (trim, context) = (dispatch.settle.trim.clone(), parts.asking.clone());
-        let accept = parts.accept.clone();
-        tokio::spawn(async move { trim.trim(&context, &accept).await });
+        supervisor.spawn("watchdog", watchdog.run());
+        let storage = settle.storage.clone();
+        supervisor.spawn(
+            "storage guard",
+            storage.run(context.clone(), parts.metrics.clone()),
+        );
+        let outbox = dispatch.outbox.clone();
+        supervisor.spawn("outbox purge", outbox.run(context.clone()));
+        let events = EventPurge {
+            context: asking.clone(),
+            acked: settle.acked_events.clone(),
+            workers: self.workers.clone(),
+        };
+        supervisor.spawn("event purge", events.run());
         let sweeper = Sweeper {
-            context: parts.asking.clone(),
-            deliveries: dispatch.settle.deliveries.clone(),
+            context: asking.clone(),
+            settle: Arc::clone(settle),
             index: Arc::clone(&parts.index),
-            accept: parts.accept.clone(),
+            workers: self.workers.clone(),
             metrics: parts.metrics.clone(),
         };
-        tokio::spawn(async move { sweeper.sweep().await });
+        supervisor.spawn("overdue sweeper", sweeper.run());
     }
 
     /// Starts the lanes.
@@ -168,40 +259,40 @@ impl Worker {
             subject::FANOUT_CONSUMER,
             subject::NOW_SUBJECTS,
         );
-        // A server that refuses them for good is told at the start.
+        // A server that refuses them for good stops the start.
         for consumer in [&events, &fanout, &retries] {
-            consumer.make().await?;
+            consumer.make(&self.keepalive).await?;
         }
         let lane = |kind, permits, patience| Permits {
             all: Arc::new(Semaphore::new(permits as usize)),
             weight: Weight::default(),
-            room: Arc::new(LaneOccupancy::new(kind, permits as usize, patience)),
+            occupancy: Arc::new(LaneOccupancy::new(kind, permits as usize, patience)),
         };
         let first = lane(Kind::Events, lanes.event_permits, EVENT_PATIENCE);
         let again = lane(Kind::Retries, lanes.retry_permits, RETRY_PATIENCE);
         let most = |permits: u32| consumer::PULL.min(permits as usize / 2).max(1);
-        // Its pulls wait, and what they hold events cannot have.
+        // Its pulls wait, and events cannot have the permits that they hold.
         let few = consumer::SMALL_PULL
             .min(lanes.event_permits as usize / 8)
             .max(1);
         let deliveries = |lane: &Permits| Deliveries {
             dispatch: Arc::clone(&dispatch),
-            room: Arc::clone(&lane.room),
+            occupancy: Arc::clone(&lane.occupancy),
         };
         self.lane("fanout", fanout, few, &first, deliveries(&first));
-        self.lane(
-            "retries",
-            retries,
-            most(lanes.retry_permits),
-            &again,
-            deliveries(&again),
-        );
+        let most_retries = most(lanes.retry_permits);
+        self.lane("retries", retries, most_retries, &again, deliveries(&again));
         let work = Events {
             dispatch: Arc::clone(&dispatch),
-            room: Arc::clone(&first.room),
+            occupancy: Arc::clone(&first.occupancy),
         };
-        let most = most(lanes.event_permits);
-        self.lane("events", events, most, &first, work);
+        self.lane("events", events, most(lanes.event_permits), &first, work);
+        let questions = ping_and_test::serve(
+            self.client.clone(),
+            Arc::clone(&parts.index),
+            self.pulling.clone(),
+        );
+        self.lanes.spawn(questions);
         Ok(())
     }
 
@@ -211,7 +302,7 @@ impl Worker {
         consumer: Consumer,
         most: usize,
         permits: &Permits,
-        work: impl consumer::MessageSink,
+        sink: impl consumer::MessageSink,
     ) {
         let lane = Lane {
             name,
@@ -220,17 +311,18 @@ impl Worker {
             rebuild: Arc::clone(&self.rebuild),
             permits: Arc::clone(&permits.all),
             weight: permits.weight.clone(),
-            in_flight: self.in_flight.clone(),
+            keepalive: self.keepalive.clone(),
             tasks: self.tasks.clone(),
             gauge: self.metrics.in_flight(name),
         };
         self.lanes
-            .spawn(lane.run(Arc::new(work), self.pulling.clone()));
+            .spawn(lane.run(Arc::new(sink), self.pulling.clone()));
     }
 
-    /// Stops pulling, gives unstarted messages back, finishes what is in flight within the
-    /// deadline and gives back what is not finished then.
-    pub(crate) async fn stop(self, deadline: Duration) {
+    /// Stops pulling, gives unstarted messages back and finishes what is in flight. After the deadline
+    /// attempts are abandoned, and their claims and messages given back, in this order: a message that
+    /// comes before its claim is free would wait for the lease.
+    pub(crate) async fn stop(self, deadline: Duration, supervisor: &mut Supervisor) {
         self.pulling.cancel();
         self.lanes.close();
         self.tasks.close();
@@ -239,63 +331,27 @@ impl Worker {
             self.tasks.wait().await;
         };
         if tokio::time::timeout(deadline, finished).await.is_err() {
-            let count = self.in_flight.give_back().await;
-            self.accept.release_all().await;
+            let count = self.tasks.len();
             tracing::warn!(
                 count,
-                "the deadline passed, what was in flight is given back"
+                "the deadline passed, deliveries in flight are given back"
             );
+            self.abandon.cancel();
+            if tokio::time::timeout(FLUSH, self.tasks.wait())
+                .await
+                .is_err()
+            {
+                self.claims.release_all().await;
+                self.keepalive.give_back().await;
+            }
         }
-        if tokio::time::timeout(FLUSH, self.client.flush())
-            .await
-            .is_err()
-        {
+        let log = supervisor.finish(LOG);
+        if tokio::time::timeout(FLUSH, log).await.is_err() {
+            tracing::warn!("NATS did not take the last records of the delivery log");
+        }
+        let flushed = tokio::time::timeout(FLUSH, self.client.flush()).await;
+        if flushed.is_err() {
             tracing::warn!("NATS did not take the last acks, those deliveries may be repeated");
         }
     }
-}
-
-fn dispatch(parts: &Parts<'_>, progress: Progress, worker: &Worker) -> anyhow::Result<Dispatch> {
-    let writer = |name: &str, pace: Duration| -> anyhow::Result<Writer> {
-        let metrics = batch::Metrics::register(parts.registry, name)?;
-        let client = parts.context.client();
-        Ok(Writer::spawn_paced(client, Some(metrics), pace))
-    };
-    let settle = Settle {
-        client: parts.context.client(),
-        deliveries: writer("deliveries", PARK_PACE)?,
-        fanout: writer("fanout", Duration::ZERO)?,
-        parked: Parked::new(parts.asking.clone()),
-        storage: StorageGuard::default(),
-        dead: DeadLetters::new(
-            parts.asking.clone(),
-            writer("dead", PARK_PACE)?,
-            parts.metrics.clone(),
-        ),
-        accept: parts.accept.clone(),
-        delivered: (0..parts.accept.groups())
-            .map(|_| Combiner::default())
-            .collect(),
-        pauser: Pauser::new(parts.context.clone(), writer("bucket", Duration::ZERO)?),
-        trim: EventPurge::default(),
-        progress,
-        metrics: parts.metrics.clone(),
-    };
-    Ok(Dispatch {
-        index: Arc::clone(&parts.index),
-        accept: parts.accept.clone(),
-        settle,
-        soon: InlineRetries::new(parts.config.lanes.event_permits, worker.pulling.clone()),
-        log: DeliveryLog::start(
-            parts.config.attempts.logged,
-            &parts.config.node,
-            parts.context.client(),
-            &worker.tasks,
-            parts.metrics.clone(),
-        ),
-        outbox: OutboxPurge::default(),
-        spread: AtomicU64::new(0),
-        tasks: worker.tasks.clone(),
-        metrics: parts.metrics.clone(),
-    })
 }

@@ -1,6 +1,7 @@
 //! What is wrong with a hook, field by field, in the words of Kong's schema errors.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue};
 use url::Url;
@@ -13,8 +14,8 @@ use crate::{lua, template};
 const MAX_RETRIES: usize = 50;
 /// The longest single delay in seconds: 30 days.
 const MAX_RETRY_DELAY: f64 = 2_592_000.0;
-/// The longest that an attempt may be allowed to take, in seconds.
-const MAX_TIMEOUT: f64 = 60.0;
+/// The longest that a hook may let an attempt take.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most attempts at the same time per dispatcher.
 const MAX_CONCURRENCY: u32 = 1_000;
 /// The highest rate limit, in deliveries a second.
@@ -96,7 +97,10 @@ impl Found {
             self.check("delivery.concurrency", result);
         }
         if let Some(timeout) = options.timeout {
-            self.check("delivery.timeout", between(timeout, 0.001, MAX_TIMEOUT));
+            self.check(
+                "delivery.timeout",
+                between(timeout, 0.001, MAX_TIMEOUT.as_secs_f64()),
+            );
         }
         if let Some(steps) = &options.retry {
             let result = if steps.len() > MAX_RETRIES {

@@ -6,13 +6,21 @@
 //! see [`accept`](crate::claims); what is here also serves without.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
+use redis::Script;
 use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::redis::client::RedisClient;
+use crate::redis::keys::Key;
+use crate::redis::script_call::{ScriptCall, millis};
 
 /// The longest that a circuit stays open before it is probed again.
 pub(crate) const LONGEST: Duration = Duration::from_secs(300);
+/// How much longer than it is open Redis remembers a circuit.
+const REMEMBERED: Duration = Duration::from_secs(600);
 /// The failure rate is that of this long.
 const WINDOW: Duration = Duration::from_secs(30);
 /// The failure rate counts from this many attempts on.
@@ -187,8 +195,46 @@ impl CircuitBreaker {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+}
+
+/// Opens circuits on all workers.
+pub(crate) struct Circuits {
+    redis: RedisClient,
+    script: Script,
+    metrics: Metrics,
+}
+
+impl Circuits {
+    pub(crate) fn new(redis: RedisClient, metrics: Metrics) -> Self {
+        Self {
+            redis,
+            script: Script::new(include_str!("open_circuit.lua")),
+            metrics,
+        }
+    }
+
+    pub(crate) async fn open(&self, hook: &str, revision: u64, circuit: &CircuitBreaker) {
+        let mut call = ScriptCall::new(&self.script, 2);
+        call.key(Key::Circuit(hook))
+            .key(Key::Probe(hook))
+            .arg(revision)
+            .arg(millis(circuit.settings().open))
+            .arg(millis(LONGEST))
+            .arg(millis(REMEMBERED));
+        let wait = match self.redis.call(hook, &call).await {
+            Some(wait) => Duration::from_millis(wait).min(LONGEST),
+            None => circuit.next_opening(),
+        };
+        circuit.opened(wait);
+        self.metrics.circuit_opened();
+        tracing::warn!(
+            hook,
+            open_ms = wait.as_millis() as u64,
+            "the receiver keeps failing: circuit opened, deliveries wait"
+        );
     }
 }
 

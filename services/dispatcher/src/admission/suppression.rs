@@ -6,6 +6,7 @@
 //! the entity differs from how the hook saw it last, `updated_at` aside. Numbers and booleans count
 //! as much as text.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use hookline_shared::event::Event;
@@ -13,7 +14,14 @@ use hookline_shared::hook::Hook;
 use hookline_shared::{registry, signature::hex};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
+use super::refusal::Refusal;
+
+/// How long the value that `on_change` saw last is kept.
+pub(crate) const KEEP_CHANGE: Duration = Duration::from_secs(7 * 86_400);
+/// Marks of one hook that a worker remembers.
+const REMEMBERED: usize = 1_000;
 /// Changes with every write of an entity.
 const UPDATED_AT: &str = "updated_at";
 
@@ -126,6 +134,66 @@ fn text(hash: &mut Sha256, text: &str) {
     hash.update(text);
 }
 
+/// The marks of one hook that this worker remembers, for the time that Redis is away.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    marks: HashMap<String, Remembered>,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    value: String,
+    delivery: String,
+    until: Instant,
+}
+
+impl Memory {
+    pub(super) fn check(&self, delivery: &str, marks: Option<&Marks>) -> Result<(), Refusal> {
+        let Some(marks) = marks else { return Ok(()) };
+        let other = |key: &str| {
+            let mark = self.marks.get(key)?;
+            (mark.until > Instant::now() && mark.delivery != delivery).then_some(mark)
+        };
+        if let Some((about, _)) = &marks.snooze
+            && other(&format!("s:{about}")).is_some()
+        {
+            return Err(Refusal::Snoozed);
+        }
+        if let Some((watched, now)) = &marks.change
+            && other(&format!("c:{watched}")).is_some_and(|mark| mark.value == *now)
+        {
+            return Err(Refusal::Unchanged);
+        }
+        Ok(())
+    }
+
+    pub(super) fn remember(&mut self, delivery: &str, marks: Option<&Marks>) {
+        let Some(marks) = marks else { return };
+        let now = Instant::now();
+        if self.marks.len() >= REMEMBERED {
+            self.marks.retain(|_, mark| mark.until > now);
+        }
+        if self.marks.len() >= REMEMBERED {
+            // Better to report a change twice than to grow without bound.
+            self.marks.clear();
+        }
+        let mut keep = |key: String, value: &str, time| {
+            let mark = Remembered {
+                value: value.to_owned(),
+                delivery: delivery.to_owned(),
+                until: now + time,
+            };
+            self.marks.insert(key, mark);
+        };
+        if let Some((about, time)) = &marks.snooze {
+            keep(format!("s:{about}"), "", *time);
+        }
+        if let Some((watched, value)) = &marks.change {
+            keep(format!("c:{watched}"), value, KEEP_CHANGE);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -202,5 +270,50 @@ mod tests {
         assert_eq!(watched, first_watched);
         assert_ne!(now, first_now);
         assert_ne!(other.snooze, first.snooze);
+    }
+
+    fn snoozed(about: &str) -> Marks {
+        Marks {
+            snooze: Some((about.to_owned(), Duration::from_secs(10))),
+            change: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn snooze_is_silent_about_the_same_but_not_about_its_own() {
+        let (mut memory, marks) = (Memory::default(), snoozed("a"));
+        memory.remember("one", Some(&marks));
+        assert_eq!(memory.check("one", Some(&marks)), Ok(()), "its own mark");
+        assert_eq!(memory.check("two", Some(&marks)), Err(Refusal::Snoozed));
+        assert_eq!(memory.check("two", Some(&snoozed("b"))), Ok(()));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(memory.check("two", Some(&marks)), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_change_fires_when_the_value_is_another() {
+        let mut memory = Memory::default();
+        let mut pass = |delivery, value: &str| {
+            let marks = Marks {
+                snooze: None,
+                change: Some(("a".to_owned(), value.to_owned())),
+            };
+            memory.check(delivery, Some(&marks))?;
+            memory.remember(delivery, Some(&marks));
+            Ok(())
+        };
+        assert_eq!(pass("one", "x"), Ok(()));
+        assert_eq!(pass("two", "x"), Err(Refusal::Unchanged));
+        assert_eq!(pass("three", "y"), Ok(()));
+        assert_eq!(pass("four", "x"), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_bounded() {
+        let mut memory = Memory::default();
+        for n in 0..3 * REMEMBERED {
+            memory.remember("d", Some(&snoozed(&n.to_string())));
+        }
+        assert!(memory.marks.len() <= REMEMBERED);
     }
 }

@@ -1,37 +1,60 @@
-//! Deliveries on their way: held back, or claimed together and attempted each on its own.
+//! Takes deliveries that came together through the steps: admitted or held back, claimed in one call, then
+//! attempted and settled each on its own.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
 
+use super::delivery_log::{Began, DeliveryLog};
+use super::inline_retry::InlineRetries;
 use crate::admission::bulkhead::{Admitted, Kind, LaneOccupancy};
-use crate::admission::circuit_breaker::Verdict;
-use crate::admission::rate_limit::{PROBING, Refusal};
-use crate::attempt::delivery_log::Began;
-use crate::claims::{Decision, Lease, Release};
+use crate::admission::circuit_breaker::{Circuits, Verdict};
+use crate::admission::refusal::{PROBING, Refusal};
+use crate::admission::return_slot::ReturnSlots;
+use crate::claims::{Claims, Decision, Lease, Release};
 use crate::delivery::PendingDelivery;
 use crate::handler::{Delivery, DeliveryError, Receipt};
-use crate::hooks::Prepared;
-use crate::intake::dispatch::Dispatch;
-use crate::metrics::DeliveryResult;
+use crate::hooks::{Index, Prepared};
+use crate::metrics::{DeliveryResult, Metrics};
+use crate::redis::workers::Workers;
+use crate::settle::Settle;
+use crate::settle::deferral::Deferral;
 use crate::settle::open_message::{OpenDelivery, Settled};
-use crate::settle::{self, Deferral};
+use crate::settle::schedule;
 
 /// How long deliveries of a paused hook wait before they are looked at again.
 const PAUSED: Duration = Duration::from_secs(30);
-/// How long deliveries wait at least that a hook has no room for.
+/// How long deliveries wait that a hook has no permit for, at least and at most.
 const OVERFLOW: Duration = Duration::from_secs(1);
-/// The longest that they wait for that reason.
 const OVERFLOW_AT_MOST: Duration = Duration::from_secs(60);
 
-/// What keeps a delivery from an attempt before it is claimed.
+/// Makes attempts.
+pub(crate) struct Deliverer {
+    pub(crate) index: Arc<Index>,
+    pub(crate) claims: Claims,
+    pub(crate) workers: Workers,
+    pub(crate) circuits: Circuits,
+    pub(crate) slots: ReturnSlots,
+    pub(crate) settle: Arc<Settle>,
+    pub(crate) inline_retries: InlineRetries,
+    pub(crate) log: DeliveryLog,
+    pub(crate) tasks: TaskTracker,
+    /// The shutdown deadline has passed: attempts in flight are abandoned.
+    pub(crate) abandon: CancellationToken,
+    pub(crate) metrics: Metrics,
+}
+
+/// Reasons to defer before claiming.
 #[derive(Debug, Clone, Copy)]
 enum HeldBack {
     Paused,
     Open(Duration),
-    NoRoom { calm: bool },
+    NoPermit { calm: bool },
 }
 
 /// Why an attempt that was claimed is not made, or not to its end.
@@ -40,9 +63,11 @@ enum NotMade {
     HeldBack(HeldBack),
     /// Another worker may have taken the delivery over.
     TakenOver,
+    /// This worker stops.
+    Abandoned,
 }
 
-impl Dispatch {
+impl Deliverer {
     /// Makes one attempt of each of at most [`MOST`](crate::claims::MOST) deliveries, if it is this
     /// worker's to make.
     pub(crate) async fn deliver(
@@ -50,76 +75,90 @@ impl Dispatch {
         lane: Arc<LaneOccupancy>,
         deliveries: Vec<(Arc<Prepared>, OpenDelivery)>,
     ) {
-        let mut entered = Vec::with_capacity(deliveries.len());
-        for (hook, pending) in deliveries {
-            match enter(&hook, &lane) {
-                Ok(place) => entered.push((hook, pending, place)),
+        let mut admitted = Vec::with_capacity(deliveries.len());
+        for (hook, delivery) in deliveries {
+            match admit(&hook, &lane) {
+                Ok(permit) => admitted.push((hook, delivery, permit)),
                 Err(reason) => {
-                    let (dispatch, kind) = (self.clone(), lane.kind());
+                    let (this, kind) = (self.clone(), lane.kind());
                     self.tasks.spawn(async move {
-                        let (settled, _) = dispatch.hold(&hook, &pending.work, kind, reason).await;
-                        dispatch.settle.delivery(&pending.open, settled).await;
+                        let work = &delivery.work;
+                        let held = this.hold(&hook, work, kind, reason);
+                        let (settled, _) = held.instrument(span(&hook, work)).await;
+                        this.settle.delivery(&delivery.open, settled).await;
                     });
                 }
             }
         }
-        let works: Vec<_> = entered
+        let works: Vec<_> = admitted
             .iter()
-            .map(|(hook, pending, _)| (&**hook, &pending.work))
+            .map(|(hook, delivery, _)| (&**hook, &delivery.work))
             .collect();
-        let answers = self.accept.accept(&works).await;
-        for ((hook, pending, entered), answer) in entered.into_iter().zip(answers) {
-            let (dispatch, lane) = (self.clone(), Arc::clone(&lane));
+        let decisions = self.claims.claim(&works).await;
+        for ((hook, delivery, admitted), decision) in admitted.into_iter().zip(decisions) {
+            let (this, lane) = (self.clone(), Arc::clone(&lane));
             self.tasks.spawn(async move {
-                match answer {
+                match decision {
                     Decision::Attempt(lease) => {
-                        dispatch.make(&hook, &lane, pending, entered, lease).await;
+                        this.make(&hook, &lane, delivery, admitted, lease).await;
                     }
-                    answer => {
-                        drop(entered);
-                        let work = &pending.work;
-                        let settled = dispatch.no_attempt(&hook, work, lane.kind(), answer);
-                        let settled = Box::pin(settled).await;
-                        dispatch.settle.delivery(&pending.open, settled).await;
+                    decision => {
+                        drop(admitted);
+                        let work = &delivery.work;
+                        let settled = this.no_attempt(&hook, work, lane.kind(), decision);
+                        let settled = Box::pin(settled.instrument(span(&hook, work))).await;
+                        this.settle.delivery(&delivery.open, settled).await;
                     }
                 }
             });
         }
     }
 
-    /// Makes an attempt that was claimed, and where it fails, the one that follows soon.
+    /// Makes a claimed attempt and, if it fails, the retry that is due in-process.
     async fn make(
         &self,
         hook: &Arc<Prepared>,
         lane: &Arc<LaneOccupancy>,
-        mut pending: OpenDelivery,
-        mut entered: Admitted,
+        mut delivery: OpenDelivery,
+        mut admitted: Admitted,
         lease: Lease,
     ) {
         let result = loop {
-            let work = &pending.work;
+            let work = &delivery.work;
             let attempted = tokio::select! {
                 biased;
                 () = lease.lost() => Err(NotMade::TakenOver),
-                attempted = self.attempted(hook, work, entered, &lease) => attempted,
+                () = self.abandon.cancelled() => Err(NotMade::Abandoned),
+                attempted = self.attempted(hook, work, admitted, &lease) => attempted,
             };
             let (began, result) = match attempted {
                 Ok(attempted) => attempted,
                 Err(reason) => {
                     let given_back = self.give_back(hook, work, lane.kind(), reason, &lease);
-                    let settled = Box::pin(given_back).await;
-                    return self.settle.delivery(&pending.open, settled).await;
+                    let settled = Box::pin(given_back.instrument(span(hook, work))).await;
+                    return self.settle.delivery(&delivery.open, settled).await;
                 }
             };
             self.log.note(hook, work, began, &result);
-            self.judge(hook, &lease, &result).await;
-            let Err(error) = &result else { break result };
-            match Box::pin(self.again(hook, lane, work, &lease, error)).await {
-                Some(again) => (pending.work, entered) = again,
+            let Err(error) = &result else {
+                hook.admission.circuit.succeeded(lease.is_probe());
+                break result;
+            };
+            let again = async {
+                self.judge(hook, &lease, error).await;
+                self.again(hook, lane, work, &lease, error).await
+            };
+            match Box::pin(again.instrument(span(hook, work))).await {
+                Some(again) => (delivery.work, admitted) = again,
                 None => break result,
             }
         };
-        self.settle.attempt(hook, pending, lease, result).await;
+        let span = match &result {
+            Ok(_) => Span::none(),
+            Err(_) => span(hook, &delivery.work),
+        };
+        let settled = self.settle.attempt(hook, delivery, lease, result);
+        settled.instrument(span).await;
     }
 
     /// Makes an attempt with a permit of its hook.
@@ -127,32 +166,30 @@ impl Dispatch {
         &self,
         hook: &Prepared,
         work: &PendingDelivery,
-        entered: Admitted,
+        admitted: Admitted,
         lease: &Lease,
     ) -> Result<(Began, Result<Receipt, DeliveryError>), NotMade> {
-        let place = entered.permit().await;
-        // It may have opened meanwhile.
+        let permit = admitted.permit().await;
+        // The circuit may have opened meanwhile.
         if let Some(wait) = open_for(hook).filter(|_| !lease.is_probe()) {
             return Err(NotMade::HeldBack(HeldBack::Open(wait)));
         }
-        let calm = hook.gate.circuit.is_calm();
-        let no_room = NotMade::HeldBack(HeldBack::NoRoom { calm });
-        let place = place.ok_or(no_room)?;
-        if !self.accept.still_holds(lease).await {
+        let calm = hook.admission.circuit.is_calm();
+        let permit = permit.ok_or(NotMade::HeldBack(HeldBack::NoPermit { calm }))?;
+        if !self.claims.still_holds(lease).await {
             return Err(NotMade::TakenOver);
         }
         let began = Began::now();
         let result = attempt(hook, &work.delivery).await;
         let took = began.elapsed();
-        self.metrics.attempt(hook.handler.kind(), took);
-        place.attempted(took, result.is_ok());
-        // What follows has no need of the receiver.
-        drop(place);
+        self.metrics.attempt(hook.handler_name(), took);
+        permit.attempted(took, result.is_ok());
+        // What follows does not need the receiver.
+        drop(permit);
         Ok((began, result))
     }
 
-    /// Waits for the attempt after one that failed, if it follows soon; nothing where it is to be
-    /// parked.
+    /// Waits for a retry that is due in-process; None if the delivery is parked or buried.
     async fn again(
         &self,
         hook: &Arc<Prepared>,
@@ -162,31 +199,25 @@ impl Dispatch {
         error: &DeliveryError,
     ) -> Option<(PendingDelivery, Admitted)> {
         let class = error.class();
-        let delay = settle::delay(hook, work, class)?;
-        let is_closed = || hook.gate.circuit.verdict() == Verdict::Closed;
-        let is_too_old = settle::is_too_old(hook, work, delay);
+        let delay = schedule::retry_delay(hook, work, class)?;
+        let is_closed = || hook.admission.circuit.verdict() == Verdict::Closed;
+        let is_too_old = schedule::is_too_old(hook, work, delay);
         if lane.kind() != Kind::Events || !is_closed() || is_too_old {
             return None;
         }
-        if !self.soon.wait(hook, work, delay).await || !is_closed() || !self.is_current(hook) {
+        let waited = self.inline_retries.wait(hook, work, delay).await;
+        if !waited || !is_closed() || !self.index.snapshot().holds(hook) {
             return None;
         }
-        let entered = enter(hook, lane).ok()?;
-        if !self.accept.renew(lease).await {
+        let admitted = admit(hook, lane).ok()?;
+        if !self.claims.renew(lease).await {
             return None;
         }
         self.settle.count(hook, DeliveryResult::Retry);
-        Some((work.next(class), entered))
+        Some((work.next(class), admitted))
     }
 
-    /// Whether a hook is still as it was.
-    fn is_current(&self, hook: &Arc<Prepared>) -> bool {
-        let snapshot = self.index.snapshot();
-        let current = snapshot.get(&hook.id);
-        current.is_some_and(|current| Arc::ptr_eq(current, hook))
-    }
-
-    /// What follows where there is no attempt after all.
+    /// Settles a claimed delivery that was not attempted after all.
     async fn give_back(
         &self,
         hook: &Arc<Prepared>,
@@ -196,26 +227,28 @@ impl Dispatch {
         lease: &Lease,
     ) -> Settled {
         if lease.is_probe() {
-            hook.gate.circuit.probe_given_up();
+            hook.admission.circuit.probe_given_up();
         }
-        let NotMade::HeldBack(reason) = reason else {
-            tracing::warn!(hook = hook.hook.id, delivery = %work.delivery.id, "a delivery's claim ran out, its attempt here is dropped");
-            return self.settle.count(hook, DeliveryResult::Busy);
+        let reason = match reason {
+            NotMade::HeldBack(reason) => reason,
+            NotMade::TakenOver => {
+                tracing::warn!("the claim ran out, the attempt is dropped");
+                return self.settle.count(hook, DeliveryResult::Busy);
+            }
+            NotMade::Abandoned => {
+                self.claims.finish(lease, Release::GivenBack).await;
+                return self.settle.abandoned(hook);
+            }
         };
-        if !self.accept.renew(lease).await {
+        if !self.claims.renew(lease).await {
             return self.settle.count(hook, DeliveryResult::Busy);
         }
-        let work = PendingDelivery {
-            // With the claim it got its place in the rate limit.
-            reserved: work.reserved || hook.gate.rate.is_some(),
-            ..work.clone()
-        };
-        let (settled, end) = self.hold(hook, &work, lane, reason).await;
-        self.accept.finish(lease, end).await;
+        let (settled, release) = self.hold(hook, work, lane, reason).await;
+        self.claims.finish(lease, release).await;
         settled
     }
 
-    /// What follows where a delivery is held back, and what is to be said of it in Redis.
+    /// Settles a delivery that is held back. Returns how its claim, if it has one, is released.
     async fn hold(
         &self,
         hook: &Arc<Prepared>,
@@ -226,39 +259,38 @@ impl Dispatch {
         match reason {
             HeldBack::Paused => self.defer(hook, work, Deferral::Paused, PAUSED).await,
             HeldBack::Open(wait) => {
-                let wait = self.accept.slot(hook, wait).await;
-                self.defer(hook, work, Deferral::Open, wait).await
+                let wait = self.slot(hook, wait).await;
+                self.defer(hook, work, Deferral::CircuitOpen, wait).await
             }
-            // It is on disk already, and soon there is room.
-            HeldBack::NoRoom { calm: true } if lane == Kind::Retries => {
+            // It is durable already, and soon there is a permit.
+            HeldBack::NoPermit { calm: true } if lane == Kind::Retries => {
                 let settled = self.settle.not_yet(hook, jittered(work, OVERFLOW));
                 (settled, Release::GivenBack)
             }
-            HeldBack::NoRoom { .. } => {
-                let wait = hook.bulkhead.taken_for().clamp(OVERFLOW, OVERFLOW_AT_MOST);
-                let wait = self.accept.slot(hook, wait).await;
-                self.defer(hook, work, Deferral::NoRoom, wait).await
+            HeldBack::NoPermit { .. } => {
+                let taken_for = hook.admission.bulkhead.taken_for();
+                let wait = taken_for.clamp(OVERFLOW, OVERFLOW_AT_MOST);
+                let wait = self.slot(hook, wait).await;
+                self.defer(hook, work, Deferral::NoPermit, wait).await
             }
         }
     }
 
-    /// What follows where there is no attempt to make, or not now.
+    /// Settles a delivery that has no attempt to make, or not now.
     async fn no_attempt(
         &self,
         hook: &Arc<Prepared>,
         work: &PendingDelivery,
         lane: Kind,
-        answer: Decision,
+        decision: Decision,
     ) -> Settled {
-        let (deferral, wait) = match answer {
+        let (deferral, wait) = match decision {
             Decision::Done | Decision::Parked => {
                 return self.settle.count(hook, DeliveryResult::Duplicate);
             }
-            Decision::Busy(wait) => {
-                return self.settle.not_yet(hook, wait);
-            }
+            Decision::Busy(wait) => return self.settle.not_yet(hook, wait),
             Decision::Attempt(_) | Decision::Unavailable => {
-                return self.settle.count(hook, DeliveryResult::Unsettled);
+                return self.settle.redis_is_away(hook);
             }
             Decision::Refused(Refusal::Snoozed) => {
                 return self.settle.count(hook, DeliveryResult::Snoozed);
@@ -266,13 +298,13 @@ impl Dispatch {
             Decision::Refused(Refusal::Unchanged) => {
                 return self.settle.count(hook, DeliveryResult::Unchanged);
             }
-            Decision::Refused(Refusal::Limited(wait)) => (Deferral::Limited, wait),
-            // Another one probes, and it is on disk already.
+            Decision::Refused(Refusal::Limited(wait, place)) => (Deferral::RateLimit(place), wait),
+            // Another worker is probing; the delivery is already durable.
             Decision::Refused(Refusal::Open(wait)) if lane == Kind::Retries && wait <= PROBING => {
                 return self.settle.not_yet(hook, jittered(work, wait));
             }
             Decision::Refused(Refusal::Open(wait)) => {
-                (Deferral::Open, self.accept.slot(hook, wait).await)
+                (Deferral::CircuitOpen, self.slot(hook, wait).await)
             }
         };
         self.defer(hook, work, deferral, wait).await.0
@@ -289,55 +321,63 @@ impl Dispatch {
         self.settle.defer(hook, work, deferral, wait).await
     }
 
-    /// Tells the hook's circuit how an attempt went.
-    async fn judge(&self, hook: &Prepared, lease: &Lease, result: &Result<Receipt, DeliveryError>) {
-        let circuit = &hook.gate.circuit;
-        match result {
-            Err(error) if error.is_receivers_fault() => {
-                let workers = if hook.bulkhead.is_proven() {
-                    1
-                } else {
-                    self.accept.workers()
-                };
-                if circuit.failed(lease.is_probe(), workers) {
-                    Box::pin(self.accept.open(hook)).await;
-                }
-            }
-            Ok(_) | Err(_) => circuit.succeeded(lease.is_probe()),
+    async fn slot(&self, hook: &Prepared, from: Duration) -> Duration {
+        let admission = &hook.admission;
+        let interval = admission.bulkhead.interval();
+        let memory = &admission.slots;
+        self.slots
+            .take(&hook.id, memory, interval, from, hook.max_age)
+            .await
+    }
+
+    /// Counts a failure against the hook's circuit if the receiver is to blame.
+    async fn judge(&self, hook: &Prepared, lease: &Lease, error: &DeliveryError) {
+        let admission = &hook.admission;
+        if !error.is_receivers_fault() {
+            return admission.circuit.succeeded(lease.is_probe());
+        }
+        let workers = match admission.bulkhead.is_proven() {
+            true => 1,
+            false => self.workers.count(),
+        };
+        if admission.circuit.failed(lease.is_probe(), workers) {
+            let (revision, circuit) = (admission.revision, &admission.circuit);
+            self.circuits.open(&hook.id, revision, circuit).await;
         }
     }
 }
 
-/// Lets a delivery in, if nothing keeps it from an attempt.
-fn enter(hook: &Prepared, lane: &Arc<LaneOccupancy>) -> Result<Admitted, HeldBack> {
+fn span(hook: &Prepared, work: &PendingDelivery) -> Span {
+    let delivery = &work.delivery.id;
+    tracing::info_span!("attempt", hook = %hook.id, %delivery, attempt = work.attempt)
+}
+
+fn admit(hook: &Prepared, lane: &Arc<LaneOccupancy>) -> Result<Admitted, HeldBack> {
     if hook.is_paused() {
         return Err(HeldBack::Paused);
     }
     if let Some(wait) = open_for(hook) {
         return Err(HeldBack::Open(wait));
     }
-    let calm = hook.gate.circuit.is_calm();
-    let entered = hook.bulkhead.enter(lane, calm);
-    entered.ok_or(HeldBack::NoRoom { calm })
+    let calm = hook.admission.circuit.is_calm();
+    let admitted = hook.admission.bulkhead.enter(lane, calm);
+    admitted.ok_or(HeldBack::NoPermit { calm })
 }
 
 /// For how long a hook's circuit is open, as far as this worker knows.
 fn open_for(hook: &Prepared) -> Option<Duration> {
-    match hook.gate.circuit.verdict() {
+    match hook.admission.circuit.verdict() {
         Verdict::Open(wait) => Some(wait),
         Verdict::Closed | Verdict::HalfOpen => None,
     }
 }
 
-/// Up to twice as long, the same for one delivery.
+/// Up to twice as long, always the same for one delivery.
 fn jittered(work: &PendingDelivery, wait: Duration) -> Duration {
     wait.mul_f64(1.0 + (work.delivery.id.seed() % 1_000) as f64 / 1_000.0)
 }
 
 /// Makes one attempt; a panic is one that failed.
-///
-/// # Errors
-/// [`DeliveryError`] tells why the event was not delivered.
 pub(crate) async fn attempt(
     hook: &Prepared,
     delivery: &Delivery,

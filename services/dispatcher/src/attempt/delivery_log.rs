@@ -14,7 +14,6 @@ use hookline_shared::event::{DeliveryId, EventId};
 use hookline_shared::subject;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::delivery::{self, PendingDelivery};
 use crate::handler::{DeliveryError, Receipt};
@@ -71,23 +70,22 @@ struct Record {
 }
 
 impl DeliveryLog {
-    /// Starts a log of the dispatcher with this name. Its task ends once the log is dropped and
-    /// what was noted is written.
-    #[must_use]
-    pub(crate) fn start(
+    /// The log of the dispatcher with this name, and its loop, which ends once the log is dropped and all
+    /// records are written.
+    pub(crate) fn new(
         mode: Mode,
         node: &str,
         client: Client,
-        tasks: &TaskTracker,
         metrics: Metrics,
-    ) -> Self {
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, records) = mpsc::channel(QUEUE);
-        tasks.spawn(write(records, client, node.to_owned(), metrics.clone()));
-        Self {
+        let run = write(records, client, node.to_owned(), metrics.clone());
+        let log = Self {
             mode,
             queue,
             metrics,
-        }
+        };
+        (log, run)
     }
 
     /// Logs an attempt, if it is to be and there is room.

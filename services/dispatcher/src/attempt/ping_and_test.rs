@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::attempt::deliver::attempt;
+use super::deliver::attempt;
 use crate::handler::{Delivery, DeliveryError, Receipt, Response};
 use crate::hooks::{Index, Prepared};
 

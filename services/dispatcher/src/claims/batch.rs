@@ -7,10 +7,11 @@ use futures::future::join_all;
 use redis::Script;
 
 use super::bitmap::Bits;
+use super::calls::{Calls, KEEP, PROBE_LEASES};
 use super::lease::{Claim, Group};
-use super::scripts::word;
-use super::{Inner, KEEP, PROBE_LEASES, key, millis};
-use crate::redis::script_call::ScriptCall;
+use super::scripts::{Answer, word};
+use crate::redis::keys::Key;
+use crate::redis::script_call::{ScriptCall, millis};
 
 /// Deliveries of one call. Redis does nothing else meanwhile.
 pub(crate) const MOST: usize = 128;
@@ -39,15 +40,15 @@ impl Groups {
 }
 
 /// A group's claims among those that a call is about.
-struct Part<'a> {
-    group: &'a Arc<Group>,
+pub(super) struct Part<'a> {
+    pub(super) group: &'a Arc<Group>,
     set: Bits,
     /// Each with its number among all claims.
     members: Vec<(Bits, usize)>,
 }
 
 /// Claims by their group.
-fn parts<'a>(claims: impl Iterator<Item = (usize, &'a Claim)>) -> Vec<Part<'a>> {
+pub(super) fn parts<'a>(claims: impl Iterator<Item = (usize, &'a Claim)>) -> Vec<Part<'a>> {
     let mut parts: Vec<Part<'_>> = Vec::new();
     for (index, claim) in claims {
         let set = claim.set();
@@ -67,7 +68,7 @@ fn parts<'a>(claims: impl Iterator<Item = (usize, &'a Claim)>) -> Vec<Part<'a>> 
 }
 
 /// What goes into one call: in a cluster only what is of one hook.
-fn calls<'a, 'b>(
+pub(super) fn calls<'a, 'b>(
     parts: &'a mut [Part<'b>],
     is_cluster: bool,
 ) -> impl Iterator<Item = &'a [Part<'b>]> + use<'a, 'b> {
@@ -89,20 +90,20 @@ fn meant<'a>(
     Some(members.map(|(_, index)| *index))
 }
 
-impl Inner {
+impl Calls {
     /// Claims deliveries of hooks that have neither limits nor marks, at most [`MOST`], and puts a word and
     /// a number in the place of each, where Redis answers.
     pub(super) async fn claim_together<'a>(
         &self,
         claims: impl Iterator<Item = (usize, &'a Claim)>,
-        answers: &mut [Option<(u8, u64)>],
+        answers: &mut [Option<Answer>],
     ) {
         let mut parts = parts(claims);
         let calls = calls(&mut parts, self.redis.is_cluster());
         let calls = calls.map(|parts| self.claim_parts(parts));
         for answer in join_all(calls).await.into_iter().flatten().flatten() {
             let (index, word, number) = answer;
-            answers[index] = Some((word, number));
+            answers[index] = Some(Answer(word, number, 0));
         }
     }
 
@@ -132,11 +133,11 @@ impl Inner {
     }
 
     async fn claim_parts(&self, parts: &[Part<'_>]) -> Option<Vec<(usize, u8, u64)>> {
-        let mut call = ScriptCall::new(&self.scripts.claims, 3 * parts.len());
+        let mut call = ScriptCall::new(&self.scripts.claim_batch, 3 * parts.len());
         for Part { group, .. } in parts {
             group.add_key_to(&mut call);
-            call.arg(key(&group.hook, "circuit"))
-                .arg(key(&group.hook, "probe"));
+            call.key(Key::Circuit(&group.hook))
+                .key(Key::Probe(&group.hook));
         }
         call.arg(millis(self.options.lease))
             .arg(millis(self.options.window + KEEP))
@@ -207,8 +208,7 @@ impl Group {
 
     /// The key of its bitmap.
     pub(super) fn add_key_to(&self, call: &mut ScriptCall<'_>) {
-        let Self { hook, bitmap, .. } = self;
-        call.text(format_args!("hookline:{{{hook}}}:{bitmap}"));
+        call.key(self.bitmap.key(&self.hook));
     }
 
     /// Attempt, token, and some of its deliveries.
@@ -216,34 +216,5 @@ impl Group {
         call.arg(self.attempt)
             .arg(&self.token.bytes()[..])
             .arg(&set.bytes()[..]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::claims::tests::claim_of;
-
-    #[test]
-    fn in_a_cluster_each_hook_has_one_call() {
-        let mut groups = Groups::default();
-        let claims: Vec<_> = (0..6)
-            .map(|number| {
-                let hook = ["one", "two", "three"][number as usize % 3];
-                // Each in a page of its own.
-                claim_of(hook, 1_000 * number, &mut groups)
-            })
-            .collect();
-        let hooks = |is_cluster| -> Vec<Vec<String>> {
-            let mut parts = parts(claims.iter().enumerate());
-            let hooks = |call: &[Part<'_>]| {
-                let hooks = call.iter().map(|part| part.group.hook.to_string());
-                hooks.collect()
-            };
-            calls(&mut parts, is_cluster).map(hooks).collect()
-        };
-        assert_eq!(hooks(false).len(), 1);
-        let pairs = ["one", "three", "two"].map(|hook| vec![hook; 2]);
-        assert_eq!(hooks(true), pairs);
     }
 }

@@ -1,9 +1,9 @@
 //! Where the state of a delivery stands in Redis. Deliveries of a hook whose events stand near each
 //! other in the stream share a bitmap, one key, so that one call sees to many of them.
 
-use std::fmt;
-
 use hookline_shared::event::{DeliveryId, EventId, Stored};
+
+use crate::redis::keys::Key;
 
 /// Deliveries of a bitmap. One that is alone in its page costs as much as a key would, and all of them
 /// together hardly more.
@@ -29,13 +29,11 @@ impl Bitmap {
         });
         place.unwrap_or((Self::Alone(delivery), 0))
     }
-}
 
-impl fmt::Display for Bitmap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub(super) fn key(self, hook: &str) -> Key<'_> {
         match self {
-            Self::Near { second, number } => write!(f, "p:{second}:{number}"),
-            Self::Alone(delivery) => write!(f, "d:{delivery}"),
+            Self::Near { second, number } => Key::Near(hook, second, number),
+            Self::Alone(delivery) => Key::Alone(hook, delivery),
         }
     }
 }

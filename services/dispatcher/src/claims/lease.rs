@@ -1,10 +1,11 @@
 //! Claims that this worker holds.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hookline_shared::event::DeliveryId;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -168,34 +169,7 @@ impl Held {
             .collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::claims::tests::claim;
-
-    #[tokio::test(start_paused = true)]
-    async fn each_claim_is_renewed_in_its_own_time() {
-        let held = Arc::new(Held::default());
-        let due = || {
-            let due = held.due(Duration::from_secs(2));
-            held.note(&due, Instant::now(), &vec![None; due.len()]);
-            due.iter().map(|claim| claim.number).collect::<Vec<_>>()
-        };
-        let _first = held.hold(claim(1, 1));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        let second = held.hold(claim(2, 1));
-        assert!(due().is_empty());
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(due(), [1]);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(due(), [2]);
-        drop(second);
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(due(), [1], "what is dropped is not renewed");
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+        self.0.lock()
     }
 }

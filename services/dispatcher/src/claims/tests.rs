@@ -9,7 +9,7 @@ use prometheus::Registry;
 
 use super::*;
 use crate::admission::circuit_breaker::{self, CircuitBreaker};
-use crate::admission::rate_limit::RateLimit;
+use crate::admission::rate_limit::{GRACE, RateLimit};
 use crate::redis::url::RedisUrl;
 
 const SECOND: i128 = 1_000_000_000;
@@ -69,18 +69,21 @@ impl Stage {
         redis.start().await?;
         let worker = || -> Result<Claims> {
             let metrics = Metrics::register(&Registry::new())?;
-            let coordinator = RedisClient::new(&RedisUrl::parse(&redis.url())?, metrics.clone())?;
+            let url = RedisUrl::parse(&redis.url())?;
+            let (client, keep_up) = RedisClient::new(&url, metrics.clone())?;
+            tokio::spawn(keep_up);
             let options = Options {
                 lease,
                 window: Duration::from_secs(3_600),
                 required: false,
             };
-            Ok(Claims::new(coordinator, options, metrics))
+            let workers = Workers::new(client.clone());
+            Ok(Claims::new(client, workers, options, metrics))
         };
         let workers = [worker()?, worker()?];
         for worker in &workers {
             e2e::eventually(e2e::SOON, "the worker has Redis", async || {
-                ensure!(worker.inner.redis.is_up());
+                ensure!(worker.inner.calls.redis.is_up());
                 Ok(())
             })
             .await?;
@@ -108,7 +111,7 @@ impl Stage {
         let mut groups = Groups::default();
         ids.map(|id| {
             let number = inner.counter.fetch_add(1, Ordering::Relaxed);
-            let claim = of(&id, number, attempt, inner.worker);
+            let claim = of(&id, number, attempt, inner.workers.own());
             let group = Arc::into_inner(claim.group).expect("one");
             Arc::new(Claim {
                 group: groups.join(group, claim.offset),
@@ -121,14 +124,14 @@ impl Stage {
     /// What Redis says to claims: a word for each.
     async fn claim(&self, worker: usize, claims: &[Arc<Claim>]) -> Vec<u8> {
         let answers = self.answers(worker, claims).await.into_iter();
-        answers.map(|(word, _)| word).collect()
+        answers.map(|answer| answer.0).collect()
     }
 
-    async fn answers(&self, worker: usize, claims: &[Arc<Claim>]) -> Vec<(u8, u64)> {
+    async fn answers(&self, worker: usize, claims: &[Arc<Claim>]) -> Vec<Answer> {
         let mut answers = vec![None; claims.len()];
         let all = claims.iter().map(|claim| &**claim).enumerate();
         let inner = &self.workers[worker].inner;
-        inner.claim_together(all, &mut answers).await;
+        inner.calls.claim_together(all, &mut answers).await;
         let answers: Option<Vec<_>> = answers.into_iter().collect();
         answers.expect("Redis answers")
     }
@@ -137,11 +140,11 @@ impl Stage {
     async fn done(&self, worker: usize, claims: &[Arc<Claim>]) -> Vec<usize> {
         let inner = &self.workers[worker].inner;
         let claims = claims.iter().map(|claim| &**claim);
-        inner.done_together(claims).await
+        inner.calls.done_together(claims).await
     }
 
     async fn end(&self, worker: usize, claim: &Claim, end: Release) -> bool {
-        let ended = self.workers[worker].inner.end(claim, end).await;
+        let ended = self.workers[worker].inner.calls.end(claim, end).await;
         ended.expect("Redis answers")
     }
 
@@ -201,7 +204,11 @@ async fn a_renewal_keeps_claims_and_says_which_are_lost() -> Result {
     let second = stage.claims(1, 1..=10, 1);
     for _ in 0..4 {
         tokio::time::sleep(SHORT / 2).await;
-        let own = stage.workers[0].inner.renew_together(&first[..5]).await;
+        let own = stage.workers[0]
+            .inner
+            .calls
+            .renew_together(&first[..5])
+            .await;
         assert_eq!(own, [Some(true); 5]);
     }
     let words = stage.claim(1, &second).await;
@@ -211,7 +218,7 @@ async fn a_renewal_keeps_claims_and_says_which_are_lost() -> Result {
         [word::ATTEMPT; 5],
         "the others were not renewed"
     );
-    let own = stage.workers[0].inner.renew_together(&first).await;
+    let own = stage.workers[0].inner.calls.renew_together(&first).await;
     assert_eq!(own[..5], [Some(true); 5]);
     assert_eq!(own[5..], [Some(false); 5]);
     Ok(())
@@ -346,7 +353,8 @@ async fn an_id_that_was_given_has_a_page_of_its_own_and_is_claimed_once() -> Res
 async fn one_delivery_probes_a_circuit_and_its_end_closes_it() -> Result {
     let stage = Stage::new(Duration::from_secs(60)).await?;
     let key = "hookline:{hook}:circuit";
-    let set = format!("SET {key} 9999999999999:1:{REVISION}");
+    let until = hookline_shared::clock::unix_millis() + 60_000;
+    let set = format!("SET {key} {until}:1:{REVISION}");
     stage.redis.ask(&set).await?;
     let claims = stage.claims(0, 1..=20, 1);
     assert_eq!(stage.claim(0, &claims).await, [word::OPEN; 20]);
@@ -355,15 +363,15 @@ async fn one_delivery_probes_a_circuit_and_its_end_closes_it() -> Result {
         .ask(&format!("SET {key} 1:1:{REVISION}"))
         .await?;
     let answers = stage.answers(0, &claims).await;
-    assert_eq!(answers[0], (word::ATTEMPT, 1), "it probes");
-    assert!(answers[1..].iter().all(|(word, _)| *word == word::PROBED));
+    assert_eq!(answers[0], Answer(word::ATTEMPT, 1, 0), "it probes");
+    assert!(answers[1..].iter().all(|answer| answer.0 == word::PROBED));
     let inner = &stage.workers[0].inner;
     let probe = Arc::into_inner(claims.into_iter().next().expect("one")).expect("one");
     let probe = Claim {
         probe: true,
         ..probe
     };
-    assert_eq!(inner.end(&probe, Release::Done).await, Some(true));
+    assert_eq!(inner.calls.end(&probe, Release::Done).await, Some(true));
     let more = stage.claims(1, 21..=30, 1);
     assert_eq!(stage.claim(1, &more).await, [word::ATTEMPT; 10]);
     Ok(())
@@ -376,13 +384,13 @@ fn gate(rate: Option<RateLimit>) -> Admission {
         failure_rate: 1.0,
         open: SHORT,
     };
-    Admission::new(REVISION, CircuitBreaker::new(settings), rate)
+    Admission::new(REVISION, CircuitBreaker::new(settings), rate, 1, 1)
 }
 
 impl Stage {
     /// What Redis says to one claim of a hook that has limits or marks.
-    async fn claim_alone(&self, gate: &Admission, claim: &Claim, reserved: bool) -> u8 {
-        let answer = self.workers[0].inner.claim(gate, claim, reserved).await;
+    async fn claim_alone(&self, gate: &Admission, claim: &Claim, place: Option<Place>) -> u8 {
+        let answer = self.workers[0].inner.calls.claim(gate, claim, place).await;
         answer.expect("Redis answers").0
     }
 }
@@ -416,14 +424,14 @@ async fn no_delivery_is_suppressed_by_its_own_mark() -> Result {
         };
         let first = 10 * u64::from(silent);
         let (one, other) = (marked(first, marks.clone()), marked(first + 1, marks));
-        assert_eq!(stage.claim_alone(&gate, &one, false).await, word::ATTEMPT);
-        assert_eq!(stage.claim_alone(&gate, &other, false).await, silent);
+        assert_eq!(stage.claim_alone(&gate, &one, None).await, word::ATTEMPT);
+        assert_eq!(stage.claim_alone(&gate, &other, None).await, silent);
         // It is held back after all, and comes again.
         assert!(stage.end(0, &one, Release::GivenBack).await);
-        assert_eq!(stage.claim_alone(&gate, &one, false).await, word::ATTEMPT);
+        assert_eq!(stage.claim_alone(&gate, &one, None).await, word::ATTEMPT);
         // What is never delivered silences nobody.
         assert!(stage.end(0, &one, Release::Buried).await);
-        assert_eq!(stage.claim_alone(&gate, &other, false).await, word::ATTEMPT);
+        assert_eq!(stage.claim_alone(&gate, &other, None).await, word::ATTEMPT);
         stage.ask("PEXPIRE hookline:{hook}:s:a 1000").await?;
         assert!(stage.end(0, &other, Release::Done).await);
         if silent == word::SNOOZED {
@@ -431,7 +439,7 @@ async fn no_delivery_is_suppressed_by_its_own_mark() -> Result {
             assert!(left > 50_000, "silence begins with the delivery: {left}");
         }
         let next = marked(first + 2, other.marks.clone().expect("marks"));
-        assert_eq!(stage.claim_alone(&gate, &next, false).await, silent);
+        assert_eq!(stage.claim_alone(&gate, &next, None).await, silent);
     }
     Ok(())
 }
@@ -440,29 +448,184 @@ async fn no_delivery_is_suppressed_by_its_own_mark() -> Result {
 async fn a_delivery_takes_its_place_in_the_rate_limit_once() -> Result {
     let stage = Stage::new(Duration::from_secs(60)).await?;
     let gate = gate(RateLimit::per_second(1.0));
-    let claims = stage.claims(0, 1..=3, 1);
+    let claims = stage.claims(0, 1..=4, 1);
+    let inner = &stage.workers[0].inner;
+    let words = async |index: usize, place| {
+        let answer = inner.calls.claim(&gate, &claims[index], place).await;
+        answer.expect("Redis answers")
+    };
+    assert_eq!(words(0, None).await.0, word::ATTEMPT);
+    let Answer(limited, wait, place) = words(1, None).await;
+    assert_eq!(limited, word::LIMITED);
+    assert!((1..=1_000).contains(&wait), "{wait}");
+    let place = Some(Place(place));
     assert_eq!(
-        stage.claim_alone(&gate, &claims[0], false).await,
-        word::ATTEMPT
-    );
-    assert_eq!(
-        stage.claim_alone(&gate, &claims[1], false).await,
-        word::LIMITED
-    );
-    // Its place comes later than that; it asks for no other.
-    assert_eq!(
-        stage.claim_alone(&gate, &claims[1], true).await,
-        word::ATTEMPT
+        words(1, place).await.0,
+        word::ATTEMPT,
+        "it asks for no other"
     );
     assert!(stage.end(0, &claims[1], Release::Parked(SHORT)).await);
-    assert_eq!(
-        stage.claim_alone(&gate, &claims[2], false).await,
-        word::LIMITED
-    );
-    let wait = stage.ask("PTTL hookline:{hook}:rate").await?;
+    assert_eq!(words(2, None).await.0, word::LIMITED);
+    let left = stage.ask("PTTL hookline:{hook}:rate").await?;
     assert!(
-        (3_000..=4_000).contains(&wait),
-        "three have a place: {wait}"
+        (3_000..=4_000).contains(&left),
+        "three have a place: {left}"
+    );
+    // An outage kept it from its place for longer than it is good for.
+    let past = place.map(|Place(at)| Place(at - GRACE.as_millis() as u64 - 2_000));
+    assert_eq!(
+        words(3, past).await.0,
+        word::LIMITED,
+        "it takes a new place"
     );
     Ok(())
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_back_holds_nothing_up() -> Result {
+    let stage = Stage::new(SHORT).await?;
+    // As if they had been written before the clock stepped back by hours.
+    let mut ahead = stage.claims(0, 1..=2, 1);
+    let inner = &stage.workers[0].inner;
+    let long = Calls {
+        redis: inner.calls.redis.clone(),
+        scripts: Scripts::new(),
+        options: Options {
+            lease: Duration::from_secs(36_000),
+            ..inner.calls.options
+        },
+    };
+    let mut answers = vec![None; 2];
+    let all = ahead.iter().map(|claim| &**claim).enumerate();
+    long.claim_together(all, &mut answers).await;
+    assert_eq!(answers, [Some(Answer(word::ATTEMPT, 0, 0)); 2]);
+
+    let others = stage.claims(1, 1..=2, 1);
+    for Answer(word, wait, _) in stage.answers(1, &others).await {
+        assert_eq!(word, word::BUSY);
+        assert!(wait <= SHORT.as_millis() as u64, "{wait}");
+    }
+    e2e::eventually(e2e::SOON, "the claims run out", async || {
+        let words = stage.claim(1, &others).await;
+        ensure!(words == [word::ATTEMPT; 2], "{words:?}");
+        Ok(())
+    })
+    .await?;
+    ahead.clear();
+
+    let rate = gate(RateLimit::per_second(1.0));
+    let hours = "9999999999999999:9999999999990000";
+    stage
+        .redis
+        .ask(&format!("SET hookline:{{hook}}:rate {hours}"))
+        .await?;
+    let claims = stage.claims(0, 201..=201, 1);
+    assert_eq!(
+        stage.claim_alone(&rate, &claims[0], None).await,
+        word::ATTEMPT
+    );
+
+    let until = "9999999999999:1";
+    let key = "hookline:{hook}:circuit";
+    stage
+        .redis
+        .ask(&format!("SET {key} {until}:{REVISION}"))
+        .await?;
+    let claims = stage.claims(0, 301..=301, 1);
+    let answers = stage.answers(0, &claims).await;
+    assert_eq!(answers[0], Answer(word::ATTEMPT, 1, 0), "it probes");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_health_check_leaves_the_probes_lock_alone() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    let circuit = format!("SET hookline:{{hook}}:circuit 1:1:{REVISION}");
+    stage.redis.ask(&circuit).await?;
+    let probe = stage.claims(0, 1..=1, 1);
+    assert_eq!(
+        stage.answers(0, &probe).await,
+        [Answer(word::ATTEMPT, 1, 0)]
+    );
+    // The client loses Redis for a moment, and checks its health by this hook.
+    stage.redis.process().freeze()?;
+    let lost = stage.claims(0, 2..=2, 1);
+    let mut answers = vec![None];
+    let calls = &stage.workers[0].inner.calls;
+    calls
+        .claim_together(std::iter::once((0, &*lost[0])), &mut answers)
+        .await;
+    assert_eq!(answers, [None]);
+    stage.redis.process().thaw()?;
+    e2e::eventually(e2e::SOON, "Redis answers again", async || {
+        ensure!(calls.redis.is_up());
+        Ok(())
+    })
+    .await?;
+    let left = stage.ask("PTTL hookline:{hook}:probe").await?;
+    assert!(left > 100_000, "the lock lasts for three leases: {left}");
+    let second = stage.claims(1, 3..=3, 1);
+    assert_eq!(stage.claim(1, &second).await, [word::PROBED]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_script_that_fails_is_no_outage() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    stage.redis.ask("RPUSH hookline:{hook}:p:1:0 junk").await?;
+    let sick = stage.claims(0, 1..=1, 1);
+    let mut answers = vec![None];
+    let calls = &stage.workers[0].inner.calls;
+    calls
+        .claim_together(std::iter::once((0, &*sick[0])), &mut answers)
+        .await;
+    assert_eq!(answers, [None]);
+    assert!(calls.redis.is_up());
+    let well = stage.claims(0, 201..=201, 1);
+    assert_eq!(stage.claim(0, &well).await, [word::ATTEMPT]);
+    Ok(())
+}
+
+#[test]
+fn in_a_cluster_each_hook_has_one_call() {
+    let mut groups = Groups::default();
+    let claims: Vec<_> = (0..6)
+        .map(|number| {
+            let hook = ["one", "two", "three"][number as usize % 3];
+            // Each in a page of its own.
+            claim_of(hook, 1_000 * number, &mut groups)
+        })
+        .collect();
+    let hooks = |is_cluster| -> Vec<Vec<String>> {
+        let mut parts = batch::parts(claims.iter().enumerate());
+        let hooks = |call: &[batch::Part<'_>]| {
+            let hooks = call.iter().map(|part| part.group.hook.to_string());
+            hooks.collect()
+        };
+        batch::calls(&mut parts, is_cluster).map(hooks).collect()
+    };
+    assert_eq!(hooks(false).len(), 1);
+    let pairs = ["one", "three", "two"].map(|hook| vec![hook; 2]);
+    assert_eq!(hooks(true), pairs);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_claim_is_renewed_in_its_own_time() {
+    let held = Arc::new(Held::default());
+    let due = || {
+        let due = held.due(Duration::from_secs(2));
+        held.note(&due, Instant::now(), &vec![None; due.len()]);
+        due.iter().map(|claim| claim.number).collect::<Vec<_>>()
+    };
+    let _first = held.hold(claim(1, 1));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let second = held.hold(claim(2, 1));
+    assert!(due().is_empty());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(due(), [1]);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(due(), [2]);
+    drop(second);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(due(), [1], "what is dropped is not renewed");
 }

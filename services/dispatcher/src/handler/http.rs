@@ -14,8 +14,8 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_A
 use reqwest::{Client, Method, Request, redirect, retry};
 use url::Url;
 
-use super::{Class, Delivery, DeliveryError, Receipt, Response, refused};
-use crate::handler::egress::{Policy, Refused};
+use super::egress::{Policy, Refused};
+use super::{Delivery, DeliveryError, Receipt, Response};
 
 /// How much of an answer's body is read.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -205,15 +205,6 @@ pub(super) fn parse_headers(headers: Option<&Headers>) -> Result<HeaderMap, Stri
     Ok(parsed)
 }
 
-/// What follows from an answer that is not 2xx.
-pub(super) fn class(status: u16, retry_after: Option<Duration>) -> Class {
-    match status {
-        410 => Class::Gone,
-        408 | 425 | 429 | 500.. => Class::Retry(retry_after),
-        _ => Class::RetryBriefly,
-    }
-}
-
 fn classify(error: reqwest::Error) -> DeliveryError {
     if let Some(address) = refused(&error) {
         return DeliveryError::EgressRefused(address);
@@ -227,6 +218,18 @@ fn classify(error: reqwest::Error) -> DeliveryError {
     } else {
         DeliveryError::Broken(Box::new(Innermost::of(&error)))
     }
+}
+
+/// Finds an egress refusal anywhere in an error's causes.
+fn refused(error: &(dyn std::error::Error + 'static)) -> Option<IpAddr> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(Refused(address)) = error.downcast_ref() {
+            return Some(*address);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The last cause of an error: the one that says what happened.
@@ -286,17 +289,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_are_classed_as_documented() {
-        for status in [408, 425, 429, 500, 502, 503, 599] {
-            assert_eq!(class(status, None), Class::Retry(None), "{status}");
-        }
-        for status in [301, 302, 400, 401, 404, 409, 422] {
-            assert_eq!(class(status, None), Class::RetryBriefly, "{status}");
-        }
-        assert_eq!(class(410, None), Class::Gone);
-    }
-
-    #[test]
     fn retry_after_is_read_as_seconds_and_as_a_date() {
         let headers = |value: &str| {
             let value = HeaderValue::from_str(value).expect("a value");
@@ -316,7 +308,7 @@ mod tests {
 
     #[test]
     fn user_and_password_of_the_url_become_a_header() {
-        crate::install_crypto();
+        crate::tls::install_provider();
         let policy = Policy::default();
         let clients = Clients::new(&policy, Duration::from_secs(1)).expect("clients");
         let url = "https://Ada:p%40ss@example.com/hook";
@@ -330,7 +322,7 @@ mod tests {
 
     #[test]
     fn an_address_in_the_url_is_checked_without_a_name_server() {
-        crate::install_crypto();
+        crate::tls::install_provider();
         let policy = Policy::default();
         let clients = Clients::new(&policy, Duration::from_secs(1)).expect("clients");
         for url in [

@@ -19,10 +19,6 @@ impl Lambda {
 
 #[async_trait]
 impl Handler for Lambda {
-    fn kind(&self) -> &'static str {
-        "lambda"
-    }
-
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
         self.0.run(delivery.clone()).await?;
         Ok(Receipt::Done)

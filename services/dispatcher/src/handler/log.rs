@@ -13,10 +13,6 @@ pub(super) struct Log;
 
 #[async_trait]
 impl Handler for Log {
-    fn kind(&self) -> &'static str {
-        "log"
-    }
-
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
         let (event, source, pid) = (
             &*delivery.event_name,

@@ -38,10 +38,6 @@ impl Webhook {
 
 #[async_trait]
 impl Handler for Webhook {
-    fn kind(&self) -> &'static str {
-        "webhook"
-    }
-
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
         let body = body(&delivery.event, &delivery.event_name);
         let mut headers = HeaderMap::with_capacity(self.headers.len() + ADDED);

@@ -190,10 +190,6 @@ fn encoding(content_type: Option<&str>) -> Encoding {
 
 #[async_trait]
 impl Handler for WebhookCustom {
-    fn kind(&self) -> &'static str {
-        "webhook-custom"
-    }
-
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
         let context = context(&delivery.event, &delivery.event_name);
         let mut headers = self.headers(&context)?;
@@ -206,14 +202,14 @@ impl Handler for WebhookCustom {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handler::Clients;
     use crate::handler::egress::Policy;
+    use crate::handler::http::Clients;
     use hookline_shared::event::{Event, EventId};
     use serde_json::json;
     use std::time::Duration;
 
     fn handler(config: serde_json::Value) -> WebhookCustom {
-        crate::install_crypto();
+        crate::tls::install_provider();
         let mut config = config;
         config["url"] = "http://localhost/".into();
         config["method"] = "PUT".into();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hookline_shared::event::{Event, Stored};
 use hookline_shared::subject;
 
-use super::Prepared;
 use super::parts::Parts;
+use super::prepared::Prepared;
 
 /// All hooks at one revision. A copy is cheap, and so is a change of one that has copies.
 #[derive(Default, Clone)]
@@ -33,6 +33,12 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn get(&self, id: &str) -> Option<&Arc<Prepared>> {
         self.by_id.get(id)
+    }
+
+    /// Whether the hook is still as it was.
+    pub(crate) fn holds(&self, hook: &Arc<Prepared>) -> bool {
+        let current = self.get(&hook.id);
+        current.is_some_and(|current| Arc::ptr_eq(current, hook))
     }
 
     /// Whether there is a hook with that id, be it one that cannot be read.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookline_shared::event::EventId;
+use hookline_shared::event::{Event, EventId, Stored};
 use serde_json::json;
 
 use super::*;
-use crate::handler::Unusable;
+use crate::handler::registry::Unusable;
 
 const STORED: Stored = Stored {
     sequence: 1,
@@ -34,15 +34,10 @@ fn hook(
         id: hook.id.as_str().into(),
         event_name: event.map(Arc::from),
         workspace: workspace.to_owned(),
-        handler: Box::new(Unusable {
-            kind: "log",
-            reason: "".into(),
-        }),
+        handler: Box::new(Unusable { reason: "".into() }),
         policy: Policy::new(vec![Duration::ZERO]),
         max_age: Duration::from_secs(60),
-        backlog: BacklogLimit::new(1),
-        bulkhead: Arc::new(Bulkhead::new(1)),
-        gate: Admission::new(1, CircuitBreaker::new(CIRCUIT), None),
+        admission: Admission::new(1, CircuitBreaker::new(CIRCUIT), None, 1, 1),
         unusable: false,
         created,
         hook,

@@ -15,7 +15,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::nats::ack_keepalive::{AckKeepalive, Guard};
+use crate::nats::ack_keepalive::AckKeepalive;
+use crate::nats::pulled_message::{Counted, Held, PulledMessage};
 use crate::nats::request::{self, NoAnswer};
 
 /// The most messages that one pull asks for.
@@ -53,34 +54,6 @@ pub(crate) trait MessageSink: Send + Sync + 'static {
     async fn handle(&self, messages: Vec<PulledMessage>);
 }
 
-/// A message that was pulled. It is kept alive, and has its place in the lane, until this is dropped.
-#[derive(Debug)]
-pub(crate) struct PulledMessage {
-    /// The message.
-    pub message: Message,
-    _alive: Guard,
-    _permit: OwnedSemaphorePermit,
-    _weight: Option<OwnedSemaphorePermit>,
-    _counted: Counted,
-}
-
-/// One more in a gauge, until it is dropped.
-#[derive(Debug)]
-struct Counted(IntGauge);
-
-impl Counted {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 /// A consumer, and how it is made if it is not there.
 #[derive(Debug, Clone)]
 pub(crate) struct Consumer {
@@ -97,11 +70,8 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    /// Makes it, if it is not there.
-    ///
-    /// # Errors
-    /// If the server refuses it.
-    pub(crate) async fn make(&self) -> Result<Puller, Error> {
+    /// Creates the consumer if it is not there, and keeps messages alive for the ack wait that it has.
+    pub(crate) async fn make(&self, keepalive: &AckKeepalive) -> Result<Puller, Error> {
         let made = streams::ensure_consumer(
             &self.context,
             self.stream,
@@ -109,7 +79,9 @@ impl Consumer {
             self.filter,
             self.ack_wait,
         );
-        Ok(Puller::new(&self.context.client(), made.await?).await?)
+        let consumer = made.await?;
+        keepalive.redelivers_after(consumer.cached_info().config.ack_wait);
+        Ok(Puller::new(&self.context.client(), consumer).await?)
     }
 
     /// A pull is bounded in bytes; in a cluster in messages only. There, what says that a pull bounded
@@ -155,7 +127,7 @@ pub(crate) struct Lane {
     /// What they weigh.
     pub weight: Weight,
     /// Messages that are kept alive.
-    pub in_flight: AckKeepalive,
+    pub keepalive: AckKeepalive,
     /// The tasks that handle messages.
     pub tasks: TaskTracker,
     /// How many are being handled.
@@ -200,7 +172,9 @@ impl Lane {
     ) -> Result<(), Error> {
         let puller = match puller {
             Some(puller) => puller,
-            None => puller.insert(request::with_retries(|| self.consumer.make()).await??),
+            None => {
+                puller.insert(request::with_retries(|| self.consumer.make(&self.keepalive)).await??)
+            }
         };
         let bytes = self.consumer.most_bytes();
         let asked = puller.ask(permits.num_permits(), bytes, OPEN);
@@ -275,7 +249,7 @@ impl Lane {
     ) {
         let alive = messages.into_iter();
         let messages: Vec<_> = alive
-            .map(|message| (self.in_flight.track(&message), message))
+            .map(|message| (self.keepalive.track(&message), message))
             .collect();
         let ready = work.prepare().await;
         let mut together = Vec::with_capacity(messages.len());
@@ -296,13 +270,13 @@ impl Lane {
                 self.hand_out(work, std::mem::take(&mut together));
                 weight = self.weight.take(&message).await;
             }
-            together.push(PulledMessage {
-                message,
+            let held = Held {
                 _alive: alive,
                 _permit: permit,
                 _weight: weight,
                 _counted: Counted::new(&self.gauge),
-            });
+            };
+            together.push(PulledMessage::new(message, held));
         }
         self.hand_out(work, together);
     }

@@ -2,23 +2,23 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hookline_shared::clock::unix_millis;
 use hookline_shared::event::{self, Event, Stored};
 use hookline_shared::pull::Place;
 use hookline_shared::subject;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::bulkhead::LaneOccupancy;
-use crate::attempt::delivery_log::DeliveryLog;
-use crate::attempt::inline_retry::InlineRetries;
 use crate::claims::{self, Claims};
-use crate::delivery::{PendingDelivery, delivery, now_millis};
+use crate::delivery::{PendingDelivery, delivery};
 use crate::hooks::{Index, Prepared};
-use crate::intake::consumer::{self, PulledMessage};
+use crate::intake::consumer;
+use crate::intake::spread_limit::SpreadLimit;
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
+use crate::nats::pulled_message::PulledMessage;
 use crate::settle::Settle;
 use crate::settle::open_message::{OpenDelivery, OpenMessage, Settled};
 use crate::upkeep::outbox_purge::OutboxPurge;
@@ -31,39 +31,30 @@ const READ_AT_ONCE: usize = 256 << 10;
 const DELIVERY_WEIGHT: usize = 512;
 /// An event with more deliveries than this is spread over all workers.
 const MANY_HOOKS: usize = 64;
-/// Unless so many deliveries wait for any worker.
-const MANY_SPREAD: u64 = 50_000;
 /// Or its copies would take more bytes than this.
 const SPREAD_BYTES: usize = 64 << 20;
 
-/// What both lanes do their work with.
+/// Has deliveries made that came together, at most [`claims::MOST`].
+pub(crate) type Handover =
+    Box<dyn Fn(Arc<LaneOccupancy>, Vec<(Arc<Prepared>, OpenDelivery)>) + Send + Sync>;
+
+/// What both lanes share.
 pub(crate) struct Dispatch {
-    /// The hooks.
-    pub index: Arc<Index>,
-    /// Claims.
-    pub accept: Claims,
-    /// Ends.
-    pub settle: Settle,
-    /// Second attempts that are waited for.
-    pub soon: InlineRetries,
-    /// The delivery log.
-    pub log: DeliveryLog,
-    /// What came through the outbox.
-    pub outbox: OutboxPurge,
-    /// How many deliveries waited for any worker when one was last taken.
-    pub spread: AtomicU64,
-    /// Where deliveries run.
-    pub tasks: TaskTracker,
-    /// Metrics.
-    pub metrics: Metrics,
+    pub(crate) index: Arc<Index>,
+    pub(crate) claims: Claims,
+    pub(crate) settle: Arc<Settle>,
+    pub(crate) outbox: OutboxPurge,
+    pub(crate) spread: SpreadLimit,
+    pub(crate) hand_over: Handover,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) metrics: Metrics,
 }
 
 /// Events, whose deliveries are first attempts.
 pub(crate) struct Events {
     /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
-    /// How the lane's room is used.
-    pub room: Arc<LaneOccupancy>,
+    pub occupancy: Arc<LaneOccupancy>,
 }
 
 /// Deliveries that stand in a stream of their own: parked ones that fell due, and first attempts of
@@ -71,8 +62,7 @@ pub(crate) struct Events {
 pub(crate) struct Deliveries {
     /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
-    /// How the lane's room is used.
-    pub room: Arc<LaneOccupancy>,
+    pub occupancy: Arc<LaneOccupancy>,
 }
 
 #[async_trait]
@@ -85,7 +75,7 @@ impl consumer::MessageSink for Events {
     async fn handle(&self, messages: Vec<PulledMessage>) {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
-        let mut batches = Batches::new(dispatch, &self.room);
+        let mut batches = Batches::new(dispatch, &self.occupancy);
         for taken in messages {
             batches.make_room(&taken).await;
             let message = &taken.message;
@@ -100,7 +90,7 @@ impl consumer::MessageSink for Events {
                     dispatch.note(&event, stored, &hooks);
                     let deliveries = hooks.len();
                     let open =
-                        OpenMessage::new(taken, Some(stored), self.room.message(), deliveries);
+                        OpenMessage::new(taken, Some(stored), self.occupancy.message(), deliveries);
                     dispatch.event(event, open, hooks, &mut batches).await;
                 }
                 Err(reason) => {
@@ -130,14 +120,14 @@ impl consumer::MessageSink for Deliveries {
     async fn handle(&self, messages: Vec<PulledMessage>) {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
-        let mut batches = Batches::new(dispatch, &self.room);
+        let mut batches = Batches::new(dispatch, &self.occupancy);
         for taken in messages {
             batches.make_room(&taken).await;
             let message = &taken.message;
             if subject::is_for_any_worker(&message.subject)
                 && let Some(place) = Place::of(message)
             {
-                dispatch.spread.store(place.pending, Ordering::Relaxed);
+                dispatch.spread.note(place.pending);
             }
             let id = subject::parse_ready_subject(&message.subject);
             let Some(hook) = id.and_then(|id| snapshot.get(id)) else {
@@ -152,7 +142,7 @@ impl consumer::MessageSink for Deliveries {
             };
             match PendingDelivery::read(message, hook) {
                 Some(work) => {
-                    let open = Arc::new(OpenMessage::new(taken, None, self.room.message(), 1));
+                    let open = Arc::new(OpenMessage::new(taken, None, self.occupancy.message(), 1));
                     batches.add(hook, OpenDelivery { work, open });
                 }
                 None => {
@@ -197,7 +187,7 @@ impl Batches {
 
     fn add(&mut self, hook: &Arc<Prepared>, pending: OpenDelivery) {
         self.weight += DELIVERY_WEIGHT;
-        let batch = if hook.is_plain() && self.dispatch.accept.groups() == 1 {
+        let batch = if hook.is_plain() && self.dispatch.claims.groups() == 1 {
             Batch::All
         } else {
             Batch::Hook(Arc::clone(&hook.id))
@@ -228,9 +218,7 @@ impl Batches {
     }
 
     fn deliver(&self, deliveries: Vec<(Arc<Prepared>, OpenDelivery)>) {
-        let dispatch = Arc::clone(&self.dispatch);
-        let delivered = dispatch.deliver(Arc::clone(&self.lane), deliveries);
-        self.dispatch.tasks.spawn(delivered);
+        (self.dispatch.hand_over)(Arc::clone(&self.lane), deliveries);
     }
 }
 
@@ -247,7 +235,7 @@ impl Dispatch {
 
     fn note(&self, event: &Event, stored: Stored, hooks: &[Arc<Prepared>]) {
         self.outbox.note(event);
-        let age = i128::from(now_millis()) * 1_000_000 - stored.time;
+        let age = i128::from(unix_millis()) * 1_000_000 - stored.time;
         let age = age.clamp(0, i128::from(u64::MAX)) as u64;
         self.metrics.delay(Duration::from_nanos(age));
         self.metrics.event(if hooks.is_empty() {
@@ -266,13 +254,13 @@ impl Dispatch {
         batches: &mut Batches,
     ) {
         if hooks.is_empty() {
-            let message = &open.taken.message;
+            let message = &open.pulled.message;
             return self
                 .settle
                 .message(message, open.event, Settled::Dealt)
                 .await;
         }
-        let (event, open, first_attempt) = (Arc::new(event), Arc::new(open), now_millis());
+        let (event, open, first_attempt) = (Arc::new(event), Arc::new(open), unix_millis());
         let is_wide = self.is_wide(&event, hooks.len());
         for hook in hooks {
             let work = PendingDelivery::first(delivery(&event, &hook), first_attempt);
@@ -295,7 +283,7 @@ impl Dispatch {
     fn is_wide(&self, event: &Event, hooks: usize) -> bool {
         hooks > MANY_HOOKS
             && event.raw.len().saturating_mul(hooks) <= SPREAD_BYTES
-            && self.spread.load(Ordering::Relaxed) < MANY_SPREAD
+            && !self.spread.is_reached()
             && !self.settle.storage.is_scarce()
     }
 }

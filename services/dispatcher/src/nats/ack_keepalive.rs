@@ -1,25 +1,32 @@
-//! Signs of life for messages that are being worked on: one loop per worker, not a timer a message.
+//! Progress acks for messages that are being worked on: one loop per worker, not a timer per message.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::AckKind;
 use async_nats::{Client, Message, Subject};
+use parking_lot::Mutex;
 
-/// In how many parts of their interval signs of life are sent.
+/// How often within its ack wait a message is kept alive.
+const TIMES: u32 = 4;
+/// The loop looks for due messages so often within the time between two of a message's acks.
 const PARTS: u32 = 16;
 
-/// The messages in flight; clones share them.
+/// The messages in flight. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct AckKeepalive {
     client: Client,
-    messages: Arc<Mutex<HashMap<u64, Tracked>>>,
+    messages: Messages,
     next: Arc<AtomicU64>,
+    /// The shortest ack wait of all consumers, in milliseconds.
+    ack_wait: Arc<AtomicU64>,
 }
 
-#[derive(Debug, Clone)]
+type Messages = Arc<Mutex<HashMap<u64, Tracked>>>;
+
+#[derive(Debug)]
 struct Tracked {
     reply: Subject,
     since: Instant,
@@ -29,42 +36,39 @@ struct Tracked {
 #[derive(Debug)]
 pub(crate) struct Guard {
     number: u64,
-    messages: Arc<Mutex<HashMap<u64, Tracked>>>,
+    messages: Messages,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.messages
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.number);
+        self.messages.lock().remove(&self.number);
     }
 }
 
 impl AckKeepalive {
-    /// Nothing in flight.
-    #[must_use]
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, ack_wait: Duration) -> Self {
         Self {
             client,
             messages: Arc::default(),
             next: Arc::default(),
+            ack_wait: Arc::new(AtomicU64::new(ack_wait.as_millis() as u64)),
         }
     }
 
-    /// Keeps a message alive from now on.
+    /// A consumer redelivers after `ack_wait`, which another dispatcher or an operator may have set.
+    pub(crate) fn redelivers_after(&self, ack_wait: Duration) {
+        let ack_wait = ack_wait.as_millis() as u64;
+        self.ack_wait.fetch_min(ack_wait, Ordering::Relaxed);
+    }
+
     #[must_use]
     pub(crate) fn track(&self, message: &Message) -> Guard {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if let Some(reply) = message.reply.clone() {
-            let tracked = Tracked {
-                reply,
-                since: Instant::now(),
-            };
+            let since = Instant::now();
             self.messages
                 .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(number, tracked);
+                .insert(number, Tracked { reply, since });
         }
         Guard {
             number,
@@ -72,24 +76,25 @@ impl AckKeepalive {
         }
     }
 
-    /// Sends signs of life, for ever, so that no message reaches its `ack_wait` unheard; for each message
-    /// in its own time, not for thousands at once.
-    pub(crate) async fn keep_alive(&self, ack_wait: Duration) {
-        let interval = ack_wait / 4;
-        let mut tick = tokio::time::interval(interval / PARTS);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Keeps each message alive in its own time, since thousands at once would hold others up.
+    pub(crate) async fn run(self) {
         loop {
-            tick.tick().await;
+            let interval = self.interval();
+            tokio::time::sleep(interval / PARTS).await;
             for reply in self.due(interval) {
                 self.send(reply, AckKind::Progress).await;
             }
         }
     }
 
-    /// What gave no sign of life for so long. It is taken to give one now.
+    fn interval(&self) -> Duration {
+        Duration::from_millis(self.ack_wait.load(Ordering::Relaxed)) / TIMES
+    }
+
+    /// Messages whose last ack is at least `interval` ago; they count as kept alive now.
     fn due(&self, interval: Duration) -> Vec<Subject> {
         let now = Instant::now();
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut messages = self.messages.lock();
         messages
             .values_mut()
             .filter(|message| now - message.since >= interval)
@@ -100,28 +105,19 @@ impl AckKeepalive {
             .collect()
     }
 
-    /// Gives back everything that is still in flight.
+    /// Gives back everything in flight and returns how many messages that were.
     pub(crate) async fn give_back(&self) -> usize {
-        let messages = self.all();
+        let messages = std::mem::take(&mut *self.messages.lock());
         let count = messages.len();
-        for message in messages {
+        for message in messages.into_values() {
             self.send(message.reply, AckKind::Nak(None)).await;
         }
         count
     }
 
-    fn all(&self) -> Vec<Tracked> {
-        self.messages
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
-    }
-
     async fn send(&self, reply: Subject, kind: AckKind) {
         if let Err(error) = self.client.publish(reply, kind.into()).await {
-            tracing::debug!(%error, "a sign of life could not be sent");
+            tracing::debug!(%error, "cannot send an ack");
         }
     }
 }

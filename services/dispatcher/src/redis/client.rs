@@ -6,21 +6,25 @@
 //! here ever needs a restart.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use redis::aio::{
     ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection,
 };
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::{Cmd, FromRedisValue, Pipeline, RedisFuture, Value};
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value,
+};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
+use crate::redis::keys::Key;
 use crate::redis::script_call::ScriptCall;
 use crate::redis::url::{Form, RedisUrl};
 
@@ -35,6 +39,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 const PROBE: Duration = Duration::from_millis(250);
 /// How many groups of hooks of a cluster are told apart.
 const GROUPS: usize = 64;
+/// Scripts that fail are logged once in this time.
+const SCRIPT_FAILURES: Duration = Duration::from_secs(30);
+const NO_ANSWER: &str = "no answer in time";
 
 /// The connection; clones share it.
 #[derive(Clone)]
@@ -45,6 +52,7 @@ struct Inner {
     current: ArcSwapOption<Connection>,
     groups: Vec<Group>,
     down: Notify,
+    script_failure_logged: Mutex<Option<Instant>>,
     /// Hosts and ports, for the log.
     address: String,
     metrics: Metrics,
@@ -53,8 +61,8 @@ struct Inner {
 /// Whether the part of Redis that some hooks are kept in answers.
 struct Group {
     up: AtomicBool,
-    /// A key of that part.
-    key: Mutex<String>,
+    /// The hook whose part of Redis was lost last.
+    hook: Mutex<String>,
 }
 
 enum Connector {
@@ -71,11 +79,11 @@ enum Connection {
 }
 
 impl RedisClient {
-    /// Prepares the connection and keeps it up from then on.
-    ///
-    /// # Errors
-    /// If the URL cannot be used.
-    pub(crate) fn new(url: &RedisUrl, metrics: Metrics) -> Result<Self, redis::RedisError> {
+    /// The client and its loop, which connects and finds out when Redis answers again.
+    pub(crate) fn new(
+        url: &RedisUrl,
+        metrics: Metrics,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), RedisError> {
         let connector = Connector::new(url)?;
         let groups = match connector {
             Connector::Cluster(_) => GROUPS,
@@ -86,13 +94,14 @@ impl RedisClient {
             current: ArcSwapOption::empty(),
             groups: (0..groups).map(|_| Group::new()).collect(),
             down: Notify::new(),
+            script_failure_logged: Mutex::default(),
             address: url.address(),
             metrics,
         });
         inner.metrics.redis_up(false);
         let watched = Arc::clone(&inner);
-        tokio::spawn(async move { watched.keep_up().await });
-        Ok(Self(inner))
+        let keep_up = async move { watched.keep_up().await };
+        Ok((Self(inner), keep_up))
     }
 
     /// Whether hooks are on different servers.
@@ -132,15 +141,20 @@ impl RedisClient {
         let current = self.0.current.load_full()?;
         let mut connection = Connection::clone(&current);
         let began = Instant::now();
-        match in_time(DEADLINE, call.make(&mut connection)).await {
-            Ok(answer) => Some(answer),
-            Err(reason) => {
-                if began.elapsed() < STANDSTILL {
-                    self.0.lost(group, hook, &reason);
-                }
-                None
+        let answer = tokio::time::timeout(DEADLINE, call.make(&mut connection));
+        let reason = match answer.await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) if is_scripts_own(&error) => {
+                self.0.script_failed(hook, &error);
+                return None;
             }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => NO_ANSWER.to_owned(),
+        };
+        if began.elapsed() < STANDSTILL {
+            self.0.lost(group, hook, &reason);
         }
+        None
     }
 }
 
@@ -148,7 +162,7 @@ impl Group {
     fn new() -> Self {
         Self {
             up: AtomicBool::new(false),
-            key: Mutex::new(probe_key("")),
+            hook: Mutex::default(),
         }
     }
 }
@@ -169,8 +183,21 @@ impl Inner {
             .all(|group| group.up.load(Ordering::Relaxed))
     }
 
+    /// Only the hook goes without Redis, and one line is logged for all that fail in a while.
+    fn script_failed(&self, hook: &str, error: &RedisError) {
+        let mut logged = self.script_failure_logged.lock();
+        if logged.is_none_or(|at| at.elapsed() > SCRIPT_FAILURES) {
+            *logged = Some(Instant::now());
+            tracing::error!(
+                hook,
+                %error,
+                "a Redis script failed: this hook's deliveries go on, repeats are possible"
+            );
+        }
+    }
+
     fn lost(&self, group: &Group, hook: &str, reason: &str) {
-        *group.key.lock().unwrap_or_else(PoisonError::into_inner) = probe_key(hook);
+        hook.clone_into(&mut group.hook.lock());
         let was_up = self.is_up();
         group.up.store(false, Ordering::Relaxed);
         self.metrics.redis_up(false);
@@ -229,11 +256,7 @@ impl Inner {
 
     /// Writes, since a server that only reads is of no use.
     async fn probe(&self, group: &Group, mut connection: Connection) -> Result<(), String> {
-        let key = group
-            .key
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let key = Key::Health(&group.hook.lock()).to_string();
         let mut set = redis::cmd("SET");
         set.arg(key).arg("").arg("PX").arg(1_000);
         let answer = set.exec_async(&mut connection);
@@ -327,11 +350,16 @@ async fn in_time<T>(
 ) -> Result<T, String> {
     match tokio::time::timeout(deadline, call).await {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("no answer in time".to_owned()),
+        Err(_) => Err(NO_ANSWER.to_owned()),
     }
 }
 
-/// A key on the same node as the hook's own.
-fn probe_key(hook: &str) -> String {
-    format!("hookline:{{{hook}}}:probe")
+/// Whether the script failed on what it found, so that Redis itself is well.
+fn is_scripts_own(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot)
+        | ErrorKind::UnexpectedReturnType
+        | ErrorKind::Parse => true,
+        _ => error.code() == Some("WRONGTYPE"),
+    }
 }

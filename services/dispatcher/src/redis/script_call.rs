@@ -1,6 +1,6 @@
 //! A call of a script, written as it goes over the wire: its keys, then its arguments.
 
-use std::fmt;
+use std::time::Duration;
 
 use redis::aio::ConnectionLike;
 use redis::{
@@ -8,35 +8,31 @@ use redis::{
     ToSingleRedisArg,
 };
 
-/// The call.
+use super::keys::Key;
+
 pub(crate) struct ScriptCall<'a> {
     script: &'a Script,
     command: Cmd,
 }
 
 impl<'a> ScriptCall<'a> {
-    /// A call whose first arguments are so many keys.
+    /// `keys`: how many of the arguments are keys; they come first.
     pub(crate) fn new(script: &'a Script, keys: usize) -> Self {
         let mut command = redis::cmd("EVALSHA");
         command.arg(script.get_hash()).arg(keys);
         Self { script, command }
     }
 
-    /// The next key or argument.
     pub(crate) fn arg(&mut self, arg: impl ToRedisArgs) -> &mut Self {
         self.command.arg(arg);
         self
     }
 
-    /// The same for a text that nobody else needs.
-    pub(crate) fn text(&mut self, text: fmt::Arguments<'_>) -> &mut Self {
-        self.arg(Text(text))
+    pub(crate) fn key(&mut self, key: Key<'_>) -> &mut Self {
+        self.arg(Written(key))
     }
 
-    /// Makes it. A server that does not know the script, since it was just started, is told.
-    ///
-    /// # Errors
-    /// If Redis does not answer, or the script fails.
+    /// Runs the script, and loads it first where the server does not have it.
     pub(crate) async fn make<T: FromRedisValue>(
         &self,
         connection: &mut impl ConnectionLike,
@@ -51,12 +47,17 @@ impl<'a> ScriptCall<'a> {
     }
 }
 
-struct Text<'a>(fmt::Arguments<'a>);
+/// A key that is written without a text of its own.
+struct Written<'a>(Key<'a>);
 
-impl ToRedisArgs for Text<'_> {
+impl ToRedisArgs for Written<'_> {
     fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
         out.write_arg_fmt(self.0);
     }
 }
 
-impl ToSingleRedisArg for Text<'_> {}
+impl ToSingleRedisArg for Written<'_> {}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}

@@ -2,7 +2,9 @@
 //! come meanwhile, part by part, until nobody is left. There is no timer, so what comes alone waits for
 //! nothing, and no task of its own; who leaves work to another one is not told of it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl<T> Combiner<T> {
     /// Adds an item. Nothing: whoever has the turn sees to it.
     #[must_use]
     pub(crate) fn enter(&self, item: T) -> Option<Leader<T>> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         state.waiting.push(item);
         (!std::mem::replace(&mut state.taken, true)).then(|| Leader(Some(Arc::clone(&self.0))))
     }
@@ -42,7 +44,7 @@ impl<T> Leader<T> {
     /// The next items, at most so many; nothing: the turn is over.
     pub(crate) fn next(&mut self, most: usize) -> Option<Vec<T>> {
         let queue = self.0.as_ref()?;
-        let mut state = lock(queue);
+        let mut state = queue.lock();
         let count = state.waiting.len().min(most);
         if count == 0 {
             state.taken = false;
@@ -57,17 +59,13 @@ impl<T> Leader<T> {
 impl<T> Drop for Leader<T> {
     fn drop(&mut self) {
         if let Some(queue) = self.0.take() {
-            let mut state = lock(&queue);
+            let mut state = queue.lock();
             state.taken = false;
             let left = std::mem::take(&mut state.waiting);
             drop(state);
             drop(left);
         }
     }
-}
-
-fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use hookline_shared::event::Stored;
 
 use crate::admission::bulkhead::Occupied;
 use crate::delivery::PendingDelivery;
-use crate::intake::consumer::PulledMessage;
+use crate::nats::pulled_message::PulledMessage;
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +25,7 @@ pub(crate) enum Settled {
 /// The message. Where it is dropped before all its deliveries are settled, it comes again by itself.
 #[derive(Debug)]
 pub(crate) struct OpenMessage {
-    /// The message, and what is held for it.
-    pub taken: PulledMessage,
+    pub pulled: PulledMessage,
     /// Where it stands in the event stream, if it is an event.
     pub event: Option<Stored>,
     /// What its deliveries came to.
@@ -38,13 +37,13 @@ impl OpenMessage {
     /// A message with so many deliveries.
     #[must_use]
     pub(crate) fn new(
-        taken: PulledMessage,
+        pulled: PulledMessage,
         event: Option<Stored>,
         occupied: Occupied,
         deliveries: usize,
     ) -> Self {
         Self {
-            taken,
+            pulled,
             event,
             tally: Tally::new(deliveries),
             _occupied: occupied,
@@ -55,9 +54,7 @@ impl OpenMessage {
 /// A delivery that is under way, and its message.
 #[derive(Debug)]
 pub(crate) struct OpenDelivery {
-    /// The delivery.
     pub work: PendingDelivery,
-    /// The message.
     pub open: Arc<OpenMessage>,
 }
 

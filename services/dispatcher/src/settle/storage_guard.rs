@@ -29,12 +29,11 @@ impl StorageGuard {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Looks at the account for ever.
-    pub(crate) async fn watch(&self, context: &jetstream::Context, metrics: &Metrics) {
+    pub(crate) async fn run(self, context: jetstream::Context, metrics: Metrics) {
         loop {
             // Credentials that may not ask are as good as no limit.
             if let Ok(account) = context.query_account().await {
-                self.tell(is_scarce(&account), account.storage, metrics);
+                self.tell(is_scarce(&account), account.storage, &metrics);
             }
             tokio::time::sleep(PERIOD).await;
         }

@@ -4,18 +4,16 @@
 //! events wait for the same disk. So it keeps what is acked, until all that is older is acked too.
 //! Where something old stays open for long, what was dealt with after it is deleted one by one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::response::Response;
 use futures::{StreamExt as _, stream};
-use hookline_shared::event::Stored;
 use hookline_shared::subject;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use crate::claims::Claims;
+use crate::redis::workers::Workers;
+use crate::settle::progress::{Acked, AckedEvents};
 
 /// How often it is seen whether room is to be made.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -33,47 +31,30 @@ const LESS_PATIENCE: Duration = Duration::from_secs(5);
 /// Events that are deleted one by one in a period, and at the same time.
 const PART: usize = 4_000;
 const TOGETHER: usize = 8;
-/// Acked events that are remembered at most; what is more goes when all that is older is acked.
-const MOST: usize = 1 << 20;
 /// What the server says of an event that is gone already: below the first, or deleted.
 const GONE: [u64; 2] = [10_057, 10_043];
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What this worker acked and is perhaps still stored; clones share it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct EventPurge(Arc<Mutex<Vec<Acked>>>);
-
-#[derive(Debug, Clone, Copy)]
-struct Acked {
-    event: Stored,
-    at: Instant,
+/// Purges what this worker and others acked.
+pub(crate) struct EventPurge {
+    pub(crate) context: jetstream::Context,
+    pub(crate) acked: AckedEvents,
+    pub(crate) workers: Workers,
 }
 
 impl EventPurge {
-    /// An event is about to be acked.
-    pub(crate) fn note(&self, event: Stored) {
-        let mut acked = self.acked();
-        if acked.len() < MOST {
-            acked.push(Acked {
-                event,
-                at: Instant::now(),
-            });
-        }
-    }
-
-    /// Trims for ever.
-    pub(crate) async fn trim(&self, context: &jetstream::Context, accept: &Claims) {
+    pub(crate) async fn run(self) {
         loop {
             tokio::time::sleep(PERIOD).await;
-            if let Err(error) = self.some(context, accept).await {
-                tracing::debug!(%error, "the event stream could not be trimmed");
+            if let Err(error) = self.purge().await {
+                tracing::debug!(%error, "cannot purge acknowledged events");
             }
         }
     }
 
-    async fn some(&self, context: &jetstream::Context, accept: &Claims) -> Result<(), BoxError> {
-        let stream = context.get_stream(subject::EVENTS_STREAM).await?;
+    async fn purge(&self) -> Result<(), BoxError> {
+        let stream = self.context.get_stream(subject::EVENTS_STREAM).await?;
         let consumer = stream.consumer_info(subject::DISPATCHERS_CONSUMER).await?;
         let (info, floor) = (stream.cached_info(), consumer.ack_floor.stream_sequence);
         let last = consumer.delivered.stream_sequence;
@@ -85,7 +66,7 @@ impl EventPurge {
                 && acked.event.time >= created
                 && (acked.event.sequence <= last || acked.at.elapsed() < PERIOD)
         };
-        self.acked().retain(is_stored);
+        self.acked.retain(is_stored);
         let mut first = info.state.first_sequence;
         let is_large =
             info.state.bytes > u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX) / 4;
@@ -96,7 +77,7 @@ impl EventPurge {
         };
         // A purge makes the server forget what it was about to send again, until its ack wait.
         let may_purge = is_large || consumer.num_redelivered == 0;
-        if may_purge && first <= floor && accept.turn(turn, rest).await {
+        if may_purge && first <= floor && self.workers.turn(turn, rest).await {
             for _ in 0..STEPS {
                 if first > floor {
                     break;
@@ -107,22 +88,14 @@ impl EventPurge {
             }
         }
         let patience = if is_large { LESS_PATIENCE } else { PATIENCE };
-        self.delete(context, patience).await
+        self.delete(patience).await
     }
 
-    /// Deletes what this worker acked that long ago, one by one.
-    async fn delete(
-        &self,
-        context: &jetstream::Context,
-        patience: Duration,
-    ) -> Result<(), BoxError> {
-        let part: Vec<_> = {
-            let mut acked = self.acked();
-            let old = acked.partition_point(|acked| acked.at.elapsed() >= patience);
-            acked.drain(..old.min(PART)).collect()
-        };
+    /// Deletes one by one what this worker acked that long ago.
+    async fn delete(&self, patience: Duration) -> Result<(), BoxError> {
+        let part = self.acked.take_old(patience, PART);
         let mut deletes = stream::iter(part)
-            .map(|acked| delete(context, acked.event.sequence))
+            .map(|acked| delete(&self.context, acked.event.sequence))
             .buffer_unordered(TOGETHER);
         let mut result = Ok(());
         while let Some(deleted) = deletes.next().await {
@@ -130,10 +103,6 @@ impl EventPurge {
             result = result.and(deleted);
         }
         result
-    }
-
-    fn acked(&self) -> MutexGuard<'_, Vec<Acked>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,13 +6,14 @@
 //! outbox, so the entry itself is looked up first.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::jetstream::{self, stream::Stream};
 use hookline_shared::event::{self, Event};
 use hookline_shared::subject::{self, header};
+use parking_lot::{Mutex, MutexGuard};
 
 /// How often the outbox is purged, if there is something to purge.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -40,15 +41,14 @@ impl OutboxPurge {
         }
     }
 
-    /// Purges for ever.
-    pub(crate) async fn purge(&self, context: &jetstream::Context) {
+    pub(crate) async fn run(self, context: jetstream::Context) {
         loop {
             tokio::time::sleep(PERIOD).await;
             let seen = std::mem::take(&mut *self.seen());
             if seen.is_empty() {
                 continue;
             }
-            if let Err(error) = purge_seen(context, &seen).await {
+            if let Err(error) = purge_seen(&context, &seen).await {
                 tracing::debug!(%error, "the outbox could not be purged");
                 self.keep(seen);
             }
@@ -64,7 +64,7 @@ impl OutboxPurge {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 }
 

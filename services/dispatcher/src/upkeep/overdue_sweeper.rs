@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use futures::future::try_join_all;
-use hookline_shared::batch::{self, Writer};
 use hookline_shared::stream_reader::{self, Stored};
 use hookline_shared::subject::{self, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::claims::Claims;
 use crate::hooks::Index;
 use crate::metrics::Metrics;
+use crate::redis::workers::Workers;
+use crate::settle::Settle;
 
 /// How long a turn lasts at most, and the pause before one is asked for again.
 const TURN: Duration = Duration::from_secs(10);
@@ -38,23 +38,21 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) struct Sweeper {
     /// The connection.
     pub context: jetstream::Context,
-    /// Writes parked deliveries.
-    pub deliveries: Writer,
+    pub settle: Arc<Settle>,
     /// Which hooks there are.
     pub index: Arc<Index>,
-    /// By which dispatchers take turns.
-    pub accept: Claims,
+    pub workers: Workers,
     /// Metrics.
     pub metrics: Metrics,
 }
 
 impl Sweeper {
     /// Sweeps for ever, pausing once all is looked through or while it is another's turn.
-    pub(crate) async fn sweep(&self) {
+    pub(crate) async fn run(self) {
         let mut from = 1;
         loop {
             tokio::time::sleep(TURN).await;
-            while self.accept.turn("sweeper", TURN).await && self.turn(&mut from).await {}
+            while self.workers.turn("sweeper", TURN).await && self.turn(&mut from).await {}
         }
     }
 
@@ -94,7 +92,7 @@ impl Sweeper {
         self.purge_deleted(&few).await?;
         let overdue = few.iter().filter(|waiting| is_overdue(waiting));
         // All at once: they share few commits.
-        try_join_all(overdue.map(|waiting| self.park_anew(waiting))).await?;
+        try_join_all(overdue.map(|waiting| self.park_again(waiting))).await?;
         Ok(Some((next, pause)))
     }
 
@@ -124,31 +122,10 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn park_anew(&self, waiting: &Stored) -> Result<(), BoxError> {
-        let Some((hook, delivery)) = subject::parse_wait_subject(&waiting.subject) else {
-            return Ok(());
-        };
+    async fn park_again(&self, waiting: &Stored) -> Result<(), BoxError> {
         let spread = SPREAD.mul_f64((waiting.sequence % 100) as f64 / 100.0);
-        let due = (OffsetDateTime::now_utc() + spread).format(&Rfc3339)?;
-        let body = waiting.payload.clone();
-        let mut message = batch::Message::new(waiting.subject.clone(), body);
-        for name in header::PARKED {
-            if let Some(value) = waiting.header(name) {
-                message = message.header(name, value);
-            }
-        }
-        let message = message
-            .header(header::SCHEDULE, format!("@at {due}"))
-            .header(
-                header::SCHEDULE_TARGET,
-                subject::due_subject(hook, delivery),
-            )
-            .expect_last(waiting.sequence);
-        match self.deliveries.commit(vec![message]).await {
-            Ok(_) => self.metrics.swept(),
-            // It has moved meanwhile.
-            Err(batch::Error::Conflict) => {}
-            Err(error) => return Err(error.into()),
+        if self.settle.park_again(waiting, spread).await? {
+            self.metrics.swept();
         }
         Ok(())
     }

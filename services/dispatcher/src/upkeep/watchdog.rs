@@ -5,7 +5,6 @@
 //! somebody deleted, or a pull that the server forgot, is made anew.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -16,35 +15,22 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
+use crate::settle::progress::Progress;
 
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(2);
-/// How long nothing may be settled while there is something to fetch: longer than an attempt.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Pulls are rebuilt sooner than the worker is unhealthy: that costs nothing where attempts take long.
+const REBUILD: Duration = Duration::from_secs(30);
 /// What it is called on `/healthz`.
 const PROGRESS: &str = "progress";
-
-/// Messages that were settled; clones share it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Progress(Arc<AtomicU64>);
-
-impl Progress {
-    /// A message was acked or given back.
-    pub(crate) fn settled(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Watches over one worker.
 pub(crate) struct Watchdog {
     /// The connection to look at.
     pub context: jetstream::Context,
-    /// What was settled.
     pub progress: Progress,
+    /// How long nothing may be settled while there is something to fetch: longer than any attempt.
+    pub patience: Duration,
     /// Where it says what is wrong.
     pub health: Readiness,
     /// Tells the lanes to rebuild their pulls.
@@ -55,7 +41,7 @@ pub(crate) struct Watchdog {
 
 impl Watchdog {
     /// Watches for ever.
-    pub(crate) async fn watch(&self) {
+    pub(crate) async fn run(self) {
         let (mut count, mut since) = (self.progress.count(), Instant::now());
         let mut rebuilt = since;
         loop {
@@ -66,13 +52,12 @@ impl Watchdog {
                 self.tell(None);
                 continue;
             }
-            if since.elapsed() < PATIENCE {
-                continue;
-            }
-            self.tell(Some(since.elapsed()));
-            if rebuilt.elapsed() >= PATIENCE {
+            if since.elapsed() >= REBUILD && rebuilt.elapsed() >= REBUILD {
                 rebuilt = Instant::now();
                 self.rebuild.notify_waiters();
+            }
+            if since.elapsed() >= self.patience {
+                self.tell(Some(since.elapsed()));
             }
         }
     }
@@ -106,10 +91,7 @@ impl Watchdog {
             stalled.as_secs()
         );
         if self.health.is_ready() {
-            tracing::error!(
-                reason,
-                "this dispatcher makes no progress, its pulls are rebuilt"
-            );
+            tracing::error!(reason, "this dispatcher makes no progress");
         }
         self.health.missing(PROGRESS, &reason);
     }

@@ -1,0 +1,127 @@
+//! The calls of the scripts that are about one delivery.
+
+use std::time::Duration;
+
+use redis::Script;
+
+use super::lease::Claim;
+use super::scripts::{Answer, Scripts};
+use crate::admission::Admission;
+use crate::admission::rate_limit::GRACE;
+use crate::admission::refusal::Place;
+use crate::admission::suppression::KEEP_CHANGE;
+use crate::redis::client::RedisClient;
+use crate::redis::keys::Key;
+use crate::redis::script_call::{ScriptCall, millis};
+
+/// How much longer than the dedupe window the state of a claimed delivery is kept.
+pub(super) const KEEP: Duration = Duration::from_secs(3_600);
+/// How many leases a probe may take before another is made.
+pub(super) const PROBE_LEASES: u32 = 3;
+
+/// How claims are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How long a claim holds without renewal.
+    pub lease: Duration,
+    /// How long a delivery that was made is remembered.
+    pub window: Duration,
+    /// Whether deliveries wait while Redis is away.
+    pub required: bool,
+}
+
+/// How a claim ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// Delivered.
+    Done,
+    /// Parked for that long.
+    Parked(Duration),
+    /// Given up on.
+    Buried,
+    /// Given back: the attempt was not made, or not settled.
+    GivenBack,
+}
+
+/// Redis, the scripts, and the terms of claims.
+pub(super) struct Calls {
+    pub(super) redis: RedisClient,
+    pub(super) scripts: Scripts,
+    pub(super) options: Options,
+}
+
+impl Calls {
+    /// Claims one delivery.
+    pub(super) async fn claim(
+        &self,
+        admission: &Admission,
+        claim: &Claim,
+        place: Option<Place>,
+    ) -> Option<Answer> {
+        let hook = &*claim.group.hook;
+        let rate = admission.rate;
+        let marks = claim.marks.as_ref();
+        let snooze = marks.and_then(|marks| marks.snooze.as_ref());
+        let change = marks.and_then(|marks| marks.change.as_ref());
+        let mut call = on(&self.scripts.claim, claim, 5);
+        call.key(Key::Circuit(hook))
+            .key(Key::Probe(hook))
+            .key(Key::Rate(hook))
+            .key(Key::Snooze(hook, snooze.map_or("", |(about, _)| about)))
+            .key(Key::Change(hook, change.map_or("", |(watched, _)| watched)));
+        claim.group.add_to(&mut call, claim.set());
+        call.arg(millis(self.options.lease))
+            .arg(millis(self.options.window + KEEP))
+            .arg(admission.revision)
+            .arg(millis(self.options.lease * PROBE_LEASES))
+            .arg(claim.delivery.as_str())
+            .arg(rate.map_or(0, |rate| rate.interval.as_micros() as u64))
+            .arg(rate.map_or(0, |rate| rate.tolerance().as_micros() as u64))
+            .arg(snooze.map_or(0, |(_, time)| millis(*time)))
+            .arg(change.map_or("", |(_, now)| now))
+            .arg(millis(KEEP_CHANGE))
+            .arg(place.map_or(0, |place| place.0))
+            .arg(millis(GRACE));
+        self.redis.call(hook, &call).await
+    }
+
+    /// Ends one claim.
+    pub(super) async fn end(&self, claim: &Claim, end: Release) -> Option<bool> {
+        let window = self.options.window;
+        let (state, keep) = match end {
+            Release::Done => ("done", window),
+            Release::Parked(wait) => ("parked", wait + window),
+            Release::Buried => ("parked", window),
+            Release::GivenBack => ("released", window),
+        };
+        let (hook, marks) = (&*claim.group.hook, claim.marks.as_ref());
+        let snooze = marks.and_then(|marks| marks.snooze.as_ref());
+        let change = marks.and_then(|marks| marks.change.as_ref());
+        let silence = snooze.filter(|_| end == Release::Done);
+        let mut call = on(&self.scripts.finish, claim, 5);
+        call.key(Key::Circuit(hook))
+            .key(Key::Probe(hook))
+            .key(Key::Snooze(hook, snooze.map_or("", |(about, _)| about)))
+            .key(Key::Change(hook, change.map_or("", |(watched, _)| watched)))
+            .key(Key::Slot(hook));
+        claim.group.add_to(&mut call, claim.set());
+        call.arg(state)
+            .arg(millis(keep))
+            .arg(match end {
+                Release::Done if claim.probe => "closes",
+                Release::GivenBack if claim.probe => "ends",
+                Release::Done | Release::Parked(_) | Release::Buried | Release::GivenBack => "",
+            })
+            .arg(claim.delivery.as_str())
+            .arg(silence.map_or(0, |(_, time)| millis(*time)))
+            .arg(u8::from(end == Release::Buried));
+        self.redis.call(hook, &call).await
+    }
+}
+
+/// A call of a script on a claim's delivery, with so many more keys.
+fn on<'a>(script: &'a Script, claim: &Claim, keys: usize) -> ScriptCall<'a> {
+    let mut call = ScriptCall::new(script, 1 + keys);
+    claim.group.add_key_to(&mut call);
+    call
+}

@@ -1,0 +1,49 @@
+//! A message that was pulled and is being worked on.
+
+use async_nats::Message;
+use prometheus::IntGauge;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::ack_keepalive::Guard;
+
+/// Until this is dropped, the message is kept alive and has its place in the lane.
+#[derive(Debug)]
+pub(crate) struct PulledMessage {
+    pub(crate) message: Message,
+    _held: Held,
+}
+
+/// Everything held for a message.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) _alive: Guard,
+    pub(crate) _permit: OwnedSemaphorePermit,
+    pub(crate) _weight: Option<OwnedSemaphorePermit>,
+    pub(crate) _counted: Counted,
+}
+
+impl PulledMessage {
+    pub(crate) fn new(message: Message, held: Held) -> Self {
+        Self {
+            message,
+            _held: held,
+        }
+    }
+}
+
+/// One more in a gauge until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(IntGauge);
+
+impl Counted {
+    pub(crate) fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

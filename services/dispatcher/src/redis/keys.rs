@@ -1,0 +1,77 @@
+//! Every key in Redis. The keys of a hook share a hash tag, so that a cluster keeps them together.
+
+use std::fmt;
+
+use hookline_shared::event::DeliveryId;
+
+/// A key; the first field is the hook.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Key<'a> {
+    /// Deliveries of neighbouring events that were stored in the same second.
+    Near(&'a str, u64, u64),
+    /// One delivery whose event has an id of its own.
+    Alone(&'a str, DeliveryId),
+    Circuit(&'a str),
+    /// Lock of the worker whose attempt probes the circuit.
+    Probe(&'a str),
+    Rate(&'a str),
+    /// The next free slot of deliveries that were deferred.
+    Slot(&'a str),
+    Snooze(&'a str, &'a str),
+    Change(&'a str, &'a str),
+    /// Written to find out whether the server that holds the hook answers.
+    Health(&'a str),
+    Workers,
+    Turn(&'a str),
+}
+
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Near(hook, second, number) => {
+                write!(f, "hookline:{{{hook}}}:p:{second}:{number}")
+            }
+            Self::Alone(hook, delivery) => write!(f, "hookline:{{{hook}}}:d:{delivery}"),
+            Self::Circuit(hook) => write!(f, "hookline:{{{hook}}}:circuit"),
+            Self::Probe(hook) => write!(f, "hookline:{{{hook}}}:probe"),
+            Self::Rate(hook) => write!(f, "hookline:{{{hook}}}:rate"),
+            Self::Slot(hook) => write!(f, "hookline:{{{hook}}}:slot"),
+            Self::Snooze(hook, about) => write!(f, "hookline:{{{hook}}}:s:{about}"),
+            Self::Change(hook, watched) => write!(f, "hookline:{{{hook}}}:c:{watched}"),
+            Self::Health(hook) => write!(f, "hookline:{{{hook}}}:health"),
+            Self::Workers => f.write_str("hookline:workers"),
+            Self::Turn(what) => write!(f, "hookline:turn:{what}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use hookline_shared::event::{Event, EventId};
+
+    use super::*;
+
+    #[test]
+    fn no_two_kinds_of_key_are_written_alike() {
+        let id = EventId::given("1");
+        let event = Event::parse_with_id("hookline.events.a.b.c", None, "{}".into(), id);
+        let delivery = DeliveryId::new(&event.expect("an event"), "hook");
+        let keys = [
+            Key::Near("hook", 1, 2),
+            Key::Alone("hook", delivery),
+            Key::Circuit("hook"),
+            Key::Probe("hook"),
+            Key::Rate("hook"),
+            Key::Slot("hook"),
+            Key::Snooze("hook", "a"),
+            Key::Change("hook", "a"),
+            Key::Health("hook"),
+            Key::Workers,
+            Key::Turn("workers"),
+        ];
+        let texts: HashSet<_> = keys.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), keys.len());
+    }
+}

@@ -1,0 +1,41 @@
+//! Reasons to park a delivery without an attempt.
+
+use crate::admission::refusal::Place;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deferral {
+    Paused,
+    /// The hook has no permit free soon.
+    NoPermit,
+    CircuitOpen,
+    /// The rate limit is used up; the delivery has that place.
+    RateLimit(Place),
+}
+
+impl Deferral {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::NoPermit => "no_room",
+            Self::CircuitOpen => "circuit_open",
+            Self::RateLimit(_) => "rate_limit",
+        }
+    }
+
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Paused => "the hook is paused",
+            Self::NoPermit => "the hook has as many attempts in flight as it may",
+            Self::CircuitOpen => "the hook's circuit is open",
+            Self::RateLimit(_) => "the hook's rate limit is used up",
+        }
+    }
+
+    pub(super) fn place(self) -> Option<Place> {
+        match self {
+            Self::RateLimit(place) => Some(place),
+            // A place is good for its time only: what waits longer takes another.
+            Self::Paused | Self::NoPermit | Self::CircuitOpen => None,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Parking: a delivery is stored on a server-side schedule, or for any worker to take at once.
+//!
+//! Nothing is parked while NATS' storage is scarce, and at most so many deliveries of a hook wait: the
+//! excess is dead-lettered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookline_shared::batch::{self, Message};
+use hookline_shared::stream_reader::Stored;
+use hookline_shared::subject::{self, header};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
+
+use super::deferral::Deferral;
+use super::open_message::Settled;
+use super::schedule::{deferral_delay, is_too_old};
+use super::{AGAIN, Settle};
+use crate::claims::Release;
+use crate::delivery::PendingDelivery;
+use crate::hooks::Prepared;
+use crate::metrics::DeliveryResult;
+
+/// How often parking is tried when others park the same delivery meanwhile.
+const TRIES: usize = 5;
+
+impl Settle {
+    /// Parks a delivery without an attempt. Returns how its claim, if it has one, is released.
+    pub(crate) async fn defer(
+        &self,
+        hook: &Arc<Prepared>,
+        work: &PendingDelivery,
+        deferral: Deferral,
+        wait: Duration,
+    ) -> (Settled, Release) {
+        let again = PendingDelivery {
+            deferrals: work.deferrals + 1,
+            place: deferral.place(),
+            ..work.clone()
+        };
+        let delay = deferral_delay(work, deferral, wait);
+        let reason = match deferral {
+            // Whoever pauses a hook decides for how long.
+            Deferral::Paused => None,
+            _ if is_too_old(hook, work, delay) => Some("too old"),
+            _ if self.is_backlog_full(hook).await => Some("backlog full"),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            return self.give_up(hook, work, &again, deferral, reason).await;
+        }
+        match self.park(hook, &again, delay, deferral.reason()).await {
+            Ok(()) => (
+                self.count(hook, DeliveryResult::Deferred),
+                Release::GivenBack,
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "cannot park a delivery, its message stays");
+                (self.unsettled(hook, delay, &error), Release::GivenBack)
+            }
+        }
+    }
+
+    /// Stores a first attempt for any worker. If its event is redelivered and it is stored twice, its claim
+    /// tells the copies apart.
+    pub(crate) async fn spread(&self, hook: &Prepared, work: PendingDelivery) -> Settled {
+        let id = work.delivery.id;
+        let subject = subject::now_subject(&hook.hook.id, id.as_str());
+        let message = work.message(subject, "one of many");
+        let stored = if self.storage.is_scarce() {
+            Err(batch::Error::Full)
+        } else {
+            self.fanout.commit(vec![message]).await
+        };
+        match stored {
+            Ok(_) => self.count(hook, DeliveryResult::Spread),
+            Err(error) => {
+                tracing::warn!(hook = %hook.id, delivery = %id, %error, "cannot store a delivery for any worker, its event stays");
+                self.unsettled(hook, AGAIN, &error)
+            }
+        }
+    }
+
+    /// Parks a delivery for an attempt. A delivery that waits for this attempt or a later one stays as it
+    /// is: a late or repeated message must not take it back.
+    pub(super) async fn park(
+        &self,
+        hook: &Prepared,
+        work: &PendingDelivery,
+        delay: Duration,
+        reason: &str,
+    ) -> Result<(), batch::Error> {
+        if self.storage.is_scarce() {
+            return Err(batch::Error::Full);
+        }
+        let (hook, id) = (hook.hook.id.as_str(), work.delivery.id.as_str());
+        let wait = subject::wait_subject(hook, id);
+        let message = work.message(wait.clone(), reason);
+        let message = scheduled(message, subject::due_subject(hook, id), delay)?;
+        let mut sequence = 0;
+        for _ in 0..TRIES {
+            let message = message.clone().expect_last(sequence);
+            match self.deliveries.commit(vec![message]).await {
+                Ok(_) => return Ok(()),
+                Err(batch::Error::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+            sequence = match self.parked.last(&wait).await? {
+                Some(parked) if parked.attempt >= work.attempt => return Ok(()),
+                Some(parked) => parked.sequence,
+                None => 0,
+            };
+        }
+        Err(batch::Error::Conflict)
+    }
+
+    /// Parks a waiting delivery again that should have fallen due. Returns false if it moved meanwhile.
+    pub(crate) async fn park_again(
+        &self,
+        waiting: &Stored,
+        delay: Duration,
+    ) -> Result<bool, batch::Error> {
+        let Some((hook, delivery)) = subject::parse_wait_subject(&waiting.subject) else {
+            return Ok(false);
+        };
+        let mut message = Message::new(waiting.subject.clone(), waiting.payload.clone());
+        for name in header::PARKED {
+            if let Some(value) = waiting.header(name) {
+                message = message.header(name, value);
+            }
+        }
+        let message = scheduled(message, subject::due_subject(hook, delivery), delay)?;
+        let message = message.expect_last(waiting.sequence);
+        match self.deliveries.commit(vec![message]).await {
+            Ok(_) => Ok(true),
+            Err(batch::Error::Conflict) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether no more of the hook's deliveries may wait. If the stream does not answer they may.
+    pub(super) async fn is_backlog_full(&self, hook: &Prepared) -> bool {
+        let backlog = &hook.admission.backlog;
+        if backlog.one_more() {
+            let asked = Instant::now();
+            if let Ok(count) = self.parked.count(&hook.hook.id, backlog.few()).await {
+                backlog.counted(count, asked.elapsed(), self.workers.count());
+            }
+        }
+        backlog.is_full()
+    }
+}
+
+/// A message that the server publishes to `target` after a delay.
+fn scheduled(message: Message, target: String, delay: Duration) -> Result<Message, batch::Error> {
+    let due = (OffsetDateTime::now_utc() + delay).format(&Rfc3339);
+    let due = due.map_err(|_| batch::Error::Unavailable)?;
+    Ok(message
+        .header(header::SCHEDULE, format!("@at {due}"))
+        .header(header::SCHEDULE_TARGET, target))
+}

@@ -1,0 +1,103 @@
+//! The background loops of a process. None ends while the process works, so one that ends or panics is
+//! logged with its name, makes `/healthz` fail, and stops the process: an orchestrator starts a whole one.
+
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt as _;
+use tokio::task::JoinSet;
+
+use crate::status::Readiness;
+
+/// Dropping it stops the loops.
+#[derive(Debug)]
+pub struct Supervisor {
+    loops: JoinSet<Stopped>,
+    health: Readiness,
+}
+
+/// A loop that stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("the background loop {name:?} {how}")]
+pub struct Stopped {
+    name: &'static str,
+    how: String,
+}
+
+impl Supervisor {
+    /// `health`: what `/healthz` answers by.
+    #[must_use]
+    pub fn new(health: Readiness) -> Self {
+        Self {
+            loops: JoinSet::new(),
+            health,
+        }
+    }
+
+    pub fn spawn<T>(&mut self, name: &'static str, work: impl Future<Output = T> + Send + 'static) {
+        self.loops.spawn(async move {
+            let ended = AssertUnwindSafe(work.map(drop)).catch_unwind().await;
+            let how = match ended {
+                Ok(()) => "ended".to_owned(),
+                Err(panic) => format!("panicked: {}", message(&*panic)),
+            };
+            Stopped { name, how }
+        });
+    }
+
+    /// Waits until a loop stops. Never returns if there is none.
+    pub async fn stopped(&mut self) -> Stopped {
+        loop {
+            match self.loops.join_next().await {
+                Some(Ok(stopped)) => {
+                    tracing::error!(
+                        background_loop = stopped.name,
+                        "{stopped}, stopping the process"
+                    );
+                    self.health.missing(stopped.name, &stopped.how);
+                    return stopped;
+                }
+                // Aborted, which nobody does before the supervisor is dropped.
+                Some(Err(_)) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits for the end of a loop that ends by itself at a shutdown.
+    pub async fn finish(&mut self, name: &str) {
+        while let Some(stopped) = self.loops.join_next().await {
+            if stopped.is_ok_and(|stopped| stopped.name == name) {
+                return;
+            }
+        }
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_loop_that_panics_or_ends_is_named_and_makes_the_process_unhealthy() {
+        let cases = [
+            (true, "the background loop \"sick\" panicked: broken"),
+            (false, "the background loop \"sick\" ended"),
+        ];
+        for (panics, text) in cases {
+            let health = Readiness::default();
+            let mut supervisor = Supervisor::new(health.clone());
+            supervisor.spawn("well", std::future::pending::<()>());
+            assert!(supervisor.stopped().now_or_never().is_none());
+            assert!(health.is_ready());
+            supervisor.spawn("sick", async move { assert!(!panics, "broken") });
+            assert_eq!(supervisor.stopped().await.to_string(), text);
+            assert!(!health.is_ready());
+        }
+    }
+}
