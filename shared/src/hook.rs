@@ -5,19 +5,22 @@
 //! table before anything gets here; [`Hook::validate`] checks what only compiling can tell.
 
 mod config;
+mod delivery_options;
+mod handlers;
 mod validate;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use config::{
-    CircuitBreaker, DeliveryOptions, HandlerConfig, Headers, LambdaConfig, LogConfig, Secret,
-    WebhookConfig, WebhookCustomConfig,
+use validate::Found;
+
+pub use config::{ConfigField, Flag, Headers, Kind, REDACTED, Secret};
+pub use delivery_options::{CircuitBreaker, DeliveryOptions};
+pub use handlers::{
+    HANDLERS, HandlerConfig, HandlerForm, LambdaConfig, LogConfig, WebhookConfig,
+    WebhookCustomConfig, documentation,
 };
 pub use validate::{MAX_TIMEOUT, Violation};
-
-/// What stands in answers, pings and events in place of a secret.
-pub const REDACTED: &str = "[redacted]";
 
 /// A subscription to events.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -67,7 +70,12 @@ impl Hook {
     /// templates and Lua are compiled, nothing is run. Empty if it is sound.
     #[must_use]
     pub fn validate(&self) -> Vec<Violation> {
-        validate::violations(self)
+        let mut found = Found::default();
+        self.handler.check(&mut found);
+        if let Some(options) = &self.delivery {
+            found.delivery(options);
+        }
+        found.0
     }
 }
 

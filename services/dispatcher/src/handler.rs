@@ -7,6 +7,7 @@ mod log;
 mod lua_literal;
 pub(crate) mod lua_pool;
 mod outcome;
+pub(crate) mod preparation;
 pub(crate) mod registry;
 mod webhook;
 mod webhook_custom;

@@ -30,6 +30,7 @@ use crate::admission::Admission;
 use crate::admission::circuit_breaker::{self, CircuitBreaker};
 use crate::admission::rate_limit::RateLimit;
 use crate::handler::Handler;
+use crate::handler::preparation::Shared;
 use crate::handler::registry::{self, Unusable};
 use crate::metrics::Metrics;
 use crate::nats::request::{self, NoAnswer};
@@ -54,7 +55,7 @@ pub(crate) struct Index {
     snapshot: ArcSwap<Snapshot>,
     revision: signal::Sender<u64>,
     context: jetstream::Context,
-    shared: registry::Shared,
+    shared: Shared,
     defaults: Defaults,
     slack: i128,
     metrics: Metrics,
@@ -121,7 +122,7 @@ impl Index {
     #[must_use]
     pub(crate) fn new(
         context: jetstream::Context,
-        shared: registry::Shared,
+        shared: Shared,
         defaults: Defaults,
         metrics: Metrics,
     ) -> Arc<Self> {

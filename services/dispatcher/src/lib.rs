@@ -40,7 +40,7 @@ use crate::redis::client::RedisClient;
 use handler::egress;
 use handler::http::Clients;
 use handler::lua_pool::Pool;
-use handler::registry::Shared;
+use handler::preparation::Shared;
 use hooks::Index;
 use metrics::Metrics;
 use worker::{Parts, Worker};

@@ -21,6 +21,7 @@ mod violations;
 mod workspaces;
 
 pub(crate) use build::Input;
+pub(crate) use event_hooks::is_pinged;
 pub(crate) use rules::{MAX_UNIQUE, is_uuid};
 pub(crate) use table::{Entity, Schema, Scope};
 pub(crate) use violations::Violations;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue};
 use url::Url;
 
-use super::{DeliveryOptions, HandlerConfig, Headers, Hook};
+use super::config::Headers;
+use super::delivery_options::DeliveryOptions;
 use crate::template::{Escape, Template};
 use crate::{lua, template};
 
@@ -36,46 +37,12 @@ pub struct Violation {
     pub message: String,
 }
 
-pub(super) fn violations(hook: &Hook) -> Vec<Violation> {
-    let mut found = Found::default();
-    match &hook.handler {
-        HandlerConfig::Webhook(config) => {
-            found.check("config.url", url(&config.url));
-            found.check("config.headers", headers(config.headers.as_ref(), false));
-        }
-        HandlerConfig::WebhookCustom(config) => {
-            found.check("config.url", url(&config.url));
-            found.check("config.method", method(&config.method));
-            found.check(
-                "config.headers",
-                headers(config.headers.as_ref(), config.headers_format),
-            );
-            if config.body_format {
-                found.check(
-                    "config.body",
-                    config.body.as_deref().map_or(Ok(()), template),
-                );
-            }
-            if config.payload_format {
-                found.check("config.payload", payload(config.payload.as_ref()));
-            }
-        }
-        HandlerConfig::Log(_) => {}
-        HandlerConfig::Lambda(config) => {
-            found.check("config.functions", functions(&config.functions));
-        }
-    }
-    if let Some(options) = &hook.delivery {
-        found.delivery(options);
-    }
-    found.0
-}
-
+/// What was found wrong so far.
 #[derive(Default)]
-struct Found(Vec<Violation>);
+pub(super) struct Found(pub(super) Vec<Violation>);
 
 impl Found {
-    fn check(&mut self, field: &str, result: Result<(), String>) {
+    pub(super) fn check(&mut self, field: &str, result: Result<(), String>) {
         if let Err(message) = result {
             self.0.push(Violation {
                 field: field.to_owned(),
@@ -84,7 +51,7 @@ impl Found {
         }
     }
 
-    fn delivery(&mut self, options: &DeliveryOptions) {
+    pub(super) fn delivery(&mut self, options: &DeliveryOptions) {
         let between = |value: f64, low: f64, high: f64| {
             if value >= low && value <= high {
                 Ok(())
@@ -133,7 +100,7 @@ impl Found {
     }
 }
 
-fn url(text: &str) -> Result<(), String> {
+pub(super) fn url(text: &str) -> Result<(), String> {
     let url = Url::parse(text).map_err(|error| format!("could not parse url. {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("expected the scheme http or https in url".to_owned());
@@ -144,7 +111,7 @@ fn url(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn method(text: &str) -> Result<(), String> {
+pub(super) fn method(text: &str) -> Result<(), String> {
     let sound = (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_uppercase());
     if sound {
         Ok(())
@@ -153,7 +120,7 @@ fn method(text: &str) -> Result<(), String> {
     }
 }
 
-fn headers(headers: Option<&Headers>, templated: bool) -> Result<(), String> {
+pub(super) fn headers(headers: Option<&Headers>, templated: bool) -> Result<(), String> {
     if headers.is_some_and(|headers| headers.0.len() > MAX_PARTS) {
         return Err(format!("length must be at most {MAX_PARTS}"));
     }
@@ -168,7 +135,7 @@ fn headers(headers: Option<&Headers>, templated: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn payload(payload: Option<&BTreeMap<String, String>>) -> Result<(), String> {
+pub(super) fn payload(payload: Option<&BTreeMap<String, String>>) -> Result<(), String> {
     if payload.is_some_and(|payload| payload.len() > MAX_PARTS) {
         return Err(format!("length must be at most {MAX_PARTS}"));
     }
@@ -178,7 +145,7 @@ fn payload(payload: Option<&BTreeMap<String, String>>) -> Result<(), String> {
     Ok(())
 }
 
-fn template(source: &str) -> Result<(), String> {
+pub(super) fn template(source: &str) -> Result<(), String> {
     match Template::compile(source, Escape::None) {
         Ok(_) => Ok(()),
         Err(template::Error::Compile(reason)) => Err(format!("invalid template: {reason}")),
@@ -186,7 +153,7 @@ fn template(source: &str) -> Result<(), String> {
     }
 }
 
-fn functions(functions: &[String]) -> Result<(), String> {
+pub(super) fn functions(functions: &[String]) -> Result<(), String> {
     if functions.is_empty() {
         return Err("length must be at least 1".to_owned());
     }

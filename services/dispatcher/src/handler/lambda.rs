@@ -5,13 +5,21 @@ use hookline_shared::hook::LambdaConfig;
 use hookline_shared::lua;
 
 use super::lua_pool::{Place, Pool};
+use super::preparation::Preparation;
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
-/// The `lambda` handler of one hook.
-pub(super) struct Lambda(Place);
+struct Lambda(Place);
+
+pub(super) fn prepare(
+    config: &LambdaConfig,
+    with: &Preparation<'_>,
+) -> Result<Box<dyn Handler>, String> {
+    let lambda = Lambda::new(config, &with.shared.lua);
+    Ok(Box::new(lambda.map_err(|error| error.to_string())?))
+}
 
 impl Lambda {
-    pub(super) fn new(config: &LambdaConfig, pool: &Pool) -> Result<Self, lua::Error> {
+    fn new(config: &LambdaConfig, pool: &Pool) -> Result<Self, lua::Error> {
         let scripts = config.functions.iter().map(|source| lua::compile(source));
         Ok(Self(pool.place(scripts.collect::<Result<_, _>>()?)))
     }

@@ -4,12 +4,17 @@ use std::borrow::Cow;
 
 use async_trait::async_trait;
 use hookline_shared::event::Event;
+use hookline_shared::hook::LogConfig;
 
 use super::lua_literal::inspect;
+use super::preparation::Preparation;
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
-/// The `log` handler.
-pub(super) struct Log;
+struct Log;
+
+pub(super) fn prepare(_: &LogConfig, _: &Preparation<'_>) -> Result<Box<dyn Handler>, String> {
+    Ok(Box::new(Log))
+}
 
 #[async_trait]
 impl Handler for Log {

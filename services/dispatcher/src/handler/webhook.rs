@@ -3,37 +3,34 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use hookline_shared::event::Event;
-use hookline_shared::hook::Headers;
+use hookline_shared::hook::WebhookConfig;
 use hookline_shared::signature::Signer;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::http::{ADDED, Target, parse_headers, sign};
+use super::preparation::Preparation;
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
-/// The `webhook` handler of one hook.
-pub(super) struct Webhook {
+struct Webhook {
     target: Target,
     headers: HeaderMap,
     signer: Option<Signer>,
 }
 
-impl Webhook {
-    pub(super) fn new(
-        target: Target,
-        headers: Option<&Headers>,
-        signer: Option<Signer>,
-    ) -> Result<Self, String> {
-        let mut headers = parse_headers(headers)?;
-        headers
-            .entry(CONTENT_TYPE)
-            .or_insert(HeaderValue::from_static("application/json"));
-        Ok(Self {
-            target,
-            headers,
-            signer,
-        })
-    }
+pub(super) fn prepare(
+    config: &WebhookConfig,
+    with: &Preparation<'_>,
+) -> Result<Box<dyn Handler>, String> {
+    let mut headers = parse_headers(config.headers.as_ref())?;
+    headers
+        .entry(CONTENT_TYPE)
+        .or_insert(HeaderValue::from_static("application/json"));
+    Ok(Box::new(Webhook {
+        target: with.target(&config.url, *config.ssl_verify)?,
+        headers,
+        signer: with.signer(config.secret.as_ref()),
+    }))
 }
 
 #[async_trait]

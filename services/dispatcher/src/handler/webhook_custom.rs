@@ -9,6 +9,7 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::http::{Target, parse_headers, sign};
+use super::preparation::Preparation;
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
 /// A text that is sent as it is, or rendered for every event.
@@ -47,7 +48,7 @@ enum Content {
 }
 
 /// The `webhook-custom` handler of one hook.
-pub(super) struct WebhookCustom {
+struct WebhookCustom {
     target: Target,
     method: Method,
     fixed_headers: HeaderMap,
@@ -64,8 +65,17 @@ enum Encoding {
     Plain,
 }
 
+pub(super) fn prepare(
+    config: &WebhookCustomConfig,
+    with: &Preparation<'_>,
+) -> Result<Box<dyn Handler>, String> {
+    let target = with.target(&config.url, *config.ssl_verify)?;
+    let signer = with.signer(config.secret.as_ref());
+    Ok(Box::new(WebhookCustom::new(target, config, signer)?))
+}
+
 impl WebhookCustom {
-    pub(super) fn new(
+    fn new(
         target: Target,
         config: &WebhookCustomConfig,
         signer: Option<Signer>,
@@ -74,7 +84,7 @@ impl WebhookCustom {
             .map_err(|_| "config.method: invalid value".to_owned())?;
         let parts = parts(config);
         let (mut fixed_headers, mut templated_headers) = (HeaderMap::new(), Vec::new());
-        if config.headers_format {
+        if *config.headers_format {
             for (name, value) in config.headers.iter().flat_map(|headers| &headers.0) {
                 let name = HeaderName::from_bytes(name.as_bytes())
                     .map_err(|_| "config.headers: invalid header name".to_owned())?;

@@ -10,18 +10,14 @@ use hookline_shared::rpc;
 use super::collections::Collection;
 use super::response;
 use crate::error::ApiError;
-use crate::schema::{Entity, Input};
+use crate::schema::{Entity, Input, is_pinged};
 use crate::store;
 
 impl Collection<'_> {
     /// `GET /event-hooks/{id}/ping`: sends a webhook's ping now.
     pub(super) async fn ping(&self, key: &str) -> Result<Response, ApiError> {
         let hook = self.find(key).await?;
-        if hook
-            .entity
-            .get("handler")
-            .is_none_or(|handler| handler != "webhook")
-        {
+        if !is_pinged(&hook.entity) {
             return Err(ApiError::BadRequest(
                 "only hooks with the handler 'webhook' can be pinged; \
                  any hook can be tested with POST /event-hooks/{id}/test",

@@ -1,12 +1,14 @@
 //! Event hooks. The config depends on the handler. The shared crate validates templates, Lua and URLs,
 //! so that gateway and dispatcher agree.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
-use hookline_shared::hook::Hook;
+use hookline_shared::hook::{ConfigField, HANDLERS, HandlerForm, Hook, Kind};
 use hookline_shared::subject::HOOK_KIND;
 
-use super::field::{Default, Field, TEXT, Variants};
+use super::field::{Default, Field, Form, TEXT, Variants};
 use super::table::{Entity, Schema, Scope};
 use super::violations::Violations;
 
@@ -34,40 +36,34 @@ pub(super) static TABLE: Schema = Schema {
 
 static CONFIG: Variants = Variants {
     selector: "handler",
-    forms: &[
-        ("webhook", WEBHOOK),
-        ("webhook-custom", WEBHOOK_CUSTOM),
-        ("log", &[]),
-        ("lambda", LAMBDA),
-    ],
+    forms: || &FORMS,
 };
 
-const WEBHOOK: &[Field] = &[
-    Field::string("url").required(),
-    HEADERS,
-    Field::string("secret").secret(),
-    SSL_VERIFY,
-];
+/// The forms follow from the table of handlers.
+static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
+    let form = |handler: &HandlerForm| {
+        let fields: Vec<_> = handler.fields.iter().map(config_field).collect();
+        (handler.name, &*fields.leak())
+    };
+    HANDLERS.iter().map(form).collect()
+});
 
-const WEBHOOK_CUSTOM: &[Field] = &[
-    Field::string("url").required(),
-    Field::string("method").required(),
-    HEADERS,
-    Field::boolean("headers_format").default(Default::Boolean(false)),
-    Field::map("payload", &TEXT),
-    Field::boolean("payload_format").default(Default::Boolean(true)),
-    Field::string("body"),
-    Field::boolean("body_format").default(Default::Boolean(true)),
-    Field::string("secret").secret(),
-    SSL_VERIFY,
-];
-
-const LAMBDA: &[Field] = &[Field::array("functions", &TEXT).required()];
-
-const HEADERS: Field = Field::map("headers", &TEXT)
-    .default(Default::EmptyMap)
-    .private();
-const SSL_VERIFY: Field = Field::boolean("ssl_verify").default(Default::Boolean(true));
+fn config_field(field: &ConfigField) -> Field {
+    let name = field.name;
+    let form = match field.kind {
+        Kind::Text => Field::string(name),
+        Kind::Secret => Field::string(name).secret(),
+        Kind::Headers => Field::map(name, &TEXT).default(Default::EmptyMap).private(),
+        Kind::Map => Field::map(name, &TEXT),
+        Kind::Flag(default) => Field::boolean(name).default(Default::Boolean(default)),
+        Kind::Texts => Field::array(name, &TEXT),
+    };
+    if field.required {
+        form.required()
+    } else {
+        form
+    }
+}
 
 static SECONDS: Field = Field::number("");
 
@@ -88,6 +84,13 @@ const CIRCUIT_BREAKER: &[Field] = &[
     Field::number("failure_rate"),
     Field::number("open"),
 ];
+
+/// Whether the hook's receiver gets a ping.
+pub(crate) fn is_pinged(hook: &Entity) -> bool {
+    let handler = hook.get("handler").and_then(Value::as_str);
+    let mut forms = HANDLERS.iter();
+    forms.any(|form| form.is_pinged && Some(form.name) == handler)
+}
 
 /// Resuming a hook clears the reason for its pause.
 fn clear_paused_reason(values: &mut Entity, _: &mut Violations) {

@@ -49,13 +49,15 @@ pub(crate) enum Type {
 pub(crate) struct Variants {
     /// The field whose value selects the form.
     pub selector: &'static str,
-    /// By the selector's value.
-    pub forms: &'static [(&'static str, &'static [Field])],
+    pub forms: fn() -> &'static [Form],
 }
+
+/// A record's fields by the selector's value.
+pub(crate) type Form = (&'static str, &'static [Field]);
 
 impl Variants {
     pub(crate) fn form(&self, selected: &str) -> Option<&'static [Field]> {
-        let form = self.forms.iter().find(|(name, _)| *name == selected);
+        let form = (self.forms)().iter().find(|(name, _)| *name == selected);
         form.map(|(_, fields)| *fields)
     }
 }

@@ -14,7 +14,7 @@ use hookline_shared::subject::{
 use super::change::{Origin, Write};
 use super::error::Error;
 use super::row::Row;
-use crate::schema::{Entity, Schema, present};
+use crate::schema::{Entity, Schema, is_pinged, present};
 
 /// Header value of a delete marker.
 const DELETE: &str = "DEL";
@@ -279,8 +279,7 @@ fn outbox(write: &Write, id: &str, origin: &Origin) -> Vec<Message> {
         event("crud", schema.kind, data.clone()),
         event("dao:crud", operation, data),
     ];
-    let is_webhook = schema.kind == HOOK_KIND && shown.get("handler") == Some(&json!("webhook"));
-    if is_webhook && old.is_none() {
+    if schema.kind == HOOK_KIND && is_pinged(shown) && old.is_none() {
         let data = Bytes::from(Value::Object(present::ping(shown)).to_string());
         messages.push(event(PING_SOURCE, PING_EVENT, data).header(header::HOOK, id));
     }

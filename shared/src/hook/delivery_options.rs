@@ -1,0 +1,84 @@
+//! How a hook's deliveries are made: our extension to Kong's entity.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::signature::Algorithm;
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct DeliveryOptions {
+    /// Deliveries wait while this is set.
+    #[serde(default)]
+    pub paused: bool,
+    /// Why a dispatcher paused the hook.
+    #[serde(default)]
+    pub paused_reason: Option<String>,
+    /// Attempts at the same time, per dispatcher.
+    #[serde(default)]
+    pub concurrency: Option<u32>,
+    /// Seconds that an attempt may take in all.
+    #[serde(default)]
+    pub timeout: Option<f64>,
+    /// Seconds to wait after each failed attempt; after the last one the delivery is dead.
+    #[serde(default)]
+    pub retry: Option<Vec<f64>>,
+    /// The hash in `X-Kong-Signature`.
+    #[serde(default)]
+    pub signature: Option<Algorithm>,
+    /// Deliveries a second, over all dispatchers.
+    #[serde(default)]
+    pub rate_limit: Option<f64>,
+    /// Seconds that a delivery may become old before it is dead.
+    #[serde(default)]
+    pub max_age: Option<f64>,
+    /// When deliveries wait since the receiver fails.
+    #[serde(default)]
+    pub circuit_breaker: Option<CircuitBreaker>,
+}
+
+/// When deliveries wait since the receiver fails; what is not said is the dispatcher's default.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CircuitBreaker {
+    /// Failures in a row, on one dispatcher; 0: never.
+    #[serde(default)]
+    pub failures: Option<u32>,
+    /// Failed part of the attempts of half a minute, from 0 to 1.
+    #[serde(default)]
+    pub failure_rate: Option<f64>,
+    /// Seconds that deliveries wait at first; twice as long each time that a probe fails.
+    #[serde(default)]
+    pub open: Option<f64>,
+}
+
+impl CircuitBreaker {
+    /// How long deliveries wait at first, if the hook says so.
+    #[must_use]
+    pub fn open(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.open?).ok()
+    }
+}
+
+impl DeliveryOptions {
+    /// The retry schedule, if the hook has its own.
+    #[must_use]
+    pub fn retry_schedule(&self) -> Option<Vec<Duration>> {
+        let steps = self.retry.as_ref()?;
+        steps
+            .iter()
+            .map(|s| Duration::try_from_secs_f64(*s).ok())
+            .collect()
+    }
+
+    /// How old a delivery may become, if the hook has its own.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.max_age?).ok()
+    }
+
+    /// The time an attempt may take, if the hook has its own.
+    #[must_use]
+    pub fn attempt_timeout(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.timeout?).ok()
+    }
+}

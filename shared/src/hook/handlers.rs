@@ -1,0 +1,210 @@
+//! All handlers. An entry of the table gives a handler's name, its config and what is checked of it, and so
+//! its config type, its form in the Admin API, its validation and its documentation. A dispatcher has one
+//! file of the same name that makes the attempts, and does not compile without.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::{ConfigField, ConfigValue, Flag, Headers, Kind, Secret};
+use super::validate::{self, Found};
+
+/// A handler's form in the Admin API.
+#[derive(Debug)]
+pub struct HandlerForm {
+    pub name: &'static str,
+    /// One line for the documentation.
+    pub about: &'static str,
+    /// Whether a new hook's receiver gets a ping.
+    pub is_pinged: bool,
+    pub fields: &'static [ConfigField],
+}
+
+/// Also defines `for_each_handler`, which calls a macro with `file Variant,` of each handler.
+macro_rules! handlers {
+    (($d:tt) $(
+        #[doc = $about:literal]
+        $file:ident = $name:literal, $variant:ident($config:ident), pinged: $pinged:literal {
+            $( #[doc = $field_about:literal] $field:ident: $type:ty, )*
+        }
+        check $check:expr;
+    )*) => {
+        $(
+            #[doc = $about]
+            #[derive(Debug, Clone, Serialize, Deserialize)]
+            pub struct $config {
+                $( #[doc = $field_about] pub $field: $type, )*
+            }
+        )*
+
+        /// A handler and its config.
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        #[serde(tag = "handler", content = "config")]
+        pub enum HandlerConfig {
+            $(
+                #[doc = $about]
+                #[serde(rename = $name)]
+                $variant($config),
+            )*
+        }
+
+        pub static HANDLERS: &[HandlerForm] = &[$(
+            HandlerForm {
+                name: $name,
+                about: $about,
+                is_pinged: $pinged,
+                fields: &[$(
+                    ConfigField {
+                        name: stringify!($field),
+                        kind: <$type as ConfigValue>::KIND,
+                        required: <$type as ConfigValue>::REQUIRED,
+                        about: $field_about,
+                    },
+                )*],
+            },
+        )*];
+
+        impl HandlerConfig {
+            /// The handler's name, as in the entity.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $( Self::$variant(_) => $name, )*
+                }
+            }
+
+            pub(super) fn check(&self, found: &mut Found) {
+                match self {
+                    $( Self::$variant(config) => {
+                        let check: fn(&$config, &mut Found) = $check;
+                        check(config, found);
+                    } )*
+                }
+            }
+        }
+
+        #[macro_export]
+        macro_rules! for_each_handler {
+            ($d callback:ident) => { $d callback! { $( $file $variant, )* } };
+        }
+    };
+}
+
+handlers! { ($)
+    /// A JSON POST of the event's data, with `source` and `event` on top.
+    webhook = "webhook", Webhook(WebhookConfig), pinged: true {
+        /// Where requests go.
+        url: String,
+        /// Further request headers.
+        headers: Option<Headers>,
+        /// Signs the body.
+        secret: Option<Secret>,
+        /// Whether the receiver's certificate is verified.
+        ssl_verify: Flag<true>,
+    }
+    check |config, found| {
+        found.check("config.url", validate::url(&config.url));
+        found.check("config.headers", validate::headers(config.headers.as_ref(), false));
+    };
+
+    /// Any request, with templates.
+    webhook_custom = "webhook-custom", WebhookCustom(WebhookCustomConfig), pinged: false {
+        /// Where requests go.
+        url: String,
+        /// Request method, in upper case.
+        method: String,
+        /// Request headers.
+        headers: Option<Headers>,
+        /// Whether header values are templates.
+        headers_format: Flag<false>,
+        /// Keys and values of a JSON object or form.
+        payload: Option<BTreeMap<String, String>>,
+        /// Whether payload values are templates.
+        payload_format: Flag<true>,
+        /// The request body; wins over `payload`.
+        body: Option<String>,
+        /// Whether the body is a template.
+        body_format: Flag<true>,
+        /// Signs the body.
+        secret: Option<Secret>,
+        /// Whether the receiver's certificate is verified.
+        ssl_verify: Flag<true>,
+    }
+    check |config, found| {
+        found.check("config.url", validate::url(&config.url));
+        found.check("config.method", validate::method(&config.method));
+        let headers = validate::headers(config.headers.as_ref(), *config.headers_format);
+        found.check("config.headers", headers);
+        if let Some(body) = config.body.as_ref().filter(|_| *config.body_format) {
+            found.check("config.body", validate::template(body));
+        }
+        if *config.payload_format {
+            found.check("config.payload", validate::payload(config.payload.as_ref()));
+        }
+    };
+
+    /// A record in the dispatcher's log.
+    log = "log", Log(LogConfig), pinged: false {}
+    check |_, _| {};
+
+    /// Lua functions in a sandbox without I/O.
+    lambda = "lambda", Lambda(LambdaConfig), pinged: false {
+        /// Lua chunks, each of which returns a function `(data, event, source, pid)`. They run in order until one fails.
+        functions: Vec<String>,
+    }
+    check |config, found| {
+        found.check("config.functions", validate::functions(&config.functions));
+    };
+}
+
+/// The handlers and their config fields, as Markdown.
+#[must_use]
+pub fn documentation() -> String {
+    let mut text = String::new();
+    for handler in HANDLERS {
+        let about = handler.about.trim();
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "## `{}`\n\n{about}\n", handler.name);
+        if handler.fields.is_empty() {
+            text.push_str("No config.\n\n");
+            continue;
+        }
+        text.push_str("| `config.` | type | default | |\n| --- | --- | --- | --- |\n");
+        for field in handler.fields {
+            let (kind, default) = match field.kind {
+                Kind::Text => ("text", "none"),
+                Kind::Secret => ("text, write-only", "none"),
+                Kind::Headers => ("texts by name", "`{}`"),
+                Kind::Map => ("texts by name", "none"),
+                Kind::Flag(true) => ("boolean", "`true`"),
+                Kind::Flag(false) => ("boolean", "`false`"),
+                Kind::Texts => ("list of texts", "none"),
+            };
+            let default = if field.required { "required" } else { default };
+            let (name, about) = (field.name, field.about.trim());
+            let _ = writeln!(text, "| `{name}` | {kind} | {default} | {about} |");
+        }
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_handler_and_field() {
+        let written = include_str!("../../../docs/handlers.md");
+        let (_, tables) = written.split_once("\n## ").expect("a first handler");
+        let want = documentation();
+        assert_eq!(
+            format!("## {tables}"),
+            want,
+            "docs/handlers.md, from its first handler on, should be:\n{want}"
+        );
+    }
+}
