@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use e2e::{Cluster, Leftovers, Result, SOON, eventually, wire};
+use e2e::{Cluster, Leftovers, Result, SOON, eventually, wait, wire};
 use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 
@@ -206,7 +206,7 @@ async fn a_probe_that_fails_opens_the_circuit_anew_though_others_were_refused() 
     };
     publish(&cluster, &json!({"n": 0})).await?;
     openings(1.0).await?;
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    wait::let_pass(Duration::from_millis(1_100)).await;
     let hold = cluster.receiver.hold("/hook", 1);
     for n in 1..=5 {
         publish(&cluster, &json!({ "n": n })).await?;

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use self::state::Shared;
 use crate::SOON;
-use crate::wait::eventually;
+use crate::wait::{eventually, let_pass};
 
 /// Larger than any event.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -319,7 +319,7 @@ async fn answer(
         }
     }
     if !plan.delay.is_zero() {
-        tokio::time::sleep(plan.delay).await;
+        let_pass(plan.delay).await;
     }
     shared.answered(plan.index, plan.code);
     let status = StatusCode::from_u16(plan.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

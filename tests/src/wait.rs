@@ -1,17 +1,15 @@
-//! Waiting for something to become true: the only place where tests sleep.
+//! Waiting: the only place where the harness and the scenarios sleep.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// Time between two looks.
+/// How often a probe is asked.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Asks `probe` until it answers, for at most `deadline`. The error is the
-/// last one that `probe` gave.
+/// Asks `probe` until it succeeds. After `deadline`, fails with the probe's last error.
 ///
-/// # Errors
-/// When the deadline passes first.
+/// The deadline only ends a hung scenario: make it generous, and assert no speed with it.
 pub async fn eventually<T>(
     deadline: Duration,
     what: &str,
@@ -30,11 +28,7 @@ pub async fn eventually<T>(
     }
 }
 
-/// Runs `work` every `period` until it says that it has done enough: a steady
-/// pace, made up for when a turn is late.
-///
-/// # Errors
-/// The first error of `work`.
+/// Runs `work` every `period`, catching up after a late turn, until it returns false.
 pub async fn paced(period: Duration, mut work: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let mut ticks = tokio::time::interval(period);
     loop {
@@ -43,4 +37,10 @@ pub async fn paced(period: Duration, mut work: impl AsyncFnMut() -> Result<bool>
             return Ok(());
         }
     }
+}
+
+/// Lets a time pass that is part of the scenario: a receiver is slow, or a period that the product was
+/// configured with runs out. To wait for an effect, use [`eventually`].
+pub async fn let_pass(time: Duration) {
+    tokio::time::sleep(time).await;
 }
