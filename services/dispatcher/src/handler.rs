@@ -9,6 +9,7 @@ pub(crate) mod lua_pool;
 mod outcome;
 pub(crate) mod preparation;
 pub(crate) mod registry;
+mod resolver;
 mod webhook;
 mod webhook_custom;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
+use hickory_resolver::net::NetError;
 use hookline_shared::hook::Headers;
 use hookline_shared::signature::{
     KONG_SIGNATURE, Signer, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
@@ -15,6 +16,7 @@ use reqwest::{Client, Method, Request, redirect, retry};
 use url::Url;
 
 use super::egress::{Policy, Refused};
+use super::resolver::Resolver;
 use super::{Delivery, DeliveryError, Receipt, Response};
 
 /// How much of an answer's body is read.
@@ -40,12 +42,18 @@ pub(crate) struct Clients {
     policy: Policy,
 }
 
+/// Why there are no clients.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot make an HTTP client")]
+    Client(#[from] reqwest::Error),
+    #[error("cannot make a resolver")]
+    Resolver(#[from] NetError),
+}
+
 impl Clients {
-    /// Builds the clients.
-    ///
-    /// # Errors
-    /// If the system's certificates cannot be read.
-    pub(crate) fn new(policy: &Policy, connect_timeout: Duration) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(policy: &Policy, connect_timeout: Duration) -> Result<Self, Error> {
+        let resolver = Resolver::of_system(policy)?;
         let build = |verify: bool| {
             Client::builder()
                 .user_agent(USER_AGENT)
@@ -54,7 +62,7 @@ impl Clients {
                 // Without a copy of each request that it could be sent again with.
                 .retry(retry::never().max_retries_per_request(0))
                 .no_proxy()
-                .dns_resolver(Arc::new(policy.clone()))
+                .dns_resolver(Arc::new(resolver.clone()))
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(MAX_IDLE)
                 .tls_danger_accept_invalid_certs(!verify)
