@@ -51,8 +51,6 @@ const RETRY_PATIENCE: Duration = Duration::from_secs(2);
 const PARK_PACE: Duration = Duration::from_millis(250);
 /// How long abandoned deliveries and the last messages to NATS may take at the end.
 const FLUSH: Duration = Duration::from_secs(2);
-/// How much longer than the longest attempt nothing may be settled before a worker is unhealthy.
-const SETTLE_GRACE: Duration = Duration::from_secs(30);
 /// The background loop that ends by itself once the delivery log is written.
 const LOG: &str = "delivery log";
 
@@ -208,7 +206,8 @@ impl Worker {
         let watchdog = Watchdog {
             context: context.clone(),
             progress: settle.progress.clone(),
-            patience: timeout.max(MAX_TIMEOUT) + SETTLE_GRACE,
+            longest_attempt: timeout.max(MAX_TIMEOUT),
+            keepalive: self.keepalive.clone(),
             health: parts.health.clone(),
             rebuild: Arc::clone(&self.rebuild),
             metrics: parts.metrics.clone(),

@@ -87,6 +87,11 @@ impl AckKeepalive {
         }
     }
 
+    /// Whether nothing is in flight.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.lock().is_empty()
+    }
+
     fn interval(&self) -> Duration {
         Duration::from_millis(self.ack_wait.load(Ordering::Relaxed)) / TIMES
     }

@@ -15,12 +15,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
+use crate::nats::ack_keepalive::AckKeepalive;
 use crate::settle::progress::Progress;
 
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(2);
-/// Pulls are rebuilt sooner than the worker is unhealthy: that costs nothing where attempts take long.
-const REBUILD: Duration = Duration::from_secs(30);
+/// How long nothing may be settled while there is something to fetch and nothing in flight.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// What it is called on `/healthz`.
 const PROGRESS: &str = "progress";
 
@@ -29,8 +30,9 @@ pub(crate) struct Watchdog {
     /// The connection to look at.
     pub context: jetstream::Context,
     pub progress: Progress,
-    /// How long nothing may be settled while there is something to fetch: longer than any attempt.
-    pub patience: Duration,
+    /// The longest that an attempt may take: so much longer nothing may be settled while one is in flight.
+    pub(crate) longest_attempt: Duration,
+    pub(crate) keepalive: AckKeepalive,
     /// Where it says what is wrong.
     pub health: Readiness,
     /// Tells the lanes to rebuild their pulls.
@@ -52,13 +54,22 @@ impl Watchdog {
                 self.tell(None);
                 continue;
             }
-            if since.elapsed() >= REBUILD && rebuilt.elapsed() >= REBUILD {
+            // A pull that the server forgot may be rebuilt while attempts are in flight.
+            if since.elapsed() >= PATIENCE && rebuilt.elapsed() >= PATIENCE {
                 rebuilt = Instant::now();
                 self.rebuild.notify_waiters();
             }
-            if since.elapsed() >= self.patience {
+            if since.elapsed() >= self.patience() {
                 self.tell(Some(since.elapsed()));
             }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        if self.keepalive.is_empty() {
+            PATIENCE
+        } else {
+            PATIENCE + self.longest_attempt
         }
     }
 
