@@ -247,6 +247,18 @@ pub fn unique_key(workspace: &str, kind: &str, field: &str, value: &str) -> Stri
     )
 }
 
+/// The wildcard for the entities that may have the id which this key reserves across workspaces; `None` if it
+/// reserves none.
+#[must_use]
+pub fn entities_of_reserved_id(key: &str) -> Option<String> {
+    let key = key.strip_prefix(BUCKET_PREFIX).unwrap_or(key);
+    let mut tokens = key.strip_prefix("unique.")?.split('.');
+    let (workspace, kind, field) = (tokens.next()?, tokens.next()?, tokens.next()?);
+    let id = decode_token(tokens.next()?).ok()?;
+    let is_id = decode_token(workspace).ok()? == ALL_WORKSPACES && field == "id";
+    (is_id && tokens.next().is_none()).then(|| entity_in_any_workspace(kind, &id))
+}
+
 /// The bucket subject of an outbox entry.
 #[must_use]
 pub fn outbox_key(id: &str, workspace: &str, source: &str, event: &str) -> String {
@@ -490,6 +502,20 @@ mod tests {
             parse_event_subject("hookline.events.default.crud.%FF"),
             Err(Error::Encoding)
         );
+    }
+
+    #[test]
+    fn only_a_reserved_id_leads_to_entities() {
+        let key = unique_key(ALL_WORKSPACES, "consumers", "id", "a.b");
+        let want = "$KV.hookline.entity.*.consumers.a%2Eb";
+        assert_eq!(entities_of_reserved_id(&key).as_deref(), Some(want));
+        for key in [
+            unique_key("default", "consumers", "id", "a"),
+            unique_key(ALL_WORKSPACES, "workspaces", "name", "a"),
+            entity_key("default", "consumers", "a"),
+        ] {
+            assert_eq!(entities_of_reserved_id(&key), None, "{key}");
+        }
     }
 
     #[test]

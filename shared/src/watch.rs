@@ -1,10 +1,10 @@
 //! Following keys of the bucket: every key's last state first, then every change, in order.
 
-use std::convert::Infallible;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use async_nats::HeaderMap;
+use async_nats::connection::State;
 use async_nats::jetstream::{self, consumer};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
@@ -12,9 +12,18 @@ use futures::{FutureExt as _, StreamExt as _};
 use crate::event;
 use crate::subject::{BUCKET_STREAM, header};
 
+/// How long the bucket keeps the markers of deleted keys.
+pub const MARKERS_KEPT: Duration = Duration::from_secs(86_400);
+/// A watch that was away for longer may have missed deletions whose markers are gone.
+const MAX_AWAY: Duration = Duration::from_secs(43_200);
 /// The first pause before the watch is set up again; it doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// What is known of the bucket may hold keys that were deleted: it must be read from the start.
+#[derive(Debug, thiserror::Error)]
+#[error("the watch on the bucket was away for {0:?} and may have missed deletions")]
+pub struct AwayTooLong(Duration);
 
 /// One state of one key.
 #[derive(Debug, Clone)]
@@ -36,25 +45,26 @@ pub struct Change {
 /// How often the connection is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Calls `apply` with the last state of every key under `filter`, then with every change. When
-/// the watch breaks it is set up anew, and `apply` sees the last states again, so it must ignore
-/// sequences that it has seen. Never returns; drop the future to stop.
+/// Calls `apply` with the last state of every key under `filter`, then with every change. When the watch
+/// breaks it is set up again, and `apply` sees the last states again, so it must ignore sequences that it has
+/// seen. Returns only if it was away for so long that it may have missed deletions.
 pub async fn follow(
     context: &jetstream::Context,
     filter: &str,
     mut apply: impl FnMut(Change),
-) -> Infallible {
-    let mut pause = MIN_PAUSE;
+) -> AwayTooLong {
+    let (mut pause, mut last_up) = (MIN_PAUSE, SystemTime::now());
     loop {
-        let mut seen = false;
+        let (mut seen, is_up) = (false, AtomicBool::new(false));
         tokio::select! {
-            end = follow_once(context, filter, &mut apply, &mut seen) => {
+            end = follow_once(context, filter, &mut apply, &mut seen, &is_up) => {
                 if let Err(error) = end {
                     tracing::warn!(%error, "the watch on the bucket broke, setting it up again");
                 }
             }
-            () = reconnected(context) => {
-                tracing::debug!("reconnected, setting the watch on the bucket up again");
+            end = reconnected(context, &is_up, &mut last_up) => match end {
+                Ok(()) => tracing::debug!("reconnected, setting the watch on the bucket up again"),
+                Err(error) => return error,
             }
         }
         pause = if seen {
@@ -66,14 +76,28 @@ pub async fn follow(
     }
 }
 
-/// Resolves after a reconnect: a server that restarted has forgotten the watch, and missing
-/// heartbeats tell so only after a minute.
-async fn reconnected(context: &jetstream::Context) {
-    let statistics = context.client().statistics();
+/// Resolves after a reconnect: a server that restarted has forgotten the watch, and missing heartbeats show
+/// that only after a minute. Fails once the watch was last up too long ago, be it that NATS was away or that
+/// this process was suspended.
+async fn reconnected(
+    context: &jetstream::Context,
+    is_up: &AtomicBool,
+    last_up: &mut SystemTime,
+) -> Result<(), AwayTooLong> {
+    let client = context.client();
+    let statistics = client.statistics();
     let before = statistics.connects.load(Ordering::Relaxed);
     while statistics.connects.load(Ordering::Relaxed) == before {
+        let away = last_up.elapsed().unwrap_or_default();
+        if away > MAX_AWAY {
+            return Err(AwayTooLong(away));
+        }
+        if is_up.load(Ordering::Relaxed) && client.connection_state() == State::Connected {
+            *last_up = SystemTime::now();
+        }
         tokio::time::sleep(LOOK).await;
     }
+    Ok(())
 }
 
 async fn follow_once(
@@ -81,6 +105,7 @@ async fn follow_once(
     filter: &str,
     apply: &mut impl FnMut(Change),
     seen: &mut bool,
+    is_up: &AtomicBool,
 ) -> Result<(), async_nats::Error> {
     let config = consumer::pull::OrderedConfig {
         deliver_policy: consumer::DeliverPolicy::LastPerSubject,
@@ -91,6 +116,7 @@ async fn follow_once(
         .create_consumer_on_stream(config, BUCKET_STREAM)
         .await?;
     let mut messages = consumer.messages().await?;
+    is_up.store(true, Ordering::Relaxed);
     let mut next = messages.next().await;
     while let Some(message) = next {
         let message = message?;

@@ -149,10 +149,10 @@ impl Index {
         self.snapshot.load_full()
     }
 
-    /// Follows the bucket.
+    /// Follows the bucket. Ends if that was away for so long that it must be read from the start.
     pub(crate) async fn follow(self: Arc<Self>) {
         let (mut table, mut newest, mut together) = (Table::default(), None, 0);
-        watch::follow(&self.context, subject::HOOKS_SUBJECTS, |change| {
+        let away = watch::follow(&self.context, subject::HOOKS_SUBJECTS, |change| {
             together += 1;
             let more = change.more && together < TOGETHER;
             if change.subject == subject::HOOKS_REVISION {
@@ -167,6 +167,7 @@ impl Index {
             }
         })
         .await;
+        tracing::error!("{away}");
     }
 
     /// Waits until the index holds every hook that was stored before this call.

@@ -37,6 +37,7 @@ use crate::settle::dead_letters::DeadLetters;
 use crate::settle::parked::Parked;
 use crate::settle::pause_hook::Pauser;
 use crate::settle::storage_guard::StorageGuard;
+use crate::upkeep::bucket_purge::BucketPurge;
 use crate::upkeep::event_purge::EventPurge;
 use crate::upkeep::outbox_purge::OutboxPurge;
 use crate::upkeep::overdue_sweeper::Sweeper;
@@ -226,6 +227,11 @@ impl Worker {
             workers: self.workers.clone(),
         };
         supervisor.spawn("event purge", events.run());
+        let bucket = BucketPurge {
+            context: asking.clone(),
+            workers: self.workers.clone(),
+        };
+        supervisor.spawn("bucket purge", bucket.run());
         let sweeper = Sweeper {
             context: asking.clone(),
             settle: Arc::clone(settle),

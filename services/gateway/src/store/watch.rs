@@ -14,12 +14,14 @@ use crate::schema::Schema;
 /// Minimum age of a watch before it is restarted because a write did not appear.
 const MIN_AGE: Duration = Duration::from_secs(10);
 
-/// Follows the bucket's entities; never returns. The watch is restarted when a write does not appear
-/// in it for a while, whatever the reason.
+/// Follows the bucket's entities. The watch is restarted when a write does not appear in it for a while,
+/// whatever the reason. Ends if it was away for so long that the bucket must be read from the start.
 pub(crate) async fn follow(view: &View, context: &jetstream::Context) {
     loop {
         tokio::select! {
-            never = watch::follow(context, ENTITY_SUBJECTS, |change| apply(view, change)) => match never {},
+            away = watch::follow(context, ENTITY_SUBJECTS, |change| apply(view, change)) => {
+                return tracing::error!("{away}");
+            }
             () = lagging(view) => tracing::warn!("a write did not appear in the view, restarting the watch"),
         }
     }
