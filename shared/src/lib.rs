@@ -21,6 +21,7 @@ pub mod event;
 pub mod files;
 pub mod hook;
 pub mod lua;
+pub mod parking;
 pub mod pull;
 pub mod registry;
 pub mod retry;

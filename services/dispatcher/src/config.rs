@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hookline_shared::settings::{duration, host_name};
-use hookline_shared::{retry, streams, telemetry};
+use hookline_shared::{parking, retry, streams, telemetry};
 use ipnet::IpNet;
 
 use crate::admission::circuit_breaker;
@@ -290,7 +290,7 @@ pub struct Hooks {
         long,
         env = "HOOKLINE_HOOK_BACKLOG",
         value_name = "N",
-        default_value_t = 2_000_000,
+        default_value_t = parking::HOOK_BACKLOG,
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub hook_backlog: u64,

@@ -8,6 +8,7 @@ mod event_hooks;
 mod form;
 mod paging;
 mod path;
+mod replay;
 pub(crate) mod response;
 
 use std::sync::{Arc, OnceLock};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use hookline_shared::settings::{duration, host_name};
-use hookline_shared::{streams, telemetry};
+use hookline_shared::{parking, streams, telemetry};
 
 /// A gateway node of Hookline: the Admin API, which raises an event for every change.
 #[derive(Debug, Clone, Parser)]
@@ -53,6 +53,16 @@ pub struct Config {
         value_parser = duration
     )]
     pub shutdown_timeout: Duration,
+
+    /// Most deliveries of one hook that may wait; replay stops there. The same as on dispatchers.
+    #[arg(
+        long,
+        env = "HOOKLINE_HOOK_BACKLOG",
+        value_name = "N",
+        default_value_t = parking::HOOK_BACKLOG,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub hook_backlog: u64,
 
     /// Connection to NATS, and the streams.
     #[command(flatten)]

@@ -39,6 +39,12 @@ pub(crate) enum ApiError {
     Starting,
     #[error("no dispatcher is running: dispatchers ping and test hooks, start one and try again")]
     NoDispatcher,
+    #[error(
+        "{0} deliveries of this hook wait already, as many as may: try again when some are made"
+    )]
+    BacklogFull(u64),
+    #[error("NATS' storage is nearly full: nothing can be replayed until there is room")]
+    StorageScarce,
     #[error("the dispatcher did not answer in time")]
     DispatcherTimeout,
     /// A fault of this service; the cause is in the log.
@@ -96,6 +102,8 @@ impl ApiError {
             Self::Store(
                 Store::Full | Store::Contended | Store::Unavailable(_) | Store::Unknown,
             )
+            | Self::BacklogFull(_)
+            | Self::StorageScarce
             | Self::NoDispatcher
             | Self::Starting => plain(StatusCode::SERVICE_UNAVAILABLE),
             Self::DispatcherTimeout => plain(StatusCode::GATEWAY_TIMEOUT),
@@ -110,7 +118,11 @@ impl ApiError {
         use store::Error as Store;
         matches!(
             self,
-            Self::Starting | Self::NoDispatcher | Self::Store(Store::Full | Store::Unavailable(_))
+            Self::Starting
+                | Self::NoDispatcher
+                | Self::BacklogFull(_)
+                | Self::StorageScarce
+                | Self::Store(Store::Full | Store::Unavailable(_))
         )
     }
 

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use hookline_shared::status::{self, Readiness};
+use hookline_shared::supervisor::{Stopped, Supervisor};
 use hookline_shared::{batch, streams, telemetry};
 
 pub use config::Config;
@@ -51,6 +52,8 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error("cannot register metrics")]
     Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     #[error("a listener failed")]
     Listener(#[from] std::io::Error),
 }
@@ -67,19 +70,19 @@ pub async fn run(
     let metrics = Metrics::register(&registry)?;
     let batches = batch::Metrics::register(&registry, "bucket")?;
     let readiness = Readiness::waiting_for(&["nats", "view"]);
-    let mut tasks = JoinSet::new();
+    // A node that answers is healthy unless a loop stopped; readiness says what it lacks.
+    let health = Readiness::default();
+    let mut supervisor = Supervisor::new(health.clone());
+    let stop = shutdown.child_token();
     let status_stop = CancellationToken::new();
-    tasks.spawn({
-        let (readiness, stop) = (readiness.clone(), status_stop.clone());
-        // A node that answers is healthy; readiness says what it lacks.
-        let health = Readiness::default();
-        let served = status::serve(listeners.status, registry, readiness, health, stop);
-        async move {
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the status API failed");
-            }
-        }
-    });
+    let served = status::serve(
+        listeners.status,
+        registry,
+        readiness.clone(),
+        health,
+        status_stop.clone(),
+    );
+    supervisor.spawn("status API", served);
 
     let store = Arc::new(OnceLock::new());
     let admin = Admin::new(Arc::clone(&store), metrics.clone(), &config);
@@ -87,10 +90,18 @@ pub async fn run(
     serving.spawn(admin::serve(
         listeners.admin,
         admin,
-        shutdown.clone(),
+        stop.clone(),
         config.shutdown_timeout,
     ));
-    let loaded = start(&config, &mut tasks, &readiness, metrics, batches, &shutdown).await;
+    let loaded = start(
+        &config,
+        &mut supervisor,
+        &readiness,
+        metrics,
+        batches,
+        &stop,
+    )
+    .await;
     if let Some(loaded) = loaded? {
         tracing::info!(
             node = config.node,
@@ -100,10 +111,25 @@ pub async fn run(
         let _ = store.set(loaded);
         readiness.ready("view");
     }
-    while let Some(served) = serving.join_next().await {
-        served.unwrap_or_else(|error| Err(std::io::Error::other(error)))?;
+    let mut stopped = None;
+    loop {
+        let served = tokio::select! {
+            served = serving.join_next() => served,
+            loop_stopped = supervisor.stopped(), if stopped.is_none() => {
+                stopped = Some(loop_stopped);
+                stop.cancel();
+                continue;
+            }
+        };
+        match served {
+            Some(served) => served.unwrap_or_else(|error| Err(std::io::Error::other(error)))?,
+            None => break,
+        }
     }
     status_stop.cancel();
+    if let Some(stopped) = stopped {
+        return Err(stopped.into());
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -111,7 +137,7 @@ pub async fn run(
 /// Connects and loads the view. `None` if shutdown came first.
 async fn start(
     config: &Config,
-    tasks: &mut JoinSet<()>,
+    supervisor: &mut Supervisor,
     readiness: &Readiness,
     metrics: Metrics,
     batches: batch::Metrics,
@@ -121,13 +147,26 @@ async fn start(
         Err(streams::Error::Stopped) => return Ok(None),
         result => result.map_err(Error::Streams)?,
     };
-    let writer = batch::Writer::spawn(context.client(), Some(batches));
+    let (writer, run) = batch::Writer::new(context.client(), Some(batches), Duration::ZERO);
+    supervisor.spawn("bucket writer", run);
+    let (deliveries, run) = batch::Writer::new(context.client(), None, Duration::ZERO);
+    supervisor.spawn("deliveries writer", run);
     let origin = Origin {
         node: config.node.clone(),
         pid: std::process::id(),
     };
-    let store = Arc::new(Store::new(&context, lists, writer, origin, metrics.clone()).await?);
-    spawn_watches(tasks, &store, &context, readiness, &metrics);
+    let store = Arc::new(
+        Store::new(
+            &context,
+            lists,
+            (writer, deliveries),
+            origin,
+            config.hook_backlog,
+            metrics.clone(),
+        )
+        .await?,
+    );
+    spawn_watches(supervisor, &store, &context, readiness, &metrics);
     tokio::select! {
         () = load(&store) => Ok(Some(store)),
         () = shutdown.cancelled() => Ok(None),
@@ -148,23 +187,23 @@ async fn connect(
 }
 
 fn spawn_watches(
-    tasks: &mut JoinSet<()>,
+    supervisor: &mut Supervisor,
     store: &Arc<Store>,
     context: &jetstream::Context,
     readiness: &Readiness,
     metrics: &Metrics,
 ) {
-    tasks.spawn({
-        let (store, context) = (Arc::clone(store), context.clone());
-        async move { store::follow(store.view(), &context).await }
+    let (view, watched) = (Arc::clone(store.view()), context.clone());
+    supervisor.spawn("entity watch", async move {
+        store::follow(&view, &watched).await;
     });
-    tasks.spawn({
-        let (store, context) = (Arc::clone(store), context.clone());
-        async move { store.watch_backlog(&context).await }
+    let (counted, context) = (Arc::clone(store), context.clone());
+    supervisor.spawn("backlog watch", async move {
+        counted.watch_backlog(&context).await;
     });
-    tasks.spawn({
-        let (store, readiness, metrics) = (Arc::clone(store), readiness.clone(), metrics.clone());
-        async move { report_state(&store, &readiness, &metrics).await }
+    let (store, readiness, metrics) = (Arc::clone(store), readiness.clone(), metrics.clone());
+    supervisor.spawn("state report", async move {
+        report_state(&store, &readiness, &metrics).await;
     });
 }
 

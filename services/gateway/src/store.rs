@@ -27,6 +27,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::{self, stream::Stream};
 use tokio::sync::MutexGuard;
 
+use hookline_shared::parking::is_storage_scarce;
 use hookline_shared::{batch, streams, subject};
 
 use crate::metrics::Metrics;
@@ -53,6 +54,7 @@ pub(crate) struct Store {
     deliveries: batch::Writer,
     view: Arc<View>,
     origin: Origin,
+    hook_backlog: u64,
     metrics: Metrics,
     backlog: backlog::Backlog,
     lists: Lists,
@@ -67,8 +69,9 @@ impl Store {
     pub(crate) async fn new(
         context: &jetstream::Context,
         lists: Client,
-        writer: batch::Writer,
+        (writer, deliveries): (batch::Writer, batch::Writer),
         origin: Origin,
+        hook_backlog: u64,
         metrics: Metrics,
     ) -> Result<Self, Error> {
         let bucket = context
@@ -79,9 +82,10 @@ impl Store {
             client: context.client(),
             bucket,
             writer,
-            deliveries: batch::Writer::spawn(context.client(), None),
+            deliveries,
             view: Arc::new(View::default()),
             origin,
+            hook_backlog,
             metrics,
             backlog: backlog::Backlog::default(),
             lists: Lists::new(lists),
@@ -111,6 +115,18 @@ impl Store {
 
     pub(crate) fn lists(&self) -> &Lists {
         &self.lists
+    }
+
+    /// The most deliveries of one hook that may wait.
+    pub(crate) fn hook_backlog(&self) -> u64 {
+        self.hook_backlog
+    }
+
+    /// Whether nothing more may be parked. Credentials that may not ask have no limit.
+    pub(crate) async fn is_storage_scarce(&self) -> bool {
+        let context = jetstream::new(self.client.clone());
+        let account = context.query_account().await;
+        account.is_ok_and(|account| is_storage_scarce(&account))
     }
 
     pub(crate) fn is_connected(&self) -> bool {

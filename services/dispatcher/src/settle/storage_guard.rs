@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::{self, account::Account};
+use async_nats::jetstream;
+use hookline_shared::parking::{STORAGE_PERCENT, is_storage_scarce};
 
 use crate::metrics::Metrics;
 
 /// How often the account is looked at.
 const PERIOD: Duration = Duration::from_secs(2);
-/// The part of the storage, in percent, that parked deliveries may fill.
-const PERCENT: u64 = 80;
 
 /// Whether storage is scarce; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +32,7 @@ impl StorageGuard {
         loop {
             // Credentials that may not ask are as good as no limit.
             if let Ok(account) = context.query_account().await {
-                self.tell(is_scarce(&account), account.storage, &metrics);
+                self.tell(is_storage_scarce(&account), account.storage, &metrics);
             }
             tokio::time::sleep(PERIOD).await;
         }
@@ -44,54 +43,10 @@ impl StorageGuard {
         match (self.0.swap(scarce, Ordering::Relaxed), scarce) {
             (false, true) => tracing::warn!(
                 size_bytes,
-                "NATS storage is over {PERCENT}% full: nothing more is parked, events wait in their stream"
+                "NATS storage is over {STORAGE_PERCENT}% full: nothing more is parked, events wait in their stream"
             ),
             (true, false) => tracing::info!(size_bytes, "NATS has storage again"),
             _ => {}
         }
-    }
-}
-
-fn is_scarce(account: &Account) -> bool {
-    let limited = |used: u64, limit: Option<i64>| {
-        let limit = limit.and_then(|limit| u64::try_from(limit).ok());
-        limit.is_some_and(|limit| limit > 0 && used > limit / 100 * PERCENT)
-    };
-    limited(account.storage, account.limits.max_storage)
-        || account
-            .tiers
-            .values()
-            .any(|tier| limited(tier.storage, tier.limits.max_storage))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn account(storage: u64, max_storage: Option<i64>) -> Account {
-        let mut account = Account {
-            storage,
-            ..Account::default()
-        };
-        account.limits.max_storage = max_storage;
-        account
-    }
-
-    #[test]
-    fn an_account_without_a_limit_is_never_full() {
-        assert!(!is_scarce(&account(u64::MAX, None)));
-        assert!(!is_scarce(&account(u64::MAX, Some(0))));
-        assert!(!is_scarce(&account(800, Some(1_000))));
-        assert!(is_scarce(&account(801, Some(1_000))));
-    }
-
-    #[test]
-    fn one_full_tier_is_enough() {
-        let mut tiered = account(0, None);
-        tiered.tiers.entry("R3".to_owned()).or_default().storage = 900;
-        assert!(!is_scarce(&tiered));
-        let tier = tiered.tiers.entry("R3".to_owned()).or_default();
-        tier.limits.max_storage = Some(1_000);
-        assert!(is_scarce(&tiered));
     }
 }

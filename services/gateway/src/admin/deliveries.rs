@@ -6,10 +6,8 @@
 
 use axum::http::Uri;
 use axum::response::Response;
-use futures::future::try_join_all;
 use serde_json::{Value, json};
 
-use hookline_shared::batch;
 use hookline_shared::stream_reader::{self, Stored};
 use hookline_shared::subject::{self, decode_token, header};
 use time::OffsetDateTime;
@@ -19,13 +17,10 @@ use super::collections::Collection;
 use super::paging::size;
 use super::response;
 use crate::error::ApiError;
-use crate::schema::Input;
 use crate::store::{self, Store};
 
 /// Default page size.
 const DEFAULT_SIZE: usize = 100;
-/// Dead letters that are replayed concurrently.
-const REPLAY_BATCH: usize = 500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -108,49 +103,6 @@ impl Collection<'_> {
             State::Dead => json!({ "waiting": others, "dead": listed }),
         };
         Ok(response::ok(&body))
-    }
-
-    /// `POST /event-hooks/{id}/dead/replay`: one dead letter (`id`), those since a time (`since`,
-    /// Unix seconds), or all. Each restarts its retry schedule.
-    pub(super) async fn replay(&self, key: &str, input: Input) -> Result<Response, ApiError> {
-        let hook = self.find(key).await?;
-        let since = match input.values.get("since") {
-            None | Some(Value::Null) => 0.0,
-            Some(since) => since
-                .as_f64()
-                .or_else(|| since.as_str()?.parse().ok())
-                .ok_or(ApiError::BadRequest("since must be a time in Unix seconds"))?,
-        };
-        let filter = match input.values.get("id") {
-            None | Some(Value::Null) => subject::dead_of(&hook.id),
-            Some(id) => {
-                let id = id.as_str().filter(|id| is_delivery_id(id));
-                let id = id.ok_or(ApiError::BadRequest("id must be a delivery id"))?;
-                subject::dead_subject(&hook.id, id)
-            }
-        };
-        let one = input.values.get("id").is_some_and(Value::is_string);
-        let mut replayed = 0;
-        let mut from = 1;
-        loop {
-            let page = page(
-                self.store,
-                subject::DEAD_STREAM,
-                &filter,
-                from,
-                REPLAY_BATCH,
-            )
-            .await?;
-            let Some(last) = page.last() else { break };
-            from = last.sequence + 1;
-            let wanted = page.iter().filter(|letter| stored_at(letter) >= since);
-            let replays = wanted.map(|letter| replay(self.store, &hook.id, letter));
-            replayed += try_join_all(replays).await?.len();
-        }
-        if one && replayed == 0 {
-            return Err(ApiError::NotFound);
-        }
-        Ok(response::ok(&json!({ "replayed": replayed })))
     }
 
     /// `DELETE /event-hooks/{id}/dead` or `/event-hooks/{id}/dead/{delivery}`.
@@ -246,47 +198,7 @@ fn show(stored: &Stored, state: State) -> Value {
     })
 }
 
-/// Parks a dead letter for an immediate attempt, then deletes the letter. If that is interrupted, the
-/// delivery is both waiting and dead, and another replay only deletes the letter.
-async fn replay(store: &Store, hook: &str, letter: &Stored) -> Result<(), ApiError> {
-    let delivery = letter.subject.rsplit('.').next().unwrap_or_default();
-    let attempts = letter.header(header::ATTEMPT);
-    let attempts: u32 = attempts.and_then(|n| n.parse().ok()).unwrap_or(0);
-    let now = OffsetDateTime::now_utc();
-    let due = now.format(&Rfc3339).map_err(|_| ApiError::Internal)?;
-    let wait = subject::wait_subject(hook, delivery);
-    let mut message = batch::Message::new(wait, letter.payload.clone());
-    for name in header::KEPT {
-        if let Some(value) = letter.header(name) {
-            message = message.header(name, value);
-        }
-    }
-    let message = message
-        .header(header::ATTEMPT, (attempts + 1).to_string())
-        .header(header::ATTEMPTS_BEFORE, attempts.to_string())
-        .header(
-            header::FIRST_ATTEMPT,
-            (now.unix_timestamp_nanos() / 1_000_000).to_string(),
-        )
-        .header(header::REASON, "replayed")
-        .header(header::SCHEDULE, format!("@at {due}"))
-        .header(
-            header::SCHEDULE_TARGET,
-            subject::due_subject(hook, delivery),
-        )
-        .expect_last(0);
-    match store.deliveries().commit(vec![message]).await {
-        // Already parked by a replay that was interrupted.
-        Ok(_) | Err(batch::Error::Conflict) => {}
-        Err(error) => return Err(store::Error::from(error).into()),
-    }
-    let stream = store.stream(subject::DEAD_STREAM).await?;
-    // If it fails, the letter stays, or was deleted concurrently.
-    let _ = stream.delete_message(letter.sequence).await;
-    Ok(())
-}
-
-async fn page(
+pub(super) async fn page(
     store: &Store,
     stream: &str,
     filter: &str,
@@ -310,12 +222,12 @@ async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {
 }
 
 /// Whether a text is a delivery id, which is safe in a subject.
-fn is_delivery_id(text: &str) -> bool {
+pub(super) fn is_delivery_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// In Unix seconds.
-fn stored_at(stored: &Stored) -> f64 {
+pub(super) fn stored_at(stored: &Stored) -> f64 {
     let time = stored.header(header::TIME_STAMP).and_then(seconds);
     time.unwrap_or_default()
 }

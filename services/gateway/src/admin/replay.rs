@@ -1,0 +1,122 @@
+//! Replay: parks dead letters for an immediate attempt, within the bounds that dispatchers keep.
+
+use axum::response::Response;
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use hookline_shared::batch;
+use hookline_shared::stream_reader::{self, Stored};
+use hookline_shared::subject::{self, header};
+
+use super::collections::Collection;
+use super::deliveries::{is_delivery_id, page, stored_at};
+use super::response;
+use crate::error::ApiError;
+use crate::schema::Input;
+use crate::store::{self, Store};
+
+/// Letters that are replayed between two looks at the bounds.
+const BATCH: u64 = 500;
+
+impl Collection<'_> {
+    /// `POST /event-hooks/{id}/dead/replay`: one dead letter (`id`), those since a time (`since`, Unix
+    /// seconds), or all. Each restarts its retry schedule. Stops where no more deliveries may wait.
+    pub(super) async fn replay(&self, key: &str, input: Input) -> Result<Response, ApiError> {
+        let hook = self.find(key).await?;
+        let since = match input.values.get("since") {
+            None | Some(Value::Null) => 0.0,
+            Some(since) => since
+                .as_f64()
+                .or_else(|| since.as_str()?.parse().ok())
+                .ok_or(ApiError::BadRequest("since must be a time in Unix seconds"))?,
+        };
+        let filter = match input.values.get("id") {
+            None | Some(Value::Null) => subject::dead_of(&hook.id),
+            Some(id) => {
+                let id = id.as_str().filter(|id| is_delivery_id(id));
+                let id = id.ok_or(ApiError::BadRequest("id must be a delivery id"))?;
+                subject::dead_subject(&hook.id, id)
+            }
+        };
+        let one = input.values.get("id").is_some_and(Value::is_string);
+        let (mut replayed, mut from) = (0, 1);
+        loop {
+            let room = match room(self.store, &hook.id).await {
+                Ok(room) => room.min(BATCH),
+                Err(full) if replayed > 0 => {
+                    let message = format!("stopped: {full}");
+                    let body = json!({ "replayed": replayed, "message": message });
+                    return Ok(response::ok(&body));
+                }
+                Err(full) => return Err(full),
+            };
+            let (stream, size) = (subject::DEAD_STREAM, room as usize);
+            let page = page(self.store, stream, &filter, from, size).await?;
+            let Some(last) = page.last() else { break };
+            from = last.sequence + 1;
+            let wanted = page.iter().filter(|letter| stored_at(letter) >= since);
+            let replays = wanted.map(|letter| replay(self.store, &hook.id, letter));
+            replayed += try_join_all(replays).await?.len();
+        }
+        if one && replayed == 0 {
+            return Err(ApiError::NotFound);
+        }
+        Ok(response::ok(&json!({ "replayed": replayed })))
+    }
+}
+
+/// How many more deliveries of a hook may wait, at least one.
+async fn room(store: &Store, hook: &str) -> Result<u64, ApiError> {
+    if store.is_storage_scarce().await {
+        return Err(ApiError::StorageScarce);
+    }
+    let waits = subject::waits_of(hook);
+    let waiting = stream_reader::count(store.client(), subject::DELIVERIES_STREAM, &waits).await;
+    let waiting = waiting.map_err(store::Error::from)?;
+    match store.hook_backlog().saturating_sub(waiting) {
+        0 => Err(ApiError::BacklogFull(waiting)),
+        room => Ok(room),
+    }
+}
+
+/// Parks a dead letter for an immediate attempt, then deletes the letter. If that is interrupted, the
+/// delivery is both waiting and dead, and another replay only deletes the letter.
+async fn replay(store: &Store, hook: &str, letter: &Stored) -> Result<(), ApiError> {
+    let delivery = letter.subject.rsplit('.').next().unwrap_or_default();
+    let attempts = letter.header(header::ATTEMPT);
+    let attempts: u32 = attempts.and_then(|n| n.parse().ok()).unwrap_or(0);
+    let now = OffsetDateTime::now_utc();
+    let due = now.format(&Rfc3339).map_err(|_| ApiError::Internal)?;
+    let wait = subject::wait_subject(hook, delivery);
+    let mut message = batch::Message::new(wait, letter.payload.clone());
+    for name in header::KEPT {
+        if let Some(value) = letter.header(name) {
+            message = message.header(name, value);
+        }
+    }
+    let message = message
+        .header(header::ATTEMPT, (attempts + 1).to_string())
+        .header(header::ATTEMPTS_BEFORE, attempts.to_string())
+        .header(
+            header::FIRST_ATTEMPT,
+            (now.unix_timestamp_nanos() / 1_000_000).to_string(),
+        )
+        .header(header::REASON, "replayed")
+        .header(header::SCHEDULE, format!("@at {due}"))
+        .header(
+            header::SCHEDULE_TARGET,
+            subject::due_subject(hook, delivery),
+        )
+        .expect_last(0);
+    match store.deliveries().commit(vec![message]).await {
+        // Already parked by a replay that was interrupted.
+        Ok(_) | Err(batch::Error::Conflict) => {}
+        Err(error) => return Err(store::Error::from(error).into()),
+    }
+    let stream = store.stream(subject::DEAD_STREAM).await?;
+    // If it fails, the letter stays, or was deleted concurrently.
+    let _ = stream.delete_message(letter.sequence).await;
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! How many deliveries may be parked, whichever service parks them: dispatchers, and gateways that replay dead
+//! letters.
+//!
+//! Their stream has no bound of its own, since it could only refuse by forgetting old deliveries. So nothing
+//! more is parked while NATS' storage is nearly full, and at most so many deliveries of a hook wait.
+
+use async_nats::jetstream::account::Account;
+
+/// The share of the account's storage above which nothing more is parked.
+pub const STORAGE_PERCENT: u64 = 80;
+/// Default of the most deliveries of one hook that may wait.
+pub const HOOK_BACKLOG: u64 = 2_000_000;
+
+/// Whether nothing more may be parked. A server reports how much an account may store only where the account
+/// has a limit; without one storage is never scarce.
+#[must_use]
+pub fn is_storage_scarce(account: &Account) -> bool {
+    let limited = |used: u64, limit: Option<i64>| {
+        let limit = limit.and_then(|limit| u64::try_from(limit).ok());
+        limit.is_some_and(|limit| limit > 0 && used > limit / 100 * STORAGE_PERCENT)
+    };
+    limited(account.storage, account.limits.max_storage)
+        || account
+            .tiers
+            .values()
+            .any(|tier| limited(tier.storage, tier.limits.max_storage))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(storage: u64, max_storage: Option<i64>) -> Account {
+        let mut account = Account {
+            storage,
+            ..Account::default()
+        };
+        account.limits.max_storage = max_storage;
+        account
+    }
+
+    #[test]
+    fn an_account_without_a_limit_is_never_full() {
+        assert!(!is_storage_scarce(&account(u64::MAX, None)));
+        assert!(!is_storage_scarce(&account(u64::MAX, Some(0))));
+        assert!(!is_storage_scarce(&account(800, Some(1_000))));
+        assert!(is_storage_scarce(&account(801, Some(1_000))));
+    }
+
+    #[test]
+    fn one_full_tier_is_enough() {
+        let mut tiered = account(0, None);
+        tiered.tiers.entry("R3".to_owned()).or_default().storage = 900;
+        assert!(!is_storage_scarce(&tiered));
+        let tier = tiered.tiers.entry("R3".to_owned()).or_default();
+        tier.limits.max_storage = Some(1_000);
+        assert!(is_storage_scarce(&tiered));
+    }
+}
