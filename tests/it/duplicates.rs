@@ -142,7 +142,8 @@ async fn a_repeated_event_takes_no_delivery_back_that_waits_for_its_next_attempt
         .nats
         .set_duplicate_window(wire::EVENTS, window)
         .await?;
-    cluster.receiver.answer("/hook", &[500, 200]);
+    // Held until the hook is paused, so that the next attempt cannot come before.
+    let hold = cluster.receiver.hold("/hook", 1);
     let subject = wire::event("crud", "consumers");
     let publish = async || cluster.nats.publish_with_id(&subject, "id", "{}").await;
     assert!(!publish().await?);
@@ -155,6 +156,7 @@ async fn a_repeated_event_takes_no_delivery_back_that_waits_for_its_next_attempt
         cluster.admin().patch(&path, &change).await?.expect(200)
     };
     pause(true).await?;
+    hold.release(500);
     eventually(SOON, "JetStream forgets the id", async || {
         ensure!(!publish().await?, "it still takes it for a duplicate");
         Ok(())

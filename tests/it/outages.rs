@@ -124,7 +124,7 @@ async fn a_dispatcher_without_progress_is_not_healthy() -> Result {
     };
     pause(600).await?;
     cluster.publish("crud", "consumers", &json!({})).await?;
-    eventually(Duration::from_secs(60), "it notices", async || {
+    eventually(2 * SOON, "it notices", async || {
         let status = dispatcher.status_of("/healthz").await?;
         ensure!(status == 503, "it answers {status}");
         ensure!(dispatcher.metric("hookline_stalled", &[]).await? == 1.0);

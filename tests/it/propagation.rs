@@ -1,40 +1,16 @@
 //! A change of a hook takes effect everywhere at once.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
 
 use e2e::{Builder, Cluster, Request, Result, admin, wire};
 use futures::future::try_join_all;
 use hookline_shared::subject;
 use serde_json::json;
 
-/// What the slowest allowed round may take on a busy machine.
-const BOUND: Duration = Duration::from_secs(5);
-
-/// Prints the median and the 99th percentile, and gives the maximum.
-#[allow(
-    clippy::print_stderr,
-    reason = "the issue asks for the measured time; shown with --nocapture"
-)]
-fn report(what: &str, mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
-    let max = at(100);
-    eprintln!(
-        "{what}: p50 {:?}, p99 {:?}, max {max:?} of {}",
-        at(50),
-        at(99),
-        times.len()
-    );
-    max
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_created_hook_hears_the_next_change_on_another_gateway() -> Result {
     let cluster = Cluster::double().await?;
     let [first, second] = [0, 1].map(|n| cluster.gateways[n].admin());
-    let mut from_hook = Vec::new();
-    let mut from_change = Vec::new();
     for round in 0..200 {
         // Every other round the other way round.
         let (here, there) = if round % 2 == 0 {
@@ -44,20 +20,12 @@ async fn a_created_hook_hears_the_next_change_on_another_gateway() -> Result {
         };
         let path = format!("/round/{round}");
         let hook = here.webhook(&cluster.receiver.url(&path)).await?;
-        let hooked = Instant::now();
         let consumer = there.create_consumer(&format!("consumer-{round}")).await?;
-        let changed = Instant::now();
-
         let event = cluster.receiver.wait_for_one(&path).await?;
         assert_eq!(event.json["entity"]["id"], consumer["id"], "round {round}");
-        from_hook.push(event.at.saturating_duration_since(hooked));
-        from_change.push(event.at.saturating_duration_since(changed));
         let hook = format!("/event-hooks/{}", admin::id(&hook)?);
         there.delete(&hook).await?.expect(204)?;
     }
-    let max = report("hook created -> event received", from_hook);
-    assert!(max < BOUND, "{max:?}");
-    report("consumer created -> event received", from_change);
     cluster.rest().await?;
     for round in 0..200 {
         let events = cluster.receiver.events(&format!("/round/{round}"));
@@ -139,22 +107,17 @@ async fn hooks_of_a_bucket_without_a_revision_are_heard_of() -> Result {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_created_hook_hears_the_next_nats_publish() -> Result {
     let cluster = Cluster::double().await?;
-    let mut times = Vec::new();
     for round in 0..50 {
         let path = format!("/round/{round}");
         let admin = cluster.gateways[round % 2].admin();
         let hook = admin.webhook(&cluster.receiver.url(&path)).await?;
-        let hooked = Instant::now();
         let data = json!({ "round": round });
         cluster.publish("crud", "consumers", &data).await?;
         let event = cluster.receiver.wait_for_one(&path).await?;
         assert_eq!(event.json["round"], round);
-        times.push(event.at.saturating_duration_since(hooked));
         let hook = format!("/event-hooks/{}", admin::id(&hook)?);
         admin.delete(&hook).await?.expect(204)?;
     }
-    let max = report("hook created -> published event received", times);
-    assert!(max < BOUND, "{max:?}");
     cluster.finish().await
 }
 
@@ -164,18 +127,13 @@ async fn a_changed_hook_takes_effect_on_the_next_event() -> Result {
     let [first, second] = [0, 1].map(|n| cluster.gateways[n].admin());
     let hook = first.webhook(&cluster.receiver.url("/before")).await?;
     let hook = format!("/event-hooks/{}", admin::id(&hook)?);
-    let mut times = Vec::new();
     for round in 0..50 {
         let path = format!("/round/{round}");
         let config = json!({ "config": { "url": cluster.receiver.url(&path) } });
         first.patch(&hook, &config).await?.expect(200)?;
-        let changed = Instant::now();
         second.create_consumer(&format!("consumer-{round}")).await?;
-        let event = cluster.receiver.wait_for_one(&path).await?;
-        times.push(event.at.saturating_duration_since(changed));
+        cluster.receiver.wait_for_one(&path).await?;
     }
-    let max = report("hook changed -> event received", times);
-    assert!(max < BOUND, "{max:?}");
     cluster.rest().await?;
     assert_eq!(cluster.receiver.events("/before").len(), 0);
     for round in 0..50 {

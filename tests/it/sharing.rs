@@ -1,10 +1,9 @@
 //! Dispatchers share the work.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use anyhow::Context as _;
-use e2e::{Cluster, Result};
+use e2e::{Cluster, Result, SOON};
 use serde_json::json;
 
 const HOOKS: usize = 10;
@@ -34,8 +33,7 @@ async fn two_dispatchers_deliver_every_event_to_every_hook_once() -> Result {
     client.flush().await?;
 
     let total = HOOKS * EVENTS;
-    let deadline = Duration::from_secs(90);
-    cluster.receiver.wait_for_total(total, deadline).await?;
+    cluster.receiver.wait_for_total(total, 3 * SOON).await?;
     cluster.rest().await?;
 
     let events = cluster.receiver.all_events();
@@ -116,8 +114,7 @@ async fn an_event_that_very_many_hooks_hear_is_spread_over_all_dispatchers() -> 
         .nats
         .publish(wide.clone(), json!({"n": 0}).to_string())
         .await?;
-    let deadline = Duration::from_secs(60);
-    cluster.receiver.wait_for_total(WIDE, deadline).await?;
+    cluster.receiver.wait_for_total(WIDE, SOON).await?;
     cluster.rest().await?;
     let spread: f64 = deliveries(&cluster, "spread").await?.iter().sum();
     assert_eq!(spread as usize, WIDE);
@@ -130,7 +127,7 @@ async fn an_event_that_very_many_hooks_hear_is_spread_over_all_dispatchers() -> 
 
     // Copies of a large one would take more of the disk than they are worth.
     cluster.nats.publish(wide, big.to_string()).await?;
-    cluster.receiver.wait_for_total(2 * WIDE, deadline).await?;
+    cluster.receiver.wait_for_total(2 * WIDE, SOON).await?;
     cluster.rest().await?;
     let spread: f64 = deliveries(&cluster, "spread").await?.iter().sum();
     assert_eq!(spread as usize, WIDE);
@@ -158,8 +155,7 @@ async fn a_backlog_in_a_cluster_of_nats_servers_is_worked_off() -> Result {
     for dispatcher in &mut cluster.dispatchers {
         dispatcher.start()?;
     }
-    let deadline = Duration::from_secs(60);
-    cluster.receiver.wait_for_total(EVENTS, deadline).await?;
+    cluster.receiver.wait_for_total(EVENTS, 3 * SOON).await?;
     cluster.rest().await?;
     assert_eq!(cluster.receiver.event_count(), EVENTS);
     cluster.finish().await

@@ -1,7 +1,5 @@
 //! Everything a scenario needs, started together and checked at the end.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -13,13 +11,10 @@ use crate::receiver::Receiver;
 use crate::redis::RedisServer;
 use crate::service::Service;
 use crate::wait::eventually;
-use crate::wire;
+use crate::{SOON, wire};
 
 /// Lines of each log that a failed scenario prints.
 const TAIL: usize = 12;
-
-/// How long the cluster may take to come to rest.
-const REST: Duration = Duration::from_secs(20);
 
 /// What a scenario means to leave behind.
 #[derive(Debug, Clone, Copy, Default)]
@@ -277,7 +272,7 @@ impl Cluster {
     /// # Errors
     /// When something other than `leftovers` stays for too long.
     pub async fn rest_leaving(&self, leftovers: Leftovers) -> Result<()> {
-        eventually(REST, "the cluster comes to rest", async || {
+        eventually(SOON, "the cluster comes to rest", async || {
             let unsourced = self.nats.unsourced().await?;
             ensure!(unsourced == 0, "{unsourced} events in the outbox");
             let open = self.nats.open_events().await?;

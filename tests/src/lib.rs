@@ -39,6 +39,5 @@ pub use wait::eventually;
 /// What a scenario returns.
 pub type Result<T = ()> = anyhow::Result<T>;
 
-/// How long a scenario waits for something that should happen at once. It is
-/// generous: the tests share two cores with a build.
-pub const SOON: std::time::Duration = std::time::Duration::from_secs(20);
+/// When a wait counts as hung. No test asserts speed with it: the tests share the machine with a build.
+pub const SOON: std::time::Duration = std::time::Duration::from_secs(60);

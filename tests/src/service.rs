@@ -2,7 +2,6 @@
 //! an Admin API too.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -12,8 +11,16 @@ use crate::process::Process;
 use crate::wait::eventually;
 use crate::{SOON, binaries, logs, metrics, ports};
 
-/// How long a service may take to end after SIGTERM.
-const SHUTDOWN: Duration = Duration::from_secs(30);
+/// What a dispatcher logs when it gives deliveries in flight back instead of finishing them.
+const DEADLINE_PASSED: &str = "the deadline passed";
+
+/// What a service did with its deliveries in flight when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InFlight {
+    Finished,
+    /// They took longer than the service's shutdown timeout.
+    GivenBack,
+}
 
 /// The process and its addresses.
 #[derive(Debug)]
@@ -153,16 +160,23 @@ impl Service {
         &mut self.process
     }
 
-    /// Ends the service with SIGTERM and wants exit code 0.
-    ///
-    /// # Errors
-    /// When it takes too long or ends otherwise.
+    /// Ends the service with SIGTERM. It must exit with code 0.
     pub async fn stop(&mut self) -> Result<()> {
+        self.drain().await.map(drop)
+    }
+
+    /// As [`Self::stop`]; returns what became of the deliveries in flight.
+    pub async fn drain(&mut self) -> Result<InFlight> {
+        let logged = self.process.log().len();
         self.process.terminate()?;
-        let code = self.process.exit_code(SHUTDOWN).await?;
+        let code = self.process.exit_code(SOON).await?;
         let name = self.process.name();
         ensure!(code == 0, "{name} ended with code {code} after SIGTERM");
-        Ok(())
+        let said = self.process.log().split_off(logged);
+        if said.contains(DEADLINE_PASSED) {
+            return Ok(InFlight::GivenBack);
+        }
+        Ok(InFlight::Finished)
     }
 
     /// Fails if the service has panicked at any time.
