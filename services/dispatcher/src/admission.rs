@@ -1,7 +1,7 @@
 //! Whether a hook may be called now: free permits, a closed circuit, room in its rate limit and backlog, and
 //! nothing that `snooze` or `on_change` suppresses.
 //!
-//! Workers share circuits, rates and marks through Redis (see [`claims`](crate::claims)). While Redis is
+//! Workers share circuits, rates and marks through Redis (see `claims`). While Redis is
 //! away each worker decides from its own memory, which is here and bounded.
 
 pub(crate) mod backlog_limit;

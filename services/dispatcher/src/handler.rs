@@ -1,4 +1,4 @@
-//! Handlers: one call makes one attempt. No handler knows of retries, acks or queues.
+//! Handlers: one call makes one attempt. No handler knows retries, acks or queues.
 
 pub(crate) mod egress;
 pub(crate) mod http;
@@ -23,19 +23,18 @@ pub(crate) use outcome::{Class, DeliveryError, Receipt, Response};
 /// One event for one hook.
 #[derive(Debug, Clone)]
 pub(crate) struct Delivery {
-    /// Its id, the same on every attempt.
+    /// The same on every attempt.
     pub id: DeliveryId,
-    /// The event.
     pub event: Arc<Event>,
-    /// The event's name as the hook asked for it: `consumers:create`, say.
+    /// As the hook asked for it, for example `consumers:create`.
     pub event_name: Arc<str>,
 }
 
 impl Delivery {
-    /// The originating process, or this one where the event does not say.
+    /// The originating process, or this one if the event does not say.
     #[must_use]
     pub(crate) fn pid(&self) -> u64 {
-        // Asking is a system call.
+        // Cached, since asking is a system call.
         static OWN: LazyLock<u32> = LazyLock::new(std::process::id);
         self.event.pid.unwrap_or_else(|| (*OWN).into())
     }
@@ -44,9 +43,5 @@ impl Delivery {
 /// Makes attempts for one hook.
 #[async_trait]
 pub(crate) trait Handler: Send + Sync {
-    /// Makes one attempt.
-    ///
-    /// # Errors
-    /// [`DeliveryError`] tells why the event was not delivered.
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError>;
 }

@@ -1,10 +1,9 @@
-//! The hooks, by source and event: an immutable snapshot that is swapped whole.
+//! Which hooks there are: an immutable snapshot by source and event, swapped whole.
 //!
-//! A watch on the bucket keeps a table of hooks, each prepared once per change. When the watch
-//! reaches [`subject::HOOKS_REVISION`], which every change of a hook writes after the hook itself in
-//! the same batch, the table becomes the new snapshot. [`Index::catch_up`] asks the leader for that
-//! key's last sequence and waits until the snapshot is as new: a hook that was created anywhere
-//! before an event was published is always seen when the event is matched.
+//! A watch on the bucket keeps a table of hooks, each prepared once per change. Every change of a hook also writes
+//! [`subject::HOOKS_REVISION`], after the hook and in the same batch. When the watch sees that key, the table
+//! becomes the new snapshot. [`Index::catch_up`] asks the leader for the key's last sequence and waits until the
+//! snapshot is as new. So a hook that was created anywhere before an event was published hears the event.
 
 mod parts;
 mod prepared;
@@ -40,17 +39,16 @@ use prepared::Created;
 pub(crate) use prepared::Prepared;
 pub(crate) use snapshot::Snapshot;
 
-/// So many changes make a snapshot even while more come.
+/// Changes after which a snapshot is made even if more follow.
 const TOGETHER: usize = 256;
 
-/// How long a snapshot may take to catch up before the caller tries again.
+/// How long catching up may take before the caller tries again.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
-/// In a NATS cluster a hook also hears what was published that much before it was made: rather
-/// that than miss what came after it, if the servers' clocks differ.
+/// In a NATS cluster, whose clocks may differ, a hook also hears events published this long before its creation.
+/// Otherwise it might miss later ones.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
-/// The hook index.
 pub(crate) struct Index {
     snapshot: ArcSwap<Snapshot>,
     revision: signal::Sender<u64>,
@@ -61,20 +59,19 @@ pub(crate) struct Index {
     metrics: Metrics,
 }
 
-/// What a hook gets where it says nothing.
+/// Settings of a hook that has none of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Defaults {
-    /// When attempts are repeated.
+    /// The retry schedule.
     pub policy: Policy,
-    /// Attempts at the same time.
+    /// Attempts at the same time, per worker.
     pub concurrency: u32,
-    /// When its circuit opens.
     pub circuit: circuit_breaker::Settings,
-    /// Deliveries a second.
+    /// Deliveries a second, over all workers.
     pub rate_limit: Option<f64>,
-    /// How old a delivery may become.
+    /// Age at which a delivery is dead.
     pub max_age: Duration,
-    /// How many deliveries may wait.
+    /// The most deliveries that may wait.
     pub backlog: u64,
 }
 
@@ -97,28 +94,21 @@ impl Defaults {
     }
 }
 
-/// Why the index may be too old.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The bucket does not answer.
     #[error("the bucket does not say how new the hooks are: {0}")]
     Revision(#[from] jetstream::stream::LastRawMessageError),
-    /// The bucket does not answer in time.
     #[error("the bucket does not say how new the hooks are: {0}")]
     NoAnswer(#[from] NoAnswer),
-    /// The bucket cannot be opened.
     #[error("the bucket is not there: {0}")]
     Bucket(#[from] jetstream::context::GetStreamError),
-    /// A bucket's first revision was not written.
     #[error("the bucket takes no revision of its hooks: {0}")]
     First(#[from] jetstream::context::PublishError),
-    /// The watch lags.
     #[error("the hook index did not reach revision {0} in time")]
     Lags(u64),
 }
 
 impl Index {
-    /// An empty index.
     #[must_use]
     pub(crate) fn new(
         context: jetstream::Context,
@@ -143,13 +133,12 @@ impl Index {
         })
     }
 
-    /// The hooks as they are known now.
     #[must_use]
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// Follows the bucket. Ends if that was away for so long that it must be read from the start.
+    /// Follows the bucket. Ends if the watch was away so long that the bucket must be read from the start.
     pub(crate) async fn follow(self: Arc<Self>) {
         let (mut table, mut newest, mut together) = (Table::default(), None, 0);
         let away = watch::follow(&self.context, subject::HOOKS_SUBJECTS, |change| {
@@ -160,7 +149,7 @@ impl Index {
             } else {
                 self.apply(&mut table, change);
             }
-            // Changes that come together make one snapshot.
+            // Concurrent changes make one snapshot.
             if !more && let Some(revision) = newest.take() {
                 together = 0;
                 self.publish(&table.hooks, revision);
@@ -170,10 +159,7 @@ impl Index {
         tracing::error!("{away}");
     }
 
-    /// Waits until the index holds every hook that was stored before this call.
-    ///
-    /// # Errors
-    /// If the bucket does not answer, or the watch lags for seconds: try again.
+    /// Waits until the snapshot has every hook stored before this call. After an error, try again.
     pub(crate) async fn catch_up(&self) -> Result<(), Error> {
         let started = Instant::now();
         let wanted = self.newest().await?;
@@ -187,13 +173,13 @@ impl Index {
         Ok(())
     }
 
-    /// The revision of the newest hook. 0 if there is none.
+    /// The newest revision; 0 if there are no hooks.
     async fn newest(&self) -> Result<u64, Error> {
         let bucket = self
             .context
             .get_stream_no_info(subject::BUCKET_STREAM)
             .await?;
-        // Not a direct get: any replica answers those, and it may lag.
+        // Not a direct get, which a lagging replica may answer.
         let newest = request::with_retries(|| {
             bucket.get_last_raw_message_by_subject(subject::HOOKS_REVISION)
         });
@@ -206,8 +192,8 @@ impl Index {
         }
     }
 
-    /// Gives a bucket that has hooks and no revision its first one: without, none of them would be heard
-    /// of. Earlier versions kept the revision under another key.
+    /// Writes the first revision of a bucket that has hooks and none: otherwise they would never be in a snapshot.
+    /// Earlier versions kept the revision under another key.
     async fn first_revision<I>(&self, bucket: &Stream<I>) -> Result<u64, Error> {
         let hook = request::with_retries(|| {
             bucket.get_last_raw_message_by_subject(subject::HOOKS_SUBJECTS)
@@ -276,7 +262,7 @@ impl Index {
 
     fn prepare(&self, hook: Hook, workspace: String, created: Created, revision: u64) -> Prepared {
         let options = hook.options();
-        // Whatever a hook holds, it must not end the watch.
+        // No hook may end the watch.
         let prepared = AssertUnwindSafe(|| registry::prepare(&hook, &self.shared));
         let prepared = std::panic::catch_unwind(prepared)
             .unwrap_or_else(|_| Err("preparing it failed unexpectedly".to_owned()));
@@ -317,14 +303,14 @@ impl Index {
     }
 }
 
-/// What the watch has told so far.
+/// The state of the watch.
 #[derive(Default)]
 struct Table {
     hooks: Snapshot,
     sequences: HashMap<String, u64>,
 }
 
-/// When the hook's first message was stored: an update carries it along.
+/// When the hook was first stored, which updates carry along.
 fn created(change: &Change) -> Created {
     let kept = event::get(change.headers.as_ref(), header::CREATED).and_then(|text| {
         let (sequence, time) = text.split_once(' ')?;

@@ -1,10 +1,5 @@
-//! A dispatcher: takes events from JetStream, matches hooks, and delivers.
-//!
-//! ```text
-//! consumer -> dispatch -> accept -> handler.attempt -> settle
-//! ```
-//!
-//! The folders are the steps of a delivery, see ARCHITECTURE.md.
+//! A dispatcher: takes events from JetStream, matches hooks, and delivers. The folders are the steps of a
+//! delivery, see ARCHITECTURE.md.
 
 mod admission;
 mod attempt;
@@ -45,9 +40,9 @@ use hooks::Index;
 use metrics::Metrics;
 use worker::{Parts, Worker};
 
-/// How long a start waits for Redis before it goes on without.
+/// How long a start waits for Redis before it goes on without it.
 const REDIS_WAIT: Duration = Duration::from_secs(10);
-/// The pause between looks at something that is not there yet.
+/// Between looks at the state of a connection.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs a dispatcher until `shutdown`, then finishes what is in flight.
@@ -84,8 +79,7 @@ pub async fn run(
         Err(streams::Error::Stopped) => return Ok(()),
         done => done?,
     }
-    // The server answers some questions about a long stream for a second, and takes nothing else
-    // from a connection meanwhile.
+    // Some requests about a long stream keep the server busy for a second, and their connection with it.
     let asking = match streams::connect(&config.nats, "hookline-dispatcher-asking", &shutdown).await
     {
         Err(streams::Error::Stopped) => return Ok(()),
@@ -158,8 +152,7 @@ async fn watch_connection(client: async_nats::Client, readiness: Readiness, metr
     }
 }
 
-/// Waits for the hooks, and for Redis as long as that makes sense: a Redis that stays away must
-/// not stop deliveries.
+/// Waits for the hooks, and for a while for Redis, which must not stop deliveries if it stays away.
 async fn ready(redis: &RedisClient, index: &Index, readiness: &Readiness) {
     let redis = async {
         while !redis.is_up() {

@@ -3,7 +3,7 @@
 //! Each worker counts the failures that it sees itself. Too many in a row, or too large a part of
 //! those in a while, open the circuit: for a time there are no attempts, then a single one probes,
 //! and closes the circuit or opens it for twice as long. That it is open is shared through Redis,
-//! see [`accept`](crate::claims); what is here also serves without.
+//! see `claims`; what is here also serves without.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -1,15 +1,13 @@
 //! Where hooks may connect to: globally routable addresses, and what the operator lists.
 //!
-//! Names are checked by the addresses they resolve to when a connection is made (see
-//! [`resolver`](super::resolver)), so an answer that changes between check and use makes no difference. Addresses that carry an IPv4 address inside
-//! an IPv6 one are judged by the address inside.
+//! Names are checked by the addresses they resolve to when a connection is made, so a DNS answer that changes
+//! between check and use makes no difference. An IPv4 address inside an IPv6 one is judged by itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-/// The addresses that hooks may connect to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policy {
     allow: Arc<[IpNet]>,
@@ -21,7 +19,7 @@ pub(crate) struct Policy {
 pub(crate) struct Refused(pub IpAddr);
 
 impl Policy {
-    /// A policy that permits public addresses and the networks listed.
+    /// Permits public addresses and the networks listed.
     #[must_use]
     pub(crate) fn new(allow: &[IpNet]) -> Self {
         Self {
@@ -29,10 +27,6 @@ impl Policy {
         }
     }
 
-    /// Checks one address.
-    ///
-    /// # Errors
-    /// [`Refused`] if hooks may not connect to it.
     pub(crate) fn check(&self, address: IpAddr) -> Result<(), Refused> {
         let address = address.to_canonical();
         if is_public(address) || self.allow.iter().any(|network| network.contains(&address)) {
@@ -82,7 +76,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         // Discard, Teredo, benchmarks, ORCHID, documentation, segment routing.
         [0x100, 0, 0, ..] | [0x3fff, 0..=0xfff, ..] | [0x5f00, ..] => false,
         [0x2001, second, ..] => second >= 0x200 && second != 0xdb8,
-        // What is left is public if it is global unicast.
+        // The rest is public if it is global unicast.
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }

@@ -1,4 +1,4 @@
-//! What the two webhook handlers share: clients, one request, and what its answer means.
+//! HTTP for the webhook handlers: clients, one request and its answer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use super::egress::{Policy, Refused};
 use super::resolver::Resolver;
 use super::{Delivery, DeliveryError, Receipt, Response};
 
-/// How much of an answer's body is read.
+/// The rest of an answer's body is dropped.
 const MAX_BODY_BYTES: usize = 64 << 10;
-/// How long a connection that is not used is kept.
+/// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
-/// Connections to one receiver that are kept though not used.
+/// Idle connections kept per receiver.
 const MAX_IDLE: usize = 512;
-/// How many headers are added to a hook's own, at most.
+/// The most headers that are added to a hook's own.
 pub(super) const ADDED: usize = 7;
 static ID: HeaderName = HeaderName::from_static(WEBHOOK_ID);
 static TIMESTAMP: HeaderName = HeaderName::from_static(WEBHOOK_TIMESTAMP);
@@ -34,7 +34,7 @@ static KONG: HeaderName = HeaderName::from_static(KONG_SIGNATURE);
 static TRACE: HeaderName = HeaderName::from_static(TRACEPARENT);
 const USER_AGENT: &str = concat!("hookline/", env!("CARGO_PKG_VERSION"));
 
-/// The HTTP clients, one for each TLS setting, shared by all hooks.
+/// One client per TLS setting, shared by all hooks.
 #[derive(Debug)]
 pub(crate) struct Clients {
     verify: Client,
@@ -42,7 +42,6 @@ pub(crate) struct Clients {
     policy: Policy,
 }
 
-/// Why there are no clients.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("cannot make an HTTP client")]
@@ -59,7 +58,7 @@ impl Clients {
                 .user_agent(USER_AGENT)
                 .connect_timeout(connect_timeout)
                 .redirect(redirect::Policy::none())
-                // Without a copy of each request that it could be sent again with.
+                // Retries would keep a copy of each request.
                 .retry(retry::never().max_retries_per_request(0))
                 .no_proxy()
                 .dns_resolver(Arc::new(resolver.clone()))
@@ -75,7 +74,6 @@ impl Clients {
         })
     }
 
-    /// The client that verifies certificates, or the one that does not.
     #[must_use]
     pub(crate) fn get(&self, verify: bool) -> Client {
         if verify {
@@ -85,7 +83,6 @@ impl Clients {
         }
     }
 
-    /// The addresses that hooks may connect to.
     #[must_use]
     pub(crate) fn policy(&self) -> &Policy {
         &self.policy
@@ -102,7 +99,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Parses the URL. An address in it is checked here, since no name is resolved for it.
+    /// Parses the URL. A literal address is checked here, since it is never resolved.
     pub(super) fn new(
         url: &str,
         client: Client,
@@ -110,7 +107,7 @@ impl Target {
         policy: &Policy,
     ) -> Result<Self, String> {
         let url = Url::parse(url).map_err(|error| format!("config.url: {error}"))?;
-        // User and password in the URL become a header, here and once.
+        // User and password in the URL become a header, once.
         let request = client.get(url).build().map_err(|error| {
             let error = error.without_url();
             format!("config.url: {error}")
@@ -132,7 +129,6 @@ impl Target {
         })
     }
 
-    /// Sends one request and reads its answer.
     pub(super) async fn send(
         &self,
         method: Method,
@@ -168,8 +164,7 @@ impl Target {
     }
 }
 
-/// Adds what says which delivery this is: the Standard Webhooks headers, the signatures where the
-/// hook has a secret, and the trace.
+/// Adds the Standard Webhooks headers, the signatures if the hook has a secret, and the trace.
 pub(super) fn sign(
     headers: &mut HeaderMap,
     delivery: &Delivery,
@@ -200,7 +195,6 @@ pub(super) fn sign(
     }
 }
 
-/// A hook's headers, parsed.
 pub(super) fn parse_headers(headers: Option<&Headers>) -> Result<HeaderMap, String> {
     let mut parsed = HeaderMap::new();
     for (name, value) in headers.iter().flat_map(|headers| &headers.0) {
@@ -240,7 +234,7 @@ fn refused(error: &(dyn std::error::Error + 'static)) -> Option<IpAddr> {
     None
 }
 
-/// The last cause of an error: the one that says what happened.
+/// The last cause of an error, which says what happened.
 #[derive(Debug)]
 struct Innermost(String);
 
@@ -262,7 +256,7 @@ impl std::fmt::Display for Innermost {
 
 impl std::error::Error for Innermost {}
 
-/// Reads an answer, its body up to the cap. What is longer is dropped with its connection.
+/// A longer body is dropped with its connection.
 async fn read(mut response: reqwest::Response) -> Result<Box<Response>, DeliveryError> {
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());

@@ -39,7 +39,7 @@ impl Handler for Log {
     }
 }
 
-/// The data as JSON in one line: as it was published, if that is one.
+/// The data as one line of JSON: as published if that is one line.
 fn text(event: &Event) -> Cow<'_, str> {
     match std::str::from_utf8(event.raw.trim_ascii()) {
         Ok(text) if !text.contains(char::is_control) => text.into(),

@@ -1,6 +1,5 @@
-//! The layout of Kong's log record: a Lua list of event, source, data and pid, as its users know
-//! it. Keys are sorted, nulls are left out, and every text is quoted, so that no event can forge a
-//! log line.
+//! Kong's log record: a Lua list of event, source, data and pid. Keys are sorted, nulls left out, and every
+//! text is quoted, so that no event can forge a log line.
 
 use serde_json::{Map, Value};
 
@@ -16,7 +15,7 @@ pub(super) fn inspect(event: &str, source: &str, data: &Map<String, Value>, pid:
     text
 }
 
-/// Writes a value that stands `level` tables deep.
+/// Writes a value `level` tables deep.
 fn value(text: &mut String, value: &Value, level: usize) {
     match value {
         Value::Null => text.push_str("nil"),
@@ -83,7 +82,7 @@ fn is_identifier(name: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Quotes a text as Lua does, with single quotes where that saves escapes.
+/// Quotes as Lua does, with single quotes if that saves escapes.
 fn quote(text: &mut String, string: &str) {
     let quote = if string.contains('"') && !string.contains('\'') {
         '\''

@@ -1,9 +1,9 @@
-//! The Lua threads. A VM belongs to one thread and a script may run for its whole time limit, so scripts
-//! do not run on the threads that serve everything else.
+//! The threads that run Lua. A VM belongs to one thread and a script may use its whole time limit, so scripts
+//! stay off the threads that serve everything else.
 //!
-//! Each hook has a queue of its own. A thread works at one hook's for a moment, and then lets the next
-//! hook have its turn; a hook has at most half of the threads. So the scripts of others go on beside one
-//! that always runs into its limit, and those of a busy hook do not wake a thread each.
+//! Each hook has its own queue and at most half of the threads. A thread serves one hook for a moment, then the
+//! next. So scripts that always hit their limit leave room for others, and a busy hook does not wake a thread
+//! per script.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -15,16 +15,14 @@ use tokio::sync::oneshot;
 
 use super::{Delivery, DeliveryError};
 
-/// Lua threads of a dispatcher.
 const THREADS: usize = 4;
-/// Those that one hook may have.
 const PER_HOOK: usize = THREADS / 2;
-/// So many deliveries that wait for each of a hook's threads bring it another one.
+/// Deliveries waiting per thread of a hook before it gets another thread.
 const MANY: usize = 2;
-/// How long a thread works at one hook's while others wait; a script is not broken off for that.
+/// How long a thread serves one hook while others wait. Running scripts are not interrupted.
 const MOMENT: Duration = Duration::from_millis(2);
 
-/// The Lua threads; clones share them. They end when the last handle is dropped.
+/// Clones share the threads, which end with the last one.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool(Arc<Owner>);
 
@@ -39,12 +37,12 @@ struct Threads {
 
 #[derive(Debug, Default)]
 struct Turns {
-    /// Hooks that a thread should work for.
+    /// Hooks that want a thread.
     hooks: VecDeque<Arc<Hook>>,
     ended: bool,
 }
 
-/// One hook's scripts, and what they are to be run with.
+/// One hook's scripts and their queue.
 #[derive(Debug)]
 struct Hook {
     scripts: Vec<Script>,
@@ -54,7 +52,7 @@ struct Hook {
 #[derive(Debug, Default)]
 struct Jobs {
     waiting: VecDeque<Job>,
-    /// Threads that work at them, or are about to.
+    /// Threads that serve the hook or are about to.
     threads: usize,
 }
 
@@ -65,10 +63,6 @@ struct Job {
 }
 
 impl Pool {
-    /// Starts the threads.
-    ///
-    /// # Errors
-    /// If the system gives no thread.
     pub(crate) fn start(limits: Limits) -> std::io::Result<Self> {
         let pool = Self(Arc::new(Owner(Arc::default())));
         for number in 0..THREADS {
@@ -80,7 +74,6 @@ impl Pool {
         Ok(pool)
     }
 
-    /// A hook's place in the pool.
     pub(super) fn place(&self, scripts: Vec<Script>) -> Place {
         let hook = Hook {
             scripts,
@@ -100,7 +93,7 @@ impl Drop for Owner {
     }
 }
 
-/// Where one hook's scripts are run.
+/// One hook's entry in the pool.
 pub(super) struct Place {
     pool: Pool,
     hook: Arc<Hook>,
@@ -135,7 +128,7 @@ impl Threads {
         while let Some(hook) = self.next() {
             let until = Instant::now() + MOMENT;
             while let Some(job) = hook.next() {
-                // Whoever waited may have given up.
+                // The caller may have given up.
                 if job.done.is_closed() {
                     continue;
                 }
@@ -168,7 +161,7 @@ impl Threads {
 }
 
 impl Hook {
-    /// The next job; nothing: the thread has left the hook.
+    /// None: the thread has left the hook.
     fn next(&self) -> Option<Job> {
         let mut jobs = lock(&self.jobs);
         let job = jobs.waiting.pop_front();
@@ -201,7 +194,7 @@ fn run(
                 *slot = Some(sandbox);
                 return Err(DeliveryError::Declined);
             }
-            // A VM in which a script went over its limits is thrown away.
+            // The VM of a script that exceeded its limits is discarded.
             Err(error @ (lua::Error::Time(_) | lua::Error::Memory(_))) => {
                 return Err(DeliveryError::Script(error));
             }

@@ -1,4 +1,4 @@
-//! What handlers are prepared with.
+//! The means to prepare a handler: clients, Lua threads, timeouts, signers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +9,16 @@ use hookline_shared::signature::{Algorithm, Signer};
 use super::http::{Clients, Target};
 use super::lua_pool::Pool;
 
-/// What handlers share.
+/// Shared by all hooks.
 #[derive(Clone)]
 pub(crate) struct Shared {
-    /// HTTP clients.
     pub clients: Arc<Clients>,
-    /// Lua threads.
     pub lua: Pool,
-    /// The time an attempt may take, unless the hook says otherwise.
+    /// Of an attempt, unless the hook has its own.
     pub timeout: Duration,
 }
 
-/// The same for one hook.
+/// For one hook.
 pub(super) struct Preparation<'a> {
     pub(super) shared: &'a Shared,
     pub(super) timeout: Duration,

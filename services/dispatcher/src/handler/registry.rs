@@ -1,4 +1,4 @@
-//! All handlers: prepares a hook's from its config.
+//! Prepares the handler of a hook. The table of handlers is in `hookline_shared::hook`.
 
 use std::sync::Arc;
 
@@ -9,10 +9,7 @@ use hookline_shared::hook::{HandlerConfig, Hook};
 use super::preparation::{Preparation, Shared};
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
-/// Prepares a hook's handler: URLs, templates, Lua and keys are parsed here, once per change.
-///
-/// # Errors
-/// A sentence that says what is wrong with the hook.
+/// Parses URLs, templates, Lua and keys, once per change of the hook. The error is a sentence for its owner.
 pub(crate) fn prepare(hook: &Hook, shared: &Shared) -> Result<Box<dyn Handler>, String> {
     if let Some(violation) = hook.validate().into_iter().next() {
         return Err(format!("{}: {}", violation.field, violation.message));
@@ -35,7 +32,6 @@ pub(crate) fn prepare(hook: &Hook, shared: &Shared) -> Result<Box<dyn Handler>, 
 
 /// Stands in for a handler that cannot be prepared: every attempt fails with the reason.
 pub(crate) struct Unusable {
-    /// Why it cannot be used.
     pub reason: Arc<str>,
 }
 

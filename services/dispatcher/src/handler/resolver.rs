@@ -16,8 +16,7 @@ use super::egress::Policy;
 
 /// How long one query may take. Two are made, within the time for a connection.
 const QUERY: Duration = Duration::from_secs(2);
-/// Queries to one name server at the same time. More fail at once, so this is more than a worker's permits
-/// allow.
+/// Concurrent queries per name server. The excess would fail at once, so this is more than all permits.
 const QUERIES: usize = 65_536;
 
 #[derive(Clone)]

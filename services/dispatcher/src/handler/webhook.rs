@@ -46,8 +46,8 @@ impl Handler for Webhook {
     }
 }
 
-/// The request's body. The published bytes are spliced in as they are; only data that has
-/// `source` or `event` of its own is written anew without them.
+/// Splices the published bytes in as they are. Only data with its own `source` or `event` is serialized again,
+/// without them.
 fn body(event: &Event, event_name: &str) -> Bytes {
     let written;
     let data: &[u8] = if event.names_itself() {
@@ -73,7 +73,7 @@ fn body(event: &Event, event_name: &str) -> Bytes {
 }
 
 fn quote(body: &mut Vec<u8>, text: &str) {
-    // Text can always be written.
+    // Text always serializes.
     let _ = serde_json::to_writer(body, text);
 }
 

@@ -12,14 +12,13 @@ use super::http::{Target, parse_headers, sign};
 use super::preparation::Preparation;
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
-/// A text that is sent as it is, or rendered for every event.
 enum Text {
     Plain(String),
     Template(Box<Template>),
 }
 
 impl Text {
-    /// `parts`: how many templates of the request share its work; nothing: this is none.
+    /// `parts`: how many templates of the request share its fuel; None for plain text.
     fn new(text: &str, parts: Option<usize>, escape: Escape) -> Result<Self, String> {
         let Some(parts) = parts else {
             return Ok(Self::Plain(text.to_owned()));
@@ -39,7 +38,7 @@ impl Text {
     }
 }
 
-/// What the request's body is made of.
+/// Parts of the request's body.
 enum Content {
     Body(Text),
     Json(Vec<(String, Text)>),
@@ -47,7 +46,6 @@ enum Content {
     Empty,
 }
 
-/// The `webhook-custom` handler of one hook.
 struct WebhookCustom {
     target: Target,
     method: Method,
@@ -146,15 +144,14 @@ impl WebhookCustom {
     }
 }
 
-/// How many templates one request may have.
+/// The most templates that one request may have.
 fn parts(config: &WebhookCustomConfig) -> usize {
     let headers = config.headers.as_ref().map_or(0, |headers| headers.0.len());
     let payload = config.payload.as_ref().map_or(0, |payload| payload.len());
     1 + headers + payload
 }
 
-/// `body` wins over `payload`; a payload goes as a form where the content type says so, else as
-/// JSON.
+/// `body` wins over `payload`. A payload is sent as a form if the content type says so, otherwise as JSON.
 fn content(
     config: &WebhookCustomConfig,
     content_type: Option<&str>,

@@ -1,4 +1,4 @@
-//! A map in parts. Copies share them, and a change copies the part that it is in, not the whole.
+//! A map in parts. Copies share the parts, and a change copies only the part that it is in.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::sync::Arc;
 /// With 100,000 keys a change copies 400.
 const PARTS: usize = 256;
 
-/// The map.
 #[derive(Debug, Clone)]
 pub(super) struct Parts<V>(Box<[Arc<Part<V>>]>);
 
@@ -24,13 +23,13 @@ impl<V: Clone> Parts<V> {
         self.0[number(key)].get(key)
     }
 
-    /// The part with that key, to be changed.
+    /// The part that holds the key, for a change.
     pub(super) fn part(&mut self, key: &str) -> &mut Part<V> {
         Arc::make_mut(&mut self.0[number(key)])
     }
 }
 
-/// In which part a key is. Whoever chooses keys that are all in one loses nothing but time.
+/// Keys chosen to share a part cost only time.
 fn number(key: &str) -> usize {
     let hash = |hash: usize, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte));
     key.bytes().fold(0, hash) % PARTS

@@ -1,4 +1,4 @@
-//! All hooks at one revision, and which of them an event fires.
+//! All hooks at one revision, and the ones that an event fires.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,58 +9,57 @@ use hookline_shared::subject;
 use super::parts::Parts;
 use super::prepared::Prepared;
 
-/// All hooks at one revision. A copy is cheap, and so is a change of one that has copies.
+/// Copies are cheap, and so are changes of a snapshot that has copies.
 #[derive(Default, Clone)]
 pub(crate) struct Snapshot {
     by_id: Parts<Arc<Prepared>>,
-    /// What listens to the same, by [`place`].
+    /// Hooks by the source and event that they listen to, see [`place`].
     listeners: Parts<Vec<Arc<Prepared>>>,
     unreadable: Arc<HashSet<String>>,
     hooks: usize,
     unusable: usize,
 }
 
-/// Where the hooks are that listen to an event of a source, or to all of them.
+/// The key of the hooks that listen to an event of a source, or to all its events.
 fn place(source: &str, event: Option<&str>) -> String {
-    // With its length, so that no source and event are written like another source.
+    // With the length, so that no source and event read like another source.
     let mut place = format!("{} {source}", source.len());
     place.extend(event.into_iter().flat_map(|event| ["/", event]));
     place
 }
 
 impl Snapshot {
-    /// The hook with that id.
     #[must_use]
     pub(crate) fn get(&self, id: &str) -> Option<&Arc<Prepared>> {
         self.by_id.get(id)
     }
 
-    /// Whether the hook is still as it was.
+    /// Whether the hook is unchanged.
     pub(crate) fn holds(&self, hook: &Arc<Prepared>) -> bool {
         let current = self.get(&hook.id);
         current.is_some_and(|current| Arc::ptr_eq(current, hook))
     }
 
-    /// Whether there is a hook with that id, be it one that cannot be read.
+    /// Includes hooks that cannot be read.
     #[must_use]
     pub(crate) fn knows(&self, id: &str) -> bool {
         self.get(id).is_some() || self.unreadable.contains(id)
     }
 
-    /// How many hooks there are that can be read.
+    /// The number of hooks that can be read.
     #[must_use]
     pub(crate) fn hooks(&self) -> usize {
         self.hooks
     }
 
-    /// How many of them cannot be used.
+    /// The number of hooks whose handler cannot be prepared.
     #[must_use]
     pub(crate) fn unusable(&self) -> usize {
         self.unusable
     }
 
-    /// The hooks that an event fires, each once: those that listen to all of its source, to its
-    /// name, or to `name:operation`. A ping fires the hook that it is addressed to.
+    /// The hooks that an event fires, each once: those that listen to its source, its name or `name:operation`.
+    /// A ping fires the hook that it is addressed to.
     #[must_use]
     pub(crate) fn matching(&self, event: &Event, stored: Stored) -> Vec<Arc<Prepared>> {
         if event.source == subject::PING_SOURCE {
@@ -84,7 +83,7 @@ impl Snapshot {
             .collect()
     }
 
-    /// Adds a hook, in place of one with the same id.
+    /// Replaces a hook with the same id.
     pub(super) fn insert(&mut self, prepared: Arc<Prepared>) {
         self.remove(&prepared.id);
         self.hooks += 1;
@@ -98,12 +97,10 @@ impl Snapshot {
         listeners.entry(place.into()).or_default().push(prepared);
     }
 
-    /// Notes that a hook is there, and cannot be read.
     pub(super) fn insert_unreadable(&mut self, id: String) {
         Arc::make_mut(&mut self.unreadable).insert(id);
     }
 
-    /// Forgets all of a hook.
     pub(super) fn remove(&mut self, id: &str) {
         if self.unreadable.contains(id) {
             Arc::make_mut(&mut self.unreadable).remove(id);
