@@ -16,10 +16,7 @@ use validate::Found;
 
 pub use config::{ConfigField, Flag, Headers, Kind, REDACTED, Secret};
 pub use delivery_options::{CircuitBreaker, DeliveryOptions};
-pub use handlers::{
-    HANDLERS, HandlerConfig, HandlerForm, LambdaConfig, LogConfig, WebhookConfig,
-    WebhookCustomConfig, documentation,
-};
+pub use handlers::*;
 pub use validate::{MAX_TIMEOUT, Violation};
 
 /// A subscription to events.

@@ -3,11 +3,10 @@
 //! file of the same name that makes the attempts, and does not compile without.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{ConfigField, ConfigValue, Flag, Headers, Kind, Secret};
+use super::config::{ConfigField, ConfigValue, Flag, Headers, Secret};
 use super::validate::{self, Found};
 
 /// A handler's form in the Admin API.
@@ -158,43 +157,45 @@ handlers! { ($)
     };
 }
 
-/// The handlers and their config fields, as Markdown.
-#[must_use]
-pub fn documentation() -> String {
-    let mut text = String::new();
-    for handler in HANDLERS {
-        let about = handler.about.trim();
-        // Writing to a text cannot fail.
-        let _ = writeln!(text, "## `{}`\n\n{about}\n", handler.name);
-        if handler.fields.is_empty() {
-            text.push_str("No config.\n\n");
-            continue;
-        }
-        text.push_str("| `config.` | type | default | |\n| --- | --- | --- | --- |\n");
-        for field in handler.fields {
-            let (kind, default) = match field.kind {
-                Kind::Text => ("text", "none"),
-                Kind::Secret => ("text, write-only", "none"),
-                Kind::Headers => ("texts by name", "`{}`"),
-                Kind::Map => ("texts by name", "none"),
-                Kind::Flag(true) => ("boolean", "`true`"),
-                Kind::Flag(false) => ("boolean", "`false`"),
-                Kind::Texts => ("list of texts", "none"),
-            };
-            let default = if field.required { "required" } else { default };
-            let (name, about) = (field.name, field.about.trim());
-            let _ = writeln!(text, "| `{name}` | {kind} | {default} | {about} |");
-        }
-        text.push('\n');
-    }
-    text.truncate(text.trim_end().len());
-    text.push('\n');
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
+    use super::super::config::Kind;
     use super::*;
+
+    /// The handlers and their config fields, as Markdown.
+    fn documentation() -> String {
+        let mut text = String::new();
+        for handler in HANDLERS {
+            let about = handler.about.trim();
+            // Writing to a text cannot fail.
+            let _ = writeln!(text, "## `{}`\n\n{about}\n", handler.name);
+            if handler.fields.is_empty() {
+                text.push_str("No config.\n\n");
+                continue;
+            }
+            text.push_str("| `config.` | type | default | |\n| --- | --- | --- | --- |\n");
+            for field in handler.fields {
+                let (kind, default) = match field.kind {
+                    Kind::Text => ("text", "none"),
+                    Kind::Secret => ("text, write-only", "none"),
+                    Kind::Headers => ("texts by name", "`{}`"),
+                    Kind::Map => ("texts by name", "none"),
+                    Kind::Flag(true) => ("boolean", "`true`"),
+                    Kind::Flag(false) => ("boolean", "`false`"),
+                    Kind::Texts => ("list of texts", "none"),
+                };
+                let default = if field.required { "required" } else { default };
+                let (name, about) = (field.name, field.about.trim());
+                let _ = writeln!(text, "| `{name}` | {kind} | {default} | {about} |");
+            }
+            text.push('\n');
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+        text
+    }
 
     #[test]
     fn the_documentation_has_every_handler_and_field() {
