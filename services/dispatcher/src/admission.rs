@@ -1,8 +1,8 @@
-//! Whether a hook may be called now: free permits, a closed circuit, room in its rate limit and backlog, and
-//! nothing that `snooze` or `on_change` suppresses.
+//! Whether a hook may be called now: bulkhead, circuit breaker, rate limit, suppression by `snooze` and
+//! `on_change`, and how many deliveries may wait.
 //!
-//! Workers share circuits, rates and marks through Redis (see `claims`). While Redis is
-//! away each worker decides from its own memory, which is here and bounded.
+//! Workers share circuits, rates and marks through Redis (see `claims`). While Redis is away each worker decides
+//! from its own bounded memory, which is here.
 
 pub(crate) mod backlog_limit;
 pub(crate) mod bulkhead;
@@ -24,7 +24,7 @@ use rate_limit::RateLimit;
 use refusal::{PROBING, Place, Refusal};
 use suppression::Marks;
 
-/// One hook's admission on this worker.
+/// Of one hook on this worker.
 #[derive(Debug)]
 pub(crate) struct Admission {
     /// A change of the hook closes its circuit.
@@ -62,8 +62,8 @@ impl Admission {
         }
     }
 
-    /// Decides without Redis; true: the attempt probes the circuit. `first`: it is the delivery's first
-    /// attempt, the only one that marks suppress.
+    /// Decides without Redis. Returns whether the attempt probes the circuit. Marks suppress only a delivery's
+    /// first attempt.
     pub(crate) fn decide(
         &self,
         delivery: &str,

@@ -1,38 +1,37 @@
-//! How many deliveries of a hook wait, and whether one more may.
+//! Bounds how many deliveries of a hook wait.
 //!
-//! The stream knows how many wait, but goes through all of them to say so. So it is asked once so many
-//! were parked that the answer may matter. In between this worker counts what it parks itself, so with
-//! several workers a hook may exceed its bound by up to two percent for each.
+//! The stream goes through all deliveries of a hook to count them. So it is asked only once the count may have
+//! come near the bound; in between each worker counts what it parks itself. With several workers a hook may
+//! exceed its bound by up to two percent for each.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The part of the bound after which the stream is asked again, however little is left of it.
+/// The stream is asked at most once for this part of the bound, however little of it is left.
 const STEP: u64 = 50;
-/// That no more may wait is believed for so many times as long as the stream took to say so.
+/// A full backlog is counted again after this many times the duration of the last count.
 const COST: u32 = 100;
-/// When it is asked again if there was no answer.
-const AGAIN: Duration = Duration::from_secs(10);
+/// Between counts while the stream does not answer.
+const RETRY: Duration = Duration::from_secs(10);
 
-/// One hook's backlog, as this worker knows it.
+/// One hook's backlog as this worker knows it.
 #[derive(Debug)]
 pub(crate) struct BacklogLimit {
     bound: u64,
     started: Instant,
-    /// What the stream said last.
+    /// The stream's last count.
     counted: AtomicU64,
-    /// What was parked since.
+    /// Parked since then.
     since: AtomicU64,
-    /// The stream is asked when so many were.
+    /// The value of `since` at which the stream is asked.
     next: AtomicU64,
-    /// When it is asked again if no more may wait, in milliseconds since `started`.
+    /// When a full backlog is counted again, in milliseconds since `started`.
     stale: AtomicU64,
 }
 
 impl BacklogLimit {
-    /// Nothing is known.
     #[must_use]
     pub(crate) fn new(bound: u64) -> Self {
         Self {
@@ -45,8 +44,7 @@ impl BacklogLimit {
         }
     }
 
-    /// Counts one more, and says whether the stream is to be asked first. Of those that come at the
-    /// same time one is told to.
+    /// Counts one more. Returns true to one of several concurrent callers if the stream must be asked first.
     #[must_use]
     pub(crate) fn one_more(&self) -> bool {
         let since = self.since.fetch_add(1, Ordering::Relaxed) + 1;
@@ -54,17 +52,16 @@ impl BacklogLimit {
             self.next.load(Ordering::Relaxed),
             self.stale.load(Ordering::Relaxed),
         );
-        // If there is no answer, another one asks.
+        // The caller may get no answer; then another one asks.
         if self.is_full() {
             let now = self.after(Duration::ZERO);
-            return now >= stale && swap(&self.stale, stale, self.after(AGAIN));
+            return now >= stale && swap(&self.stale, stale, self.after(RETRY));
         }
         since >= next && swap(&self.next, next, since + self.least())
     }
 
-    /// The stream says that so many wait at most, and took so long for it; the one that it was asked for
-    /// comes on top. With so many workers, at most half of what is left of the bound is used before it
-    /// is asked again.
+    /// Notes the stream's count, without the delivery for which it was asked. At most half of the rest is used,
+    /// by all workers together, before the next count.
     pub(crate) fn counted(&self, count: u64, took: Duration, workers: u32) {
         let left = self.bound.saturating_sub(count);
         let next = (left / 2 / u64::from(workers.max(1))).min(self.bound / 10);
@@ -75,7 +72,7 @@ impl BacklogLimit {
         self.stale.store(self.after(took * COST), Ordering::Relaxed);
     }
 
-    /// So many are far from the bound.
+    /// A count up to this is far from the bound.
     #[must_use]
     pub(crate) fn few(&self) -> u64 {
         self.bound / 2
@@ -89,7 +86,6 @@ impl BacklogLimit {
         (self.started.elapsed() + time).as_millis() as u64
     }
 
-    /// Whether no more may wait.
     #[must_use]
     pub(crate) fn is_full(&self) -> bool {
         let known = self.counted.load(Ordering::Relaxed) + self.since.load(Ordering::Relaxed);
@@ -97,7 +93,7 @@ impl BacklogLimit {
     }
 }
 
-/// Whether it was this call that replaced a value.
+/// Whether this call replaced the value.
 fn swap(value: &AtomicU64, old: u64, new: u64) -> bool {
     let swapped = value.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
     swapped.is_ok()
@@ -109,17 +105,21 @@ mod tests {
 
     const QUICK: Duration = Duration::from_millis(1);
 
-    /// How many of so many are told to ask.
+    /// How many of `count` calls must ask the stream.
     fn asks(backlog: &BacklogLimit, count: usize) -> usize {
         (0..count).filter(|_| backlog.one_more()).count()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_stream_is_asked_when_its_answer_may_matter() {
+    async fn the_stream_is_asked_near_the_bound() {
         let backlog = BacklogLimit::new(1_000);
-        assert_eq!(asks(&backlog, 1), 1, "nothing is known");
+        assert_eq!(asks(&backlog, 1), 1, "no count yet");
         backlog.counted(700, QUICK, 2);
-        assert_eq!(asks(&backlog, 73), 0, "two workers may use half of it");
+        assert_eq!(
+            asks(&backlog, 73),
+            0,
+            "two workers may use half of the rest"
+        );
         assert_eq!(asks(&backlog, 1), 1);
         backlog.counted(990, QUICK, 2);
         assert!(!backlog.is_full());
@@ -130,28 +130,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_full_is_asked_about_the_less_often_the_longer_it_takes() {
+    async fn a_full_backlog_is_counted_less_often_the_longer_a_count_takes() {
         for took in [QUICK, Duration::from_secs(3)] {
             let backlog = BacklogLimit::new(1_000);
             assert_eq!(asks(&backlog, 1), 1);
             backlog.counted(2_000, took, 1);
             assert_eq!(asks(&backlog, 10), 0);
             tokio::time::advance(took * COST).await;
-            assert_eq!(asks(&backlog, 5), 1, "there may be room by now");
+            assert_eq!(asks(&backlog, 5), 1, "it may have drained");
             backlog.counted(5, took, 1);
             assert!(!backlog.is_full());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_there_is_no_answer_it_is_asked_again_later() {
+    async fn a_stream_that_does_not_answer_is_asked_again_later() {
         let backlog = BacklogLimit::new(1_000);
         assert_eq!(asks(&backlog, 20), 1);
         assert_eq!(asks(&backlog, 1), 1);
         backlog.counted(2_000, QUICK, 1);
         tokio::time::advance(QUICK * COST).await;
         assert_eq!(asks(&backlog, 10), 1);
-        tokio::time::advance(AGAIN).await;
+        tokio::time::advance(RETRY).await;
         assert_eq!(asks(&backlog, 10), 1);
     }
 }

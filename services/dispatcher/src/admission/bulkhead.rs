@@ -1,12 +1,10 @@
-//! Whether a hook has room for one more delivery on this worker, so that a slow hook costs the
-//! others nothing.
+//! One bulkhead per hook and worker, so that a slow hook costs the others nothing.
 //!
-//! A delivery without a permit of its hook waits here only as long as that is short: what a healthy
-//! hook has too much of drains soon, and parking it would cost a write to disk. What cannot be
-//! expected to get a permit soon is sent away at once, and the caller parks it; of a hook that
-//! fails, less is expected. In a lane that is over half full a hook keeps its fair share only,
-//! unless it is healthy and fast. A hook that nothing is known of gets the time to show that it is:
-//! a worker that starts has a full lane of them.
+//! A delivery may wait for a permit here if that is short: the excess of a healthy hook drains quickly, and
+//! parking it would cost a write to disk. A delivery that cannot expect a permit in time is rejected at once, and
+//! the caller parks it; a failing hook gets less time. In a lane that is over half full each hook keeps to its
+//! fair share, unless it is healthy and fast. An unknown hook gets time to prove itself: a worker that starts
+//! has a full lane of them.
 
 #[cfg(test)]
 mod tests;
@@ -19,23 +17,22 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-/// A healthy hook whose attempts take no longer is no burden on a lane, however full.
+/// A healthy hook whose attempts take no longer is exempt from the fair share.
 const FAST: Duration = Duration::from_millis(125);
 /// How long a healthy hook's delivery waits for a permit.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// If all permits are taken for that long, and longer than two attempts usually take, something is
-/// wrong.
+/// If no attempt begins for this long, and for longer than two attempts usually take, the hook is stalled.
 const STALLED: Duration = Duration::from_millis(250);
-/// What has hung for a while hangs for so many times as long.
+/// Attempts that hang are expected to go on for this many times as long.
 const HANGS: u32 = 4;
-/// After so many attempts there is a place for what has to wait.
+/// Attempts that a deferred delivery lets pass.
 const ROUNDS: u32 = 2;
-/// One attempt counts for this part of the average duration.
+/// The weight of an attempt in the average duration is one in this many.
 const WEIGHT: u64 = 8;
-/// What an attempt is taken to last before one has succeeded.
+/// The assumed duration of an attempt before one has succeeded.
 const UNKNOWN: Duration = Duration::from_millis(500);
 
-/// Which lane a delivery is in.
+/// The lane of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// First attempts.
@@ -44,7 +41,7 @@ pub(crate) enum Kind {
     Retries,
 }
 
-/// How a lane is used, over all hooks.
+/// The use of a lane by all hooks.
 #[derive(Debug)]
 pub(crate) struct LaneOccupancy {
     kind: Kind,
@@ -55,8 +52,7 @@ pub(crate) struct LaneOccupancy {
 }
 
 impl LaneOccupancy {
-    /// An empty lane for `capacity` messages, in which a delivery waits no longer than `patience`
-    /// for a permit of a hook that is not known to be healthy.
+    /// `patience`: how long a delivery waits for a permit of a hook that is not known to be healthy.
     #[must_use]
     pub(crate) fn new(kind: Kind, capacity: usize, patience: Duration) -> Self {
         Self {
@@ -68,13 +64,11 @@ impl LaneOccupancy {
         }
     }
 
-    /// Counts a message in, until the guard is dropped.
     pub(crate) fn message(self: &Arc<Self>) -> Occupied {
         self.taken.fetch_add(1, Ordering::Relaxed);
         Occupied(Arc::clone(self))
     }
 
-    /// Which lane it is.
     #[must_use]
     pub(crate) fn kind(&self) -> Kind {
         self.kind
@@ -84,13 +78,13 @@ impl LaneOccupancy {
         self.taken.load(Ordering::Relaxed) > self.capacity / 2
     }
 
-    /// What one hook may hold in a crowded lane: all of them together about half of it.
+    /// What one hook may hold of a crowded lane; all hooks together hold about half of it.
     fn share(&self) -> usize {
         (self.capacity / 2 / self.hooks.load(Ordering::Relaxed).max(1)).max(1)
     }
 }
 
-/// A message in a lane.
+/// Counts a message in its lane until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Occupied(Arc<LaneOccupancy>);
 
@@ -100,28 +94,27 @@ impl Drop for Occupied {
     }
 }
 
-/// The bulkhead of one hook on this worker.
 #[derive(Debug)]
 pub(crate) struct Bulkhead {
     permits: Arc<Semaphore>,
     limit: usize,
     waiting: AtomicUsize,
-    /// Deliveries of each lane, waiting or attempted.
+    /// Deliveries by lane, waiting or in an attempt.
     inside: [AtomicUsize; 2],
-    /// Moving average of the duration of attempts; 0: not known yet.
+    /// Moving average of the duration of attempts; 0 before the first.
     attempt_nanos: AtomicU64,
-    /// The same of those that succeeded.
+    /// The same for successful ones.
     success_nanos: AtomicU64,
-    /// Told of the first that did.
+    /// Notified of the first success.
     proven: Notify,
     started: Instant,
     /// When a permit was last taken, since `started`.
     taken_nanos: AtomicU64,
-    /// When an attempt last ended, or one was about to begin where there was none.
+    /// When an attempt last ended, or one began while there was no other.
     moved_nanos: AtomicU64,
 }
 
-/// A delivery that was let into the bulkhead, and waits for a permit.
+/// A delivery that may wait for a permit.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     inside: Inside,
@@ -129,18 +122,17 @@ pub(crate) struct Admitted {
     terms: Terms,
 }
 
-/// What a permit is given on.
+/// How long a delivery waits for a permit.
 #[derive(Debug, Clone, Copy)]
 enum Terms {
-    /// Within that time.
     Within(Duration),
-    /// Within that time, and longer where the hook turns out to be healthy meanwhile.
+    /// Longer if the hook succeeds meanwhile.
     Unproven(Duration),
-    /// If it turns out to be healthy within that time; then it is waited for likewise.
+    /// Only if the hook succeeds meanwhile, and then as for a healthy hook.
     OnceProven(Duration),
 }
 
-/// A place in the bulkhead, with a permit for one attempt.
+/// The right to one attempt.
 #[derive(Debug)]
 pub(crate) struct Permit {
     inside: Inside,
@@ -148,7 +140,7 @@ pub(crate) struct Permit {
 }
 
 impl Admitted {
-    /// Waits for the permit; nothing if there is none in time.
+    /// Waits for the permit; None if there is none in time.
     pub(crate) async fn permit(self) -> Option<Permit> {
         let bulkhead = &self.inside.bulkhead;
         let permit = match self.terms {
@@ -172,7 +164,6 @@ impl Admitted {
 }
 
 impl Permit {
-    /// Notes how long the attempt took, and whether it succeeded.
     pub(crate) fn attempted(&self, took: Duration, succeeded: bool) {
         let bulkhead = &self.inside.bulkhead;
         bulkhead.now(&bulkhead.moved_nanos);
@@ -188,7 +179,7 @@ impl Permit {
 }
 
 impl Bulkhead {
-    /// A room for `limit` attempts at the same time.
+    /// `limit`: attempts at the same time.
     #[must_use]
     pub(crate) fn new(limit: usize) -> Self {
         Self {
@@ -205,7 +196,7 @@ impl Bulkhead {
         }
     }
 
-    /// Lets a delivery in that has a permit or gets one soon. `calm`: no attempt failed lately.
+    /// Admits a delivery that can expect a permit in time. `calm`: no attempt failed lately.
     pub(crate) fn enter(
         self: &Arc<Self>,
         lane: &Arc<LaneOccupancy>,
@@ -225,10 +216,10 @@ impl Bulkhead {
             (false, false) => (lane.patience, Terms::Within(lane.patience)),
         };
         let waiting = Waiting::new(self);
-        // Those that wait, it included, for which no permit is free.
+        // Deliveries without a free permit, this one included.
         let ahead = (waiting.others + 1).saturating_sub(self.permits.available_permits());
-        let turn = self.attempt() * ahead as u32 / self.limit as u32;
-        if ahead > 0 && (stalled || turn > patience) {
+        let expected = self.attempt() * ahead as u32 / self.limit as u32;
+        if ahead > 0 && (stalled || expected > patience) {
             return None;
         }
         Some(Admitted {
@@ -238,7 +229,6 @@ impl Bulkhead {
         })
     }
 
-    /// Waits for a permit.
     async fn permit(self: &Arc<Self>, terms: Terms) -> Option<OwnedSemaphorePermit> {
         let patience = match terms {
             Terms::Within(patience) | Terms::Unproven(patience) => patience,
@@ -257,25 +247,25 @@ impl Bulkhead {
         None
     }
 
-    /// Waits until an attempt has succeeded.
+    /// Waits for the first success.
     async fn proven(&self) {
         let mut proven = pin!(self.proven.notified());
-        // From here on it is told of the first success.
+        // Registers first, so that a success between the check and the wait counts.
         proven.as_mut().enable();
         if !self.is_proven() {
             proven.await;
         }
     }
 
-    /// Whether an attempt has succeeded.
+    /// Whether an attempt has ever succeeded here.
     #[must_use]
     pub(crate) fn is_proven(&self) -> bool {
         self.success_nanos.load(Ordering::Relaxed) > 0
     }
 
-    /// How long this worker takes for one delivery that succeeds, with all permits in use. Where none
-    /// has, a success is taken to last as long as what fails or hangs: each delivery that falls due
-    /// in vain costs the server several syncs, for which publishers wait.
+    /// This worker's time for one successful delivery with all permits in use. Before the first success, failures
+    /// and hanging attempts count: each delivery that falls due in vain costs the server several syncs, for
+    /// which publishers wait.
     #[must_use]
     pub(crate) fn interval(&self) -> Duration {
         let attempt = match self.success_nanos.load(Ordering::Relaxed) {
@@ -285,14 +275,13 @@ impl Bulkhead {
         attempt / self.limit as u32
     }
 
-    /// For how long the places that are taken are expected to be: attempts take as long as before,
-    /// and what hangs is expected to hang for some time yet.
+    /// When a permit can be expected: attempts take as long as before, and those that hang will for some time.
     #[must_use]
-    pub(crate) fn taken_for(&self) -> Duration {
+    pub(crate) fn expected_wait(&self) -> Duration {
         (self.hangs() * HANGS).max(self.attempt() * ROUNDS)
     }
 
-    /// How long no attempt has ended, while there are some.
+    /// Time since an attempt ended; 0 without attempts in flight.
     fn hangs(&self) -> Duration {
         if self.permits.available_permits() >= self.limit {
             return Duration::ZERO;
@@ -300,7 +289,7 @@ impl Bulkhead {
         self.since(&self.moved_nanos)
     }
 
-    /// How long no attempt has begun, while all permits are taken.
+    /// Time since an attempt began; 0 with a free permit.
     fn stalled(&self) -> Duration {
         if self.permits.available_permits() > 0 {
             return Duration::ZERO;
@@ -322,11 +311,10 @@ impl Bulkhead {
     }
 }
 
-/// A delivery that waits for a permit.
+/// Counts a delivery that waits for a permit.
 #[derive(Debug)]
 struct Waiting {
     bulkhead: Arc<Bulkhead>,
-    /// How many there were before.
     others: usize,
 }
 
@@ -345,7 +333,7 @@ impl Drop for Waiting {
     }
 }
 
-/// A delivery of a hook in a lane; the first one makes the hook one of those that share the lane.
+/// Counts a delivery of a hook in a lane; the first one makes the hook share the lane.
 #[derive(Debug)]
 struct Inside {
     bulkhead: Arc<Bulkhead>,
@@ -376,7 +364,7 @@ impl Drop for Inside {
     }
 }
 
-/// Adds to a moving average. A lost update is one attempt less in it.
+/// Adds to a moving average. Losing a concurrent update does no harm.
 fn average(average: &AtomicU64, took: Duration) {
     let took = nanos(took);
     let new = match average.load(Ordering::Relaxed) {

@@ -1,9 +1,8 @@
-//! Whether a hook's receiver is worth an attempt: a circuit breaker.
+//! A circuit breaker per hook.
 //!
-//! Each worker counts the failures that it sees itself. Too many in a row, or too large a part of
-//! those in a while, open the circuit: for a time there are no attempts, then a single one probes,
-//! and closes the circuit or opens it for twice as long. That it is open is shared through Redis,
-//! see `claims`; what is here also serves without.
+//! Each worker counts the failures that it sees. Too many in a row, or too high a rate, open the circuit: no
+//! attempts for a time, then a single one probes, and closes the circuit or opens it for twice as long. Open
+//! circuits are shared through Redis (see `claims`); without Redis each worker has its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,31 +18,31 @@ use crate::redis::script_call::{ScriptCall, millis};
 
 /// The longest that a circuit stays open before it is probed again.
 pub(crate) const LONGEST: Duration = Duration::from_secs(300);
-/// How much longer than it is open Redis remembers a circuit.
+/// How long Redis remembers a circuit after it was open.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// The failure rate is that of this long.
+/// The period of the failure rate.
 const WINDOW: Duration = Duration::from_secs(30);
-/// The failure rate counts from this many attempts on.
+/// Attempts before which the failure rate says nothing.
 const ENOUGH: u32 = 20;
-/// However many workers share a hook's attempts, so many in a row tell something.
+/// However many workers share a hook's attempts, each needs this many failures in a row.
 const FEW: u32 = 5;
 
 /// When a circuit opens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// Failures in a row; 0: never. Workers share them as long as nothing has succeeded.
+    /// In a row; 0: never. Until the hook's first success, workers divide them among themselves.
     pub failures: u32,
-    /// Failed part of the attempts of half a minute, if there are twenty at least.
+    /// Failed part of half a minute's attempts, if there are at least twenty.
     pub failure_rate: f64,
-    /// How long it stays open at first.
+    /// For how long at first.
     pub open: Duration,
 }
 
-/// One hook's circuit on this worker.
+/// Of one hook on this worker.
 #[derive(Debug)]
 pub(crate) struct CircuitBreaker {
     settings: Settings,
-    /// Whether there is anything in the state: a hook without failures takes no lock.
+    /// Spares a hook without failures the lock.
     troubled: AtomicBool,
     state: Mutex<State>,
 }
@@ -64,19 +63,16 @@ struct Window {
     failures: u32,
 }
 
-/// What a circuit says before an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Go on.
     Closed,
-    /// Not for that long.
+    /// For that long.
     Open(Duration),
-    /// Somebody may probe.
+    /// One attempt may probe.
     HalfOpen,
 }
 
 impl CircuitBreaker {
-    /// A closed circuit.
     #[must_use]
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
@@ -86,7 +82,6 @@ impl CircuitBreaker {
         }
     }
 
-    /// When it opens.
     #[must_use]
     pub(crate) fn settings(&self) -> Settings {
         self.settings
@@ -98,7 +93,7 @@ impl CircuitBreaker {
         !self.troubled.load(Ordering::Relaxed)
     }
 
-    /// What this worker knows.
+    /// As far as this worker knows.
     #[must_use]
     pub(crate) fn verdict(&self) -> Verdict {
         if self.is_calm() {
@@ -113,18 +108,18 @@ impl CircuitBreaker {
         }
     }
 
-    /// Takes the right to probe, where no other worker can be asked.
+    /// Takes the right to probe while workers cannot coordinate.
     #[must_use]
     pub(crate) fn probe(&self) -> bool {
         !std::mem::replace(&mut self.state().probing, true)
     }
 
-    /// The probe that was to be made is not made.
+    /// The probe was not made.
     pub(crate) fn probe_given_up(&self) {
         self.state().probing = false;
     }
 
-    /// An attempt succeeded. A probe closes the circuit.
+    /// A successful probe closes the circuit.
     pub(crate) fn succeeded(&self, probe: bool) {
         if self.is_calm() {
             return;
@@ -139,8 +134,8 @@ impl CircuitBreaker {
         self.troubled.store(!calm, Ordering::Relaxed);
     }
 
-    /// An attempt failed, of a hook whose attempts are spread over so many workers; 1 where some have
-    /// succeeded here, since then others may have as well. True: the circuit is to be opened.
+    /// Returns whether the caller must open the circuit. `workers`: those that may share the failures; 1 once an
+    /// attempt has succeeded here, since other workers may have had successes between.
     #[must_use]
     pub(crate) fn failed(&self, probe: bool, workers: u32) -> bool {
         self.troubled.store(true, Ordering::Relaxed);
@@ -148,7 +143,7 @@ impl CircuitBreaker {
         state.in_a_row += 1;
         state.count(true);
         if !probe && state.is_open() {
-            // One that began before it opened.
+            // The attempt began before the circuit opened.
             return false;
         }
         if self.settings.failures == 0 {
@@ -164,7 +159,7 @@ impl CircuitBreaker {
         probe || rate || state.in_a_row >= in_a_row
     }
 
-    /// How long it opens for, where no other worker can be asked.
+    /// For how long it opens while workers cannot coordinate.
     #[must_use]
     pub(crate) fn next_opening(&self) -> Duration {
         let openings = self.state().openings;
@@ -172,7 +167,7 @@ impl CircuitBreaker {
         doubled.min(LONGEST)
     }
 
-    /// It is open for that long, as this worker or another found.
+    /// This worker or another opened it for that long.
     pub(crate) fn opened(&self, wait: Duration) {
         self.troubled.store(true, Ordering::Relaxed);
         let mut state = self.state();
@@ -185,7 +180,7 @@ impl CircuitBreaker {
         state.open_until = Some(Instant::now() + wait);
     }
 
-    /// It is not open, as another worker found.
+    /// Another worker closed it.
     pub(crate) fn closed(&self) {
         if !self.is_calm() {
             let mut state = self.state();
@@ -243,7 +238,7 @@ impl State {
         self.open_until.is_some_and(|until| until > Instant::now())
     }
 
-    /// Counts from the first failure on.
+    /// A window starts at a failure.
     fn count(&mut self, failed: bool) {
         let now = Instant::now();
         if self
@@ -280,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_in_a_row_open_it_and_a_probe_closes_it() {
+    async fn failures_in_a_row_open_a_circuit_and_a_probe_closes_it() {
         let circuit = circuit();
         assert!(!circuit.failed(false, 1) && !circuit.failed(false, 1));
         circuit.succeeded(false);
@@ -297,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_probe_opens_it_for_twice_as_long_up_to_a_bound() {
+    async fn a_failed_probe_doubles_the_open_time_up_to_a_bound() {
         let circuit = circuit();
         circuit.opened(circuit.next_opening());
         for seconds in [10, 20, 40, 80, 160, 300, 300] {
@@ -310,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn half_of_many_attempts_failing_opens_it_without_any_in_a_row() {
+    async fn a_high_failure_rate_opens_a_circuit_without_failures_in_a_row() {
         let circuit = circuit();
         let mut opened = false;
         for _ in 0..10 {
@@ -322,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn workers_that_share_the_attempts_share_the_failures() {
+    async fn workers_share_the_failures_in_a_row_down_to_a_minimum() {
         let opens = |workers| {
             let circuit = CircuitBreaker::new(Settings {
                 failures: 10,
@@ -348,7 +343,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_can_be_switched_off() {
+    async fn zero_failures_switch_a_circuit_off() {
         let circuit = CircuitBreaker::new(Settings {
             failures: 0,
             ..circuit().settings()

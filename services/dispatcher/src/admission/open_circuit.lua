@@ -1,4 +1,4 @@
--- Opens a circuit, each time for twice as long. Returns for how many milliseconds it is open.
+-- Opens a circuit, each time for twice as long. Returns how long it is open, in milliseconds.
 -- KEYS: circuit (`<until>:<openings>:<revision>`, Unix milliseconds by Redis' clock), probe.
 -- ARGV: the hook's revision, first time (ms), longest time (ms), how much longer the circuit is remembered (ms).
 
@@ -9,7 +9,7 @@ local circuit = redis.call('GET', KEYS[1])
 if circuit then
   local till, count, revision = string.match(circuit, '^(%d+):(%d+):(%d+)$')
   if revision == ARGV[1] then
-    -- A longer time was written before Redis' clock stepped back.
+    -- More than the longest time was left by a step back of Redis' clock.
     local left = tonumber(till) - now
     if left > 0 and left <= tonumber(ARGV[3]) then return left end
     openings = tonumber(count)

@@ -1,8 +1,8 @@
-//! How often a hook may be called. What comes too early gets a place of its own, one interval after the last
-//! one given out, and is parked until then.
+//! A rate limit per hook. A delivery over the limit gets a place, one interval after the last place given out,
+//! and is parked until then.
 //!
-//! A place is good for a short time only: what an open circuit, a pause or an outage kept from its place
-//! takes a new one, or all that waited would come at once.
+//! A place expires soon: if deliveries that an open circuit, a pause or an outage held back kept their places,
+//! they would all be made at once.
 
 use std::time::Duration;
 
@@ -20,19 +20,19 @@ pub(crate) struct RateLimit {
 }
 
 impl RateLimit {
-    /// None if that is no rate.
+    /// None if the rate is not positive, or too small for an interval.
     pub(crate) fn per_second(rate: f64) -> Option<Self> {
         let interval = Duration::try_from_secs_f64(1.0 / rate).ok()?;
         (rate > 0.0).then_some(Self { interval })
     }
 
-    /// How far deliveries may come ahead of their time: one second's worth of them.
+    /// How far ahead of its time a delivery may be made: a burst is one second's worth.
     pub(crate) fn tolerance(self) -> Duration {
         Duration::from_secs(1).saturating_sub(self.interval)
     }
 }
 
-/// The places that this worker gave out while Redis was away.
+/// Places given out by this worker while Redis was away.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     next: Option<Instant>,
@@ -60,7 +60,6 @@ impl Memory {
     }
 }
 
-/// Whether a delivery comes in time for its place.
 fn is_good(place: Place, now_millis: u64) -> bool {
     now_millis <= place.0.saturating_add(GRACE.as_millis() as u64)
 }
@@ -72,7 +71,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_seconds_worth_passes_and_each_other_delivery_gets_a_place() {
+    async fn a_seconds_worth_passes_and_the_excess_gets_places() {
         let rate = RateLimit::per_second(4.0).expect("a rate");
         let mut memory = Memory::default();
         let mut take = |place| memory.take(rate, place, 1_000);
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_that_is_long_past_is_lost() {
+    async fn a_place_expires() {
         let rate = RateLimit::per_second(1.0).expect("a rate");
         let mut memory = Memory::default();
         let late = GRACE.as_millis() as u64 + 1;

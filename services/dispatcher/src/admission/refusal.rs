@@ -1,17 +1,17 @@
-//! Why a hook may not be called now.
+//! Reasons to refuse a delivery.
 
 use std::time::Duration;
 
-/// How long a delivery waits while another one probes the circuit.
+/// How long a delivery waits while another probes the circuit.
 pub(crate) const PROBING: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The circuit is open for that long.
+    /// The circuit is open for that long, or another delivery probes it.
     Open(Duration),
-    /// The rate limit is used up: how long it is until the delivery's place.
+    /// The rate limit is used up: the time until the delivery's place.
     Limited(Duration, Place),
-    /// `snooze`: an event about the same was delivered a short time ago.
+    /// `snooze`: a similar event was delivered recently.
     Snoozed,
     /// `on_change`: nothing that the hook watches has changed.
     Unchanged,

@@ -1,5 +1,4 @@
--- Takes a hook's next free slot; after the last one the first is used again. Returns how many milliseconds
--- away it is.
+-- Takes a hook's next free slot; after the last one they start over. Returns the time until it, in milliseconds.
 -- KEYS: slot. ARGV: time between slots (us), time until the first (ms), time from the first to the last (ms).
 
 local time = redis.call('TIME')

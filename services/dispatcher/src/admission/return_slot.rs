@@ -1,5 +1,5 @@
-//! When a deferred delivery comes back: in its hook's next free slot, over all workers, so that a backlog
-//! returns at the rate at which the hook takes deliveries.
+//! Deferred deliveries return in their hook's next free slot, over all workers, so that a backlog comes back at
+//! the rate at which the hook takes deliveries.
 
 use std::time::Duration;
 
@@ -12,8 +12,7 @@ use crate::redis::keys::Key;
 use crate::redis::script_call::{ScriptCall, millis};
 use crate::redis::workers::Workers;
 
-/// The most that deliveries are spread out over: a million of a hook that never succeeded come back at
-/// less than 300 a second.
+/// The longest time that a backlog is spread over: a million deliveries return at less than 300 a second.
 const SPREAD: Duration = Duration::from_secs(3_600);
 
 pub(crate) struct ReturnSlots {
@@ -31,9 +30,8 @@ impl ReturnSlots {
         }
     }
 
-    /// Takes the hook's next slot that is at least `from` away. `interval`: this worker's time for one
-    /// delivery. Deliveries of a hook whose `max_age` is
-    /// short come back in time for an attempt.
+    /// Takes the hook's next slot that is at least `from` away. `interval`: this worker's time for one delivery.
+    /// `max_age` bounds the slots, so that an attempt can still be made.
     pub(crate) async fn take(
         &self,
         hook: &str,
@@ -56,7 +54,7 @@ impl ReturnSlots {
     }
 }
 
-/// The slots that this worker gave out while Redis was away.
+/// Slots given out by this worker while Redis was away.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     next: Mutex<Option<Instant>>,
@@ -82,7 +80,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn slots_follow_each_other_up_to_a_bound_and_then_fill_up() {
+    async fn slots_follow_each_other_up_to_a_bound_and_then_start_over() {
         let memory = Memory::default();
         let slots: Vec<_> = (0..6)
             .map(|_| memory.take(SECOND, SECOND, 3 * SECOND).as_secs())

@@ -1,10 +1,9 @@
-//! What `snooze` and `on_change` compare.
+//! Suppression by `snooze` and `on_change`.
 //!
-//! Two events are *about the same* if the fields that the registry calls unique are equal, or else
-//! the entity that they tell of. `snooze` is silent for a while after an event about the same.
-//! `on_change` fires if the unique fields differ from the last ones that the hook saw, or else if
-//! the entity differs from how the hook saw it last, `updated_at` aside. Numbers and booleans count
-//! as much as text.
+//! Events are about the same subject if the event's unique fields (see the registry) are equal or, for events
+//! without such fields, if their entity is the same. `snooze` suppresses events about a subject for a while after
+//! a delivery. `on_change` suppresses an event whose unique fields equal those of the last delivery or, without
+//! such fields, whose entity is as it was then, except for `updated_at`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,9 +17,9 @@ use tokio::time::Instant;
 
 use super::refusal::Refusal;
 
-/// How long the value that `on_change` saw last is kept.
+/// How long `on_change` remembers the last value.
 pub(crate) const KEEP_CHANGE: Duration = Duration::from_secs(7 * 86_400);
-/// Marks of one hook that a worker remembers.
+/// Marks per hook that a worker remembers.
 const REMEMBERED: usize = 1_000;
 /// Changes with every write of an entity.
 const UPDATED_AT: &str = "updated_at";
@@ -28,20 +27,19 @@ const UPDATED_AT: &str = "updated_at";
 /// The marks of one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Marks {
-    /// What `snooze` is silent about, and for how long.
+    /// The subject, and for how long it is suppressed.
     pub snooze: Option<(String, Duration)>,
-    /// What `on_change` watches, and what it is now.
+    /// The key that `on_change` watches, and its new value.
     pub change: Option<(String, String)>,
 }
 
 impl Marks {
-    /// Whether a hook asks for any.
     #[must_use]
     pub(crate) fn are_kept_for(hook: &Hook) -> bool {
         snooze(hook).is_some() || hook.on_change == Some(true)
     }
 
-    /// The marks of an event for a hook; nothing if the hook asks for none.
+    /// None if the hook uses neither `snooze` nor `on_change`.
     #[must_use]
     pub(crate) fn new(hook: &Hook, event: &Event) -> Option<Self> {
         if !Self::are_kept_for(hook) {
@@ -61,7 +59,7 @@ impl Marks {
             (about.clone(), about, now)
         } else {
             let values = digest(&values);
-            // One last value for the hook, whatever it was.
+            // The hook has one last value.
             (values.clone(), "unique".to_owned(), values)
         };
         Some(Self {
@@ -71,13 +69,12 @@ impl Marks {
     }
 }
 
-/// How long a hook is silent after a delivery, if it asks for that.
 fn snooze(hook: &Hook) -> Option<Duration> {
     let seconds = hook.snooze.filter(|seconds| *seconds > 0)?;
     Some(Duration::from_secs(seconds.into()))
 }
 
-/// The entity that an event tells of, or the kind of event where it tells of none.
+/// The event's entity, or its kind if it has none.
 fn about(event: &Event) -> String {
     let entity = event
         .data()
@@ -88,7 +85,7 @@ fn about(event: &Event) -> String {
     digest(&[&workspace, &name, entity.unwrap_or(&Value::Null)])
 }
 
-/// A hash that does not depend on the order of keys.
+/// Independent of the order of keys; numbers and booleans count as much as text.
 fn digest(values: &[&Value]) -> String {
     let mut hash = Sha256::new();
     for value in values {
@@ -134,7 +131,7 @@ fn text(hash: &mut Sha256, text: &str) {
     hash.update(text);
 }
 
-/// The marks of one hook that this worker remembers, for the time that Redis is away.
+/// One hook's marks, for the time that Redis is away.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     marks: HashMap<String, Remembered>,
@@ -223,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_that_asks_for_nothing_has_no_marks() {
+    fn a_hook_without_snooze_and_on_change_has_no_marks() {
         let event = event("crud", "consumers", &json!({}));
         for hook in [hook(None, None), hook(Some(0), Some(false))] {
             assert_eq!(Marks::new(&hook, &event), None);
@@ -252,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn unique_fields_decide_where_the_registry_has_them() {
+    fn unique_fields_are_compared_if_the_registry_has_them() {
         let limited = |data: &Value| {
             let event = event("rate-limiting-advanced", "rate-limit-exceeded", data);
             Marks::new(&hook(Some(7), Some(true)), &event).expect("marks")
@@ -280,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn snooze_is_silent_about_the_same_but_not_about_its_own() {
+    async fn snooze_suppresses_other_deliveries_about_the_subject() {
         let (mut memory, marks) = (Memory::default(), snoozed("a"));
         memory.remember("one", Some(&marks));
         assert_eq!(memory.check("one", Some(&marks)), Ok(()), "its own mark");
@@ -291,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn on_change_fires_when_the_value_is_another() {
+    async fn on_change_fires_if_the_value_differs_from_the_last() {
         let mut memory = Memory::default();
         let mut pass = |delivery, value: &str| {
             let marks = Marks {

@@ -268,8 +268,8 @@ impl Deliverer {
                 (settled, Release::GivenBack)
             }
             HeldBack::NoPermit { .. } => {
-                let taken_for = hook.admission.bulkhead.taken_for();
-                let wait = taken_for.clamp(OVERFLOW, OVERFLOW_AT_MOST);
+                let expected = hook.admission.bulkhead.expected_wait();
+                let wait = expected.clamp(OVERFLOW, OVERFLOW_AT_MOST);
                 let wait = self.slot(hook, wait).await;
                 self.defer(hook, work, Deferral::NoPermit, wait).await
             }
