@@ -1,13 +1,12 @@
-//! Which worker makes which attempt, and whether there is one at all: claims on deliveries in Redis.
+//! Claims on deliveries in Redis: which worker makes which attempt, if any.
 //!
-//! One script decides in one round trip what a worker that holds a message may do: make attempt n,
-//! or nothing since it is done, parked, another worker's, or suppressed by the hook's `snooze` or
-//! `on_change`; or wait, for the hook's circuit or rate limit. A claim carries a token: a worker
-//! whose claim ran out and was taken over finds another token (or state) there, and its result
-//! counts for nothing.
+//! In one round trip a script decides about a delivery: this worker may make attempt n; or the delivery is done,
+//! parked, another worker's, or suppressed by `snooze` or `on_change`; or it waits for the hook's circuit or rate
+//! limit. A claim has a token. A worker whose claim expired and was taken over finds another token or state, and
+//! its result is void.
 //!
-//! Redis is not needed to deliver. When it does not answer, attempts are made without a claim, so
-//! at least once, and [`Admission`] decides from this worker's memory; a setting makes them wait instead.
+//! Redis is not required. While it does not answer, attempts are made without a claim, so at least once, and
+//! [`Admission`] decides from this worker's memory; a setting makes deliveries wait instead.
 
 mod batch;
 mod bitmap;
@@ -44,25 +43,22 @@ pub(crate) use batch::MOST;
 pub(crate) use calls::{Options, Release};
 pub(crate) use lease::Lease;
 
-/// Marks of an event with more bytes than this take long enough to let others have the thread.
+/// Above this size in bytes, hashing an event for its marks takes long enough to yield first.
 const LONG_MARKS: usize = 16 << 10;
-/// How often within a third of a lease it is looked for what is to be renewed.
+/// How often, within a third of a lease, due renewals are collected.
 const RENEWAL_PARTS: u32 = 10;
 
-/// What a worker may do with a delivery.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    /// Make the attempt.
     Attempt(Lease),
-    /// Nothing: it was delivered before.
+    /// Delivered before.
     Done,
-    /// Nothing: this attempt was parked or buried before.
+    /// This attempt was parked or buried before.
     Parked,
-    /// Come back later: a live worker holds it.
+    /// A live worker holds the delivery, for that long at most.
     Busy(Duration),
-    /// Nothing, or park it: the hook does not want it, or not now.
     Refused(Refusal),
-    /// Come back later: Redis did not answer, and the delivery is to wait for it.
+    /// Redis did not answer, and the delivery must wait for it.
     Unavailable,
 }
 
@@ -81,7 +77,6 @@ struct Inner {
 }
 
 impl Claims {
-    /// Makes claims in Redis.
     #[must_use]
     pub(crate) fn new(
         redis: RedisClient,
@@ -104,31 +99,33 @@ impl Claims {
         }
     }
 
-    /// How many groups of hooks there are that Redis may fail on their own.
+    /// The number of hook groups for which Redis can fail independently.
     #[must_use]
     pub(crate) fn groups(&self) -> usize {
         self.inner.calls.redis.groups()
     }
 
-    /// In which of them a hook is, from 0.
+    /// From 0.
     #[must_use]
     pub(crate) fn group_of(&self, hook: &Prepared) -> usize {
         self.inner.calls.redis.group_of(&hook.id)
     }
 
-    /// Claims the next attempt of each of at most [`MOST`] deliveries, if it is to be made.
-    pub(crate) async fn claim(&self, works: &[(&Prepared, &PendingDelivery)]) -> Vec<Decision> {
-        self.inner.claim(works).await
+    /// Claims the next attempts of at most [`MOST`] deliveries.
+    pub(crate) async fn claim(
+        &self,
+        deliveries: &[(&Prepared, &PendingDelivery)],
+    ) -> Vec<Decision> {
+        self.inner.claim(deliveries).await
     }
 
-    /// Makes sure that the claim is still this worker's, and stays so for a lease. Without Redis
-    /// nobody can tell, and the answer is yes.
+    /// Renews the claim for a lease. False: another worker has taken the delivery over. Without Redis: true.
     pub(crate) async fn renew(&self, lease: &Lease) -> bool {
         self.inner.is_own(lease.claim()).await != Some(false)
     }
 
-    /// Whether the attempt of a claim may be made now. It asks only where the claim may have run out, as
-    /// it has when this worker stood still for a while.
+    /// Whether the claimed attempt may be made now. Asks Redis only if the claim may have expired, for example
+    /// because this worker was suspended.
     pub(crate) async fn still_holds(&self, lease: &Lease) -> bool {
         let inner = &self.inner;
         if lease.age() < inner.calls.options.lease {
@@ -138,18 +135,18 @@ impl Claims {
         is_own.unwrap_or(!inner.calls.options.required)
     }
 
-    /// Ends a claim. False: another worker has taken the delivery over.
-    pub(crate) async fn finish(&self, lease: &Lease, end: Release) -> bool {
-        lease.renew_no_more();
+    /// Releases a claim. False: another worker has taken the delivery over.
+    pub(crate) async fn finish(&self, lease: &Lease, release: Release) -> bool {
+        lease.stop_renewing();
         self.inner
             .calls
-            .end(lease.claim(), end)
+            .release(lease.claim(), release)
             .await
             .unwrap_or(true)
     }
 
-    /// Ends plain claims, at most [`MOST`], whose deliveries are done. Answers which of them another worker
-    /// has taken over.
+    /// Releases at most [`MOST`] plain claims of delivered deliveries. Returns the indices of those that another
+    /// worker has taken over.
     pub(crate) async fn done(&self, leases: impl Iterator<Item = &Lease>) -> Vec<usize> {
         self.inner
             .calls
@@ -157,15 +154,15 @@ impl Claims {
             .await
     }
 
-    /// Gives back every claim that is still held, at a shutdown whose deadline has passed.
+    /// Gives back every claim still held, after the deadline of a shutdown.
     pub(crate) async fn release_all(&self) {
         for claim in self.inner.held.all() {
-            self.inner.calls.end(&claim, Release::GivenBack).await;
+            self.inner.calls.release(&claim, Release::GivenBack).await;
         }
     }
 
-    /// Renews the claims held and reports this worker as alive. Each claim is renewed in its own time, since
-    /// thousands at once would hold new ones up.
+    /// Renews the claims held and reports this worker as alive. Renewals are spread out: thousands at once would
+    /// hold up new claims.
     pub(crate) async fn keep_leases(self) {
         let inner = &self.inner;
         let age = inner.calls.options.lease / 3;
@@ -190,11 +187,12 @@ impl Claims {
 }
 
 impl Inner {
-    async fn claim(&self, works: &[(&Prepared, &PendingDelivery)]) -> Vec<Decision> {
-        let claims = self.claims(works).await;
+    async fn claim(&self, deliveries: &[(&Prepared, &PendingDelivery)]) -> Vec<Decision> {
+        let claims = self.claims(deliveries).await;
         let mut answers = vec![None; claims.len()];
-        let is_plain =
-            |index: usize| works[index].0.admission.rate.is_none() && claims[index].marks.is_none();
+        let is_plain = |index: usize| {
+            deliveries[index].0.admission.rate.is_none() && claims[index].marks.is_none()
+        };
         let plain = claims
             .iter()
             .enumerate()
@@ -202,11 +200,11 @@ impl Inner {
         self.calls.claim_together(plain, &mut answers).await;
         let others = (0..claims.len()).filter(|index| !is_plain(*index));
         let others = others.map(async |index| {
-            let (hook, work) = works[index];
+            let (hook, pending) = deliveries[index];
             (
                 index,
                 self.calls
-                    .claim(&hook.admission, &claims[index], work.place)
+                    .claim(&hook.admission, &claims[index], pending.place)
                     .await,
             )
         });
@@ -215,40 +213,39 @@ impl Inner {
         }
         claims
             .into_iter()
-            .zip(works)
+            .zip(deliveries)
             .zip(answers)
-            .map(|((claim, (hook, work)), answer)| match answer {
+            .map(|((claim, (hook, pending)), answer)| match answer {
                 Some(answer) => self.decide(claim, &hook.admission, answer),
-                None => self.without_redis(claim, &hook.admission, work),
+                None => self.without_redis(claim, &hook.admission, pending),
             })
             .collect()
     }
 
-    /// What is to be claimed.
-    async fn claims(&self, works: &[(&Prepared, &PendingDelivery)]) -> Vec<Claim> {
-        let count = works.len() as u64;
+    async fn claims(&self, deliveries: &[(&Prepared, &PendingDelivery)]) -> Vec<Claim> {
+        let count = deliveries.len() as u64;
         let first = self.counter.fetch_add(count, Ordering::Relaxed);
         let mut groups = Groups::default();
-        let mut claims = Vec::with_capacity(works.len());
-        for ((hook, work), number) in works.iter().zip(first..) {
-            let event = &work.delivery.event;
+        let mut claims = Vec::with_capacity(deliveries.len());
+        for ((hook, pending), number) in deliveries.iter().zip(first..) {
+            let event = &pending.delivery.event;
             let marks = Marks::new(&hook.hook, event);
             if marks.is_some() && event.raw.len() > LONG_MARKS {
                 tokio::task::yield_now().await;
             }
-            let (bitmap, offset) = Bitmap::of(&event.id, work.delivery.id);
+            let (bitmap, offset) = Bitmap::of(&event.id, pending.delivery.id);
             let group = Group {
                 hook: Arc::clone(&hook.id),
                 revision: hook.admission.revision,
                 bitmap,
-                attempt: work.attempt,
+                attempt: pending.attempt,
                 token: Token::new(self.workers.own(), number),
             };
             claims.push(Claim {
                 number,
                 group: groups.join(group, offset),
                 offset,
-                delivery: work.delivery.id,
+                delivery: pending.delivery.id,
                 probe: false,
                 marks,
                 asked: Instant::now(),
@@ -258,7 +255,7 @@ impl Inner {
         claims
     }
 
-    /// Waits are bounded, since Redis' clock may step back.
+    /// Bounds waits, since Redis' clock may step back.
     fn decide(&self, claim: Claim, admission: &Admission, answer: Answer) -> Decision {
         let Answer(word, number, place) = answer;
         let wait = Duration::from_millis(number);
@@ -285,24 +282,24 @@ impl Inner {
         }
     }
 
-    /// Decides from memory. A claim may have been made all the same, so it keeps its token.
+    /// Decides from memory. Redis may have made the claim all the same, so the token is kept.
     fn without_redis(
         &self,
         claim: Claim,
         admission: &Admission,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
     ) -> Decision {
-        // What this worker remembers may be old where it was not Redis that was away.
-        let stood_still = claim.asked.elapsed() >= STANDSTILL;
-        if self.calls.options.required || claim.marks.is_some() && stood_still {
+        // If this worker was suspended rather than Redis away, its memory may be stale.
+        let was_suspended = claim.asked.elapsed() >= STANDSTILL;
+        if self.calls.options.required || claim.marks.is_some() && was_suspended {
             return Decision::Unavailable;
         }
-        let first = work.attempt == 1;
+        let first = pending.attempt == 1;
         match admission.decide(
             claim.delivery.as_str(),
             claim.marks.as_ref(),
             first,
-            work.place,
+            pending.place,
         ) {
             Ok(probe) => {
                 self.metrics.redis_skipped();
@@ -312,7 +309,7 @@ impl Inner {
         }
     }
 
-    /// Renews claims, and says which are still this worker's, as far as Redis answers.
+    /// Returns which claims are still this worker's; None where Redis did not answer.
     async fn renew(&self, claims: &[Arc<Claim>]) -> Vec<Option<bool>> {
         let asked = Instant::now();
         let own = self.calls.renew_together(claims).await;
@@ -320,7 +317,7 @@ impl Inner {
         own
     }
 
-    /// Renews one claim. An answer that took as long as a lease says nothing any more.
+    /// Renews one claim. An answer that took longer than a lease is outdated.
     async fn is_own(&self, claim: &Arc<Claim>) -> Option<bool> {
         loop {
             let asked = Instant::now();

@@ -1,5 +1,5 @@
-//! Claims that are made, renewed and ended together: one round trip for many, in which Redis looks at
-//! each page once.
+//! Claims, renewals and releases in batches: one round trip for many deliveries, in which Redis reads each bitmap
+//! once.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use super::scripts::{Answer, word};
 use crate::redis::keys::Key;
 use crate::redis::script_call::{ScriptCall, millis};
 
-/// Deliveries of one call. Redis does nothing else meanwhile.
+/// Deliveries per call, during which Redis does nothing else.
 pub(crate) const MOST: usize = 128;
 
-/// Groups in which claims are about to be made.
+/// Groups of claims about to be made.
 #[derive(Default)]
 pub(super) struct Groups(Vec<(Arc<Group>, Bits)>);
 
 impl Groups {
-    /// The group of a claim: the one that is given, or one like it that has no claim on the delivery yet.
+    /// Returns an equal group that has no claim on the delivery yet, or adds this one.
     pub(super) fn join(&mut self, group: Group, offset: u8) -> Arc<Group> {
         let claimed = Bits::of(offset);
-        // What comes together mostly stands together.
+        // Neighbours in the stream mostly come together.
         let like = self
             .0
             .iter_mut()
@@ -39,15 +39,15 @@ impl Groups {
     }
 }
 
-/// A group's claims among those that a call is about.
+/// A group's claims within a call.
 pub(super) struct Part<'a> {
     pub(super) group: &'a Arc<Group>,
     set: Bits,
-    /// Each with its number among all claims.
+    /// Each with its index among all claims.
     members: Vec<(Bits, usize)>,
 }
 
-/// Claims by their group.
+/// Sorts claims into groups.
 pub(super) fn parts<'a>(claims: impl Iterator<Item = (usize, &'a Claim)>) -> Vec<Part<'a>> {
     let mut parts: Vec<Part<'_>> = Vec::new();
     for (index, claim) in claims {
@@ -67,7 +67,7 @@ pub(super) fn parts<'a>(claims: impl Iterator<Item = (usize, &'a Claim)>) -> Vec
     parts
 }
 
-/// What goes into one call: in a cluster only what is of one hook.
+/// Splits parts into calls: one call, or in a cluster one per hook.
 pub(super) fn calls<'a, 'b>(
     parts: &'a mut [Part<'b>],
     is_cluster: bool,
@@ -78,8 +78,8 @@ pub(super) fn calls<'a, 'b>(
     parts.chunk_by(move |one, next| !is_cluster || one.group.hook == next.group.hook)
 }
 
-/// The claims that a script means by a part's number, from 1, and a set.
-fn meant<'a>(
+/// The claims to which a script's answer refers, by part number (from 1) and set.
+fn members_of<'a>(
     parts: &'a [Part<'_>],
     number: usize,
     set: &[u8],
@@ -91,8 +91,8 @@ fn meant<'a>(
 }
 
 impl Calls {
-    /// Claims deliveries of hooks that have neither limits nor marks, at most [`MOST`], and puts a word and
-    /// a number in the place of each, where Redis answers.
+    /// Claims at most [`MOST`] deliveries of hooks without rate limit and marks. Sets the answer of each if Redis
+    /// answers.
     pub(super) async fn claim_together<'a>(
         &self,
         claims: impl Iterator<Item = (usize, &'a Claim)>,
@@ -107,8 +107,8 @@ impl Calls {
         }
     }
 
-    /// Renews claims. Answers which of them are still this worker's, and nothing where Redis does not
-    /// answer. The others were taken over, or they are done or parked.
+    /// Returns which claims are still this worker's; None where Redis did not answer. The others were taken over,
+    /// or are done or parked.
     pub(super) async fn renew_together(&self, claims: &[Arc<Claim>]) -> Vec<Option<bool>> {
         let claims = claims.iter().map(|claim| &**claim).enumerate();
         let (lease, keep) = (self.options.lease, self.options.window + KEEP);
@@ -117,8 +117,8 @@ impl Calls {
             .await
     }
 
-    /// Says that deliveries are done that were no probes and have no marks, at most [`MOST`]. Answers which
-    /// of them, by number, are not this worker's any more.
+    /// Marks at most [`MOST`] deliveries as done that were no probes and have no marks. Returns the indices of
+    /// those that are no longer this worker's.
     pub(super) async fn done_together<'a>(
         &self,
         claims: impl Iterator<Item = &'a Claim>,
@@ -151,13 +151,13 @@ impl Calls {
         let all = parts.iter().flat_map(|part| &part.members);
         let mut answers: Vec<_> = all.map(|(_, index)| (*index, word::ATTEMPT, 0)).collect();
         for (part, word, number, set) in others {
-            answers.extend(meant(parts, part, &set)?.map(|index| (index, word, number)));
+            answers.extend(members_of(parts, part, &set)?.map(|index| (index, word, number)));
         }
         Some(answers)
     }
 
-    /// Runs a script on all parts that says which claims are not the caller's. Answers of each whether it
-    /// is, and nothing where Redis does not answer.
+    /// Runs a script that returns the claims that are not the caller's. Returns for each claim whether it is; None
+    /// where Redis did not answer.
     async fn run_on(
         &self,
         mut parts: Vec<Part<'_>>,
@@ -182,7 +182,7 @@ impl Calls {
             let others: Vec<(usize, Vec<u8>)> = self.redis.call(hook, &call).await?;
             let others = others
                 .iter()
-                .filter_map(|(part, set)| meant(parts, *part, set));
+                .filter_map(|(part, set)| members_of(parts, *part, set));
             let all = parts.iter().flat_map(|part| &part.members);
             let mut own: Vec<_> = all.map(|(_, index)| (*index, true)).collect();
             own.extend(others.flatten().map(|index| (index, false)));
@@ -206,12 +206,11 @@ impl Group {
         self.bitmap == other.bitmap && self.attempt == other.attempt && self.hook == other.hook
     }
 
-    /// The key of its bitmap.
     pub(super) fn add_key_to(&self, call: &mut ScriptCall<'_>) {
         call.key(self.bitmap.key(&self.hook));
     }
 
-    /// Attempt, token, and some of its deliveries.
+    /// Adds attempt, token and a set of deliveries.
     pub(super) fn add_to(&self, call: &mut ScriptCall<'_>, set: Bits) {
         call.arg(self.attempt)
             .arg(&self.token.bytes()[..])

@@ -1,14 +1,14 @@
--- Reading and writing the bitmap of up to 128 deliveries, one text under one key.
+-- Reads and writes the bitmap of up to 128 deliveries, a string under one key.
 --
--- A set of deliveries is 16 bytes, one bit each. The text begins with two sets: `seen` (anything is
--- known of) and `done`. Records of 44 bytes follow:
+-- A set of deliveries is 16 bytes, one bit each. The string begins with two sets: `seen` (those with any state)
+-- and `done`. Records of 44 bytes follow:
 --
 --   4 bytes   attempt
 --   8 bytes   claimed until, in Unix milliseconds by Redis' clock; 0: parked or buried after the attempt
---   16 bytes  token of the claim, zeros if there is none
+--   16 bytes  token of the claim; zeros without a claim
 --   16 bytes  set
 --
--- A delivery is in at most one claim, and in none once it is done.
+-- A delivery is in at most one claim, and in none after it is done.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -35,25 +35,25 @@ local function less(a, b)
   return each(bit.bxor, a, both(a, b))
 end
 
--- What has no record is kept for that long, the rest not for less than before.
-local function save(key, page, keep)
-  if #page > HEAD then keep = math.max(keep, redis.call('PTTL', key)) end
-  redis.call('SET', key, page, 'PX', keep)
+-- Keeps a bitmap for `keep` milliseconds; one with records at least as long as before.
+local function save(key, bitmap, keep)
+  if #bitmap > HEAD then keep = math.max(keep, redis.call('PTTL', key)) end
+  redis.call('SET', key, bitmap, 'PX', keep)
 end
 
--- A page in full.
+-- Parses a whole bitmap.
 local function read(text)
   text = text or NONE .. NONE
-  local page = {seen = sub(text, 1, 16), done = sub(text, 17, HEAD)}
+  local bitmap = {seen = sub(text, 1, 16), done = sub(text, 17, HEAD)}
   for at = HEAD + 1, #text, SIZE do
     local attempt, till, token, set = unpack(RECORD, text, at)
-    page[#page + 1] = {attempt = attempt, till = till, token = token, set = set}
+    bitmap[#bitmap + 1] = {attempt = attempt, till = till, token = token, set = set}
   end
-  return page
+  return bitmap
 end
-local function write(key, page, keep)
-  local parts = {page.seen, page.done}
-  for _, record in ipairs(page) do
+local function write(key, bitmap, keep)
+  local parts = {bitmap.seen, bitmap.done}
+  for _, record in ipairs(bitmap) do
     if record.set ~= NONE then
       parts[#parts + 1] = pack(RECORD, record.attempt, record.till, record.token, record.set)
     end
@@ -61,33 +61,33 @@ local function write(key, page, keep)
   save(key, table.concat(parts), keep)
 end
 
--- Takes deliveries out of all claims, and out of what is parked where that is said.
-local function remove(page, set, parked)
-  for _, record in ipairs(page) do
+-- Removes deliveries from all claims and, if `parked`, from the parked ones.
+local function remove(bitmap, set, parked)
+  for _, record in ipairs(bitmap) do
     if (parked or record.till > 0) and both(record.set, set) ~= NONE then
       record.set = less(record.set, set)
     end
   end
 end
-local function add(page, attempt, till, token, set)
-  page.seen = union(page.seen, set)
-  for _, record in ipairs(page) do
+local function add(bitmap, attempt, till, token, set)
+  bitmap.seen = union(bitmap.seen, set)
+  for _, record in ipairs(bitmap) do
     if record.attempt == attempt and record.till == till and record.token == token then
       record.set = union(record.set, set)
       return
     end
   end
-  page[#page + 1] = {attempt = attempt, till = till, token = token, set = set}
+  bitmap[#bitmap + 1] = {attempt = attempt, till = till, token = token, set = set}
 end
-local function claim(page, attempt, till, token, set)
-  remove(page, set)
-  add(page, attempt, till, token, set)
+local function claim(bitmap, attempt, till, token, set)
+  remove(bitmap, set)
+  add(bitmap, attempt, till, token, set)
 end
-local function finish(page, set)
-  remove(page, set, true)
-  page.seen, page.done = union(page.seen, set), union(page.done, set)
+local function finish(bitmap, set)
+  remove(bitmap, set, true)
+  bitmap.seen, bitmap.done = union(bitmap.seen, set), union(bitmap.done, set)
 end
--- Whether a record's deliveries have got as far as the attempt, or farther.
+-- Whether a record's deliveries have reached the end of the attempt.
 local function is_past(record, attempt)
   return record.attempt > attempt or record.attempt == attempt and record.till == 0
 end

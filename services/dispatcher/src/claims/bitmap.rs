@@ -1,26 +1,25 @@
-//! Where the state of a delivery stands in Redis. Deliveries of a hook whose events stand near each
-//! other in the stream share a bitmap, one key, so that one call sees to many of them.
+//! Where the state of a delivery is in Redis. Deliveries of a hook whose events are neighbours in the stream share
+//! a bitmap, which is one key, so that one call handles many of them.
 
 use hookline_shared::event::{DeliveryId, EventId, Stored};
 
 use crate::redis::keys::Key;
 
-/// Deliveries of a bitmap. One that is alone in its page costs as much as a key would, and all of them
-/// together hardly more.
+/// Deliveries per bitmap. A bitmap with a single delivery costs as much as any key, a full one hardly more.
 const SIZE: u64 = 128;
 
-/// A page of one hook.
+/// A bitmap of one hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bitmap {
-    /// Events that stand near each other and were stored in the same second: a stream that is made anew
-    /// counts from 1 again, but not within a second.
+    /// Neighbouring events stored in the same second: a recreated stream counts from 1 again, but not within a
+    /// second.
     Near { second: u64, number: u64 },
-    /// One whose event is not known by its place in the stream.
+    /// A delivery whose event has an id from its publisher.
     Alone(DeliveryId),
 }
 
 impl Bitmap {
-    /// The page of a delivery of an event, and its place in there.
+    /// The bitmap of a delivery, and the offset in it.
     pub(super) fn of(event: &EventId, delivery: DeliveryId) -> (Self, u8) {
         let place = event.place().and_then(|Stored { sequence, time }| {
             let second = u64::try_from(time / 1_000_000_000).ok()?;
@@ -38,17 +37,16 @@ impl Bitmap {
     }
 }
 
-/// Some deliveries of a bitmap: the first is the highest bit, as Redis counts them.
+/// A set of deliveries of a bitmap. The first is the highest bit, as Redis counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Bits(u128);
 
 impl Bits {
-    /// The one at that place.
     pub(super) fn of(offset: u8) -> Self {
         Self(1 << (SIZE - 1) >> offset)
     }
 
-    /// What a script answered.
+    /// From a script's answer.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         Some(Self(u128::from_be_bytes(bytes.try_into().ok()?)))
     }
@@ -61,7 +59,7 @@ impl Bits {
         self.0 |= other.0;
     }
 
-    /// Whether they have some in common.
+    /// Whether they intersect.
     pub(super) fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
@@ -82,19 +80,19 @@ mod tests {
     }
 
     #[test]
-    fn only_events_that_are_known_by_their_place_share_a_page() {
+    fn only_events_without_an_id_from_their_publisher_share_a_bitmap() {
         assert_ne!(of(EventId::given("1-2")).0, of(EventId::given("1-3")).0);
         let first = of(EventId::stored(SIZE, 5 * SECOND));
-        let page = |second, number| Bitmap::Near { second, number };
-        assert_eq!(first, (page(5, 1), 0));
+        let bitmap = |second, number| Bitmap::Near { second, number };
+        assert_eq!(first, (bitmap(5, 1), 0));
         let last = of(EventId::stored(2 * SIZE - 1, 6 * SECOND - 1));
-        assert_eq!(last, (page(5, 1), SIZE as u8 - 1));
+        assert_eq!(last, (bitmap(5, 1), SIZE as u8 - 1));
     }
 
     #[test]
-    fn a_stream_that_is_made_anew_has_other_pages() {
-        let page = |time| of(EventId::stored(1, time)).0;
-        assert_ne!(page(5 * SECOND), page(6 * SECOND));
+    fn a_recreated_stream_has_other_bitmaps() {
+        let bitmap = |time| of(EventId::stored(1, time)).0;
+        assert_ne!(bitmap(5 * SECOND), bitmap(6 * SECOND));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The calls of the scripts that are about one delivery.
+//! Script calls for a single delivery.
 
 use std::time::Duration;
 
@@ -14,36 +14,32 @@ use crate::redis::client::RedisClient;
 use crate::redis::keys::Key;
 use crate::redis::script_call::{ScriptCall, millis};
 
-/// How much longer than the dedupe window the state of a claimed delivery is kept.
+/// How long after the dedupe window the state of a claimed delivery is kept.
 pub(super) const KEEP: Duration = Duration::from_secs(3_600);
-/// How many leases a probe may take before another is made.
+/// Leases after which another probe may be made.
 pub(super) const PROBE_LEASES: u32 = 3;
 
-/// How claims are made.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// How long a claim holds without renewal.
     pub lease: Duration,
-    /// How long a delivery that was made is remembered.
+    /// How long a delivered delivery is remembered.
     pub window: Duration,
-    /// Whether deliveries wait while Redis is away.
+    /// Deliveries wait while Redis is away.
     pub required: bool,
 }
 
-/// How a claim ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Release {
     /// Delivered.
     Done,
     /// Parked for that long.
     Parked(Duration),
-    /// Given up on.
     Buried,
-    /// Given back: the attempt was not made, or not settled.
+    /// The attempt was not made, or not settled.
     GivenBack,
 }
 
-/// Redis, the scripts, and the terms of claims.
 pub(super) struct Calls {
     pub(super) redis: RedisClient,
     pub(super) scripts: Scripts,
@@ -51,7 +47,6 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Claims one delivery.
     pub(super) async fn claim(
         &self,
         admission: &Admission,
@@ -85,10 +80,9 @@ impl Calls {
         self.redis.call(hook, &call).await
     }
 
-    /// Ends one claim.
-    pub(super) async fn end(&self, claim: &Claim, end: Release) -> Option<bool> {
+    pub(super) async fn release(&self, claim: &Claim, release: Release) -> Option<bool> {
         let window = self.options.window;
-        let (state, keep) = match end {
+        let (state, keep) = match release {
             Release::Done => ("done", window),
             Release::Parked(wait) => ("parked", wait + window),
             Release::Buried => ("parked", window),
@@ -97,7 +91,7 @@ impl Calls {
         let (hook, marks) = (&*claim.group.hook, claim.marks.as_ref());
         let snooze = marks.and_then(|marks| marks.snooze.as_ref());
         let change = marks.and_then(|marks| marks.change.as_ref());
-        let silence = snooze.filter(|_| end == Release::Done);
+        let silence = snooze.filter(|_| release == Release::Done);
         let mut call = on(&self.scripts.finish, claim, 5);
         call.key(Key::Circuit(hook))
             .key(Key::Probe(hook))
@@ -107,19 +101,19 @@ impl Calls {
         claim.group.add_to(&mut call, claim.set());
         call.arg(state)
             .arg(millis(keep))
-            .arg(match end {
+            .arg(match release {
                 Release::Done if claim.probe => "closes",
                 Release::GivenBack if claim.probe => "ends",
                 Release::Done | Release::Parked(_) | Release::Buried | Release::GivenBack => "",
             })
             .arg(claim.delivery.as_str())
             .arg(silence.map_or(0, |(_, time)| millis(*time)))
-            .arg(u8::from(end == Release::Buried));
+            .arg(u8::from(release == Release::Buried));
         self.redis.call(hook, &call).await
     }
 }
 
-/// A call of a script on a claim's delivery, with so many more keys.
+/// A call on a claim's delivery, with `keys` more keys.
 fn on<'a>(script: &'a Script, claim: &Claim, keys: usize) -> ScriptCall<'a> {
     let mut call = ScriptCall::new(script, 1 + keys);
     claim.group.add_key_to(&mut call);

@@ -3,7 +3,7 @@
 -- KEYS: bitmap, circuit, probe of each group.
 -- ARGV: lease (ms), how long the state is kept (ms), how long a probe may take (ms); then of each group the
 --       hook's revision, attempt, token, set.
--- Returns {group (from 1), answer, number, set} for the deliveries that are not simply attempted.
+-- Returns {group (from 1), answer, number, set}, except for plain attempts.
 
 local till, keep, answers = now + ARGV[1], tonumber(ARGV[2]), {}
 local circuit, wait
@@ -18,22 +18,22 @@ local function first(set)
   end
 end
 
--- What a circuit that is not closed lets through of a set: one that probes it, if nobody does.
+-- Returns the deliveries of a set that pass a circuit that is not closed: one, if no other probes it.
 local function let_through(set, probe, token, others)
-  local function tell(some, word, number)
+  local function answer(some, word, number)
     others[#others + 1] = {word = word, number = number, set = some}
   end
   if wait > 0 then
-    tell(set, OPEN, wait)
+    answer(set, OPEN, wait)
     return NONE
   end
   local one = NONE
   if redis.call('SET', probe, token, 'NX', 'PX', ARGV[3]) then
     one = first(set)
-    tell(one, ATTEMPT, 1)
+    answer(one, ATTEMPT, 1)
     set = less(set, one)
   end
-  if set ~= NONE then tell(set, PROBED, 1000) end
+  if set ~= NONE then answer(set, PROBED, 1000) end
   return one
 end
 
@@ -51,12 +51,12 @@ for group = 1, #KEYS / 3 do
   elseif wait == nil and both(sub(text, 1, 16), set) == NONE then
     save(key, union(sub(text, 1, 16), set) .. sub(text, 17) .. record, keep)
   else
-    local page = read(text)
-    local shortened = shorten(page, tonumber(ARGV[1]))
-    local left, others = claimable(page, set, attempt)
+    local bitmap = read(text)
+    local shortened = shorten(bitmap, tonumber(ARGV[1]))
+    local left, others = claimable(bitmap, set, attempt)
     if wait and left ~= NONE then left = let_through(left, probe, token, others) end
-    if left ~= NONE then claim(page, attempt, till, token, left) end
-    if left ~= NONE or shortened then write(key, page, keep) end
+    if left ~= NONE then claim(bitmap, attempt, till, token, left) end
+    if left ~= NONE or shortened then write(key, bitmap, keep) end
     for _, other in ipairs(others) do
       answers[#answers + 1] = {group, other.word, other.number, other.set}
     end

@@ -1,13 +1,13 @@
--- Which deliveries may be claimed, and the answers for the others.
+-- Decides which deliveries may be claimed, and answers for the others.
 
 local ATTEMPT, DONE, PARKED, BUSY, OPEN, LIMITED, SNOOZED, UNCHANGED = 0, 1, 2, 3, 4, 5, 6, 7
 local PROBED = 8
 
--- Shortens claims that last longer than a lease: Redis' clock stepped back after they were made, and a
--- dead worker's would hold until it is back where it was. Returns whether there were any.
-local function shorten(page, lease)
+-- Shortens claims that last longer than a lease: Redis' clock stepped back after they were made, and a dead
+-- worker's claim would hold until the clock has caught up. Returns whether there were any.
+local function shorten(bitmap, lease)
   local shortened = false
-  for _, record in ipairs(page) do
+  for _, record in ipairs(bitmap) do
     if record.till > now + lease then
       record.till, shortened = now + lease, true
     end
@@ -15,28 +15,28 @@ local function shorten(page, lease)
   return shortened
 end
 
--- Returns those of a set that may be claimed for an attempt, and answers for the others.
-local function claimable(page, set, attempt)
+-- Returns the deliveries of a set that may be claimed for an attempt, and answers for the others.
+local function claimable(bitmap, set, attempt)
   local others = {}
-  local function tell(some, word, number)
+  local function answer(some, word, number)
     if some == NONE then return end
     others[#others + 1] = {word = word, number = number, set = some}
     set = less(set, some)
   end
-  tell(both(set, page.done), DONE, 0)
-  for _, record in ipairs(page) do
+  answer(both(set, bitmap.done), DONE, 0)
+  for _, record in ipairs(bitmap) do
     local some = both(set, record.set)
     if record.till > now then
-      tell(some, BUSY, record.till - now)
+      answer(some, BUSY, record.till - now)
     elseif is_past(record, attempt) then
-      tell(some, PARKED, 0)
+      answer(some, PARKED, 0)
     end
   end
   return set, others
 end
 
--- Returns for how long a circuit is open: 0 if it may be probed, nil if it is closed. One that is open
--- for longer than any opens was opened before Redis' clock stepped back.
+-- Returns for how long a circuit is open: 0 if it may be probed, nil if it is closed. An impossibly long time was
+-- left by a step back of Redis' clock.
 local function open(key, revision)
   local circuit = redis.call('GET', key)
   if not circuit then return end

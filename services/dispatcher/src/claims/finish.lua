@@ -2,21 +2,21 @@
 -- KEYS: bitmap, circuit, probe, snooze, change, slot.
 -- ARGV: 1 attempt, 2 token, 3 set, 4 state (`done`, `parked` or `released`), 5 how long that is kept (ms),
 --       6 the probe's effect on the circuit (`closes`, or `ends` without an attempt), 7 delivery id,
---       8 how long `snooze` is silent from now on (ms), 9 '1' to forget the delivery's own marks.
+--       8 how long `snooze` suppresses from now on (ms), 9 '1' to forget the delivery's own marks.
 
 local attempt, token, set = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local page = read(redis.call('GET', KEYS[1]))
-if own(page, attempt, token, set) == NONE then return 0 end
+local bitmap = read(redis.call('GET', KEYS[1]))
+if own(bitmap, attempt, token, set) == NONE then return 0 end
 if ARGV[4] == 'done' then
-  finish(page, set)
+  finish(bitmap, set)
 elseif ARGV[4] == 'parked' then
-  remove(page, set, true)
-  add(page, attempt, 0, NONE, set)
+  remove(bitmap, set, true)
+  add(bitmap, attempt, 0, NONE, set)
 else
-  remove(page, set, attempt > 1)
-  if attempt > 1 then add(page, attempt - 1, 0, NONE, set) end
+  remove(bitmap, set, attempt > 1)
+  if attempt > 1 then add(bitmap, attempt - 1, 0, NONE, set) end
 end
-write(KEYS[1], page, tonumber(ARGV[5]))
+write(KEYS[1], bitmap, tonumber(ARGV[5]))
 if ARGV[6] == 'closes' then redis.call('DEL', KEYS[2], KEYS[3], KEYS[6]) end
 if ARGV[6] == 'ends' and redis.call('GET', KEYS[3]) == token then redis.call('DEL', KEYS[3]) end
 if ARGV[8] ~= '0' then redis.call('SET', KEYS[4], ARGV[7], 'PX', ARGV[8]) end

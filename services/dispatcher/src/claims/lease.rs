@@ -1,4 +1,4 @@
-//! Claims that this worker holds.
+//! Claims held by this worker, which are renewed until they are dropped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::bitmap::{Bitmap, Bits};
 use crate::admission::suppression::Marks;
 
-/// A claim on a delivery. It is renewed until it is dropped.
+/// A claim on a delivery, renewed until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
     claim: Arc<Claim>,
@@ -31,7 +31,7 @@ impl Lease {
         self.claim.probe
     }
 
-    /// Whether its end concerns nothing but the delivery, so that it may end together with others.
+    /// Whether its release concerns nothing but the delivery, so that it can be released in a batch.
     #[must_use]
     pub(crate) fn is_plain(&self) -> bool {
         !self.claim.probe && self.claim.marks.is_none()
@@ -41,39 +41,37 @@ impl Lease {
         &self.claim
     }
 
-    /// How long ago the question was asked to which Redis last said that it is this worker's.
+    /// Time since the last request that Redis answered with yes, this worker holds it.
     pub(super) fn age(&self) -> Duration {
         let held = self.held.lock();
         let confirmed = held.get(&self.claim.number).map(|entry| entry.confirmed);
         confirmed.unwrap_or(self.claim.asked).elapsed()
     }
 
-    /// A renewal that comes after its end would claim the delivery anew.
-    pub(super) fn renew_no_more(&self) {
+    /// A renewal after the release would claim the delivery again.
+    pub(super) fn stop_renewing(&self) {
         self.held.lock().remove(&self.claim.number);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.renew_no_more();
+        self.stop_renewing();
     }
 }
 
-/// What is claimed.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) number: u64,
-    /// With what it is claimed.
     pub(super) group: Arc<Group>,
-    /// Where it is in the bitmap.
+    /// In the bitmap.
     pub(super) offset: u8,
     pub(super) delivery: DeliveryId,
     pub(super) probe: bool,
     pub(super) marks: Option<Marks>,
-    /// When Redis was about to be asked for it.
+    /// Before the request to Redis.
     pub(super) asked: Instant,
-    /// Tells that another worker has taken the delivery over.
+    /// Notified when another worker has taken the delivery over.
     pub(super) lost: Notify,
 }
 
@@ -83,18 +81,18 @@ impl Claim {
     }
 }
 
-/// What claims have in common that are made together on one bitmap.
+/// Shared by claims that are made together on one bitmap.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) hook: Arc<str>,
-    /// Which version of the hook it is.
+    /// Of the hook.
     pub(super) revision: u64,
     pub(super) bitmap: Bitmap,
     pub(super) attempt: u32,
     pub(super) token: Token,
 }
 
-/// What a group's claims are told by from all others: the worker, and a number that it used once.
+/// Identifies a group's claims: the worker, and a number that it uses once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token(u64, u64);
 
@@ -115,9 +113,9 @@ pub(super) struct Held(Mutex<HashMap<u64, Entry>>);
 #[derive(Debug)]
 struct Entry {
     claim: Arc<Claim>,
-    /// When Redis was last about to be asked.
+    /// Before the last request to Redis.
     asked: Instant,
-    /// The same, of when it said that the claim is this worker's.
+    /// Before the last request that confirmed the claim.
     confirmed: Instant,
 }
 
@@ -136,7 +134,7 @@ impl Held {
         }
     }
 
-    /// What Redis was not asked about for so long, by number.
+    /// Claims last asked about at least `age` ago, by number.
     pub(super) fn due(&self, age: Duration) -> Vec<Arc<Claim>> {
         let now = Instant::now();
         let mut due: Vec<_> = self
@@ -149,7 +147,7 @@ impl Held {
         due
     }
 
-    /// Notes what Redis said of claims when it was asked, of those that are still held.
+    /// Notes Redis' answers about the claims that are still held.
     pub(super) fn note(&self, claims: &[Arc<Claim>], asked: Instant, own: &[Option<bool>]) {
         let mut held = self.lock();
         for (claim, own) in claims.iter().zip(own) {

@@ -1,9 +1,9 @@
--- Which deliveries belong to the caller: it holds the claim, or nobody does and the caller's attempt is the
--- next one (it was made while Redis was away).
+-- Which deliveries belong to the caller: it holds the claim, or nobody does and its attempt is the next one (made
+-- while Redis was away).
 
-local function own(page, attempt, token, set)
-  set = less(set, page.done)
-  for _, record in ipairs(page) do
+local function own(bitmap, attempt, token, set)
+  set = less(set, bitmap.done)
+  for _, record in ipairs(bitmap) do
     if record.token ~= token and (record.till > now or is_past(record, attempt))
       and both(set, record.set) ~= NONE
     then
@@ -13,7 +13,7 @@ local function own(page, attempt, token, set)
   return set
 end
 
--- The page without a set in the claim of a token, if that holds all of it: nothing else is looked at then.
+-- A fast path: returns the bitmap without a set, if one claim with this token holds all of it.
 local function take(text, token, set)
   local at = text and string.find(text, token, HEAD + 1, true)
   if not at or (at - HEAD - 1) % SIZE ~= TOKEN then return end

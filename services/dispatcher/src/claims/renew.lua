@@ -11,12 +11,12 @@ for group, key in ipairs(KEYS) do
   if taken then
     save(key, taken .. pack(RECORD, attempt, till, token, set), keep)
   else
-    local page = read(text)
-    local mine = own(page, attempt, token, set)
+    local bitmap = read(text)
+    local mine = own(bitmap, attempt, token, set)
     if mine ~= set then answers[#answers + 1] = {group, less(set, mine)} end
     if mine ~= NONE then
-      claim(page, attempt, till, token, mine)
-      write(key, page, keep)
+      claim(bitmap, attempt, till, token, mine)
+      write(key, bitmap, keep)
     end
   end
 end

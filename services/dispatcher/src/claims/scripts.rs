@@ -1,11 +1,11 @@
-//! The scripts that Redis runs, each as one step.
+//! The Lua scripts, each of which Redis runs as one step.
 
 use redis::{FromRedisValue, ParsingError, Script, Value};
 
 use crate::admission::circuit_breaker::LONGEST;
 
-/// A script's answer about one delivery: its word, the number that goes with it, and its place in the
-/// rate limit (Unix milliseconds) where the word is [`word::LIMITED`].
+/// A script's answer about one delivery: a word, its number, and with [`word::LIMITED`] the place in the rate limit
+/// in Unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer(pub(super) u8, pub(super) u64, pub(super) u64);
 
@@ -16,25 +16,22 @@ impl FromRedisValue for Answer {
     }
 }
 
-/// The words of the scripts' answers; the same numbers as in `claimable.lua`.
+/// The same numbers as in `claimable.lua`.
 pub(super) mod word {
-    /// Make the attempt. With it: whether it probes the circuit.
+    /// Number: 1 if the attempt probes the circuit.
     pub(crate) const ATTEMPT: u8 = 0;
-    /// It is done.
     pub(crate) const DONE: u8 = 1;
-    /// It is parked or buried.
+    /// Parked or buried.
     pub(crate) const PARKED: u8 = 2;
-    /// Another worker has it. With it: for how many milliseconds.
+    /// Another worker has the delivery. Number: for how many milliseconds.
     pub(crate) const BUSY: u8 = 3;
-    /// The circuit is open. With it: for how many milliseconds.
+    /// The circuit is open. Number: for how many milliseconds.
     pub(crate) const OPEN: u8 = 4;
-    /// The rate limit is used up. With it: for how many milliseconds.
+    /// The rate limit is used up. Number: for how many milliseconds.
     pub(crate) const LIMITED: u8 = 5;
-    /// `snooze` is silent.
     pub(crate) const SNOOZED: u8 = 6;
-    /// `on_change` sees none.
     pub(crate) const UNCHANGED: u8 = 7;
-    /// Another delivery probes the circuit. With it: for how many milliseconds to leave it alone.
+    /// Another delivery probes the circuit. Number: milliseconds until the next try.
     pub(crate) const PROBED: u8 = 8;
 }
 

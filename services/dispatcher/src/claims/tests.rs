@@ -1,4 +1,4 @@
-//! The scripts on a real Redis, as two workers use them.
+//! The scripts on a real Redis, as used by two workers.
 
 use std::ops::RangeInclusive;
 
@@ -16,12 +16,11 @@ const SECOND: i128 = 1_000_000_000;
 const REVISION: u64 = 7;
 const SHORT: Duration = Duration::from_millis(200);
 
-/// A claim on the delivery of the event with that number.
 pub(super) fn claim(number: u64, attempt: u32) -> Claim {
     of(&EventId::stored(number, SECOND), number, attempt, 0)
 }
 
-/// The same of another hook, made with others.
+/// Of another hook, in a batch.
 pub(super) fn claim_of(hook: &str, number: u64, groups: &mut Groups) -> Claim {
     let claim = claim(number, 1);
     let mut group = Arc::into_inner(claim.group).expect("one");
@@ -95,7 +94,7 @@ impl Stage {
         })
     }
 
-    /// Claims that a worker is about to make.
+    /// Claims of stored events that a worker is about to make.
     fn claims(&self, worker: usize, events: RangeInclusive<u64>, attempt: u32) -> Vec<Arc<Claim>> {
         let ids = events.map(|number| EventId::stored(number, SECOND));
         self.claims_of(worker, ids, attempt)
@@ -121,7 +120,7 @@ impl Stage {
         .collect()
     }
 
-    /// What Redis says to claims: a word for each.
+    /// Redis' word for each claim.
     async fn claim(&self, worker: usize, claims: &[Arc<Claim>]) -> Vec<u8> {
         let answers = self.answers(worker, claims).await.into_iter();
         answers.map(|answer| answer.0).collect()
@@ -136,16 +135,17 @@ impl Stage {
         answers.expect("Redis answers")
     }
 
-    /// Which are another worker's.
+    /// Returns those that are another worker's.
     async fn done(&self, worker: usize, claims: &[Arc<Claim>]) -> Vec<usize> {
         let inner = &self.workers[worker].inner;
         let claims = claims.iter().map(|claim| &**claim);
         inner.calls.done_together(claims).await
     }
 
-    async fn end(&self, worker: usize, claim: &Claim, end: Release) -> bool {
-        let ended = self.workers[worker].inner.calls.end(claim, end).await;
-        ended.expect("Redis answers")
+    async fn release(&self, worker: usize, claim: &Claim, release: Release) -> bool {
+        let calls = &self.workers[worker].inner.calls;
+        let released = calls.release(claim, release).await;
+        released.expect("Redis answers")
     }
 
     async fn ask(&self, command: &str) -> Result<i64> {
@@ -155,9 +155,9 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn what_one_worker_has_claimed_or_done_no_other_gets() -> Result {
+async fn a_delivery_that_one_worker_claimed_or_made_is_refused_to_others() -> Result {
     let stage = Stage::new(Duration::from_secs(60)).await?;
-    // They stand in two pages.
+    // They are in two bitmaps.
     let first = stage.claims(0, 101..=200, 1);
     let second = stage.claims(1, 101..=200, 1);
     assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 100]);
@@ -167,14 +167,14 @@ async fn what_one_worker_has_claimed_or_done_no_other_gets() -> Result {
     assert_eq!(words[..50], [word::DONE; 50]);
     assert_eq!(words[50..], [word::BUSY; 50]);
     let others: Vec<_> = (0..100).collect();
-    assert_eq!(stage.done(1, &second).await, others, "none is its own");
+    assert_eq!(stage.done(1, &second).await, others, "it holds none");
     assert_eq!(stage.done(0, &first[50..]).await, [0; 0]);
     assert_eq!(stage.claim(0, &second).await, [word::DONE; 100]);
-    assert_eq!(stage.done(0, &first).await, others, "nothing is done twice");
-    for page in 0..2 {
-        let length = format!("STRLEN hookline:{{hook}}:p:1:{page}");
+    assert_eq!(stage.done(0, &first).await, others, "none is done twice");
+    for bitmap in 0..2 {
+        let length = format!("STRLEN hookline:{{hook}}:p:1:{bitmap}");
         assert_eq!(stage.ask(&length).await?, 32, "no claim is left");
-        let left = format!("PTTL hookline:{{hook}}:p:1:{page}");
+        let left = format!("PTTL hookline:{{hook}}:p:1:{bitmap}");
         let left = stage.ask(&left).await?;
         assert!(left <= 3_600_000, "it is kept for the window: {left}");
     }
@@ -182,7 +182,7 @@ async fn what_one_worker_has_claimed_or_done_no_other_gets() -> Result {
 }
 
 #[tokio::test]
-async fn claims_that_ran_out_are_taken_over_one_by_one() -> Result {
+async fn expired_claims_are_taken_over_one_by_one() -> Result {
     let stage = Stage::new(SHORT).await?;
     let first = stage.claims(0, 1..=10, 1);
     assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 10]);
@@ -190,14 +190,14 @@ async fn claims_that_ran_out_are_taken_over_one_by_one() -> Result {
     let second = stage.claims(1, 6..=15, 1);
     assert_eq!(stage.claim(1, &second).await, [word::ATTEMPT; 10]);
     assert_eq!(stage.done(0, &first).await, [5, 6, 7, 8, 9]);
-    assert!(!stage.end(0, &first[5], Release::Parked(SHORT)).await);
+    assert!(!stage.release(0, &first[5], Release::Parked(SHORT)).await);
     assert_eq!(stage.done(1, &second).await, [0; 0]);
     assert_eq!(stage.claim(0, &first).await, [word::DONE; 10]);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_renewal_keeps_claims_and_says_which_are_lost() -> Result {
+async fn a_renewal_extends_claims_and_returns_the_lost_ones() -> Result {
     let stage = Stage::new(SHORT).await?;
     let first = stage.claims(0, 1..=10, 1);
     assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 10]);
@@ -225,7 +225,7 @@ async fn a_renewal_keeps_claims_and_says_which_are_lost() -> Result {
 }
 
 #[tokio::test]
-async fn a_worker_that_stood_still_asks_whether_it_still_holds_its_claims() -> Result {
+async fn a_worker_that_was_suspended_checks_its_claims() -> Result {
     let mut stage = Stage::new(Duration::from_secs(1)).await?;
     let first = stage.claims(0, 1..=3, 1);
     assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 3]);
@@ -246,7 +246,7 @@ async fn a_worker_that_stood_still_asks_whether_it_still_holds_its_claims() -> R
     let fresh = hold(stage.claims(0, 4..=4, 1).remove(0));
     assert!(
         stage.workers[0].still_holds(&fresh).await,
-        "it is not asked"
+        "Redis is not asked"
     );
     stage.redis.kill();
     let unknown = stage.workers[0].still_holds(&leases[2]).await;
@@ -256,7 +256,7 @@ async fn a_worker_that_stood_still_asks_whether_it_still_holds_its_claims() -> R
 }
 
 #[tokio::test]
-async fn a_claim_is_as_old_as_the_question_that_renewed_it() -> Result {
+async fn the_age_of_a_claim_counts_from_the_request_that_renewed_it() -> Result {
     let stage = Stage::new(Duration::from_secs(60)).await?;
     let claims = stage.claims(0, 1..=1, 1);
     assert_eq!(stage.claim(0, &claims).await, [word::ATTEMPT]);
@@ -282,14 +282,14 @@ async fn a_claim_is_as_old_as_the_question_that_renewed_it() -> Result {
 }
 
 #[tokio::test]
-async fn what_is_parked_waits_for_its_next_attempt() -> Result {
+async fn a_parked_delivery_waits_for_its_next_attempt() -> Result {
     let stage = Stage::new(Duration::from_secs(60)).await?;
     let wait = Duration::from_secs(7_200);
     let first = stage.claims(0, 1..=4, 1);
     assert_eq!(stage.claim(0, &first).await, [word::ATTEMPT; 4]);
-    assert!(stage.end(0, &first[0], Release::Parked(wait)).await);
-    assert!(stage.end(0, &first[1], Release::Buried).await);
-    assert!(stage.end(0, &first[2], Release::GivenBack).await);
+    assert!(stage.release(0, &first[0], Release::Parked(wait)).await);
+    assert!(stage.release(0, &first[1], Release::Buried).await);
+    assert!(stage.release(0, &first[2], Release::GivenBack).await);
     let again = stage.claims(1, 1..=4, 1);
     let words = [word::PARKED, word::PARKED, word::ATTEMPT, word::BUSY];
     assert_eq!(stage.claim(1, &again).await, words);
@@ -298,34 +298,34 @@ async fn what_is_parked_waits_for_its_next_attempt() -> Result {
     let second = stage.claims(1, 1..=1, 2);
     assert_eq!(stage.claim(1, &second).await, [word::ATTEMPT]);
     assert_eq!(stage.claim(0, &first[..1]).await, [word::PARKED]);
-    assert!(stage.end(1, &second[0], Release::GivenBack).await);
+    assert!(stage.release(1, &second[0], Release::GivenBack).await);
     assert_eq!(stage.claim(0, &first[..1]).await, [word::PARKED]);
     assert_eq!(stage.claim(1, &second).await, [word::ATTEMPT]);
     // Redis may have forgotten that it was parked.
     let retried = stage.claims(1, 200..=200, 2);
     assert_eq!(stage.claim(1, &retried).await, [word::ATTEMPT]);
-    assert!(stage.end(1, &retried[0], Release::GivenBack).await);
+    assert!(stage.release(1, &retried[0], Release::GivenBack).await);
     let late = stage.claims(0, 200..=200, 1);
     assert_eq!(stage.claim(0, &late).await, [word::PARKED]);
     assert_eq!(stage.claim(1, &retried).await, [word::ATTEMPT]);
 
-    assert!(stage.end(1, &second[0], Release::Parked(wait)).await);
-    // The other three: parked after the first attempt, and claimed by each worker.
+    assert!(stage.release(1, &second[0], Release::Parked(wait)).await);
+    // The three others were parked after the first attempt, and claimed by each worker.
     let length = stage.ask("STRLEN hookline:{hook}:p:1:0").await?;
     assert_eq!(length, 32 + 4 * 44, "it is parked once");
     let third = stage.claims(0, 1..=1, 3);
     assert_eq!(stage.claim(0, &third).await, [word::ATTEMPT]);
-    assert!(stage.end(0, &third[0], Release::Done).await);
+    assert!(stage.release(0, &third[0], Release::Done).await);
     assert_eq!(stage.claim(1, &second).await, [word::DONE]);
 
-    // What others of its page come to does not shorten how long a parked one is known.
+    // Its neighbours do not shorten the time that a parked delivery is kept.
     let left = stage.ask("PTTL hookline:{hook}:p:1:0").await?;
     assert!(left > 7_200_000, "{left}");
     Ok(())
 }
 
 #[tokio::test]
-async fn an_attempt_that_was_made_without_redis_counts_if_nobody_made_another() -> Result {
+async fn an_attempt_without_redis_counts_unless_another_worker_claimed_the_delivery() -> Result {
     let stage = Stage::new(Duration::from_secs(60)).await?;
     let unknown = stage.claims(0, 1..=3, 1);
     let claimed = stage.claims(1, 3..=3, 1);
@@ -338,7 +338,7 @@ async fn an_attempt_that_was_made_without_redis_counts_if_nobody_made_another() 
 }
 
 #[tokio::test]
-async fn an_id_that_was_given_has_a_page_of_its_own_and_is_claimed_once() -> Result {
+async fn an_id_from_a_publisher_has_its_own_bitmap_and_is_claimed_once() -> Result {
     let stage = Stage::new(Duration::from_secs(60)).await?;
     let ids = ["one", "two", "one"];
     let claims = stage.claims_of(0, ids.iter().map(|id| EventId::given(*id)), 1);
@@ -350,7 +350,7 @@ async fn an_id_that_was_given_has_a_page_of_its_own_and_is_claimed_once() -> Res
 }
 
 #[tokio::test]
-async fn one_delivery_probes_a_circuit_and_its_end_closes_it() -> Result {
+async fn one_delivery_probes_a_circuit_and_its_success_closes_it() -> Result {
     let stage = Stage::new(Duration::from_secs(60)).await?;
     let key = "hookline:{hook}:circuit";
     let until = hookline_shared::clock::unix_millis() + 60_000;
@@ -371,14 +371,13 @@ async fn one_delivery_probes_a_circuit_and_its_end_closes_it() -> Result {
         probe: true,
         ..probe
     };
-    assert_eq!(inner.calls.end(&probe, Release::Done).await, Some(true));
+    assert_eq!(inner.calls.release(&probe, Release::Done).await, Some(true));
     let more = stage.claims(1, 21..=30, 1);
     assert_eq!(stage.claim(1, &more).await, [word::ATTEMPT; 10]);
     Ok(())
 }
 
-/// A gate of a hook that may be called so often.
-fn gate(rate: Option<RateLimit>) -> Admission {
+fn admission(rate: Option<RateLimit>) -> Admission {
     let settings = circuit_breaker::Settings {
         failures: 0,
         failure_rate: 1.0,
@@ -388,9 +387,13 @@ fn gate(rate: Option<RateLimit>) -> Admission {
 }
 
 impl Stage {
-    /// What Redis says to one claim of a hook that has limits or marks.
-    async fn claim_alone(&self, gate: &Admission, claim: &Claim, place: Option<Place>) -> u8 {
-        let answer = self.workers[0].inner.calls.claim(gate, claim, place).await;
+    /// Redis' word for a claim of a hook with limits or marks.
+    async fn claim_alone(&self, admission: &Admission, claim: &Claim, place: Option<Place>) -> u8 {
+        let answer = self.workers[0]
+            .inner
+            .calls
+            .claim(admission, claim, place)
+            .await;
         answer.expect("Redis answers").0
     }
 }
@@ -405,7 +408,7 @@ fn marked(number: u64, marks: Marks) -> Claim {
 #[tokio::test]
 async fn no_delivery_is_suppressed_by_its_own_mark() -> Result {
     let stage = Stage::new(Duration::from_secs(60)).await?;
-    let gate = gate(None);
+    let admission = admission(None);
     let (about, value) = ("a".to_owned(), "b".to_owned());
     for marks in [
         Marks {
@@ -424,34 +427,43 @@ async fn no_delivery_is_suppressed_by_its_own_mark() -> Result {
         };
         let first = 10 * u64::from(silent);
         let (one, other) = (marked(first, marks.clone()), marked(first + 1, marks));
-        assert_eq!(stage.claim_alone(&gate, &one, None).await, word::ATTEMPT);
-        assert_eq!(stage.claim_alone(&gate, &other, None).await, silent);
-        // It is held back after all, and comes again.
-        assert!(stage.end(0, &one, Release::GivenBack).await);
-        assert_eq!(stage.claim_alone(&gate, &one, None).await, word::ATTEMPT);
-        // What is never delivered silences nobody.
-        assert!(stage.end(0, &one, Release::Buried).await);
-        assert_eq!(stage.claim_alone(&gate, &other, None).await, word::ATTEMPT);
+        assert_eq!(
+            stage.claim_alone(&admission, &one, None).await,
+            word::ATTEMPT
+        );
+        assert_eq!(stage.claim_alone(&admission, &other, None).await, silent);
+        // The claim is given back, and made again.
+        assert!(stage.release(0, &one, Release::GivenBack).await);
+        assert_eq!(
+            stage.claim_alone(&admission, &one, None).await,
+            word::ATTEMPT
+        );
+        // A delivery that is never made suppresses no other.
+        assert!(stage.release(0, &one, Release::Buried).await);
+        assert_eq!(
+            stage.claim_alone(&admission, &other, None).await,
+            word::ATTEMPT
+        );
         stage.ask("PEXPIRE hookline:{hook}:s:a 1000").await?;
-        assert!(stage.end(0, &other, Release::Done).await);
+        assert!(stage.release(0, &other, Release::Done).await);
         if silent == word::SNOOZED {
             let left = stage.ask("PTTL hookline:{hook}:s:a").await?;
-            assert!(left > 50_000, "silence begins with the delivery: {left}");
+            assert!(left > 50_000, "it suppresses from the delivery on: {left}");
         }
         let next = marked(first + 2, other.marks.clone().expect("marks"));
-        assert_eq!(stage.claim_alone(&gate, &next, None).await, silent);
+        assert_eq!(stage.claim_alone(&admission, &next, None).await, silent);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_delivery_takes_its_place_in_the_rate_limit_once() -> Result {
+async fn a_delivery_takes_one_place_in_the_rate_limit_until_it_expires() -> Result {
     let stage = Stage::new(Duration::from_secs(60)).await?;
-    let gate = gate(RateLimit::per_second(1.0));
+    let admission = admission(RateLimit::per_second(1.0));
     let claims = stage.claims(0, 1..=4, 1);
     let inner = &stage.workers[0].inner;
     let words = async |index: usize, place| {
-        let answer = inner.calls.claim(&gate, &claims[index], place).await;
+        let answer = inner.calls.claim(&admission, &claims[index], place).await;
         answer.expect("Redis answers")
     };
     assert_eq!(words(0, None).await.0, word::ATTEMPT);
@@ -459,19 +471,15 @@ async fn a_delivery_takes_its_place_in_the_rate_limit_once() -> Result {
     assert_eq!(limited, word::LIMITED);
     assert!((1..=1_000).contains(&wait), "{wait}");
     let place = Some(Place(place));
-    assert_eq!(
-        words(1, place).await.0,
-        word::ATTEMPT,
-        "it asks for no other"
-    );
-    assert!(stage.end(0, &claims[1], Release::Parked(SHORT)).await);
+    assert_eq!(words(1, place).await.0, word::ATTEMPT, "it takes no other");
+    assert!(stage.release(0, &claims[1], Release::Parked(SHORT)).await);
     assert_eq!(words(2, None).await.0, word::LIMITED);
     let left = stage.ask("PTTL hookline:{hook}:rate").await?;
     assert!(
         (3_000..=4_000).contains(&left),
         "three have a place: {left}"
     );
-    // An outage kept it from its place for longer than it is good for.
+    // An outage held it back until its place had expired.
     let past = place.map(|Place(at)| Place(at - GRACE.as_millis() as u64 - 2_000));
     assert_eq!(
         words(3, past).await.0,
@@ -482,7 +490,7 @@ async fn a_delivery_takes_its_place_in_the_rate_limit_once() -> Result {
 }
 
 #[tokio::test]
-async fn a_clock_that_steps_back_holds_nothing_up() -> Result {
+async fn a_clock_that_steps_back_delays_no_delivery() -> Result {
     let stage = Stage::new(SHORT).await?;
     // As if they had been written before the clock stepped back by hours.
     let mut ahead = stage.claims(0, 1..=2, 1);
@@ -513,7 +521,7 @@ async fn a_clock_that_steps_back_holds_nothing_up() -> Result {
     .await?;
     ahead.clear();
 
-    let rate = gate(RateLimit::per_second(1.0));
+    let admission = admission(RateLimit::per_second(1.0));
     let hours = "9999999999999999:9999999999990000";
     stage
         .redis
@@ -521,7 +529,7 @@ async fn a_clock_that_steps_back_holds_nothing_up() -> Result {
         .await?;
     let claims = stage.claims(0, 201..=201, 1);
     assert_eq!(
-        stage.claim_alone(&rate, &claims[0], None).await,
+        stage.claim_alone(&admission, &claims[0], None).await,
         word::ATTEMPT
     );
 
@@ -587,12 +595,12 @@ async fn a_script_that_fails_is_no_outage() -> Result {
 }
 
 #[test]
-fn in_a_cluster_each_hook_has_one_call() {
+fn a_cluster_gets_one_call_for_each_hook() {
     let mut groups = Groups::default();
     let claims: Vec<_> = (0..6)
         .map(|number| {
             let hook = ["one", "two", "three"][number as usize % 3];
-            // Each in a page of its own.
+            // Each in its own bitmap.
             claim_of(hook, 1_000 * number, &mut groups)
         })
         .collect();
@@ -610,7 +618,7 @@ fn in_a_cluster_each_hook_has_one_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_claim_is_renewed_in_its_own_time() {
+async fn renewals_are_spread_out() {
     let held = Arc::new(Held::default());
     let due = || {
         let due = held.due(Duration::from_secs(2));
@@ -627,5 +635,5 @@ async fn each_claim_is_renewed_in_its_own_time() {
     assert_eq!(due(), [2]);
     drop(second);
     tokio::time::advance(Duration::from_secs(2)).await;
-    assert_eq!(due(), [1], "what is dropped is not renewed");
+    assert_eq!(due(), [1], "a dropped claim is not renewed");
 }
