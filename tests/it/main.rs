@@ -16,6 +16,7 @@ mod ping;
 mod propagation;
 mod pull;
 mod redis;
+mod replay;
 mod retries;
 mod secrets;
 mod sharing;
