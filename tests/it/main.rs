@@ -2,6 +2,7 @@
 
 mod attempts;
 mod consumer_events;
+mod consumer_settings;
 mod dead_letters;
 mod duplicates;
 mod egress;
