@@ -1,4 +1,4 @@
-//! What the dispatcher adds to the NATS client.
+//! Additions to the NATS client.
 
 pub(crate) mod ack_keepalive;
 pub(crate) mod pulled_message;

@@ -1,4 +1,4 @@
-//! The Redis client: where Redis is, whether it answers, script calls, and the workers that share it.
+//! The Redis client: URL, connection state, keys, script calls, and the workers that share a Redis.
 
 pub(crate) mod client;
 pub(crate) mod keys;

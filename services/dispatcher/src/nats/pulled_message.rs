@@ -1,4 +1,4 @@
-//! A message that was pulled and is being worked on.
+//! A pulled message and everything held for it.
 
 use async_nats::Message;
 use prometheus::IntGauge;
@@ -6,14 +6,13 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::ack_keepalive::Guard;
 
-/// Until this is dropped, the message is kept alive and has its place in the lane.
+/// Until this is dropped, the message is kept alive and holds a permit of its lane.
 #[derive(Debug)]
 pub(crate) struct PulledMessage {
     pub(crate) message: Message,
     _held: Held,
 }
 
-/// Everything held for a message.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) _alive: Guard,
@@ -31,7 +30,7 @@ impl PulledMessage {
     }
 }
 
-/// One more in a gauge until it is dropped.
+/// Counts one in a gauge until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted(IntGauge);
 

@@ -1,11 +1,11 @@
-//! Questions that NATS may leave without an answer: one that is under way when the leader of a cluster
-//! dies is lost, and whoever waits for its answer waits for as long as the client library does.
+//! Requests that are repeated if there is no answer. A request in flight when the leader of a NATS cluster dies is
+//! lost, and the client library would wait long for its answer.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-/// How long an answer may take, each time: the first may be lost, and a slow server answers the last.
+/// Timeouts of the tries: the first request may be lost, and even a slow server answers the last.
 const PATIENCE: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
@@ -13,21 +13,16 @@ const PATIENCE: [Duration; 4] = [
     Duration::from_secs(8),
 ];
 
-/// There was no answer.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer, though asked {} times", PATIENCE.len())]
+#[error("no answer to {} requests", PATIENCE.len())]
 pub(crate) struct NoAnswer;
 
-/// Asks until there is an answer, each time with more patience. What is asked may be heard more than
-/// once.
-///
-/// # Errors
-/// [`NoAnswer`] after fifteen seconds.
+/// Repeats a request until there is an answer, for fifteen seconds. The server may get it more than once.
 pub(crate) async fn with_retries<F: Future>(
-    question: impl Fn() -> F,
+    request: impl Fn() -> F,
 ) -> Result<F::Output, NoAnswer> {
     for patience in PATIENCE {
-        if let Ok(answer) = timeout(patience, question()).await {
+        if let Ok(answer) = timeout(patience, request()).await {
             return Ok(answer);
         }
     }
@@ -43,7 +38,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_that_is_lost_is_asked_again() {
+    async fn a_lost_request_is_repeated() {
         let (asked, began) = (Cell::new(0), Instant::now());
         let answer = with_retries(|| {
             asked.set(asked.get() + 1);
@@ -55,7 +50,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_server_is_waited_for_and_a_silent_one_not_for_ever() {
+    async fn a_slow_server_gets_time_and_a_silent_one_is_given_up() {
         let slow = with_retries(|| sleep(Duration::from_secs(7)));
         assert!(slow.await.is_ok());
         let began = Instant::now();

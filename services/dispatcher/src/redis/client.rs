@@ -1,9 +1,8 @@
-//! The connection to Redis, be it one server, a cluster, or the master that sentinels name.
+//! The connection to Redis: one server, a cluster, or a master behind sentinels.
 //!
-//! Redis is not needed to deliver. A call has a short deadline; after one that failed, calls are
-//! skipped and a task of its own asks until there is an answer again. In a cluster that is kept
-//! apart for groups of hooks, so that a lost master leaves most hooks of the others alone. Nothing
-//! here ever needs a restart.
+//! Redis is not required. A call has a short deadline; after a failure calls are skipped, and a loop probes until
+//! Redis answers again. A cluster has this state for each of several groups of hooks, so that a lost master leaves
+//! most hooks of other masters alone. Nothing here ever needs a restart.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
@@ -28,22 +27,20 @@ use crate::redis::keys::Key;
 use crate::redis::script_call::ScriptCall;
 use crate::redis::url::{Form, RedisUrl};
 
-/// How long a call may take. Redis answers in a fraction of a millisecond; a call that is waited
-/// for is a delivery that is late.
+/// How long a call may take. Redis answers in a fraction of a millisecond, and a delivery waits for the call.
 const DEADLINE: Duration = Duration::from_millis(500);
-/// A call that ends so late says nothing of Redis: this process stood still meanwhile.
+/// A call that ends this late says nothing about Redis: the process itself was suspended.
 pub(crate) const STANDSTILL: Duration = Duration::from_secs(1);
-/// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(2);
-/// While Redis does not answer, how often it is asked whether it does again.
+/// Between probes while Redis does not answer.
 const PROBE: Duration = Duration::from_millis(250);
-/// How many groups of hooks of a cluster are told apart.
+/// Groups of hooks in a cluster, each with its own state.
 const GROUPS: usize = 64;
-/// Scripts that fail are logged once in this time.
+/// Failing scripts are logged once in this time.
 const SCRIPT_FAILURES: Duration = Duration::from_secs(30);
 const NO_ANSWER: &str = "no answer in time";
 
-/// The connection; clones share it.
+/// Clones share it.
 #[derive(Clone)]
 pub(crate) struct RedisClient(Arc<Inner>);
 
@@ -58,10 +55,10 @@ struct Inner {
     metrics: Metrics,
 }
 
-/// Whether the part of Redis that some hooks are kept in answers.
+/// The state of the part of Redis that holds some of the hooks.
 struct Group {
     up: AtomicBool,
-    /// The hook whose part of Redis was lost last.
+    /// The hook whose call failed last.
     hook: Mutex<String>,
 }
 
@@ -79,7 +76,7 @@ enum Connection {
 }
 
 impl RedisClient {
-    /// The client and its loop, which connects and finds out when Redis answers again.
+    /// Returns the client and its loop, which connects and probes.
     pub(crate) fn new(
         url: &RedisUrl,
         metrics: Metrics,
@@ -104,19 +101,18 @@ impl RedisClient {
         Ok((Self(inner), keep_up))
     }
 
-    /// Whether hooks are on different servers.
     #[must_use]
     pub(crate) fn is_cluster(&self) -> bool {
         matches!(self.0.connector, Connector::Cluster(_))
     }
 
-    /// How many groups of hooks there are that fail on their own.
+    /// The number of groups of hooks that fail independently.
     #[must_use]
     pub(crate) fn groups(&self) -> usize {
         self.0.groups.len()
     }
 
-    /// In which of them a hook is, from 0.
+    /// From 0.
     #[must_use]
     pub(crate) fn group_of(&self, hook: &str) -> usize {
         self.0.group_of(hook)
@@ -128,7 +124,7 @@ impl RedisClient {
         self.0.is_up()
     }
 
-    /// Runs a script, in a cluster on keys of one hook; nothing if Redis does not answer.
+    /// Runs a script, in a cluster on keys of one hook. None if Redis does not answer or the script fails.
     pub(crate) async fn call<T: FromRedisValue>(
         &self,
         hook: &str,
@@ -183,7 +179,7 @@ impl Inner {
             .all(|group| group.up.load(Ordering::Relaxed))
     }
 
-    /// Only the hook goes without Redis, and one line is logged for all that fail in a while.
+    /// Affects only this hook. Logs one line for all failures in a while.
     fn script_failed(&self, hook: &str, error: &RedisError) {
         let mut logged = self.script_failure_logged.lock();
         if logged.is_none_or(|at| at.elapsed() > SCRIPT_FAILURES) {
@@ -211,9 +207,9 @@ impl Inner {
         }
     }
 
-    /// Connects, and asks those parts that do not answer, for ever.
+    /// Connects, and probes the groups that do not answer.
     async fn keep_up(&self) {
-        let (mut was_up, mut told) = (false, false);
+        let (mut was_up, mut is_logged) = (false, false);
         loop {
             if self.is_up() {
                 self.down.notified().await;
@@ -227,9 +223,9 @@ impl Inner {
                     was_up = true;
                 }
                 Err(reason) => {
-                    if !was_up && !told {
+                    if !was_up && !is_logged {
                         tracing::warn!(redis = self.address, reason, "Redis is not there yet");
-                        told = true;
+                        is_logged = true;
                     }
                     tokio::time::sleep(PROBE).await;
                 }
@@ -248,13 +244,13 @@ impl Inner {
         let answers = futures::future::join_all(probes).await;
         let all: Result<(), String> = answers.into_iter().collect();
         if all.is_err() && matches!(connection, Connection::Master(_)) {
-            // Another server may be the master by now.
+            // There may be a new master.
             self.current.store(None);
         }
         all
     }
 
-    /// Writes, since a server that only reads is of no use.
+    /// Writes, since a read-only replica is of no use.
     async fn probe(&self, group: &Group, mut connection: Connection) -> Result<(), String> {
         let key = Key::Health(&group.hook.lock()).to_string();
         let mut set = redis::cmd("SET");
@@ -343,7 +339,7 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// What came of a call, with the reason in words where nothing did.
+/// The error is the reason in words.
 async fn in_time<T>(
     deadline: Duration,
     call: impl Future<Output = Result<T, redis::RedisError>>,
@@ -354,7 +350,7 @@ async fn in_time<T>(
     }
 }
 
-/// Whether the script failed on what it found, so that Redis itself is well.
+/// Whether the script failed on its data while Redis itself is well.
 fn is_scripts_own(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot)

@@ -1,25 +1,25 @@
-//! Every key in Redis. The keys of a hook share a hash tag, so that a cluster keeps them together.
+//! All keys in Redis. The keys of a hook share a hash tag, so that a cluster keeps them on one node.
 
 use std::fmt;
 
 use hookline_shared::event::DeliveryId;
 
-/// A key; the first field is the hook.
+/// The first field is the hook.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Key<'a> {
-    /// Deliveries of neighbouring events that were stored in the same second.
+    /// Bitmap of neighbouring events: the second they were stored in, and its number.
     Near(&'a str, u64, u64),
-    /// One delivery whose event has an id of its own.
+    /// Bitmap of one delivery whose event has an id from its publisher.
     Alone(&'a str, DeliveryId),
     Circuit(&'a str),
     /// Lock of the worker whose attempt probes the circuit.
     Probe(&'a str),
     Rate(&'a str),
-    /// The next free slot of deliveries that were deferred.
+    /// The next free slot for deferred deliveries.
     Slot(&'a str),
     Snooze(&'a str, &'a str),
     Change(&'a str, &'a str),
-    /// Written to find out whether the server that holds the hook answers.
+    /// Written to probe the server that holds the hook.
     Health(&'a str),
     Workers,
     Turn(&'a str),
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_kinds_of_key_are_written_alike() {
+    fn keys_of_different_kinds_differ() {
         let id = EventId::given("1");
         let event = Event::parse_with_id("hookline.events.a.b.c", None, "{}".into(), id);
         let delivery = DeliveryId::new(&event.expect("an event"), "hook");

@@ -1,4 +1,4 @@
-//! A call of a script, written as it goes over the wire: its keys, then its arguments.
+//! A script call, built in its wire format: keys, then arguments.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(crate) struct ScriptCall<'a> {
 }
 
 impl<'a> ScriptCall<'a> {
-    /// `keys`: how many of the arguments are keys; they come first.
+    /// `keys`: the number of keys, which come first.
     pub(crate) fn new(script: &'a Script, keys: usize) -> Self {
         let mut command = redis::cmd("EVALSHA");
         command.arg(script.get_hash()).arg(keys);
@@ -32,7 +32,7 @@ impl<'a> ScriptCall<'a> {
         self.arg(Written(key))
     }
 
-    /// Runs the script, and loads it first where the server does not have it.
+    /// Runs the script, after loading it if the server does not have it.
     pub(crate) async fn make<T: FromRedisValue>(
         &self,
         connection: &mut impl ConnectionLike,
@@ -47,7 +47,7 @@ impl<'a> ScriptCall<'a> {
     }
 }
 
-/// A key that is written without a text of its own.
+/// Writes a key without an intermediate string.
 struct Written<'a>(Key<'a>);
 
 impl ToRedisArgs for Written<'_> {

@@ -1,53 +1,45 @@
-//! Where Redis is, as one setting says it.
+//! The setting that says where Redis is.
 //!
 //! ```text
 //! redis://user:password@host:6379/0            one server; rediss:// for TLS
-//! redis+cluster://user:password@a:6379,b:6379  a cluster, by some of its nodes; rediss+cluster://
-//! redis+sentinel://user:password@a:26379,b:26379/mymaster   a master, by its sentinels; rediss+sentinel://
+//! redis+cluster://user:password@a:6379,b:6379  a cluster and some of its nodes; rediss+cluster://
+//! redis+sentinel://user:password@a:26379,b:26379/mymaster   a master and its sentinels; rediss+sentinel://
 //! ```
 
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{ConnectionInfo, IntoConnectionInfo as _, TlsMode};
 
-/// A setting that does not say where Redis is. It quotes nothing, since there may be a password.
+/// Quotes nothing, since the setting may have a password.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not one of the forms.
     #[error(
         "HOOKLINE_REDIS_URL must be redis://HOST:PORT, redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT,HOST:PORT/MASTER (rediss for TLS)"
     )]
     Form,
-    /// A host, port, user or password cannot be read.
     #[error(
         "HOOKLINE_REDIS_URL has an address that cannot be read; a password with special characters must be percent-encoded"
     )]
     Address,
-    /// A sentinel URL without the master's name.
     #[error(
         "HOOKLINE_REDIS_URL must name the master after the sentinels: redis+sentinel://HOST:PORT/MASTER"
     )]
     Master,
 }
 
-/// Where Redis is.
 #[derive(Debug, Clone)]
 pub struct RedisUrl {
-    /// What is there.
     pub form: Form,
 }
 
-/// What is there.
 #[derive(Debug, Clone)]
 pub enum Form {
-    /// One server.
     One(ConnectionInfo),
-    /// Some nodes of a cluster.
+    /// Some of its nodes.
     Cluster(Vec<ConnectionInfo>),
-    /// Sentinels, and the master that they know.
     Sentinels(Sentinels),
 }
 
-/// Sentinels, and the master that they know.
+/// Sentinels and the master that they monitor.
 #[derive(Debug, Clone)]
 pub struct Sentinels {
     sentinels: Vec<ConnectionInfo>,
@@ -57,10 +49,6 @@ pub struct Sentinels {
 }
 
 impl RedisUrl {
-    /// Reads the setting.
-    ///
-    /// # Errors
-    /// Says what form is expected, and quotes nothing.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let (scheme, rest) = text.split_once("://").ok_or(Error::Form)?;
         let tls = scheme.starts_with("rediss");
@@ -103,10 +91,6 @@ impl RedisUrl {
 }
 
 impl Sentinels {
-    /// A client that asks them.
-    ///
-    /// # Errors
-    /// If the addresses cannot be used.
     pub fn client(&self) -> Result<SentinelClient, redis::RedisError> {
         let mut node = SentinelNodeConnectionInfo::default()
             .set_redis_connection_info(self.node.redis_settings().clone());
@@ -122,7 +106,7 @@ impl Sentinels {
     }
 }
 
-/// Every host of a list, with the user and password before it or without.
+/// Parses a list of hosts; `with_user`: each with the user and password before the list.
 fn nodes(tls: bool, list: &str, with_user: bool) -> Result<Vec<ConnectionInfo>, Error> {
     let scheme = if tls { "rediss" } else { "redis" };
     let (user, hosts) = match list.rsplit_once('@') {

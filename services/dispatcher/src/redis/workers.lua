@@ -1,5 +1,5 @@
 -- Records that a worker is alive. Returns how many are.
--- KEYS: workers. ARGV: the worker, for how long it counts (ms).
+-- KEYS: workers. ARGV: the worker, how long it counts as alive (ms).
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

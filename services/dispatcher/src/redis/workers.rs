@@ -1,5 +1,5 @@
-//! The workers that share this Redis: how many are alive, and whose turn it is at work that one of them
-//! does for all. Without Redis a worker counts those it last knew of, and every turn is its own.
+//! The workers that share a Redis: how many are alive, and whose turn it is at work that one does for all. Without
+//! Redis the last count stands, and every worker takes every turn.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,7 +35,7 @@ impl Workers {
         }))
     }
 
-    /// Tells this worker from all others.
+    /// This worker's random id.
     pub(crate) fn own(&self) -> u64 {
         self.0.own
     }
@@ -45,7 +45,7 @@ impl Workers {
         self.0.count.load(Ordering::Relaxed).max(1)
     }
 
-    /// Counts this worker in for `time`.
+    /// Counts this worker as alive for `time`.
     pub(crate) async fn is_alive(&self, time: Duration) {
         let mut call = ScriptCall::new(&self.0.alive, 1);
         call.key(Key::Workers).arg(self.0.own).arg(millis(time));
@@ -54,7 +54,7 @@ impl Workers {
         }
     }
 
-    /// Takes the turn at `what` for `time` unless another worker has it.
+    /// Takes the turn at `what` for `time`. False: another worker has it.
     pub(crate) async fn turn(&self, what: &str, time: Duration) -> bool {
         let mut call = ScriptCall::new(&self.0.turn, 1);
         call.key(Key::Turn(what)).arg(self.0.own).arg(millis(time));
