@@ -1,5 +1,4 @@
-//! One delivery on one worker: what is known of it, and the message that keeps it where it stands in
-//! a stream of its own, parked, dead or for any worker.
+//! One delivery on one worker, and the message that stores it: parked, dead, or for any worker.
 
 use std::sync::Arc;
 
@@ -12,30 +11,27 @@ use crate::admission::refusal::Place;
 use crate::handler::{Class, Delivery};
 use crate::hooks::Prepared;
 
-/// How long a reason may be, in bytes.
+/// The longest reason that is stored.
 const REASON_BYTES: usize = 1_024;
 
-/// One delivery on one worker.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingDelivery {
-    /// The delivery.
     pub delivery: Delivery,
-    /// The attempt's number, from 1.
+    /// From 1.
     pub attempt: u32,
-    /// When the first attempt began, in Unix milliseconds.
+    /// Start of the first attempt, in Unix milliseconds.
     pub first_attempt: u64,
-    /// How often it was parked without an attempt since the last one.
+    /// How often it was parked without an attempt since the last attempt.
     pub deferrals: u32,
     /// Its place in the hook's rate limit, if it waited for one.
     pub place: Option<Place>,
-    /// How many attempts were answered that the request is wrong.
+    /// Attempts answered with most of 4xx, see [`Class::RetryBriefly`].
     pub refusals: u32,
-    /// How many attempts there were before it was replayed: they count for no schedule.
+    /// Attempts before it was replayed, which the schedule does not count.
     pub before: u32,
 }
 
 impl PendingDelivery {
-    /// The first attempt of a delivery.
     #[must_use]
     pub(crate) fn first(delivery: Delivery, now: u64) -> Self {
         Self {
@@ -49,7 +45,7 @@ impl PendingDelivery {
         }
     }
 
-    /// The attempt after one that failed in this way.
+    /// The attempt after one that failed.
     #[must_use]
     pub(crate) fn next(&self, class: Class) -> Self {
         Self {
@@ -61,7 +57,7 @@ impl PendingDelivery {
         }
     }
 
-    /// Reads a delivery that stands in a stream of its own.
+    /// Reads a stored delivery. None if it is malformed.
     #[must_use]
     pub(crate) fn read(message: &Message, hook: &Prepared) -> Option<Self> {
         let headers = message.headers.as_ref();
@@ -90,8 +86,8 @@ impl PendingDelivery {
         })
     }
 
-    /// The message that keeps the delivery: the event as it was published, and where the delivery
-    /// is. [`read`](Self::read) takes it back.
+    /// Stores the delivery: the event as it was published, and the delivery's state. [`read`](Self::read) is the
+    /// inverse.
     #[must_use]
     pub(crate) fn message(&self, subject: String, reason: &str) -> batch::Message {
         let event: &Event = &self.delivery.event;
@@ -126,7 +122,6 @@ impl PendingDelivery {
     }
 }
 
-/// The delivery of an event to a hook.
 #[must_use]
 pub(crate) fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
     let event_name = match &hook.event_name {
@@ -140,7 +135,7 @@ pub(crate) fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
     }
 }
 
-/// As much of a reason as is kept.
+/// Cuts a reason at the size that is stored.
 #[must_use]
 pub(crate) fn cut(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(REASON_BYTES)]

@@ -1,8 +1,8 @@
-//! Settling: what becomes of a delivery after an attempt, and of a message after its deliveries. Only this
-//! folder acks, parks and buries.
+//! Settles deliveries after an attempt, and messages after their deliveries. Only this folder acks, parks and
+//! buries.
 //!
-//! The order is always the same: first a write to a stream, then the mark in Redis, then the ack. Before
-//! anything is written the claim is renewed: a worker whose delivery was taken over writes nothing.
+//! The order is always the same: a write to a stream, the mark in Redis, the ack. The claim is renewed before the
+//! write: a worker whose delivery was taken over writes nothing.
 
 mod bury;
 pub(crate) mod combiner;
@@ -40,23 +40,22 @@ use progress::{AckedEvents, Progress};
 use schedule::Next;
 use storage_guard::StorageGuard;
 
-/// How soon a message is redelivered whose delivery could not be settled, and how late at most.
-const AGAIN: Duration = Duration::from_secs(2);
-const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+/// A message whose delivery could not be settled is redelivered within these bounds.
+const MIN_REDELIVERY: Duration = Duration::from_secs(2);
+const MAX_REDELIVERY: Duration = Duration::from_secs(60);
 
-/// A delivery that was made, until its claim is released and its message knows.
+/// A successful delivery whose claim and message are still open.
 pub(crate) struct Delivered {
     hook: Arc<Prepared>,
     lease: Lease,
     open: Arc<OpenMessage>,
 }
 
-/// Settles deliveries and their messages.
 pub(crate) struct Settle {
     pub(crate) client: Client,
-    /// Writes parked deliveries.
+    /// For parked deliveries.
     pub(crate) deliveries: Writer,
-    /// Writes first attempts that any worker may make.
+    /// For first attempts that any worker may make.
     pub(crate) fanout: Writer,
     pub(crate) parked: Parked,
     pub(crate) storage: StorageGuard,
@@ -72,7 +71,7 @@ pub(crate) struct Settle {
 }
 
 impl Settle {
-    /// Settles an attempt by its result.
+    /// Settles a delivery by the result of its attempt.
     pub(crate) async fn attempt(
         &self,
         hook: &Arc<Prepared>,
@@ -80,11 +79,11 @@ impl Settle {
         lease: Lease,
         result: Result<Receipt, DeliveryError>,
     ) {
-        let OpenDelivery { work, open } = delivery;
+        let OpenDelivery { pending, open } = delivery;
         let settled = match result {
             Ok(receipt) if lease.is_plain() => {
-                // Settling all the others may take long.
-                drop((work, receipt));
+                // Leading the batch may take long.
+                drop((pending, receipt));
                 let hook = Arc::clone(hook);
                 let combiner = &self.delivered[self.claims.group_of(&hook)];
                 if let Some(leader) = combiner.enter(Delivered { hook, lease, open }) {
@@ -96,12 +95,12 @@ impl Settle {
                 let is_own = Box::pin(self.claims.finish(&lease, Release::Done)).await;
                 self.count(hook, result_of(is_own))
             }
-            Err(error) => Box::pin(self.failed(hook, &work, &lease, error)).await,
+            Err(error) => Box::pin(self.failed(hook, &pending, &lease, error)).await,
         };
         self.delivery(&open, settled).await;
     }
 
-    /// Settles deliveries that were made, batch by batch.
+    /// Settles successful deliveries in batches.
     async fn delivered(&self, mut leader: Leader<Delivered>) {
         // Yields once so that concurrent completions join this batch.
         tokio::task::yield_now().await;
@@ -119,7 +118,7 @@ impl Settle {
     async fn failed(
         &self,
         hook: &Arc<Prepared>,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         lease: &Lease,
         error: DeliveryError,
     ) -> Settled {
@@ -127,18 +126,18 @@ impl Settle {
             return self.count(hook, DeliveryResult::Busy);
         }
         let class = error.class();
-        let (delay, reason) = match schedule::after_failure(hook, work, class) {
+        let (delay, reason) = match schedule::after_failure(hook, pending, class) {
             Next::Retry(_) if self.is_backlog_full(hook).await => {
                 (None, format!("backlog full: {error}"))
             }
             Next::Retry(delay) => (Some(delay), error.to_string()),
             Next::Dead => (None, error.to_string()),
         };
-        let next = work.next(class);
+        let next = pending.next(class);
         let settled = match delay {
             Some(delay) => {
                 let retry_in_ms = delay.as_millis() as u64;
-                tracing::debug!(retry_in_ms, %error, "an attempt failed");
+                tracing::debug!(retry_in_ms, %error, "attempt failed");
                 let parked = self.park(hook, &next, delay, &reason).await;
                 parked.map(|()| (Release::Parked(delay), DeliveryResult::Retry))
             }
@@ -148,7 +147,7 @@ impl Settle {
                     let (workspace, id) = (&hook.workspace, &hook.hook.id);
                     self.pauser.pause(workspace, id, &error.to_string()).await;
                 }
-                self.bury_or_park(hook, work, &next, &reason).await
+                self.bury_or_park(hook, pending, &next, &reason).await
             }
         };
         match settled {
@@ -157,26 +156,26 @@ impl Settle {
                 self.count(hook, result)
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot park or bury a delivery, its message stays");
+                tracing::warn!(%error, "cannot park or bury the delivery, its message is redelivered");
                 self.claims.finish(lease, Release::GivenBack).await;
-                self.unsettled(hook, delay.unwrap_or(AGAIN_AT_MOST), &error)
+                self.unsettled(hook, delay.unwrap_or(MAX_REDELIVERY), &error)
             }
         }
     }
 
-    /// Notes what became of one of a message's deliveries; the last one ends the message.
+    /// Records the result of one of a message's deliveries. The last one settles the message.
     pub(crate) async fn delivery(&self, open: &OpenMessage, settled: Settled) {
         if let Some(all) = open.tally.add(settled) {
             self.message(&open.pulled.message, open.event, all).await;
         }
     }
 
-    /// Acks a message, or gives it back.
+    /// Acks a message, or has it redelivered.
     pub(crate) async fn message(&self, message: &Message, event: Option<Stored>, settled: Settled) {
         let kind = match settled {
-            Settled::Dealt => AckKind::Ack,
+            Settled::Final => AckKind::Ack,
             Settled::NotYet(delay) => AckKind::Nak(Some(delay)),
-            // The worker that took it over got the message as well: an ack from here could lose it.
+            // The worker that took the delivery over has the message too: an ack from here could lose it.
             Settled::TakenOver => return,
         };
         self.send(message, event, kind).await;
@@ -189,43 +188,42 @@ impl Settle {
                 self.acked_events.add(event);
             }
         }
-        // A message that is not answered is redelivered.
+        // Without an answer the message is redelivered.
         if let Err(error) = pull::answer(&self.client, message, kind).await {
             tracing::debug!(%error, "cannot answer a message");
         }
     }
 
-    /// The delivery's message is redelivered after `wait`: another worker holds the delivery, or its hook
-    /// has no room for it now.
+    /// Has the message redelivered after `wait`: another worker holds the delivery, or its hook has no permit.
     pub(crate) fn not_yet(&self, hook: &Prepared, wait: Duration) -> Settled {
         self.progress.made();
         self.count(hook, DeliveryResult::NotYet);
         Settled::NotYet(wait)
     }
 
-    /// The delivery waits for Redis.
+    /// Has the message redelivered: the delivery waits for Redis.
     pub(crate) fn redis_is_away(&self, hook: &Prepared) -> Settled {
         self.progress.made();
         self.count(hook, DeliveryResult::Unsettled)
     }
 
-    /// This worker stops: another one is to have the delivery at once.
+    /// Has the message redelivered at once: this worker stops.
     pub(crate) fn abandoned(&self, hook: &Prepared) -> Settled {
         self.count(hook, DeliveryResult::Unsettled);
         Settled::NotYet(Duration::ZERO)
     }
 
-    /// A delivery that could not be written: its message is redelivered when it would have been due, so
-    /// that receivers do not suffer from a full disk.
+    /// Has the message of a delivery that could not be written redelivered when the delivery would have been due, so
+    /// that a full disk means no more attempts for receivers.
     fn unsettled(&self, hook: &Prepared, delay: Duration, error: &batch::Error) -> Settled {
-        self.is_external(error);
+        self.is_full(error);
         self.count(hook, DeliveryResult::Unsettled);
-        Settled::NotYet(delay.clamp(AGAIN, AGAIN_AT_MOST))
+        Settled::NotYet(redelivery_delay(delay))
     }
 
-    /// Whether NATS is full, which a restart of this worker would not change. Other errors are no progress:
-    /// a worker that gives back whatever it pulls is not healthy.
-    fn is_external(&self, error: &batch::Error) -> bool {
+    /// Whether NATS is full, which counts as progress since a restart of this worker would not help. After other
+    /// errors it does not: a worker that gives back all messages is not healthy.
+    fn is_full(&self, error: &batch::Error) -> bool {
         let is_full = matches!(error, batch::Error::Full);
         if is_full {
             self.progress.made();
@@ -233,7 +231,7 @@ impl Settle {
         is_full
     }
 
-    /// Counts a result, and says what it means for the message.
+    /// Counts a result. Returns what it means for the message.
     pub(crate) fn count(&self, hook: &Prepared, result: DeliveryResult) -> Settled {
         self.metrics.delivery(hook.handler_name(), result);
         result.settled()
@@ -244,7 +242,7 @@ impl DeliveryResult {
     fn settled(self) -> Settled {
         match self {
             Self::Busy => Settled::TakenOver,
-            Self::NotYet | Self::Unsettled => Settled::NotYet(AGAIN),
+            Self::NotYet | Self::Unsettled => Settled::NotYet(MIN_REDELIVERY),
             Self::Delivered
             | Self::Retry
             | Self::Dead
@@ -253,9 +251,13 @@ impl DeliveryResult {
             | Self::Spread
             | Self::Snoozed
             | Self::Unchanged
-            | Self::Orphaned => Settled::Dealt,
+            | Self::Orphaned => Settled::Final,
         }
     }
+}
+
+fn redelivery_delay(due_in: Duration) -> Duration {
+    due_in.clamp(MIN_REDELIVERY, MAX_REDELIVERY)
 }
 
 fn result_of(is_own: bool) -> DeliveryResult {
@@ -266,12 +268,11 @@ fn result_of(is_own: bool) -> DeliveryResult {
     }
 }
 
-/// One line for a delivery that is given up on. An error that a script raised is the user's own record, as
-/// in Kong's log.
+/// Logs one line. An error raised by a script is the user's own record, as in Kong's log.
 fn log_dead(error: &DeliveryError) {
     if matches!(error, DeliveryError::Script(_)) {
         tracing::error!("{error}");
     } else {
-        tracing::warn!(reason = %error, "a delivery is dead");
+        tracing::warn!(reason = %error, "delivery dead-lettered");
     }
 }

@@ -1,5 +1,5 @@
-//! Takes deliveries that came together through the steps: admitted or held back, claimed in one call, then
-//! attempted and settled each on its own.
+//! Takes a batch of deliveries through the steps: admitted or held back, claimed in one call, then attempted and
+//! settled one by one.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -27,13 +27,12 @@ use crate::settle::deferral::Deferral;
 use crate::settle::open_message::{OpenDelivery, Settled};
 use crate::settle::schedule;
 
-/// How long deliveries of a paused hook wait before they are looked at again.
+/// First wait of a paused hook's deliveries.
 const PAUSED: Duration = Duration::from_secs(30);
-/// How long deliveries wait that a hook has no permit for, at least and at most.
-const OVERFLOW: Duration = Duration::from_secs(1);
-const OVERFLOW_AT_MOST: Duration = Duration::from_secs(60);
+/// Bounds of the wait for a permit.
+const MIN_PERMIT_WAIT: Duration = Duration::from_secs(1);
+const MAX_PERMIT_WAIT: Duration = Duration::from_secs(60);
 
-/// Makes attempts.
 pub(crate) struct Deliverer {
     pub(crate) index: Arc<Index>,
     pub(crate) claims: Claims,
@@ -44,7 +43,7 @@ pub(crate) struct Deliverer {
     pub(crate) inline_retries: InlineRetries,
     pub(crate) log: DeliveryLog,
     pub(crate) tasks: TaskTracker,
-    /// The shutdown deadline has passed: attempts in flight are abandoned.
+    /// Cancelled at the deadline of a shutdown: attempts in flight are abandoned.
     pub(crate) abandon: CancellationToken,
     pub(crate) metrics: Metrics,
 }
@@ -57,7 +56,7 @@ enum HeldBack {
     NoPermit { calm: bool },
 }
 
-/// Why an attempt that was claimed is not made, or not to its end.
+/// Why a claimed attempt is not made, or not finished.
 #[derive(Debug, Clone, Copy)]
 enum NotMade {
     HeldBack(HeldBack),
@@ -68,8 +67,7 @@ enum NotMade {
 }
 
 impl Deliverer {
-    /// Makes one attempt of each of at most [`MOST`](crate::claims::MOST) deliveries, if it is this
-    /// worker's to make.
+    /// Takes at most [`MOST`](crate::claims::MOST) deliveries. Attempts are made in tasks.
     pub(crate) async fn deliver(
         self: Arc<Self>,
         lane: Arc<LaneOccupancy>,
@@ -82,19 +80,19 @@ impl Deliverer {
                 Err(reason) => {
                     let (this, kind) = (self.clone(), lane.kind());
                     self.tasks.spawn(async move {
-                        let work = &delivery.work;
-                        let held = this.hold(&hook, work, kind, reason);
-                        let (settled, _) = held.instrument(span(&hook, work)).await;
+                        let pending = &delivery.pending;
+                        let held = this.hold(&hook, pending, kind, reason);
+                        let (settled, _) = held.instrument(span(&hook, pending)).await;
                         this.settle.delivery(&delivery.open, settled).await;
                     });
                 }
             }
         }
-        let works: Vec<_> = admitted
+        let pending: Vec<_> = admitted
             .iter()
-            .map(|(hook, delivery, _)| (&**hook, &delivery.work))
+            .map(|(hook, delivery, _)| (&**hook, &delivery.pending))
             .collect();
-        let decisions = self.claims.claim(&works).await;
+        let decisions = self.claims.claim(&pending).await;
         for ((hook, delivery, admitted), decision) in admitted.into_iter().zip(decisions) {
             let (this, lane) = (self.clone(), Arc::clone(&lane));
             self.tasks.spawn(async move {
@@ -104,9 +102,9 @@ impl Deliverer {
                     }
                     decision => {
                         drop(admitted);
-                        let work = &delivery.work;
-                        let settled = this.no_attempt(&hook, work, lane.kind(), decision);
-                        let settled = Box::pin(settled.instrument(span(&hook, work))).await;
+                        let pending = &delivery.pending;
+                        let settled = this.no_attempt(&hook, pending, lane.kind(), decision);
+                        let settled = Box::pin(settled.instrument(span(&hook, pending))).await;
                         this.settle.delivery(&delivery.open, settled).await;
                     }
                 }
@@ -114,7 +112,7 @@ impl Deliverer {
         }
     }
 
-    /// Makes a claimed attempt and, if it fails, the retry that is due in-process.
+    /// Makes a claimed attempt and, if it fails, an in-process retry.
     async fn make(
         &self,
         hook: &Arc<Prepared>,
@@ -124,38 +122,39 @@ impl Deliverer {
         lease: Lease,
     ) {
         let result = loop {
-            let work = &delivery.work;
+            let pending = &delivery.pending;
             let attempted = tokio::select! {
                 biased;
                 () = lease.lost() => Err(NotMade::TakenOver),
                 () = self.abandon.cancelled() => Err(NotMade::Abandoned),
-                attempted = self.attempted(hook, work, admitted, &lease) => attempted,
+                attempted = self.attempted(hook, pending, admitted, &lease) => attempted,
             };
             let (began, result) = match attempted {
                 Ok(attempted) => attempted,
                 Err(reason) => {
-                    let given_back = self.give_back(hook, work, lane.kind(), reason, &lease);
-                    let settled = Box::pin(given_back.instrument(span(hook, work))).await;
+                    let given_back = self.give_back(hook, pending, lane.kind(), reason, &lease);
+                    let settled = Box::pin(given_back.instrument(span(hook, pending))).await;
                     return self.settle.delivery(&delivery.open, settled).await;
                 }
             };
-            self.log.note(hook, work, began, &result);
+            self.log.note(hook, pending, began, &result);
             let Err(error) = &result else {
                 hook.admission.circuit.succeeded(lease.is_probe());
                 break result;
             };
-            let again = async {
-                self.judge(hook, &lease, error).await;
-                self.again(hook, lane, work, &lease, error).await
+            let retry = async {
+                self.count_failure(hook, &lease, error).await;
+                self.wait_for_retry(hook, lane, pending, &lease, error)
+                    .await
             };
-            match Box::pin(again.instrument(span(hook, work))).await {
-                Some(again) => (delivery.work, admitted) = again,
+            match Box::pin(retry.instrument(span(hook, pending))).await {
+                Some(retry) => (delivery.pending, admitted) = retry,
                 None => break result,
             }
         };
         let span = match &result {
             Ok(_) => Span::none(),
-            Err(_) => span(hook, &delivery.work),
+            Err(_) => span(hook, &delivery.pending),
         };
         let settled = self.settle.attempt(hook, delivery, lease, result);
         settled.instrument(span).await;
@@ -165,12 +164,12 @@ impl Deliverer {
     async fn attempted(
         &self,
         hook: &Prepared,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         admitted: Admitted,
         lease: &Lease,
     ) -> Result<(Began, Result<Receipt, DeliveryError>), NotMade> {
         let permit = admitted.permit().await;
-        // The circuit may have opened meanwhile.
+        // The circuit may have opened during the wait.
         if let Some(wait) = open_for(hook).filter(|_| !lease.is_probe()) {
             return Err(NotMade::HeldBack(HeldBack::Open(wait)));
         }
@@ -180,32 +179,32 @@ impl Deliverer {
             return Err(NotMade::TakenOver);
         }
         let began = Began::now();
-        let result = attempt(hook, &work.delivery).await;
+        let result = attempt(hook, &pending.delivery).await;
         let took = began.elapsed();
         self.metrics.attempt(hook.handler_name(), took);
         permit.attempted(took, result.is_ok());
-        // What follows does not need the receiver.
+        // Settling does not involve the receiver.
         drop(permit);
         Ok((began, result))
     }
 
-    /// Waits for a retry that is due in-process; None if the delivery is parked or buried.
-    async fn again(
+    /// Waits for an in-process retry. None: there is none, park or bury the delivery.
+    async fn wait_for_retry(
         &self,
         hook: &Arc<Prepared>,
         lane: &Arc<LaneOccupancy>,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         lease: &Lease,
         error: &DeliveryError,
     ) -> Option<(PendingDelivery, Admitted)> {
         let class = error.class();
-        let delay = schedule::retry_delay(hook, work, class)?;
+        let delay = schedule::retry_delay(hook, pending, class)?;
         let is_closed = || hook.admission.circuit.verdict() == Verdict::Closed;
-        let is_too_old = schedule::is_too_old(hook, work, delay);
+        let is_too_old = schedule::is_too_old(hook, pending, delay);
         if lane.kind() != Kind::Events || !is_closed() || is_too_old {
             return None;
         }
-        let waited = self.inline_retries.wait(hook, work, delay).await;
+        let waited = self.inline_retries.wait(hook, pending, delay).await;
         if !waited || !is_closed() || !self.index.snapshot().holds(hook) {
             return None;
         }
@@ -214,14 +213,14 @@ impl Deliverer {
             return None;
         }
         self.settle.count(hook, DeliveryResult::Retry);
-        Some((work.next(class), admitted))
+        Some((pending.next(class), admitted))
     }
 
-    /// Settles a claimed delivery that was not attempted after all.
+    /// Settles a claimed delivery whose attempt was not made or not finished.
     async fn give_back(
         &self,
         hook: &Arc<Prepared>,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         lane: Kind,
         reason: NotMade,
         lease: &Lease,
@@ -232,7 +231,7 @@ impl Deliverer {
         let reason = match reason {
             NotMade::HeldBack(reason) => reason,
             NotMade::TakenOver => {
-                tracing::warn!("the claim ran out, the attempt is dropped");
+                tracing::warn!("claim expired, attempt dropped");
                 return self.settle.count(hook, DeliveryResult::Busy);
             }
             NotMade::Abandoned => {
@@ -243,7 +242,7 @@ impl Deliverer {
         if !self.claims.renew(lease).await {
             return self.settle.count(hook, DeliveryResult::Busy);
         }
-        let (settled, release) = self.hold(hook, work, lane, reason).await;
+        let (settled, release) = self.hold(hook, pending, lane, reason).await;
         self.claims.finish(lease, release).await;
         settled
     }
@@ -252,35 +251,37 @@ impl Deliverer {
     async fn hold(
         &self,
         hook: &Arc<Prepared>,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         lane: Kind,
         reason: HeldBack,
     ) -> (Settled, Release) {
         match reason {
-            HeldBack::Paused => self.defer(hook, work, Deferral::Paused, PAUSED).await,
+            HeldBack::Paused => self.defer(hook, pending, Deferral::Paused, PAUSED).await,
             HeldBack::Open(wait) => {
                 let wait = self.slot(hook, wait).await;
-                self.defer(hook, work, Deferral::CircuitOpen, wait).await
+                self.defer(hook, pending, Deferral::CircuitOpen, wait).await
             }
-            // It is durable already, and soon there is a permit.
+            // The delivery is already durable, and there is a permit soon.
             HeldBack::NoPermit { calm: true } if lane == Kind::Retries => {
-                let settled = self.settle.not_yet(hook, jittered(work, OVERFLOW));
+                let settled = self
+                    .settle
+                    .not_yet(hook, jittered(pending, MIN_PERMIT_WAIT));
                 (settled, Release::GivenBack)
             }
             HeldBack::NoPermit { .. } => {
                 let expected = hook.admission.bulkhead.expected_wait();
-                let wait = expected.clamp(OVERFLOW, OVERFLOW_AT_MOST);
+                let wait = expected.clamp(MIN_PERMIT_WAIT, MAX_PERMIT_WAIT);
                 let wait = self.slot(hook, wait).await;
-                self.defer(hook, work, Deferral::NoPermit, wait).await
+                self.defer(hook, pending, Deferral::NoPermit, wait).await
             }
         }
     }
 
-    /// Settles a delivery that has no attempt to make, or not now.
+    /// Settles a delivery that may not be attempted, or not now.
     async fn no_attempt(
         &self,
         hook: &Arc<Prepared>,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         lane: Kind,
         decision: Decision,
     ) -> Settled {
@@ -301,24 +302,24 @@ impl Deliverer {
             Decision::Refused(Refusal::Limited(wait, place)) => (Deferral::RateLimit(place), wait),
             // Another worker is probing; the delivery is already durable.
             Decision::Refused(Refusal::Open(wait)) if lane == Kind::Retries && wait <= PROBING => {
-                return self.settle.not_yet(hook, jittered(work, wait));
+                return self.settle.not_yet(hook, jittered(pending, wait));
             }
             Decision::Refused(Refusal::Open(wait)) => {
                 (Deferral::CircuitOpen, self.slot(hook, wait).await)
             }
         };
-        self.defer(hook, work, deferral, wait).await.0
+        self.defer(hook, pending, deferral, wait).await.0
     }
 
     async fn defer(
         &self,
         hook: &Arc<Prepared>,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         deferral: Deferral,
         wait: Duration,
     ) -> (Settled, Release) {
         self.metrics.deferred(deferral.label());
-        self.settle.defer(hook, work, deferral, wait).await
+        self.settle.defer(hook, pending, deferral, wait).await
     }
 
     async fn slot(&self, hook: &Prepared, from: Duration) -> Duration {
@@ -330,8 +331,8 @@ impl Deliverer {
             .await
     }
 
-    /// Counts a failure against the hook's circuit if the receiver is to blame.
-    async fn judge(&self, hook: &Prepared, lease: &Lease, error: &DeliveryError) {
+    /// Counts a failure against the hook's circuit if it is the receiver's fault.
+    async fn count_failure(&self, hook: &Prepared, lease: &Lease, error: &DeliveryError) {
         let admission = &hook.admission;
         if !error.is_receivers_fault() {
             return admission.circuit.succeeded(lease.is_probe());
@@ -347,9 +348,9 @@ impl Deliverer {
     }
 }
 
-fn span(hook: &Prepared, work: &PendingDelivery) -> Span {
-    let delivery = &work.delivery.id;
-    tracing::info_span!("attempt", hook = %hook.id, %delivery, attempt = work.attempt)
+fn span(hook: &Prepared, pending: &PendingDelivery) -> Span {
+    let delivery = &pending.delivery.id;
+    tracing::info_span!("attempt", hook = %hook.id, %delivery, attempt = pending.attempt)
 }
 
 fn admit(hook: &Prepared, lane: &Arc<LaneOccupancy>) -> Result<Admitted, HeldBack> {
@@ -364,7 +365,7 @@ fn admit(hook: &Prepared, lane: &Arc<LaneOccupancy>) -> Result<Admitted, HeldBac
     admitted.ok_or(HeldBack::NoPermit { calm })
 }
 
-/// For how long a hook's circuit is open, as far as this worker knows.
+/// How long the hook's circuit is open, as far as this worker knows.
 fn open_for(hook: &Prepared) -> Option<Duration> {
     match hook.admission.circuit.verdict() {
         Verdict::Open(wait) => Some(wait),
@@ -372,12 +373,12 @@ fn open_for(hook: &Prepared) -> Option<Duration> {
     }
 }
 
-/// Up to twice as long, always the same for one delivery.
-fn jittered(work: &PendingDelivery, wait: Duration) -> Duration {
-    wait.mul_f64(1.0 + (work.delivery.id.seed() % 1_000) as f64 / 1_000.0)
+/// Up to twice as long, by the same factor each time for one delivery.
+fn jittered(pending: &PendingDelivery, wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + (pending.delivery.id.seed() % 1_000) as f64 / 1_000.0)
 }
 
-/// Makes one attempt; a panic is one that failed.
+/// Makes one attempt. A panic is a failure.
 pub(crate) async fn attempt(
     hook: &Prepared,
     delivery: &Delivery,

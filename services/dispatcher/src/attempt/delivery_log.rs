@@ -1,8 +1,7 @@
-//! The delivery log: what came of each attempt, written in the background.
+//! The delivery log: the result of each attempt, written in the background.
 //!
-//! It never slows or blocks a delivery: what does not fit into its queue is dropped and counted.
-//! Records leave many at a time, those of a hook in one message, and the server acknowledges the last
-//! message.
+//! It never delays a delivery: records beyond its queue are dropped and counted. Records are written in batches, those
+//! of a hook in one message, and the server acknowledges only the last message of a batch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,15 +19,15 @@ use crate::handler::{DeliveryError, Receipt};
 use crate::hooks::Prepared;
 use crate::metrics::Metrics;
 
-/// Records that may wait to be written.
+/// Records that may wait.
 const QUEUE: usize = 10_000;
-/// Records that are written at once.
+/// Records per batch.
 const BATCH: usize = 500;
-/// The bytes of a message after which another one is begun.
+/// Size at which a message is full.
 const MESSAGE_BYTES: usize = 64 << 10;
-/// How long the first of them waits for others. Whoever notes one meanwhile wakes nobody.
+/// How long a batch waits for more records, which are sent without a wakeup meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long the server may take to acknowledge them.
+/// For the acknowledgement.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which attempts are logged.
@@ -42,7 +41,6 @@ pub enum Mode {
     Off,
 }
 
-/// A handle on the log.
 #[derive(Debug)]
 pub(crate) struct DeliveryLog {
     mode: Mode,
@@ -50,7 +48,7 @@ pub(crate) struct DeliveryLog {
     metrics: Metrics,
 }
 
-/// An attempt that is being made.
+/// The start of an attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Began {
     wall: SystemTime,
@@ -70,8 +68,7 @@ struct Record {
 }
 
 impl DeliveryLog {
-    /// The log of the dispatcher with this name, and its loop, which ends once the log is dropped and all
-    /// records are written.
+    /// Returns the log and its loop, which ends after the log is dropped and all records are written.
     pub(crate) fn new(
         mode: Mode,
         node: &str,
@@ -88,11 +85,11 @@ impl DeliveryLog {
         (log, run)
     }
 
-    /// Logs an attempt, if it is to be and there is room.
+    /// Logs an attempt if the mode includes it.
     pub(crate) fn note(
         &self,
         hook: &Prepared,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         began: Began,
         result: &Result<Receipt, DeliveryError>,
     ) {
@@ -104,16 +101,16 @@ impl DeliveryLog {
         if !wanted {
             return;
         }
-        let Ok(place) = self.queue.try_reserve() else {
+        let Ok(slot) = self.queue.try_reserve() else {
             self.metrics.attempt_records_dropped(1);
             return;
         };
         let error = result.as_ref().err();
-        place.send(Record {
+        slot.send(Record {
             hook: Arc::clone(&hook.id),
-            delivery: work.delivery.id,
-            event: work.delivery.event.id.clone(),
-            attempt: work.attempt,
+            delivery: pending.delivery.id,
+            event: pending.delivery.event.id.clone(),
+            attempt: pending.attempt,
             began: began.wall,
             took: began.clock.elapsed(),
             status: status(result),
@@ -123,7 +120,6 @@ impl DeliveryLog {
 }
 
 impl Began {
-    /// Now.
     #[must_use]
     pub(crate) fn now() -> Self {
         Self {
@@ -132,7 +128,6 @@ impl Began {
         }
     }
 
-    /// How long ago that is.
     #[must_use]
     pub(crate) fn elapsed(&self) -> Duration {
         self.clock.elapsed()
@@ -167,14 +162,13 @@ async fn write(
         let count = batch.len() as u64;
         let sent = tokio::time::timeout(TIMEOUT, send(&client, &node, &batch)).await;
         if !matches!(sent, Ok(Ok(()))) {
-            tracing::debug!(count, "a part of the delivery log could not be written");
+            tracing::debug!(count, "cannot write a batch of the delivery log");
             metrics.attempt_records_dropped(count);
         }
         batch.clear();
     }
 }
 
-/// Sends records; the stream answers the last message.
 async fn send(client: &Client, node: &str, batch: &[Record]) -> Result<(), RequestError> {
     let mut messages = messages(node, batch);
     let last = messages.pop();
@@ -187,7 +181,7 @@ async fn send(client: &Client, node: &str, batch: &[Record]) -> Result<(), Reque
     Ok(())
 }
 
-/// Records as messages: subject and body.
+/// Groups records into messages: subject and body.
 fn messages(node: &str, batch: &[Record]) -> Vec<(String, Vec<u8>)> {
     let mut messages: Vec<(String, Vec<u8>)> = Vec::new();
     let mut open = HashMap::new();
@@ -212,7 +206,7 @@ fn messages(node: &str, batch: &[Record]) -> Vec<(String, Vec<u8>)> {
             error: record.error.as_deref(),
             node,
         };
-        // Numbers and texts always serialize.
+        // Numbers and strings always serialize.
         let _ = serde_json::to_writer(&mut *body, &attempt);
         if body.len() >= MESSAGE_BYTES {
             open.remove(&(&record.hook, hour));
@@ -247,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_attempts_of_one_hook_and_hour_up_to_a_size() {
+    fn a_message_has_the_attempts_of_one_hook_and_hour_up_to_a_size() {
         let batch = [("a", 1), ("b", 1), ("a", 1), ("a", 2)];
         let batch = batch.map(|(hook, hour)| record(hook, hour, None));
         let sent = messages("node", &batch);

@@ -1,8 +1,7 @@
-//! Second attempts that follow so soon that they are waited for here. One that is parked costs the
-//! server several syncs of its disk, for which publishers wait.
+//! Retries due within two seconds wait in-process: parking costs the server several syncs, for which publishers wait.
 //!
-//! Meanwhile the message stays open, as it does during an attempt, with its place in the lane: so few
-//! wait, only small ones, and each once. What finds no place is parked, as every later attempt is.
+//! Meanwhile the message stays open and keeps its permit of the lane. So only the first retry of a small event may
+//! wait here, and only in a part of the lane. All other retries are parked.
 
 use std::time::Duration;
 
@@ -12,41 +11,40 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::PendingDelivery;
 use crate::hooks::Prepared;
 
-/// The longest that is waited: the default schedule begins with a second.
+/// The default schedule begins with one second.
 const LONGEST: Duration = Duration::from_secs(2);
-/// The largest event that is waited with.
+/// The largest event.
 const MOST_BYTES: usize = 8 << 10;
-/// This part of the lane's places is for those that wait.
+/// Retries may wait with one in this many of the lane's permits.
 const PART: u32 = 4;
 
-/// The places in which second attempts are waited for.
 #[derive(Debug)]
 pub(crate) struct InlineRetries {
-    places: Semaphore,
+    permits: Semaphore,
     stopping: CancellationToken,
 }
 
 impl InlineRetries {
-    /// Some of a lane's places, until the worker stops.
+    /// `permits`: of the lane.
     #[must_use]
     pub(crate) fn new(permits: u32, stopping: CancellationToken) -> Self {
         Self {
-            places: Semaphore::new((permits / PART) as usize),
+            permits: Semaphore::new((permits / PART) as usize),
             stopping,
         }
     }
 
-    /// Waits for the attempt after one that failed. False: it is to be parked.
+    /// Waits until a retry is due. False: it must be parked.
     pub(crate) async fn wait(
         &self,
         hook: &Prepared,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         delay: Duration,
     ) -> bool {
-        if !is_soon(work, delay) || !hook.is_plain() {
+        if !may_wait(pending, delay) || !hook.is_plain() {
             return false;
         }
-        let Ok(_place) = self.places.try_acquire() else {
+        let Ok(_permit) = self.permits.try_acquire() else {
             return false;
         };
         tokio::select! {
@@ -56,9 +54,8 @@ impl InlineRetries {
     }
 }
 
-/// Whether there is so little to wait for.
-fn is_soon(work: &PendingDelivery, delay: Duration) -> bool {
-    work.attempt == 1 && delay <= LONGEST && work.delivery.event.raw.len() <= MOST_BYTES
+fn may_wait(pending: &PendingDelivery, delay: Duration) -> bool {
+    pending.attempt == 1 && delay <= LONGEST && pending.delivery.event.raw.len() <= MOST_BYTES
 }
 
 #[cfg(test)]
@@ -71,7 +68,7 @@ mod tests {
     use super::*;
     use crate::handler::{Class, Delivery};
 
-    fn work(bytes: usize) -> PendingDelivery {
+    fn pending(bytes: usize) -> PendingDelivery {
         let subject = subject::event_subject("default", "crud", "consumers");
         let body = format!("{{\"text\":\"{}\"}}", "a".repeat(bytes));
         let event = Event::parse_with_id(&subject, None, body.into(), EventId::given("1"));
@@ -85,11 +82,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_small_second_attempt_that_follows_within_two_seconds_is_soon() {
-        let small = work(100);
-        assert!(is_soon(&small, LONGEST));
-        assert!(!is_soon(&small, LONGEST + Duration::from_millis(1)));
-        assert!(!is_soon(&small.next(Class::Retry(None)), LONGEST));
-        assert!(!is_soon(&work(MOST_BYTES), LONGEST));
+    fn only_the_first_retry_of_a_small_event_within_two_seconds_may_wait() {
+        let small = pending(100);
+        assert!(may_wait(&small, LONGEST));
+        assert!(!may_wait(&small, LONGEST + Duration::from_millis(1)));
+        assert!(!may_wait(&small.next(Class::Retry(None)), LONGEST));
+        assert!(!may_wait(&pending(MOST_BYTES), LONGEST));
     }
 }

@@ -1,5 +1,5 @@
-//! Answers to what gateways ask about a hook: `ping` and `test`. Each is one attempt by the hook's
-//! own handler, without claim, retry or settlement.
+//! Answers gateways' requests to `ping` or `test` a hook. Each makes one attempt by the hook's handler, without claim,
+//! retry or settlement.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use super::deliver::attempt;
 use crate::handler::{Delivery, DeliveryError, Receipt, Response};
 use crate::hooks::{Index, Prepared};
 
-/// Answers made at the same time.
+/// Requests at the same time.
 const PERMITS: usize = 64;
-/// The pause before subscribing again.
+/// Before subscribing again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Answers until `shutdown`.
@@ -46,7 +46,7 @@ pub(crate) async fn serve(client: Client, index: Arc<Index>, shutdown: Cancellat
                     answer(&client, &index, request).await;
                 });
             },
-            Err(error) => tracing::warn!(%error, "cannot subscribe to what gateways ask"),
+            Err(error) => tracing::warn!(%error, "cannot subscribe to gateways' requests"),
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -65,13 +65,13 @@ async fn answer(client: &Client, index: &Index, message: Message) {
     };
     let body = serde_json::to_vec(&reply).unwrap_or_default();
     if let Err(error) = client.publish(reply_to, body.into()).await {
-        tracing::warn!(%error, "an answer to a gateway could not be sent");
+        tracing::warn!(%error, "cannot answer a gateway");
     }
 }
 
 async fn reply(index: &Index, subject: &str, request: Request) -> Reply {
     if let Err(error) = index.catch_up().await {
-        tracing::warn!(%error, "a gateway's question cannot be answered");
+        tracing::warn!(%error, "cannot catch up with the hooks to answer a gateway");
         return problem(503, "the dispatcher does not know the hooks yet");
     }
     let snapshot = index.snapshot();
@@ -109,7 +109,7 @@ async fn ping(hook: &Prepared) -> Reply {
     }
 }
 
-/// The hook as a ping shows it: without the secret, and with the content type it is sent with.
+/// The hook as in a ping: without the secret, and with the content type.
 fn ping_entity(hook: &Hook) -> Value {
     let mut entity = serde_json::to_value(hook).unwrap_or_default();
     let config = &mut entity["config"];
@@ -136,10 +136,10 @@ fn ping_entity(hook: &Hook) -> Value {
     entity
 }
 
-/// Makes one attempt with the caller's data and answers with it and the receiver's answer.
+/// Makes one attempt with the caller's data. Answers with the data and the receiver's response.
 async fn test(hook: &Prepared, data: Map<String, Value>) -> Reply {
     let source = hook.hook.source.clone();
-    // A hook that hears all of a source has no event name of its own.
+    // A hook for all events of a source has no event name.
     let event = hook.hook.event.clone().unwrap_or_else(|| TEST.to_owned());
     let result = call(hook, &source, &event, data.clone()).await;
     let mut shown = data;
@@ -175,7 +175,7 @@ fn show(response: &Response) -> Value {
     })
 }
 
-/// One attempt, outside of any stream.
+/// Makes one attempt with an event that is in no stream.
 async fn call(
     hook: &Prepared,
     source: &str,

@@ -1,5 +1,5 @@
-//! Pulling messages: one lane takes what it has permits for, and hands what comes together to its work.
-//! It knows nothing of handlers, nor of what the messages are.
+//! Pulls messages: a lane asks for as many as it has permits, and hands them to its sink in batches. It knows neither
+//! handlers nor the contents of messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,56 +21,51 @@ use crate::nats::request::{self, NoAnswer};
 
 /// The most messages that one pull asks for.
 pub(crate) const PULL: usize = 256;
-/// The same where messages are rare, since a pull holds its permits while it waits, and in a cluster,
-/// where nothing else bounds what it brings.
+/// The same for rare messages, since a pull holds its permits while it waits, and in a NATS cluster, where pulls are
+/// not bounded in bytes.
 pub(crate) const SMALL_PULL: usize = 64;
-/// How long the server keeps a pull open. A connection that broke is noticed after that, and a worker
-/// that stops waits for it.
+/// How long the server keeps a pull open. A broken connection is noticed after this, and a worker that stops waits
+/// for it.
 const OPEN: Duration = Duration::from_millis(500);
 /// How much longer than [`OPEN`] this side waits.
 const GRACE: Duration = Duration::from_millis(500);
-/// The pause after a pull that could not be made.
+/// After a pull that failed.
 const PAUSE: Duration = Duration::from_millis(250);
-/// A pull for less than half of the most waits a moment for more permits: small pulls cost as much as
-/// large ones.
-const MOMENT: Duration = Duration::from_millis(2);
-/// How soon messages come again that could not be prepared for.
-const AGAIN: Duration = Duration::from_secs(1);
+/// A small pull first waits this long for more permits, since it costs as much as a large one.
+const GATHER: Duration = Duration::from_millis(2);
+/// Redelivery of messages for which the sink was not ready.
+const NOT_READY: Duration = Duration::from_secs(1);
 
 /// The most bytes that one pull asks for.
 const PULL_BYTES: usize = 16 << 20;
-/// What one lane's messages may weigh in memory, in KiB.
+/// The memory for one lane's messages, in KiB.
 const LANE_WEIGHT: u32 = 64 << 10;
-/// What a JSON value takes once it is parsed, roughly.
+/// The approximate size of a parsed JSON value.
 const VALUE_BYTES: usize = 72;
 
-/// What is done with messages.
 #[async_trait]
 pub(crate) trait MessageSink: Send + Sync + 'static {
-    /// Gets ready for the messages that were just pulled; false: give them back.
+    /// Gets ready for messages that were just pulled. False: give them back.
     async fn prepare(&self) -> bool;
 
-    /// Handles messages that came together to their end, acks included.
+    /// Handles messages up to their acks.
     async fn handle(&self, messages: Vec<PulledMessage>);
 }
 
-/// A consumer, and how it is made if it is not there.
+/// A consumer, and how to create it.
 #[derive(Debug, Clone)]
 pub(crate) struct Consumer {
-    /// The connection.
     pub context: jetstream::Context,
-    /// The stream that it reads.
     pub stream: &'static str,
-    /// Its name, the same on all dispatchers.
+    /// The same on all dispatchers.
     pub name: &'static str,
-    /// The subjects that it reads; empty: all.
+    /// Subjects; empty: all.
     pub filter: &'static str,
-    /// How long the server waits for a sign of life.
     pub ack_wait: Duration,
 }
 
 impl Consumer {
-    /// Creates the consumer if it is not there, and keeps messages alive for the ack wait that it has.
+    /// Creates the consumer if it is missing, and adapts the keepalive to its actual ack wait.
     pub(crate) async fn make(&self, keepalive: &AckKeepalive) -> Result<Puller, Error> {
         let made = streams::ensure_consumer(
             &self.context,
@@ -84,8 +79,8 @@ impl Consumer {
         Ok(Puller::new(&self.context.client(), consumer).await?)
     }
 
-    /// A pull is bounded in bytes; in a cluster in messages only. There, what says that a pull bounded
-    /// in bytes is complete comes before its messages, which wait for a quorum (nats-server 2.15.1).
+    /// In a NATS cluster a pull is bounded in messages only: with a bound in bytes, the server reports it complete
+    /// before its messages, which wait for a quorum (nats-server 2.15.1).
     fn most_bytes(&self) -> usize {
         if self.is_clustered() { 0 } else { PULL_BYTES }
     }
@@ -95,49 +90,38 @@ impl Consumer {
     }
 }
 
-/// Why a consumer cannot be pulled from.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// It cannot be made.
     #[error(transparent)]
-    Make(#[from] streams::Error),
-    /// The server does not say that it has it.
+    Create(#[from] streams::Error),
     #[error(transparent)]
     NoAnswer(#[from] NoAnswer),
-    /// Nothing can be asked for.
     #[error(transparent)]
     Pull(#[from] pull::Error),
-    /// The server refused a pull.
     #[error("the server refused a pull: {0}")]
     Refused(String),
 }
 
-/// One consumer of a stream of work.
 pub(crate) struct Lane {
-    /// The lane's name.
     pub name: &'static str,
-    /// The consumer that all dispatchers share.
     pub consumer: Consumer,
-    /// The most messages that a pull asks for.
+    /// Messages per pull.
     pub most: usize,
-    /// Tells when the pulls are to be made anew.
+    /// Notified when the consumer must be looked up again.
     pub rebuild: Arc<Notify>,
-    /// One for each message being handled; consumers may share them.
+    /// One per message in flight; several lanes may share them.
     pub permits: Arc<Semaphore>,
-    /// What they weigh.
     pub weight: Weight,
-    /// Messages that are kept alive.
     pub keepalive: AckKeepalive,
-    /// The tasks that handle messages.
     pub tasks: TaskTracker,
-    /// How many are being handled.
+    /// Messages in flight.
     pub gauge: IntGauge,
 }
 
 impl Lane {
-    /// Pulls and hands out messages until `shutdown`, and what the pull brings that is open then:
-    /// a message that is sent already, and that nobody receives, comes again only after its `ack_wait`.
-    pub(crate) async fn run(self, work: Arc<impl MessageSink>, shutdown: CancellationToken) {
+    /// Pulls and hands out messages until `shutdown`. The last pull is received in full: a message that was sent and
+    /// not received is redelivered only after its ack wait.
+    pub(crate) async fn run(self, sink: Arc<impl MessageSink>, shutdown: CancellationToken) {
         let mut puller = None;
         let mut rebuild = Box::pin(self.rebuild.notified());
         loop {
@@ -149,26 +133,26 @@ impl Lane {
                 permits = self.permits() => permits,
             };
             let Some(permits) = permits else { return };
-            if let Err(error) = self.pull(&mut puller, permits, &work).await {
+            if let Err(error) = self.pull(&mut puller, permits, &sink).await {
                 match &error {
-                    Error::Make(_) | Error::NoAnswer(_) => {
-                        tracing::warn!(lane = self.name, %error, "no consumer")
+                    Error::Create(_) | Error::NoAnswer(_) => {
+                        tracing::warn!(lane = self.name, %error, "cannot use the consumer")
                     }
-                    _ => tracing::debug!(lane = self.name, %error, "a pull failed"),
+                    _ => tracing::debug!(lane = self.name, %error, "pull failed"),
                 }
-                // The consumer may be gone.
+                // The consumer may be deleted.
                 puller = None;
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 
-    /// Makes one pull, and hands out what it brings.
+    /// Makes one pull, and hands out its messages.
     async fn pull(
         &self,
         puller: &mut Option<Puller>,
         permits: OwnedSemaphorePermit,
-        work: &Arc<impl MessageSink>,
+        sink: &Arc<impl MessageSink>,
     ) -> Result<(), Error> {
         let puller = match puller {
             Some(puller) => puller,
@@ -182,7 +166,7 @@ impl Lane {
             Ok(asked) => asked?,
             Err(_) => return Ok(()),
         }
-        self.take(puller, permits, work).await
+        self.receive(puller, permits, sink).await
     }
 
     /// At least one permit, and as many more as are free.
@@ -190,7 +174,7 @@ impl Lane {
         let mut permits = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         self.take_free(&mut permits);
         if permits.num_permits() < self.most() / 2 {
-            tokio::time::sleep(MOMENT).await;
+            tokio::time::sleep(GATHER).await;
             self.take_free(&mut permits);
         }
         Some(permits)
@@ -214,12 +198,12 @@ impl Lane {
         }
     }
 
-    /// Hands out what one pull brings.
-    async fn take(
+    /// Hands out the messages of one pull.
+    async fn receive(
         &self,
         puller: &mut Puller,
         mut permits: OwnedSemaphorePermit,
-        work: &Arc<impl MessageSink>,
+        sink: &Arc<impl MessageSink>,
     ) -> Result<(), Error> {
         let mut is_empty = true;
         while permits.num_permits() > 0 {
@@ -229,7 +213,7 @@ impl Lane {
             let chunk = chunk?;
             if !chunk.messages.is_empty() {
                 is_empty = false;
-                self.share_out(chunk.messages, &mut permits, work).await;
+                self.start(chunk.messages, &mut permits, sink).await;
             }
             if let Some(error) = chunk.error.filter(|_| is_empty) {
                 return Err(Error::Refused(error));
@@ -241,24 +225,24 @@ impl Lane {
         Ok(())
     }
 
-    async fn share_out(
+    async fn start(
         &self,
         messages: Vec<Message>,
         permits: &mut OwnedSemaphorePermit,
-        work: &Arc<impl MessageSink>,
+        sink: &Arc<impl MessageSink>,
     ) {
-        let alive = messages.into_iter();
-        let messages: Vec<_> = alive
+        let messages: Vec<_> = messages
+            .into_iter()
             .map(|message| (self.keepalive.track(&message), message))
             .collect();
-        let ready = work.prepare().await;
-        let mut together = Vec::with_capacity(messages.len());
-        for (alive, message) in messages {
+        let ready = sink.prepare().await;
+        let mut batch = Vec::with_capacity(messages.len());
+        for (guard, message) in messages {
             if !ready {
-                self.give_back(&message, Some(AGAIN)).await;
+                self.give_back(&message, Some(NOT_READY)).await;
                 continue;
             }
-            // Of a pull that was taken for over there may come more than there are permits.
+            // A pull that timed out here may still bring messages beyond the permits.
             let more = || Arc::clone(&self.permits).try_acquire_owned().ok();
             let Some(permit) = permits.split(1).or_else(more) else {
                 self.give_back(&message, None).await;
@@ -266,37 +250,37 @@ impl Lane {
             };
             let mut weight = self.weight.try_take(&message);
             if weight.is_none() {
-                // The others may be what there is to wait for.
-                self.hand_out(work, std::mem::take(&mut together));
+                // The wait may be for the messages of this batch.
+                self.hand_out(sink, std::mem::take(&mut batch));
                 weight = self.weight.take(&message).await;
             }
             let held = Held {
-                _alive: alive,
+                _alive: guard,
                 _permit: permit,
                 _weight: weight,
                 _counted: Counted::new(&self.gauge),
             };
-            together.push(PulledMessage::new(message, held));
+            batch.push(PulledMessage::new(message, held));
         }
-        self.hand_out(work, together);
+        self.hand_out(sink, batch);
     }
 
     async fn give_back(&self, message: &Message, delay: Option<Duration>) {
         let client = self.consumer.context.client();
         if let Err(error) = pull::answer(&client, message, AckKind::Nak(delay)).await {
-            tracing::debug!(%error, "a message could not be given back");
+            tracing::debug!(%error, "cannot give a message back");
         }
     }
 
-    fn hand_out(&self, work: &Arc<impl MessageSink>, messages: Vec<PulledMessage>) {
+    fn hand_out(&self, sink: &Arc<impl MessageSink>, messages: Vec<PulledMessage>) {
         if !messages.is_empty() {
-            let work = Arc::clone(work);
-            self.tasks.spawn(async move { work.handle(messages).await });
+            let sink = Arc::clone(sink);
+            self.tasks.spawn(async move { sink.handle(messages).await });
         }
     }
 }
 
-/// What a lane's messages may weigh, so that large ones cannot fill the memory.
+/// Bounds the memory for a lane's messages.
 #[derive(Debug, Clone)]
 pub(crate) struct Weight(Arc<Semaphore>);
 
@@ -307,21 +291,18 @@ impl Default for Weight {
 }
 
 impl Weight {
-    /// Room for a message, if there is some.
     fn try_take(&self, message: &Message) -> Option<OwnedSemaphorePermit> {
         let weight = weigh(&message.payload);
         Arc::clone(&self.0).try_acquire_many_owned(weight).ok()
     }
 
-    /// Waits until there is room for a message.
     async fn take(&self, message: &Message) -> Option<OwnedSemaphorePermit> {
         let weight = weigh(&message.payload);
         Arc::clone(&self.0).acquire_many_owned(weight).await.ok()
     }
 }
 
-/// Roughly what a body takes once it is parsed, in KiB: many small values take far more than their
-/// text.
+/// The approximate size of a parsed body in KiB: many small values take far more than their text.
 fn weigh(body: &[u8]) -> u32 {
     let values = body.iter().filter(|byte| **byte == b',').count();
     let kib = (body.len() + values * VALUE_BYTES) >> 10;

@@ -1,4 +1,4 @@
-//! Messages on their way to the hooks that they are for: read, match, and batches of deliveries.
+//! Reads messages, matches events with hooks, and hands deliveries over in batches.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,22 +23,22 @@ use crate::settle::Settle;
 use crate::settle::open_message::{OpenDelivery, OpenMessage, Settled};
 use crate::upkeep::outbox_purge::OutboxPurge;
 
-/// How long deliveries of a hook wait that this version cannot read.
+/// Redelivery if this version cannot read the hook.
 const UNREADABLE: Duration = Duration::from_secs(30);
-/// Bytes of events that are read without a pause,
+/// Bytes of events that are read before the task yields,
 const READ_AT_ONCE: usize = 256 << 10;
-/// where a delivery counts for so many.
+/// and what a delivery adds to them.
 const DELIVERY_WEIGHT: usize = 512;
-/// An event with more deliveries than this is spread over all workers.
+/// An event with more deliveries is spread over all workers,
 const MANY_HOOKS: usize = 64;
-/// Or its copies would take more bytes than this.
+/// unless its copies would take more bytes than this.
 const SPREAD_BYTES: usize = 64 << 20;
 
-/// Has deliveries made that came together, at most [`claims::MOST`].
+/// Takes at most [`claims::MOST`] deliveries.
 pub(crate) type Handover =
     Box<dyn Fn(Arc<LaneOccupancy>, Vec<(Arc<Prepared>, OpenDelivery)>) + Send + Sync>;
 
-/// What both lanes share.
+/// Shared by the lanes.
 pub(crate) struct Dispatch {
     pub(crate) index: Arc<Index>,
     pub(crate) claims: Claims,
@@ -50,24 +50,22 @@ pub(crate) struct Dispatch {
     pub(crate) metrics: Metrics,
 }
 
-/// Events, whose deliveries are first attempts.
+/// The sink for events, whose deliveries are first attempts.
 pub(crate) struct Events {
-    /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
     pub occupancy: Arc<LaneOccupancy>,
 }
 
-/// Deliveries that stand in a stream of their own: parked ones that fell due, and first attempts of
-/// events that were spread over all workers.
+/// The sink for stored deliveries: parked ones that fell due, and first attempts of events that were spread over all
+/// workers.
 pub(crate) struct Deliveries {
-    /// Shared by the lanes.
     pub dispatch: Arc<Dispatch>,
     pub occupancy: Arc<LaneOccupancy>,
 }
 
 #[async_trait]
 impl consumer::MessageSink for Events {
-    /// The read barrier: what was pulled is matched against hooks at least as new.
+    /// The read barrier: events are matched with hooks that are at least as new.
     async fn prepare(&self) -> bool {
         self.dispatch.catch_up().await
     }
@@ -76,11 +74,11 @@ impl consumer::MessageSink for Events {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
         let mut batches = Batches::new(dispatch, &self.occupancy);
-        for taken in messages {
-            batches.make_room(&taken).await;
-            let message = &taken.message;
+        for pulled in messages {
+            batches.pause_before(&pulled).await;
+            let message = &pulled.message;
             let Some(Place { stored, .. }) = Place::of(message) else {
-                // Not from JetStream: nobody waits for an answer.
+                // Not from JetStream, so it needs no answer.
                 continue;
             };
             let headers = message.headers.as_ref();
@@ -89,8 +87,12 @@ impl consumer::MessageSink for Events {
                     let hooks = snapshot.matching(&event, stored);
                     dispatch.note(&event, stored, &hooks);
                     let deliveries = hooks.len();
-                    let open =
-                        OpenMessage::new(taken, Some(stored), self.occupancy.message(), deliveries);
+                    let open = OpenMessage::new(
+                        pulled,
+                        Some(stored),
+                        self.occupancy.message(),
+                        deliveries,
+                    );
                     dispatch.event(event, open, hooks, &mut batches).await;
                 }
                 Err(reason) => {
@@ -99,20 +101,20 @@ impl consumer::MessageSink for Events {
                     let dispatch = Arc::clone(dispatch);
                     self.dispatch.tasks.spawn(async move {
                         let reason = reason.to_string();
-                        let message = &taken.message;
+                        let message = &pulled.message;
                         let settle = &dispatch.settle;
                         settle.malformed(message, stored, &id, &reason).await;
                     });
                 }
             }
         }
-        batches.start();
+        batches.hand_over_all();
     }
 }
 
 #[async_trait]
 impl consumer::MessageSink for Deliveries {
-    /// A parked delivery may have been attempted by a worker that knows the hooks better.
+    /// A parked delivery may have been attempted by a worker with newer hooks.
     async fn prepare(&self) -> bool {
         self.dispatch.catch_up().await
     }
@@ -121,9 +123,9 @@ impl consumer::MessageSink for Deliveries {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
         let mut batches = Batches::new(dispatch, &self.occupancy);
-        for taken in messages {
-            batches.make_room(&taken).await;
-            let message = &taken.message;
+        for pulled in messages {
+            batches.pause_before(&pulled).await;
+            let message = &pulled.message;
             if subject::is_for_any_worker(&message.subject)
                 && let Some(place) = Place::of(message)
             {
@@ -135,43 +137,42 @@ impl consumer::MessageSink for Deliveries {
                     Settled::NotYet(UNREADABLE)
                 } else {
                     dispatch.metrics.delivery("none", DeliveryResult::Orphaned);
-                    Settled::Dealt
+                    Settled::Final
                 };
                 dispatch.settle.message(message, None, settled).await;
                 continue;
             };
             match PendingDelivery::read(message, hook) {
-                Some(work) => {
-                    let open = Arc::new(OpenMessage::new(taken, None, self.occupancy.message(), 1));
-                    batches.add(hook, OpenDelivery { work, open });
+                Some(pending) => {
+                    let open =
+                        Arc::new(OpenMessage::new(pulled, None, self.occupancy.message(), 1));
+                    batches.add(hook, OpenDelivery { pending, open });
                 }
                 None => {
                     let (dispatch, hook) = (Arc::clone(dispatch), Arc::clone(hook));
                     self.dispatch.tasks.spawn(async move {
-                        dispatch.settle.unreadable(&taken.message, &hook).await;
+                        dispatch.settle.unreadable(&pulled.message, &hook).await;
                     });
                 }
             }
         }
-        batches.start();
+        batches.hand_over_all();
     }
 }
 
-/// Deliveries that came together.
 struct Batches {
     dispatch: Arc<Dispatch>,
     lane: Arc<LaneOccupancy>,
     batches: HashMap<Batch, Vec<(Arc<Prepared>, OpenDelivery)>>,
-    /// What it took to read and match them.
+    /// In bytes, see [`READ_AT_ONCE`].
     weight: usize,
 }
 
-/// What is claimed together.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Batch {
-    /// Deliveries of all hooks.
+    /// Of all other hooks.
     All,
-    /// Those of one hook that may take others' time, or whose part of Redis may be away.
+    /// Of one hook, whose claims may take longer than others, or whose part of Redis may be away.
     Hook(Arc<str>),
 }
 
@@ -185,7 +186,7 @@ impl Batches {
         }
     }
 
-    fn add(&mut self, hook: &Arc<Prepared>, pending: OpenDelivery) {
+    fn add(&mut self, hook: &Arc<Prepared>, delivery: OpenDelivery) {
         self.weight += DELIVERY_WEIGHT;
         let batch = if hook.is_plain() && self.dispatch.claims.groups() == 1 {
             Batch::All
@@ -193,31 +194,30 @@ impl Batches {
             Batch::Hook(Arc::clone(&hook.id))
         };
         let deliveries = self.batches.entry(batch).or_default();
-        deliveries.push((Arc::clone(hook), pending));
+        deliveries.push((Arc::clone(hook), delivery));
         if deliveries.len() == claims::MOST {
             let deliveries = std::mem::take(deliveries);
-            self.deliver(deliveries);
+            self.hand_over(deliveries);
         }
     }
 
-    /// Where a lot was read, it is delivered and others have the thread before the next message is read.
-    async fn make_room(&mut self, next: &PulledMessage) {
+    /// After many bytes, hands over and yields before the next message is read.
+    async fn pause_before(&mut self, next: &PulledMessage) {
         if self.weight > READ_AT_ONCE {
-            self.start();
+            self.hand_over_all();
             tokio::task::yield_now().await;
         }
         self.weight += next.message.payload.len();
     }
 
-    /// Has them delivered.
-    fn start(&mut self) {
+    fn hand_over_all(&mut self) {
         self.weight = 0;
         for (_, deliveries) in std::mem::take(&mut self.batches) {
-            self.deliver(deliveries);
+            self.hand_over(deliveries);
         }
     }
 
-    fn deliver(&self, deliveries: Vec<(Arc<Prepared>, OpenDelivery)>) {
+    fn hand_over(&self, deliveries: Vec<(Arc<Prepared>, OpenDelivery)>) {
         (self.dispatch.hand_over)(Arc::clone(&self.lane), deliveries);
     }
 }
@@ -227,7 +227,7 @@ impl Dispatch {
         match self.index.catch_up().await {
             Ok(()) => true,
             Err(error) => {
-                tracing::warn!(%error, "messages wait until the hooks are known");
+                tracing::warn!(%error, "cannot catch up with the hooks, messages are given back");
                 false
             }
         }
@@ -245,7 +245,7 @@ impl Dispatch {
         });
     }
 
-    /// Has an event delivered to every hook that it fires.
+    /// Hands over an event's deliveries, or stores them for any worker.
     async fn event(
         self: &Arc<Self>,
         event: Event,
@@ -257,29 +257,28 @@ impl Dispatch {
             let message = &open.pulled.message;
             return self
                 .settle
-                .message(message, open.event, Settled::Dealt)
+                .message(message, open.event, Settled::Final)
                 .await;
         }
         let (event, open, first_attempt) = (Arc::new(event), Arc::new(open), unix_millis());
         let is_wide = self.is_wide(&event, hooks.len());
         for hook in hooks {
-            let work = PendingDelivery::first(delivery(&event, &hook), first_attempt);
+            let pending = PendingDelivery::first(delivery(&event, &hook), first_attempt);
             let open = Arc::clone(&open);
             if is_wide {
                 let dispatch = Arc::clone(self);
                 self.tasks.spawn(async move {
-                    let settled = dispatch.settle.spread(&hook, work).await;
+                    let settled = dispatch.settle.spread(&hook, pending).await;
                     dispatch.settle.delivery(&open, settled).await;
                 });
             } else {
-                batches.add(&hook, OpenDelivery { work, open });
+                batches.add(&hook, OpenDelivery { pending, open });
             }
         }
     }
 
-    /// Whether an event matches so many hooks that all workers should share its deliveries. They stay
-    /// with the event where copies of it would take too much of the disk, or where so many are to be
-    /// made already: then the event waits for its turn.
+    /// Whether all workers should share an event's deliveries. They stay with the event if its copies would take too
+    /// much disk, or if too many deliveries wait for any worker already.
     fn is_wide(&self, event: &Event, hooks: usize) -> bool {
         hooks > MANY_HOOKS
             && event.raw.len().saturating_mul(hooks) <= SPREAD_BYTES

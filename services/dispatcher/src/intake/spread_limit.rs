@@ -1,4 +1,4 @@
-//! How many deliveries may wait for any worker before events with very many stay whole.
+//! Bounds how many deliveries may wait for any worker. Beyond, events are no longer spread.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 const LIMIT: u64 = 50_000;
-/// How long a count is believed: other workers may have taken all that waited.
+/// After this a count is stale: other workers may have taken the deliveries.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// The last count, and when it was taken.
+/// The last count and its time.
 #[derive(Debug, Default)]
 pub(crate) struct SpreadLimit(Mutex<Option<(u64, Instant)>>);
 
@@ -35,7 +35,7 @@ mod tests {
         limit.note(LIMIT);
         assert!(limit.is_reached());
         tokio::time::advance(FRESH).await;
-        assert!(!limit.is_reached(), "nobody counted since");
+        assert!(!limit.is_reached(), "a stale count");
         limit.note(LIMIT - 1);
         assert!(!limit.is_reached());
     }

@@ -1,4 +1,4 @@
-//! Burying: dead letters of deliveries that are given up on, and of messages that cannot be read.
+//! Dead-letters deliveries that are given up, and messages that cannot be read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use hookline_shared::subject::{self, encode_header, header};
 use super::deferral::Deferral;
 use super::open_message::Settled;
 use super::schedule::jittered;
-use super::{AGAIN, AGAIN_AT_MOST, Settle};
+use super::{MAX_REDELIVERY, MIN_REDELIVERY, Settle};
 use crate::claims::Release;
 use crate::delivery::{PendingDelivery, cut};
 use crate::hooks::Prepared;
@@ -20,43 +20,46 @@ use crate::metrics::DeliveryResult;
 
 /// How long a dead delivery stays parked while the stream of dead letters is full.
 const FULL: Duration = Duration::from_secs(300);
-/// How much of a malformed message is kept.
+/// The part of a malformed message that is kept.
 const KEPT_BYTES: usize = 64 << 10;
 
 impl Settle {
-    /// Buries a delivery that may wait no longer.
+    /// Buries a delivery that may not wait any longer.
     pub(super) async fn give_up(
         &self,
         hook: &Arc<Prepared>,
-        work: &PendingDelivery,
-        again: &PendingDelivery,
+        pending: &PendingDelivery,
+        next: &PendingDelivery,
         deferral: Deferral,
         reason: &str,
     ) -> (Settled, Release) {
         let reason = format!("{reason}: it waited because {}", deferral.reason());
-        tracing::warn!(reason, "a delivery is dead");
-        match self.bury_or_park(hook, work, again, &reason).await {
+        tracing::warn!(reason, "delivery dead-lettered");
+        match self.bury_or_park(hook, pending, next, &reason).await {
             Ok((release, result)) => (self.count(hook, result), release),
             Err(error) => {
-                tracing::warn!(%error, "cannot bury a delivery, its message stays");
-                (self.unsettled(hook, AGAIN, &error), Release::GivenBack)
+                tracing::warn!(%error, "cannot bury the delivery, its message is redelivered");
+                (
+                    self.unsettled(hook, MIN_REDELIVERY, &error),
+                    Release::GivenBack,
+                )
             }
         }
     }
 
-    /// Buries a delivery. While there is no room for dead letters it stays parked and is tried again later.
+    /// Buries a delivery, or parks it while the stream of dead letters is full.
     pub(super) async fn bury_or_park(
         &self,
         hook: &Prepared,
-        work: &PendingDelivery,
-        again: &PendingDelivery,
+        pending: &PendingDelivery,
+        next: &PendingDelivery,
         reason: &str,
     ) -> Result<(Release, DeliveryResult), batch::Error> {
-        let buried = self.bury(hook, work, reason).await;
+        let buried = self.bury(hook, pending, reason).await;
         if matches!(buried, Err(batch::Error::Full)) {
             let reason = format!("no room for dead letters: {reason}");
-            let wait = jittered(work, FULL);
-            self.park(hook, again, wait, &reason).await?;
+            let wait = jittered(pending, FULL);
+            self.park(hook, next, wait, &reason).await?;
             return Ok((Release::Parked(wait), DeliveryResult::Retry));
         }
         buried.map(|()| (Release::Buried, DeliveryResult::Dead))
@@ -65,17 +68,17 @@ impl Settle {
     async fn bury(
         &self,
         hook: &Prepared,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         reason: &str,
     ) -> Result<(), batch::Error> {
-        let subject = subject::dead_subject(&hook.hook.id, work.delivery.id.as_str());
-        let message = work
+        let subject = subject::dead_subject(&hook.hook.id, pending.delivery.id.as_str());
+        let message = pending
             .message(subject, reason)
             .header(header::HANDLER, hook.handler_name());
         self.dead_letters.keep(message).await
     }
 
-    /// Buries a message that is no event, and ends it.
+    /// Buries a message that is no event, and terminates it.
     pub(crate) async fn malformed(
         &self,
         message: &Message,
@@ -89,7 +92,7 @@ impl Settle {
             .await;
     }
 
-    /// Buries a stored delivery that cannot be read, among its hook's dead letters, and ends its message.
+    /// Buries a stored delivery that cannot be read among its hook's dead letters, and terminates its message.
     pub(crate) async fn unreadable(&self, message: &Message, hook: &Prepared) {
         let id = EventId::given(message.subject.as_str());
         let letter = subject::dead_subject(&hook.hook.id, &id.digest(""));
@@ -115,13 +118,17 @@ impl Settle {
             .header(header::REASON, encode_header(cut(reason)));
         let kind = match self.dead_letters.keep(letter).await {
             Ok(()) => {
-                tracing::warn!(subject = %message.subject, event = cut(id.as_str()), reason, "a message is malformed and dead");
+                tracing::warn!(subject = %message.subject, event = cut(id.as_str()), reason, "malformed message dead-lettered");
                 AckKind::Term
             }
             Err(error) => {
-                tracing::warn!(event = cut(id.as_str()), %error, "cannot bury a malformed message, it stays");
-                let full = self.is_external(&error);
-                AckKind::Nak(Some(if full { AGAIN_AT_MOST } else { AGAIN }))
+                tracing::warn!(event = cut(id.as_str()), %error, "cannot bury a malformed message, it is redelivered");
+                let is_full = self.is_full(&error);
+                AckKind::Nak(Some(if is_full {
+                    MAX_REDELIVERY
+                } else {
+                    MIN_REDELIVERY
+                }))
             }
         };
         self.send(message, event, kind).await;

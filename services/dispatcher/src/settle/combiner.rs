@@ -1,53 +1,51 @@
-//! PendingDelivery that is done together: whoever comes while nobody does it has the turn, and does it for all that
-//! come meanwhile, part by part, until nobody is left. There is no timer, so what comes alone waits for
-//! nothing, and no task of its own; who leaves work to another one is not told of it.
+//! Flat combining: the first caller becomes the leader and handles the items of all that arrive meanwhile, in
+//! batches, until none are left. There is no timer, so a lone item does not wait, and no task. Callers that
+//! enqueue behind a leader get no completion signal.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// What is to be done.
 #[derive(Debug)]
 pub(crate) struct Combiner<T>(Arc<Mutex<State<T>>>);
 
 #[derive(Debug)]
 struct State<T> {
-    /// Whether somebody has the turn.
-    taken: bool,
+    has_leader: bool,
     waiting: Vec<T>,
 }
 
 impl<T> Default for Combiner<T> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(State {
-            taken: false,
+            has_leader: false,
             waiting: Vec::new(),
         })))
     }
 }
 
 impl<T> Combiner<T> {
-    /// Adds an item. Nothing: whoever has the turn sees to it.
+    /// Adds an item. None: the present leader handles it.
     #[must_use]
     pub(crate) fn enter(&self, item: T) -> Option<Leader<T>> {
         let mut state = self.0.lock();
         state.waiting.push(item);
-        (!std::mem::replace(&mut state.taken, true)).then(|| Leader(Some(Arc::clone(&self.0))))
+        (!std::mem::replace(&mut state.has_leader, true)).then(|| Leader(Some(Arc::clone(&self.0))))
     }
 }
 
-/// The turn. Where it is dropped before its end, what waits is dropped as well.
+/// Dropping it early drops the waiting items.
 #[derive(Debug)]
 pub(crate) struct Leader<T>(Option<Arc<Mutex<State<T>>>>);
 
 impl<T> Leader<T> {
-    /// The next items, at most so many; nothing: the turn is over.
+    /// Takes the next items, at most `most`. None: there are none, and this is no leader any more.
     pub(crate) fn next(&mut self, most: usize) -> Option<Vec<T>> {
-        let queue = self.0.as_ref()?;
-        let mut state = queue.lock();
+        let combiner = self.0.as_ref()?;
+        let mut state = combiner.lock();
         let count = state.waiting.len().min(most);
         if count == 0 {
-            state.taken = false;
+            state.has_leader = false;
             drop(state);
             self.0 = None;
             return None;
@@ -58,9 +56,9 @@ impl<T> Leader<T> {
 
 impl<T> Drop for Leader<T> {
     fn drop(&mut self) {
-        if let Some(queue) = self.0.take() {
-            let mut state = queue.lock();
-            state.taken = false;
+        if let Some(combiner) = self.0.take() {
+            let mut state = combiner.lock();
+            state.has_leader = false;
             let left = std::mem::take(&mut state.waiting);
             drop(state);
             drop(left);
@@ -73,29 +71,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_the_turn_gets_what_comes_meanwhile() {
-        let queue = Combiner::default();
-        let mut turn = queue.enter(1).expect("the turn");
-        assert!(queue.enter(2).is_none());
-        assert_eq!(turn.next(2), Some(vec![1, 2]));
+    fn the_leader_gets_the_items_that_arrive_meanwhile() {
+        let combiner = Combiner::default();
+        let mut leader = combiner.enter(1).expect("the leader");
+        assert!(combiner.enter(2).is_none());
+        assert_eq!(leader.next(2), Some(vec![1, 2]));
         for item in 3..=5 {
-            assert!(queue.enter(item).is_none());
+            assert!(combiner.enter(item).is_none());
         }
-        assert_eq!(turn.next(2), Some(vec![3, 4]));
-        assert_eq!(turn.next(2), Some(vec![5]));
-        assert_eq!(turn.next(2), None);
-        let mut turn = queue.enter(6).expect("it is over");
-        assert_eq!(turn.next(2), Some(vec![6]));
+        assert_eq!(leader.next(2), Some(vec![3, 4]));
+        assert_eq!(leader.next(2), Some(vec![5]));
+        assert_eq!(leader.next(2), None);
+        let mut leader = combiner.enter(6).expect("a new leader");
+        assert_eq!(leader.next(2), Some(vec![6]));
     }
 
     #[test]
-    fn a_turn_that_breaks_off_takes_what_waits_along() {
-        let queue = Combiner::default();
+    fn a_leader_that_is_dropped_drops_the_waiting_items() {
+        let combiner = Combiner::default();
         let item = Arc::new(());
-        let turn = queue.enter(Arc::clone(&item)).expect("the turn");
-        assert!(queue.enter(Arc::clone(&item)).is_none());
-        drop(turn);
+        let leader = combiner.enter(Arc::clone(&item)).expect("the leader");
+        assert!(combiner.enter(Arc::clone(&item)).is_none());
+        drop(leader);
         assert_eq!(Arc::strong_count(&item), 1, "nothing is kept");
-        assert!(queue.enter(item).is_some());
+        assert!(combiner.enter(item).is_some());
     }
 }

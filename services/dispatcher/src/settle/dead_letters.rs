@@ -1,7 +1,7 @@
-//! The stream of dead letters: what is given up on, kept with its reason.
+//! The stream of dead letters.
 //!
-//! It refuses when it is full. Then messages that are no events make room, oldest first: anybody who
-//! may publish can make more of them, and they must keep neither dead deliveries out nor events back.
+//! When it is full, the oldest messages that are no events make room: any publisher can create more of them, and
+//! they must not keep out dead deliveries or hold up events.
 
 use std::time::Duration;
 
@@ -14,46 +14,39 @@ use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 
-/// How often room is made, at most, and how soon a letter is tried again for which some was made.
+/// Between purges, and between a purge by another caller and the next try.
 const PERIOD: Duration = Duration::from_millis(200);
-/// How long it is believed that no room can be made.
-const NONE: Duration = Duration::from_secs(30);
-/// How often a letter is tried for which room is made.
+/// Between purges after one that found nothing.
+const FUTILE: Duration = Duration::from_secs(30);
+/// Writes of one letter.
 const TRIES: usize = 8;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The stream, as this connection sees it.
 pub(crate) struct DeadLetters {
     context: jetstream::Context,
     writer: Writer,
     metrics: Metrics,
-    room: Mutex<Option<Room>>,
+    last_purge: Mutex<Option<Purge>>,
 }
 
-/// What came of the last try to make room.
-struct Room {
+struct Purge {
     at: Instant,
-    made: bool,
+    made_room: bool,
 }
 
 impl DeadLetters {
-    /// Writes through the stream's writer.
     #[must_use]
     pub(crate) fn new(context: jetstream::Context, writer: Writer, metrics: Metrics) -> Self {
         Self {
             context,
             writer,
             metrics,
-            room: Mutex::default(),
+            last_purge: Mutex::default(),
         }
     }
 
-    /// Keeps a dead letter.
-    ///
-    /// # Errors
-    /// [`batch::Error::Full`] if there is no room for it, also not in place of messages that are no
-    /// events.
+    /// Writes a dead letter. [`batch::Error::Full`] if the stream is full and no message could be purged.
     pub(crate) async fn keep(&self, letter: Message) -> Result<(), batch::Error> {
         for _ in 0..TRIES {
             match self.writer.commit(vec![letter.clone()]).await {
@@ -70,36 +63,36 @@ impl DeadLetters {
         Err(batch::Error::Full)
     }
 
-    /// Whether some of what is no event was forgotten, by this call or a moment ago.
+    /// Whether this call, or another just now, purged some messages.
     async fn make_room(&self) -> bool {
-        let mut room = self.room.lock().await;
-        if let Some(last) = &*room {
+        let mut last_purge = self.last_purge.lock().await;
+        if let Some(last) = &*last_purge {
             let age = last.at.elapsed();
-            if !last.made && age < NONE {
+            if !last.made_room && age < FUTILE {
                 return false;
             }
-            if last.made && age < PERIOD {
-                drop(room);
+            if last.made_room && age < PERIOD {
+                drop(last_purge);
                 tokio::time::sleep(PERIOD - age).await;
                 return true;
             }
         }
-        let made = match self.forget_half().await {
-            Ok(there_was_any) => there_was_any,
+        let made_room = match self.purge_half().await {
+            Ok(made_room) => made_room,
             Err(error) => {
-                tracing::debug!(%error, "no room can be made for dead letters");
+                tracing::debug!(%error, "cannot purge the stream of dead letters");
                 false
             }
         };
-        *room = Some(Room {
+        *last_purge = Some(Purge {
             at: Instant::now(),
-            made,
+            made_room,
         });
-        made
+        made_room
     }
 
-    /// Whether there was anything to forget: another dispatcher may have been first.
-    async fn forget_half(&self) -> Result<bool, BoxError> {
+    /// Whether there was anything to purge: another dispatcher may have been first.
+    async fn purge_half(&self) -> Result<bool, BoxError> {
         let (stream, filter) = (subject::DEAD_STREAM, subject::DEAD_EVENT_SUBJECTS);
         let count = stream_reader::count(&self.context.client(), stream, filter).await?;
         if count == 0 {
@@ -114,8 +107,8 @@ impl DeadLetters {
             purge.await?
         };
         tracing::warn!(
-            forgotten = purged.purged,
-            "there is no room for dead letters: the oldest messages that are no events are forgotten"
+            purged = purged.purged,
+            "the stream of dead letters is full: purged the oldest messages that are no events"
         );
         Ok(true)
     }

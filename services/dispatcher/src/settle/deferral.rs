@@ -5,10 +5,9 @@ use crate::admission::refusal::Place;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deferral {
     Paused,
-    /// The hook has no permit free soon.
+    /// The hook's bulkhead has no permit in time.
     NoPermit,
     CircuitOpen,
-    /// The rate limit is used up; the delivery has that place.
     RateLimit(Place),
 }
 
@@ -34,7 +33,7 @@ impl Deferral {
     pub(super) fn place(self) -> Option<Place> {
         match self {
             Self::RateLimit(place) => Some(place),
-            // A place is good for its time only: what waits longer takes another.
+            // A place expires: a delivery that waits for another reason takes a new one.
             Self::Paused | Self::NoPermit | Self::CircuitOpen => None,
         }
     }

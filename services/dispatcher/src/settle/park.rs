@@ -1,6 +1,6 @@
-//! Parking: a delivery is stored on a server-side schedule, or for any worker to take at once.
+//! Parks deliveries on a server-side schedule, or stores them for any worker.
 //!
-//! Nothing is parked while NATS' storage is scarce, and at most so many deliveries of a hook wait: the
+//! Nothing is parked while NATS' storage is scarce. The number of a hook's deliveries that may wait is bounded: the
 //! excess is dead-lettered.
 
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use tokio::time::Instant;
 use super::deferral::Deferral;
 use super::open_message::Settled;
 use super::schedule::{deferral_delay, is_too_old};
-use super::{AGAIN, Settle};
+use super::{MIN_REDELIVERY, Settle};
 use crate::claims::Release;
 use crate::delivery::PendingDelivery;
 use crate::hooks::Prepared;
 use crate::metrics::DeliveryResult;
 
-/// How often parking is tried when others park the same delivery meanwhile.
+/// Writes of one delivery, if others park it at the same time.
 const TRIES: usize = 5;
 
 impl Settle {
@@ -30,44 +30,44 @@ impl Settle {
     pub(crate) async fn defer(
         &self,
         hook: &Arc<Prepared>,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         deferral: Deferral,
         wait: Duration,
     ) -> (Settled, Release) {
-        let again = PendingDelivery {
-            deferrals: work.deferrals + 1,
+        let next = PendingDelivery {
+            deferrals: pending.deferrals + 1,
             place: deferral.place(),
-            ..work.clone()
+            ..pending.clone()
         };
-        let delay = deferral_delay(work, deferral, wait);
+        let delay = deferral_delay(pending, deferral, wait);
         let reason = match deferral {
-            // Whoever pauses a hook decides for how long.
+            // A paused hook's deliveries wait for as long as the operator wants.
             Deferral::Paused => None,
-            _ if is_too_old(hook, work, delay) => Some("too old"),
+            _ if is_too_old(hook, pending, delay) => Some("too old"),
             _ if self.is_backlog_full(hook).await => Some("backlog full"),
             _ => None,
         };
         if let Some(reason) = reason {
-            return self.give_up(hook, work, &again, deferral, reason).await;
+            return self.give_up(hook, pending, &next, deferral, reason).await;
         }
-        match self.park(hook, &again, delay, deferral.reason()).await {
+        match self.park(hook, &next, delay, deferral.reason()).await {
             Ok(()) => (
                 self.count(hook, DeliveryResult::Deferred),
                 Release::GivenBack,
             ),
             Err(error) => {
-                tracing::warn!(%error, "cannot park a delivery, its message stays");
+                tracing::warn!(%error, "cannot park the delivery, its message is redelivered");
                 (self.unsettled(hook, delay, &error), Release::GivenBack)
             }
         }
     }
 
-    /// Stores a first attempt for any worker. If its event is redelivered and it is stored twice, its claim
-    /// tells the copies apart.
-    pub(crate) async fn spread(&self, hook: &Prepared, work: PendingDelivery) -> Settled {
-        let id = work.delivery.id;
+    /// Stores a first attempt for any worker. If its event is redelivered and it is stored twice, only one copy can
+    /// be claimed.
+    pub(crate) async fn spread(&self, hook: &Prepared, pending: PendingDelivery) -> Settled {
+        let id = pending.delivery.id;
         let subject = subject::now_subject(&hook.hook.id, id.as_str());
-        let message = work.message(subject, "one of many");
+        let message = pending.message(subject, "one of many");
         let stored = if self.storage.is_scarce() {
             Err(batch::Error::Full)
         } else {
@@ -76,27 +76,27 @@ impl Settle {
         match stored {
             Ok(_) => self.count(hook, DeliveryResult::Spread),
             Err(error) => {
-                tracing::warn!(hook = %hook.id, delivery = %id, %error, "cannot store a delivery for any worker, its event stays");
-                self.unsettled(hook, AGAIN, &error)
+                tracing::warn!(hook = %hook.id, delivery = %id, %error, "cannot store a delivery for any worker, its event is redelivered");
+                self.unsettled(hook, MIN_REDELIVERY, &error)
             }
         }
     }
 
-    /// Parks a delivery for an attempt. A delivery that waits for this attempt or a later one stays as it
-    /// is: a late or repeated message must not take it back.
+    /// Parks a delivery for an attempt. One that already waits for this attempt or a later one stays as it is: a late
+    /// or repeated message must not set it back.
     pub(super) async fn park(
         &self,
         hook: &Prepared,
-        work: &PendingDelivery,
+        pending: &PendingDelivery,
         delay: Duration,
         reason: &str,
     ) -> Result<(), batch::Error> {
         if self.storage.is_scarce() {
             return Err(batch::Error::Full);
         }
-        let (hook, id) = (hook.hook.id.as_str(), work.delivery.id.as_str());
+        let (hook, id) = (hook.hook.id.as_str(), pending.delivery.id.as_str());
         let wait = subject::wait_subject(hook, id);
-        let message = work.message(wait.clone(), reason);
+        let message = pending.message(wait.clone(), reason);
         let message = scheduled(message, subject::due_subject(hook, id), delay)?;
         let mut sequence = 0;
         for _ in 0..TRIES {
@@ -107,7 +107,7 @@ impl Settle {
                 Err(error) => return Err(error),
             }
             sequence = match self.parked.last(&wait).await? {
-                Some(parked) if parked.attempt >= work.attempt => return Ok(()),
+                Some(parked) if parked.attempt >= pending.attempt => return Ok(()),
                 Some(parked) => parked.sequence,
                 None => 0,
             };
@@ -115,7 +115,7 @@ impl Settle {
         Err(batch::Error::Conflict)
     }
 
-    /// Parks a waiting delivery again that should have fallen due. Returns false if it moved meanwhile.
+    /// Parks an overdue delivery again. Returns false if it has moved meanwhile.
     pub(crate) async fn park_again(
         &self,
         waiting: &Stored,
@@ -139,7 +139,7 @@ impl Settle {
         }
     }
 
-    /// Whether no more of the hook's deliveries may wait. If the stream does not answer they may.
+    /// False if the stream does not answer.
     pub(super) async fn is_backlog_full(&self, hook: &Prepared) -> bool {
         let backlog = &hook.admission.backlog;
         if backlog.one_more() {
@@ -152,7 +152,7 @@ impl Settle {
     }
 }
 
-/// A message that the server publishes to `target` after a delay.
+/// Has the server publish a message to `target` after a delay.
 fn scheduled(message: Message, target: String, delay: Duration) -> Result<Message, batch::Error> {
     let due = (OffsetDateTime::now_utc() + delay).format(&Rfc3339);
     let due = due.map_err(|_| batch::Error::Unavailable)?;

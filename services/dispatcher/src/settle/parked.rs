@@ -1,4 +1,4 @@
-//! Looking at parked deliveries.
+//! Reads about parked deliveries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,26 @@ use hookline_shared::subject::{self, header};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// What is known of a delivery that waits.
+/// A waiting delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Waiting {
-    /// Where it stands in the stream.
     pub sequence: u64,
-    /// The attempt that it waits for.
+    /// The attempt for which it waits.
     pub attempt: u32,
 }
 
-/// For how long it is believed how many messages the stream holds, or that it does not say.
+/// How long the stream's answer, or its silence, is cached.
 const FRESH: Duration = Duration::from_secs(1);
-/// More than are parked in that time.
+/// More than can be parked in that time.
 const MEANWHILE: u64 = 10_000;
 
-/// The stream of parked deliveries.
 #[derive(Debug, Clone)]
 pub(crate) struct Parked {
     context: jetstream::Context,
     held: Arc<Mutex<Option<Held>>>,
 }
 
-/// How many messages the stream holds, if it says so.
+/// The number of messages in the stream; None if it did not answer.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     asked: Instant,
@@ -40,7 +38,6 @@ struct Held {
 }
 
 impl Parked {
-    /// The stream as this connection sees it.
     #[must_use]
     pub(crate) fn new(context: jetstream::Context) -> Self {
         Self {
@@ -49,12 +46,8 @@ impl Parked {
         }
     }
 
-    /// How many deliveries of a hook wait, at most. The server goes through all of a hook to count them,
-    /// and many hooks may begin to wait at once, so they are not counted while the whole stream holds no
-    /// more than `few`.
-    ///
-    /// # Errors
-    /// [`batch::Error::Unavailable`] if the stream does not answer.
+    /// An upper bound of how many deliveries of a hook wait. The server goes through all of them to count, and many
+    /// hooks may begin to wait at once, so it does not count while the whole stream holds no more than `few`.
     pub(crate) async fn count(&self, hook: &str, few: u64) -> Result<u64, batch::Error> {
         let held = self.held().await.ok_or(batch::Error::Unavailable)?;
         if held + MEANWHILE <= few {
@@ -66,7 +59,7 @@ impl Parked {
         count.map_err(|_| batch::Error::Unavailable)
     }
 
-    /// How many messages the stream holds; those who ask at the same time share an answer.
+    /// The number of messages in the stream. Concurrent callers share an answer.
     async fn held(&self) -> Option<u64> {
         let mut held = self.held.lock().await;
         if let Some(held) = &*held
@@ -85,10 +78,7 @@ impl Parked {
         messages
     }
 
-    /// What waits under a subject.
-    ///
-    /// # Errors
-    /// [`batch::Error::Unavailable`] if the stream does not answer.
+    /// The delivery that waits under a subject.
     pub(crate) async fn last(&self, wait: &str) -> Result<Option<Waiting>, batch::Error> {
         let unavailable = batch::Error::Unavailable;
         let stream = self

@@ -1,4 +1,4 @@
-//! Pausing a hook whose receiver is gone for good, by a guarded write to the hook itself.
+//! Pauses a hook whose receiver is gone for good, by a guarded write to the hook.
 
 use async_nats::jetstream;
 use hookline_shared::batch::{self, Message, Writer};
@@ -6,51 +6,47 @@ use hookline_shared::event;
 use hookline_shared::subject::{self, HOOK_KIND, HOOKS_REVISION, header};
 use serde_json::{Value, json};
 
-/// How often a write is tried that others get in the way of.
+/// Writes of one hook, if others change it at the same time.
 const TRIES: usize = 5;
 
-/// Pauses hooks.
 #[derive(Clone)]
 pub(crate) struct Pauser {
     context: jetstream::Context,
     bucket: Writer,
 }
 
-/// Why a hook could not be paused.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("the hook cannot be read: {0}")]
+    #[error("cannot read the hook: {0}")]
     Read(#[from] async_nats::Error),
     #[error("the hook is not JSON: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("the hook cannot be written: {0}")]
+    #[error("cannot write the hook: {0}")]
     Write(#[from] batch::Error),
 }
 
 impl Pauser {
-    /// Pauses through the bucket's writer.
     #[must_use]
     pub(crate) fn new(context: jetstream::Context, bucket: Writer) -> Self {
         Self { context, bucket }
     }
 
-    /// Sets `delivery.paused` with the reason. A hook that cannot be paused is only logged: its
-    /// next delivery tries again.
+    /// Sets `delivery.paused` and the reason. Failure is only logged: the hook's next delivery tries again.
     pub(crate) async fn pause(&self, workspace: &str, hook: &str, reason: &str) {
         for _ in 0..TRIES {
             match self.try_pause(workspace, hook, reason).await {
                 Ok(()) => {
-                    tracing::warn!(hook, reason, "the hook is paused");
+                    tracing::warn!(hook, reason, "hook paused");
                     return;
                 }
                 Err(Error::Write(batch::Error::Conflict)) => {}
                 Err(error) => {
-                    tracing::error!(hook, %error, "the hook could not be paused");
+                    tracing::error!(hook, %error, "cannot pause the hook");
                     return;
                 }
             }
         }
-        tracing::error!(hook, "the hook could not be paused, it keeps changing");
+        tracing::error!(hook, "cannot pause the hook, it keeps changing");
     }
 
     async fn try_pause(&self, workspace: &str, hook: &str, reason: &str) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! What the watchdog and the event purge need to know of what was settled.
+//! Records of settled messages, for the watchdog and the event purge.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,11 +7,10 @@ use hookline_shared::event::Stored;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Acked events that are remembered; the excess is purged when all older events are acked.
+/// Acked events to remember; the excess is purged once all older events are acked.
 const MOST: usize = 1 << 20;
 
-/// Counts decisions about messages: acked, buried, or given back for a reason outside of this worker.
-/// Clones share it.
+/// Counts messages that were acked, buried, or given back for a reason outside this worker. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress(Arc<AtomicU64>);
 
@@ -25,7 +24,7 @@ impl Progress {
     }
 }
 
-/// Events that this worker acked and that may still be stored. Clones share it.
+/// Events acked by this worker that may still be stored. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AckedEvents(Arc<Mutex<Vec<Acked>>>);
 
