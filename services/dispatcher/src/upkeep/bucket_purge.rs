@@ -1,5 +1,5 @@
-//! Purges what deletions leave in the bucket: delete markers, and reservations of ids that no entity has.
-//! Without, the bucket grows with every change and each start reads all of it.
+//! Purges the bucket of delete markers and of reservations of ids that no entity has. Otherwise the bucket would grow
+//! with every change, and each start reads all of it.
 //!
 //! A marker is kept for a day: a node that was away for longer reads the bucket from the start (see
 //! [`watch`](hookline_shared::watch)). A purge ends at the sequence that was seen, so it removes nothing that
@@ -17,9 +17,9 @@ use tokio::time::Instant;
 
 use crate::redis::workers::Workers;
 
-/// How often the bucket is looked through, by one of all dispatchers.
+/// Between passes, each by one of all dispatchers.
 const PERIOD: Duration = Duration::from_secs(3_600);
-/// The server is left alone for as many times as long as a look at a few messages took.
+/// The pause after reading a few messages is this many times as long as the read.
 const COST: u32 = 20;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -38,17 +38,20 @@ impl BucketPurge {
             }
             match purge(&self.context, MARKERS_KEPT).await {
                 Ok(0) => {}
-                Ok(purged) => tracing::info!(purged, "purged what deletions left in the bucket"),
+                Ok(purged) => tracing::info!(
+                    purged,
+                    "purged delete markers and unused ids from the bucket"
+                ),
                 Err(error) => tracing::debug!(%error, "cannot purge the bucket now"),
             }
         }
     }
 }
 
-/// Purges what is older than `kept`, and returns how many keys that were.
+/// Purges keys that are older than `kept`. Returns their number.
 async fn purge(context: &jetstream::Context, kept: Duration) -> Result<usize, BoxError> {
     let bucket = context.get_stream(subject::BUCKET_STREAM).await?;
-    // By the server's clock. Of a bucket in which nothing changes, nothing need be purged.
+    // By the server's clock. A bucket without changes needs no purge.
     let newest = bucket.cached_info().state.last_timestamp;
     let is_old = |stored: &Stored| {
         let written = stored.header(header::TIME_STAMP);
@@ -81,7 +84,6 @@ async fn purge(context: &jetstream::Context, kept: Duration) -> Result<usize, Bo
     }
 }
 
-/// Whether a key says nothing any more.
 async fn is_left_over(bucket: &Stream, stored: &Stored) -> Result<bool, BoxError> {
     if stored.header(header::KV_OPERATION).is_some() {
         return Ok(true);
@@ -89,7 +91,7 @@ async fn is_left_over(bucket: &Stream, stored: &Stored) -> Result<bool, BoxError
     let Some(entities) = subject::entities_of_reserved_id(&stored.subject) else {
         return Ok(false);
     };
-    // The leader answers. One that is created from now on reserves the id again, at a later sequence.
+    // The leader answers. An entity that is created from now on reserves its id again, at a later sequence.
     match bucket.get_last_raw_message_by_subject(&entities).await {
         Ok(entity) => {
             let operation =

@@ -1,8 +1,8 @@
-//! Making room in the event stream: events that were dealt with are purged together.
+//! Purges acknowledged events.
 //!
-//! Were the stream a work queue, the server would write and sync each ack on its own, while new
-//! events wait for the same disk. So it keeps what is acked, until all that is older is acked too.
-//! Where something old stays open for long, what was dealt with after it is deleted one by one.
+//! If the stream were a work queue, the server would sync each ack on its own while new events wait for the same disk.
+//! So it keeps acked events until all older ones are acked too. Behind an event that stays open for long, acked events
+//! are deleted one by one.
 
 use std::time::Duration;
 
@@ -15,28 +15,27 @@ use serde_json::{Value, json};
 use crate::redis::workers::Workers;
 use crate::settle::progress::{Acked, AckedEvents};
 
-/// How often it is seen whether room is to be made.
+/// Between purges of at least one step,
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often it is made for fewer events than one step has.
+/// and of fewer events.
 const REST: Duration = Duration::from_secs(10);
-/// Events that are purged in one step, and the most steps in one period. The server takes no new events
-/// during a purge: 5 ms for 1,000 of them, but 10 ms for 10,000.
+/// Events per step, and steps per period. The server takes no new events during a purge: 5 ms for 1,000 events, but
+/// 10 ms for 10,000.
 const STEP: u64 = 10_000;
 const STEPS: usize = 16;
 const BETWEEN: Duration = Duration::from_millis(20);
 /// How long an acked event may stay behind an open one: longer than most attempts take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// And where events take over a quarter of the stream's size.
+/// The same while events take over a quarter of the stream's size.
 const LESS_PATIENCE: Duration = Duration::from_secs(5);
-/// Events that are deleted one by one in a period, and at the same time.
+/// Events that are deleted one by one: per period, and at the same time.
 const PART: usize = 4_000;
 const TOGETHER: usize = 8;
-/// What the server says of an event that is gone already: below the first, or deleted.
+/// The server's error codes for an event that is already gone: below the first, or deleted.
 const GONE: [u64; 2] = [10_057, 10_043];
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Purges what this worker and others acked.
 pub(crate) struct EventPurge {
     pub(crate) context: jetstream::Context,
     pub(crate) acked: AckedEvents,
@@ -59,8 +58,8 @@ impl EventPurge {
         let (info, floor) = (stream.cached_info(), consumer.ack_floor.stream_sequence);
         let last = consumer.delivered.stream_sequence;
         let created = info.created.unix_timestamp_nanos();
-        // Another stream's events have the same sequences. What was acked a moment ago may have been
-        // delivered after this was asked.
+        // A recreated stream has the same sequences. An event acked just now may have been delivered after this
+        // answer.
         let is_stored = |acked: &Acked| {
             acked.event.sequence > floor
                 && acked.event.time >= created
@@ -71,11 +70,11 @@ impl EventPurge {
         let is_large =
             info.state.bytes > u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX) / 4;
         let (turn, rest) = if is_large || floor >= first + STEP {
-            ("trim", PERIOD / 2)
+            ("event-purge", PERIOD / 2)
         } else {
-            ("trim-rest", REST)
+            ("event-purge-rest", REST)
         };
-        // A purge makes the server forget what it was about to send again, until its ack wait.
+        // A purge makes the server forget pending redeliveries until their ack wait.
         let may_purge = is_large || consumer.num_redelivered == 0;
         if may_purge && first <= floor && self.workers.turn(turn, rest).await {
             for _ in 0..STEPS {
@@ -91,7 +90,7 @@ impl EventPurge {
         self.delete(patience).await
     }
 
-    /// Deletes one by one what this worker acked that long ago.
+    /// Deletes, one by one, events that this worker acked at least `patience` ago.
     async fn delete(&self, patience: Duration) -> Result<(), BoxError> {
         let part = self.acked.take_old(patience, PART);
         let mut deletes = stream::iter(part)
@@ -99,14 +98,14 @@ impl EventPurge {
             .buffer_unordered(TOGETHER);
         let mut result = Ok(());
         while let Some(deleted) = deletes.next().await {
-            // What is not deleted goes when all that is older is acked.
+            // An event that is not deleted is purged once all older ones are acked.
             result = result.and(deleted);
         }
         result
     }
 }
 
-/// Deletes an event. One that is gone already is no error.
+/// An event that is already gone is no error.
 async fn delete(context: &jetstream::Context, sequence: u64) -> Result<(), BoxError> {
     let api = format!("STREAM.MSG.DELETE.{}", subject::EVENTS_STREAM);
     let delete = json!({"seq": sequence, "no_erase": true});

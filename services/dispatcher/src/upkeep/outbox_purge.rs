@@ -1,9 +1,8 @@
-//! Purging the outbox: what has reached the event stream is not needed in the bucket any more.
+//! Purges outbox entries that have reached the event stream.
 //!
-//! Sourcing keeps order, so an event that came through the outbox tells that every entry before it
-//! has come through as well. Each dispatcher purges by what it has seen itself; nothing is purged
-//! that no dispatcher has seen. Anybody may publish an event that claims to have come through the
-//! outbox, so the entry itself is looked up first.
+//! Sourcing keeps order: if an entry has arrived as an event, so have all before it. Each dispatcher purges up to the
+//! events that it has seen. Any publisher may claim that an event came through the outbox, so the entry is looked up
+//! first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,26 +14,25 @@ use hookline_shared::event::{self, Event};
 use hookline_shared::subject::{self, header};
 use parking_lot::{Mutex, MutexGuard};
 
-/// How often the outbox is purged, if there is something to purge.
 const PERIOD: Duration = Duration::from_secs(2);
-/// How many events are kept in mind between two purges.
+/// Events remembered between two purges.
 const MOST: usize = 4_096;
-/// How many entries are looked up for one purge.
+/// Entries looked up for one purge.
 const LOOKS: usize = 64;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Events that say that they came through the outbox: their entries' sequences, and their ids.
+/// Events that claim to have come through the outbox: sequences of their entries, and ids.
 type Seen = BTreeMap<u64, String>;
 
-/// How far the outbox has been seen; clones share it.
+/// Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OutboxPurge {
     seen: Arc<Mutex<Seen>>,
 }
 
 impl OutboxPurge {
-    /// Notes an event, which came through the outbox or did not. Events are noted in any order.
+    /// Notes an event, whether it came through the outbox or not, in any order.
     pub(crate) fn note(&self, event: &Event) {
         if let Some(sequence) = event.outbox_sequence {
             self.keep([(sequence, event.id.as_str().to_owned())]);
@@ -49,7 +47,7 @@ impl OutboxPurge {
                 continue;
             }
             if let Err(error) = purge_seen(&context, &seen).await {
-                tracing::debug!(%error, "the outbox could not be purged");
+                tracing::debug!(%error, "cannot purge the outbox");
                 self.keep(seen);
             }
         }
@@ -68,7 +66,7 @@ impl OutboxPurge {
     }
 }
 
-/// Purges as far as the newest entry that is really there.
+/// Purges up to the newest entry that exists.
 async fn purge_seen(context: &jetstream::Context, seen: &Seen) -> Result<(), BoxError> {
     let bucket = context.get_stream(subject::BUCKET_STREAM).await?;
     let last = bucket.cached_info().state.last_sequence;
@@ -85,7 +83,7 @@ async fn purge_seen(context: &jetstream::Context, seen: &Seen) -> Result<(), Box
     Ok(())
 }
 
-/// Whether that event's outbox entry has that sequence.
+/// Whether the event's outbox entry has that sequence.
 async fn is_entry(bucket: &Stream, sequence: u64, id: &str) -> Result<bool, BoxError> {
     let entry = match bucket.get_raw_message(sequence).await {
         Ok(entry) => entry,

@@ -1,9 +1,8 @@
-//! Sweeping parked deliveries: what should have fallen due and did not is parked anew, and what
-//! belongs to a hook that is deleted is purged.
+//! Sweeps waiting deliveries: parks overdue ones again, and purges those of deleted hooks.
 //!
-//! A schedule that comes due while the server's storage is exhausted stays where it is, also when
-//! there is room again. So all that waits is looked through, a few at a time. Dispatchers take turns
-//! through Redis; without it several may sweep, which costs work and does no harm.
+//! A schedule that falls due while the server's storage is exhausted stays stuck, even after there is storage again.
+//! So all waiting deliveries are checked, a few at a time. Dispatchers take turns through Redis. Without Redis several
+//! may sweep, which is harmless.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,32 +21,27 @@ use crate::metrics::Metrics;
 use crate::redis::workers::Workers;
 use crate::settle::Settle;
 
-/// How long a turn lasts at most, and the pause before one is asked for again.
+/// The longest turn, and the pause before asking for another.
 const TURN: Duration = Duration::from_secs(10);
-/// For how many times as long as it took to look at a few messages the server is then left alone:
-/// many at once would keep deliveries waiting.
+/// The pause after reading a few messages is this many times as long as the read. Deliveries would have to wait for a
+/// longer read.
 const COST: u32 = 20;
-/// How late a delivery may be before it is parked anew.
+/// How late a delivery may be before it is parked again.
 const OVERDUE: Duration = Duration::from_secs(30);
-/// Over how long what was overdue is spread.
+/// Overdue deliveries are spread over this time.
 const SPREAD: Duration = Duration::from_secs(10);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Sweeps.
 pub(crate) struct Sweeper {
-    /// The connection.
     pub context: jetstream::Context,
     pub settle: Arc<Settle>,
-    /// Which hooks there are.
     pub index: Arc<Index>,
     pub workers: Workers,
-    /// Metrics.
     pub metrics: Metrics,
 }
 
 impl Sweeper {
-    /// Sweeps for ever, pausing once all is looked through or while it is another's turn.
     pub(crate) async fn run(self) {
         let mut from = 1;
         loop {
@@ -56,11 +50,11 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps for one turn, and says whether there is more.
+    /// Sweeps for one turn. Returns whether there is more.
     async fn turn(&self, from: &mut u64) -> bool {
         let end = Instant::now() + TURN;
         while Instant::now() < end {
-            match self.some(*from).await {
+            match self.sweep_few(*from).await {
                 Ok(Some((next, pause))) => {
                     *from = next;
                     tokio::time::sleep(pause).await;
@@ -70,7 +64,7 @@ impl Sweeper {
                     return false;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the parked deliveries cannot be swept now");
+                    tracing::debug!(%error, "cannot sweep the parked deliveries");
                     return false;
                 }
             }
@@ -78,9 +72,9 @@ impl Sweeper {
         true
     }
 
-    /// Sweeps a few, and says where to go on and after which pause, or that there are no more. A page of
-    /// a stream would cost the server a walk through all of its subjects.
-    async fn some(&self, from: u64) -> Result<Option<(u64, Duration)>, BoxError> {
+    /// Sweeps a few. Returns where to go on and after which pause; None at the end. Reading a whole page of the stream
+    /// would cost the server a walk through all of its subjects.
+    async fn sweep_few(&self, from: u64) -> Result<Option<(u64, Duration)>, BoxError> {
         let (client, all) = (self.context.client(), subject::ALL_SUBJECTS);
         let began = Instant::now();
         let mut few = stream_reader::few(&client, subject::DELIVERIES_STREAM, all, from).await?;
@@ -91,12 +85,12 @@ impl Sweeper {
         few.retain(|stored| subject::parse_wait_subject(&stored.subject).is_some());
         self.purge_deleted(&few).await?;
         let overdue = few.iter().filter(|waiting| is_overdue(waiting));
-        // All at once: they share few commits.
+        // Concurrently, so that they share commits.
         try_join_all(overdue.map(|waiting| self.park_again(waiting))).await?;
         Ok(Some((next, pause)))
     }
 
-    /// Hooks that are deleted leave nothing behind.
+    /// Purges the waiting deliveries of deleted hooks.
     async fn purge_deleted(&self, waiting: &[Stored]) -> Result<(), BoxError> {
         let unknown = |index: &Index| -> HashSet<&str> {
             let snapshot = index.snapshot();
@@ -110,14 +104,14 @@ impl Sweeper {
         if unknown(&self.index).is_empty() {
             return Ok(());
         }
-        // A hook that is newer than this has nothing among them.
+        // No hook that is created after this has deliveries among them.
         self.index.catch_up().await?;
         let deleted = unknown(&self.index);
         let stream = self.context.get_stream_no_info(subject::DELIVERIES_STREAM);
         let stream = stream.await?;
         for hook in deleted {
             let purged = stream.purge().filter(subject::waits_of(hook)).await?.purged;
-            tracing::info!(hook, purged, "a deleted hook's deliveries are purged");
+            tracing::info!(hook, purged, "purged the deliveries of a deleted hook");
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Liveness is progress: a worker that is connected, that has messages to fetch, and that has
-//! settled nothing for a while, is not healthy, whatever it believes.
+//! Liveness is progress: a worker that is connected, has messages to fetch, and has settled none for a while is
+//! unhealthy.
 //!
-//! It says so on `/healthz` and in a metric, and has its lanes rebuild their pulls: a consumer that
-//! somebody deleted, or a pull that the server forgot, is made anew.
+//! The watchdog reports that on `/healthz` and in a metric, and has the lanes rebuild their pulls, since the consumer
+//! may be deleted or the server may have lost a pull.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,31 +18,25 @@ use crate::metrics::Metrics;
 use crate::nats::ack_keepalive::AckKeepalive;
 use crate::settle::progress::Progress;
 
-/// How often it looks.
 const PERIOD: Duration = Duration::from_secs(2);
 /// How long nothing may be settled while there is something to fetch and nothing in flight.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What it is called on `/healthz`.
+/// Name on `/healthz`.
 const PROGRESS: &str = "progress";
 
-/// Watches over one worker.
 pub(crate) struct Watchdog {
-    /// The connection to look at.
     pub context: jetstream::Context,
     pub progress: Progress,
-    /// The longest that an attempt may take: so much longer nothing may be settled while one is in flight.
+    /// Added to [`PATIENCE`] while messages are in flight.
     pub(crate) longest_attempt: Duration,
     pub(crate) keepalive: AckKeepalive,
-    /// Where it says what is wrong.
     pub health: Readiness,
-    /// Tells the lanes to rebuild their pulls.
+    /// Notifies the lanes.
     pub rebuild: Arc<Notify>,
-    /// Where it counts.
     pub metrics: Metrics,
 }
 
 impl Watchdog {
-    /// Watches for ever.
     pub(crate) async fn run(self) {
         let (mut count, mut since) = (self.progress.count(), Instant::now());
         let mut rebuilt = since;
@@ -51,16 +45,16 @@ impl Watchdog {
             let now = self.progress.count();
             if now != count || !self.is_connected() || self.pending().await == Some(0) {
                 (count, since) = (now, Instant::now());
-                self.tell(None);
+                self.report(None);
                 continue;
             }
-            // A pull that the server forgot may be rebuilt while attempts are in flight.
+            // Attempts in flight are no reason to keep a pull that the server lost.
             if since.elapsed() >= PATIENCE && rebuilt.elapsed() >= PATIENCE {
                 rebuilt = Instant::now();
                 self.rebuild.notify_waiters();
             }
             if since.elapsed() >= self.patience() {
-                self.tell(Some(since.elapsed()));
+                self.report(Some(since.elapsed()));
             }
         }
     }
@@ -77,7 +71,7 @@ impl Watchdog {
         self.context.client().connection_state() == State::Connected
     }
 
-    /// Messages that no worker has fetched; nothing if that cannot be told.
+    /// Messages that no worker has fetched; None if the server did not answer.
     async fn pending(&self) -> Option<u64> {
         let consumers = [
             (subject::EVENTS_STREAM, subject::DISPATCHERS_CONSUMER),
@@ -92,7 +86,7 @@ impl Watchdog {
         Some(pending)
     }
 
-    fn tell(&self, stalled: Option<Duration>) {
+    fn report(&self, stalled: Option<Duration>) {
         self.metrics.stalled(stalled.is_some());
         let Some(stalled) = stalled else {
             return self.health.ready(PROGRESS);
