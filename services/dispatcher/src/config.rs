@@ -13,12 +13,12 @@ use crate::claims;
 use crate::hooks::Defaults;
 use crate::redis::url::{self, RedisUrl};
 
-/// A Hookline dispatcher: takes events from NATS JetStream, matches hooks, and delivers. Run as
-/// many as you like; they share the work.
+/// A Hookline dispatcher: pulls events from NATS JetStream, matches them with hooks, and delivers. Any number of
+/// dispatchers share the work.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "hookline-dispatcher", version)]
 pub struct Config {
-    /// Where the status API listens: /metrics, /healthz, /readyz.
+    /// Address of the status API: /metrics, /healthz, /readyz.
     #[arg(
         long,
         env = "HOOKLINE_STATUS_LISTEN",
@@ -27,11 +27,11 @@ pub struct Config {
     )]
     pub status_listen: SocketAddr,
 
-    /// Name of this dispatcher, which the delivery log carries; by default the host's name.
+    /// Name of this dispatcher in the delivery log; by default the host's name.
     #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME", default_value_t = host_name("dispatcher"))]
     pub node: String,
 
-    /// On SIGTERM, how long attempts in flight may take to finish.
+    /// Time for attempts in flight to finish after SIGTERM.
     #[arg(
         long,
         env = "HOOKLINE_SHUTDOWN_TIMEOUT",
@@ -41,32 +41,25 @@ pub struct Config {
     )]
     pub shutdown_timeout: Duration,
 
-    /// Connection to NATS, and the streams.
     #[command(flatten)]
     pub nats: streams::Options,
 
-    /// Coordination through Redis.
     #[command(flatten)]
     pub redis: Coordination,
 
-    /// How much is done at the same time.
     #[command(flatten)]
     pub lanes: Lanes,
 
-    /// How attempts are made.
     #[command(flatten)]
     pub attempts: Attempts,
 
-    /// What holds for a hook that says nothing else.
     #[command(flatten)]
     pub hooks: Hooks,
 
-    /// Logs.
     #[command(flatten)]
     pub logs: telemetry::Options,
 }
 
-/// Coordination through Redis.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Redis")]
 pub struct Coordination {
@@ -81,8 +74,8 @@ pub struct Coordination {
     )]
     pub redis_url: String,
 
-    /// How long a claim on a delivery holds without renewal: what a dead worker held is taken
-    /// over after that. Shorter than the ack wait.
+    /// How long a claim on a delivery holds without renewal; then another dispatcher may take the delivery over.
+    /// Shorter than the ack wait.
     #[arg(
         long,
         env = "HOOKLINE_LEASE",
@@ -92,7 +85,7 @@ pub struct Coordination {
     )]
     pub lease: Duration,
 
-    /// How long a delivery that was made is remembered, so that a repeat is dropped.
+    /// How long a successful delivery is remembered, so that a repeat is dropped.
     #[arg(
         long,
         env = "HOOKLINE_DEDUPE_WINDOW",
@@ -102,22 +95,16 @@ pub struct Coordination {
     )]
     pub dedupe_window: Duration,
 
-    /// Hold deliveries while Redis does not answer. Otherwise they go on, and repeats are
-    /// possible.
+    /// Hold deliveries while Redis does not answer, instead of going on with possible repeats.
     #[arg(long, env = "HOOKLINE_REDIS_REQUIRED")]
     pub redis_required: bool,
 }
 
 impl Coordination {
-    /// Where Redis is.
-    ///
-    /// # Errors
-    /// Says what form is expected.
     pub fn url(&self) -> Result<RedisUrl, url::Error> {
         RedisUrl::parse(&self.redis_url)
     }
 
-    /// How claims are made.
     #[must_use]
     pub fn claims(&self) -> claims::Options {
         claims::Options {
@@ -128,7 +115,6 @@ impl Coordination {
     }
 }
 
-/// How much is done at the same time.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Lanes")]
 pub struct Lanes {
@@ -152,8 +138,7 @@ pub struct Lanes {
     )]
     pub retry_permits: u32,
 
-    /// How long NATS waits for a sign of life before another dispatcher gets a message; longer
-    /// than the lease.
+    /// How long NATS waits for a progress ack before it redelivers a message. Longer than the lease.
     #[arg(
         long,
         env = "HOOKLINE_ACK_WAIT",
@@ -164,12 +149,11 @@ pub struct Lanes {
     pub ack_wait: Duration,
 }
 
-/// How attempts are made.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Attempts")]
 pub struct Attempts {
     /// Networks that hooks may reach although they are not public, separated by commas, such as
-    /// `10.0.0.0/8,127.0.0.1`. Nothing else that is not globally routable can be reached.
+    /// `10.0.0.0/8,127.0.0.1`. Other addresses that are not globally routable are refused.
     #[arg(
         long,
         env = "HOOKLINE_EGRESS_ALLOW",
@@ -179,7 +163,7 @@ pub struct Attempts {
     )]
     pub egress_allow: Vec<IpNet>,
 
-    /// How long a connection may take.
+    /// Time to connect.
     #[arg(
         long,
         env = "HOOKLINE_CONNECT_TIMEOUT",
@@ -189,7 +173,7 @@ pub struct Attempts {
     )]
     pub connect_timeout: Duration,
 
-    /// How long an attempt may take in all, unless the hook says otherwise.
+    /// Time for a whole attempt, unless the hook has its own.
     #[arg(
         long,
         env = "HOOKLINE_TIMEOUT",
@@ -199,8 +183,8 @@ pub struct Attempts {
     )]
     pub timeout: Duration,
 
-    /// Pauses after failed attempts, separated by commas, unless the hook says otherwise; after
-    /// the last one the delivery is dead. [default: 1s,5s,30s,2m,10m,30m,1h,3h,6h,12h]
+    /// Pauses after failed attempts, separated by commas, unless the hook has its own. After the last one the delivery
+    /// is dead. [default: 1s,5s,30s,2m,10m,30m,1h,3h,6h,12h]
     #[arg(
         long,
         env = "HOOKLINE_RETRY_SCHEDULE",
@@ -222,7 +206,7 @@ pub struct Attempts {
     )]
     pub logged: Mode,
 
-    /// How long a lambda may run.
+    /// Time for a lambda.
     #[arg(
         long,
         env = "HOOKLINE_LAMBDA_TIME",
@@ -232,7 +216,7 @@ pub struct Attempts {
     )]
     pub lambda_time: Duration,
 
-    /// Memory in bytes that lambdas may use, per Lua thread.
+    /// Memory for lambdas in bytes, per Lua thread.
     #[arg(
         long,
         env = "HOOKLINE_LAMBDA_MEMORY",
@@ -243,9 +227,8 @@ pub struct Attempts {
     pub lambda_memory: u64,
 }
 
-/// What holds for a hook that says nothing else in its `delivery`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Hooks, where their `delivery` says nothing")]
+#[command(next_help_heading = "Hooks without a value of their own in `delivery`")]
 pub struct Hooks {
     /// Attempts of one hook at the same time, per dispatcher.
     #[arg(
@@ -261,10 +244,9 @@ pub struct Hooks {
     #[arg(long, env = "HOOKLINE_RATE_LIMIT", value_name = "RATE", value_parser = rate)]
     pub rate_limit: Option<f64>,
 
-    /// When a hook's circuit opens, so that its deliveries wait without attempts: after so many
-    /// failures in a row (0: never; dispatchers share them, down to five each, until something of the
-    /// hook has succeeded), at such a failed part of the attempts of half a minute, and for
-    /// how long at first.
+    /// When a hook's circuit opens, so that its deliveries wait without attempts. FAILURES: after this many in a row (0:
+    /// never; until the hook's first success dispatchers divide them, down to five each). RATE: at this failed part of
+    /// half a minute's attempts. TIME: how long it stays open at first.
     #[arg(
         long,
         env = "HOOKLINE_CIRCUIT_BREAKER",
@@ -274,8 +256,7 @@ pub struct Hooks {
     )]
     pub circuit_breaker: circuit_breaker::Settings,
 
-    /// How old a delivery may become, waits included, before it is dead; what waits because its
-    /// hook is paused is exempt.
+    /// Age at which a delivery is dead, waits included. Deliveries of paused hooks are exempt.
     #[arg(
         long,
         env = "HOOKLINE_MAX_AGE",
@@ -285,7 +266,7 @@ pub struct Hooks {
     )]
     pub max_age: Duration,
 
-    /// How many deliveries of one hook may wait; what comes beyond is dead.
+    /// Deliveries of one hook that may wait; the excess is dead-lettered. The same on gateways and dispatchers.
     #[arg(
         long,
         env = "HOOKLINE_HOOK_BACKLOG",
@@ -296,32 +277,21 @@ pub struct Hooks {
     pub hook_backlog: u64,
 }
 
-/// Settings that contradict each other.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A worker would lose its message before its claim.
+    /// Otherwise a worker would lose its message before its claim.
     #[error(
         "HOOKLINE_LEASE ({lease:?}) must be at least 1s and shorter than HOOKLINE_ACK_WAIT ({ack_wait:?})"
     )]
-    Lease {
-        /// The lease.
-        lease: Duration,
-        /// The ack wait.
-        ack_wait: Duration,
-    },
-    /// The Redis URL cannot be read.
+    Lease { lease: Duration, ack_wait: Duration },
     #[error(transparent)]
     Redis(#[from] url::Error),
-    /// A duration is zero.
-    #[error("{0} must be longer than nothing")]
+    #[error("{0} must be greater than zero")]
     Zero(&'static str),
 }
 
 impl Config {
-    /// Checks what no single setting can tell.
-    ///
-    /// # Errors
-    /// Names the settings that contradict each other.
+    /// Checks the settings that clap cannot, among them those that depend on each other.
     pub fn check(&self) -> Result<(), Error> {
         self.redis.url()?;
         let (lease, ack_wait) = (self.redis.lease, self.lanes.ack_wait);
@@ -344,7 +314,6 @@ impl Config {
         }
     }
 
-    /// What a hook gets where it says nothing.
     pub(crate) fn hook_defaults(&self) -> Defaults {
         Defaults {
             policy: self.retry_policy(),
@@ -356,7 +325,6 @@ impl Config {
         }
     }
 
-    /// The policy by which failed attempts are repeated.
     #[must_use]
     pub fn retry_policy(&self) -> retry::Policy {
         retry::Policy::new(self.attempts.retry_schedule.clone())

@@ -6,7 +6,7 @@ use hookline_dispatcher::Config;
 use hookline_shared::{files, shutdown, telemetry};
 use tokio::net::TcpListener;
 
-/// A delivery allocates some dozens of times.
+/// A delivery makes some dozens of allocations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

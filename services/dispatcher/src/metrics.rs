@@ -1,4 +1,4 @@
-//! The dispatcher's metrics: names and labels in one place, one function per thing that happens.
+//! The dispatcher's metrics: all names and labels, one function per metric.
 
 use std::time::Duration;
 
@@ -8,41 +8,37 @@ use prometheus::{
     Registry, exponential_buckets,
 };
 
-/// What became of an event.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum EventResult {
-    /// At least one hook matches.
     Matched,
-    /// No hook matches.
     Unmatched,
-    /// It is no event.
+    /// The message is no event.
     Malformed,
 }
 
-/// What became of a delivery when a worker had it.
+/// The result of a worker's handling of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeliveryResult {
-    /// Delivered.
     Delivered,
-    /// The attempt failed; parked for the next.
+    /// The attempt failed, and there is another.
     Retry,
-    /// Given up on.
+    /// Dead-lettered.
     Dead,
-    /// Delivered, parked or buried before: nothing was done.
+    /// Delivered, parked or buried before.
     Duplicate,
     /// Parked without an attempt.
     Deferred,
-    /// Stored for any worker: its event has very many.
+    /// Stored for any worker: its event has very many deliveries.
     Spread,
-    /// Suppressed: an event about the same was delivered a short time ago.
+    /// Suppressed by `snooze`.
     Snoozed,
-    /// Suppressed: nothing that the hook watches has changed.
+    /// Suppressed by `on_change`.
     Unchanged,
     /// Another worker took it over.
     Busy,
-    /// It comes again soon: another worker holds it, or there is no room for it now.
+    /// Redelivered: another worker holds it, or its hook has no permit.
     NotYet,
-    /// It could not be settled now: it comes again.
+    /// Redelivered: it could not be settled.
     Unsettled,
     /// Its hook is deleted.
     Orphaned,
@@ -67,7 +63,6 @@ impl DeliveryResult {
     }
 }
 
-/// Handles on all metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     matched: IntCounter,
@@ -90,7 +85,6 @@ pub(crate) struct Metrics {
     barrier_seconds: Histogram,
 }
 
-/// What is parked, and whether it can be.
 #[derive(Debug, Clone)]
 struct Parking {
     deferrals: IntCounterVec,
@@ -109,11 +103,11 @@ impl Parking {
             )?,
             swept: new.counter(
                 "hookline_swept_total",
-                "Parked deliveries that did not fall due in time and were parked anew",
+                "Overdue deliveries that were parked again",
             )?,
             storage_scarce: new.gauge(
                 "hookline_storage_scarce",
-                "Whether NATS has so little storage left that nothing more is parked",
+                "Whether NATS has too little storage left to park deliveries",
             )?,
             dead_letters_full: new.gauge(
                 "hookline_dead_letters_full",
@@ -124,15 +118,11 @@ impl Parking {
 }
 
 impl Metrics {
-    /// Registers everything.
-    ///
-    /// # Errors
-    /// If a name is registered twice.
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let new = Register(registry);
         let events = new.counters(
             "hookline_events_total",
-            "Events taken from JetStream, by what they were",
+            "Events handled, by result",
             &["result"],
         )?;
         Ok(Self {
@@ -141,17 +131,17 @@ impl Metrics {
             malformed: events.with_label_values(&["malformed"]),
             deliveries: new.counters(
                 "hookline_deliveries_total",
-                "Deliveries handled, by what became of them",
+                "Deliveries handled, by outcome",
                 &["handler", "outcome"],
             )?,
             parking: Parking::register(&new)?,
             circuit_openings: new.counter(
                 "hookline_circuit_openings_total",
-                "Circuits that this worker opened, or opened again after a probe that failed",
+                "Circuits opened by this worker, including after a failed probe",
             )?,
             attempt_records_dropped: new.counter(
                 "hookline_attempt_records_dropped_total",
-                "Attempts that are missing in the delivery log, which must not slow deliveries",
+                "Attempts missing in the delivery log, which never delays deliveries",
             )?,
             attempt_seconds: new.histograms(
                 "hookline_attempt_seconds",
@@ -176,11 +166,11 @@ impl Metrics {
             )?,
             redis_up: new.gauge(
                 "hookline_redis_up",
-                "Whether Redis answers; 0: deliveries go on without protection against repeats",
+                "Whether Redis answers; while 0, deliveries may be repeated",
             )?,
             redis_skipped: new.counter(
                 "hookline_redis_skipped_total",
-                "Deliveries that were made without Redis",
+                "Attempts made without a claim in Redis",
             )?,
             hooks: new.gauge("hookline_hooks", "Hooks in the index")?,
             hooks_unusable: new.gauge(
@@ -193,13 +183,12 @@ impl Metrics {
             )?,
             barrier_seconds: new.histogram(
                 "hookline_barrier_seconds",
-                "Duration of the check that the hook index is new enough",
+                "Duration of the read barrier of the hook index",
                 exponential_buckets(0.000_125, 2.0, 16)?,
             )?,
         })
     }
 
-    /// An event was taken.
     pub(crate) fn event(&self, result: EventResult) {
         match result {
             EventResult::Matched => self.matched.inc(),
@@ -208,95 +197,78 @@ impl Metrics {
         }
     }
 
-    /// An event waited that long before it was handled.
     pub(crate) fn delay(&self, delay: Duration) {
         self.delay_seconds.observe(delay.as_secs_f64());
     }
 
-    /// Whether NATS has storage for what is to be parked.
     pub(crate) fn storage_scarce(&self, scarce: bool) {
         self.parking.storage_scarce.set(scarce.into());
     }
 
-    /// Whether there is no room for dead letters.
     pub(crate) fn dead_letters_full(&self, full: bool) {
         self.parking.dead_letters_full.set(full.into());
     }
 
-    /// A delivery was handled.
     pub(crate) fn delivery(&self, handler: &str, result: DeliveryResult) {
         self.deliveries
             .with_label_values(&[handler, result.label()])
             .inc();
     }
 
-    /// A delivery is parked without an attempt.
     pub(crate) fn deferred(&self, reason: &str) {
         self.parking.deferrals.with_label_values(&[reason]).inc();
     }
 
-    /// A circuit was opened.
     pub(crate) fn circuit_opened(&self) {
         self.circuit_openings.inc();
     }
 
-    /// A delivery that did not fall due in time is parked anew.
     pub(crate) fn swept(&self) {
         self.parking.swept.inc();
     }
 
-    /// Attempts are missing in the delivery log.
     pub(crate) fn attempt_records_dropped(&self, count: u64) {
         self.attempt_records_dropped.inc_by(count);
     }
 
-    /// An attempt took that long.
     pub(crate) fn attempt(&self, handler: &str, took: Duration) {
         self.attempt_seconds
             .with_label_values(&[handler])
             .observe(took.as_secs_f64());
     }
 
-    /// The gauge of a lane's messages in flight.
     #[must_use]
     pub(crate) fn in_flight(&self, lane: &str) -> IntGauge {
         self.in_flight.with_label_values(&[lane])
     }
 
-    /// NATS is connected, or is not.
     pub(crate) fn nats_connected(&self, connected: bool) {
         self.nats_connected.set(connected.into());
     }
 
-    /// This worker makes no progress, or does.
     pub(crate) fn stalled(&self, stalled: bool) {
         self.stalled.set(stalled.into());
     }
 
-    /// Redis answers, or does not.
     pub(crate) fn redis_up(&self, up: bool) {
         self.redis_up.set(up.into());
     }
 
-    /// A delivery is made without Redis.
     pub(crate) fn redis_skipped(&self) {
         self.redis_skipped.inc();
     }
 
-    /// A new hook index is in use.
     pub(crate) fn index(&self, hooks: usize, unusable: usize, revision: u64) {
         self.hooks.set(hooks as i64);
         self.hooks_unusable.set(unusable as i64);
         self.index_revision.set(revision as i64);
     }
 
-    /// A read barrier took that long.
     pub(crate) fn barrier(&self, took: Duration) {
         self.barrier_seconds.observe(took.as_secs_f64());
     }
 }
 
-/// Makes metrics and registers them.
 struct Register<'a>(&'a Registry);
 
 impl Register<'_> {

@@ -1,4 +1,4 @@
-//! Startup and shutdown: puts a worker together, runs its loops under supervision, and ends it.
+//! Startup and shutdown of a worker, whose background loops run under supervision.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,33 +43,32 @@ use crate::upkeep::outbox_purge::OutboxPurge;
 use crate::upkeep::overdue_sweeper::Sweeper;
 use crate::upkeep::watchdog::Watchdog;
 
-/// How long a first attempt waits for its hook's permit before it is parked.
+/// How long a first attempt waits for its hook's permit, if the hook is not known to be healthy.
 const EVENT_PATIENCE: Duration = Duration::from_millis(100);
-/// The same for a delivery that was parked: schedules fall due in bursts of a second.
+/// The same for a parked delivery: schedules fall due in bursts of a second.
 const RETRY_PATIENCE: Duration = Duration::from_secs(2);
-/// How often parked and dead deliveries are written, unless there are many. Each write costs the server
-/// several syncs, for which publishers wait.
+/// Between writes of parked and dead deliveries, unless there are many. Each write costs the server several syncs, for
+/// which publishers wait.
 const PARK_PACE: Duration = Duration::from_millis(250);
-/// How long abandoned deliveries and the last messages to NATS may take at the end.
+/// At a shutdown, for abandoned deliveries and for the last messages to NATS.
 const FLUSH: Duration = Duration::from_secs(2);
-/// The background loop that ends by itself once the delivery log is written.
+/// The background loop that ends when the delivery log is written.
 const LOG: &str = "delivery log";
 
-/// What a worker is made of.
 pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) context: &'a jetstream::Context,
-    /// A connection for requests that take the server long to answer.
+    /// Its own connection, for requests that take the server long.
     pub(crate) asking: &'a jetstream::Context,
     pub(crate) registry: &'a Registry,
     pub(crate) metrics: Metrics,
     pub(crate) redis: RedisClient,
     pub(crate) index: Arc<Index>,
-    /// What `/healthz` answers by.
+    /// For `/healthz`.
     pub(crate) health: Readiness,
 }
 
-/// What the consumers of one lane share.
+/// Shared by the consumers of one lane.
 struct Permits {
     all: Arc<Semaphore>,
     weight: Weight,
@@ -81,19 +80,18 @@ pub(crate) struct Worker {
     claims: Claims,
     workers: Workers,
     keepalive: AckKeepalive,
-    /// Deliveries under way.
+    /// Messages and deliveries in flight.
     tasks: TaskTracker,
     lanes: TaskTracker,
-    /// Cancelled: nothing more is pulled.
+    /// Cancelled when pulling stops.
     pulling: CancellationToken,
-    /// Cancelled: attempts in flight are abandoned.
+    /// Cancelled when attempts in flight are abandoned.
     abandon: CancellationToken,
     rebuild: Arc<Notify>,
     metrics: Metrics,
 }
 
 impl Worker {
-    /// Starts pulling. Its loops run under the supervisor.
     pub(crate) async fn start(
         parts: Parts<'_>,
         supervisor: &mut Supervisor,
@@ -163,7 +161,7 @@ impl Worker {
         })
     }
 
-    /// How lanes hand deliveries over to the steps that make attempts.
+    /// Returns how lanes hand deliveries over.
     fn deliverer(
         &self,
         parts: &Parts<'_>,
@@ -252,7 +250,7 @@ impl Worker {
             filter,
             ack_wait: lanes.ack_wait,
         };
-        // Without a filter, which costs the server a look at each message.
+        // No filter, which would cost the server a check of each message.
         let events = consumer(subject::EVENTS_STREAM, subject::DISPATCHERS_CONSUMER, "");
         let retries = consumer(
             subject::DELIVERIES_STREAM,
@@ -264,7 +262,7 @@ impl Worker {
             subject::FANOUT_CONSUMER,
             subject::NOW_SUBJECTS,
         );
-        // A server that refuses them for good stops the start.
+        // If the server refuses a consumer, the start fails.
         for consumer in [&events, &fanout, &retries] {
             consumer.make(&self.keepalive).await?;
         }
@@ -273,10 +271,10 @@ impl Worker {
             weight: Weight::default(),
             occupancy: Arc::new(LaneOccupancy::new(kind, permits as usize, patience)),
         };
-        let first = lane(Kind::Events, lanes.event_permits, EVENT_PATIENCE);
-        let again = lane(Kind::Retries, lanes.retry_permits, RETRY_PATIENCE);
+        let event_lane = lane(Kind::Events, lanes.event_permits, EVENT_PATIENCE);
+        let retry_lane = lane(Kind::Retries, lanes.retry_permits, RETRY_PATIENCE);
         let most = |permits: u32| consumer::PULL.min(permits as usize / 2).max(1);
-        // Its pulls wait, and events cannot have the permits that they hold.
+        // Its pulls wait, with permits that events cannot use.
         let few = consumer::SMALL_PULL
             .min(lanes.event_permits as usize / 8)
             .max(1);
@@ -284,20 +282,32 @@ impl Worker {
             dispatch: Arc::clone(&dispatch),
             occupancy: Arc::clone(&lane.occupancy),
         };
-        self.lane("fanout", fanout, few, &first, deliveries(&first));
+        self.lane("fanout", fanout, few, &event_lane, deliveries(&event_lane));
         let most_retries = most(lanes.retry_permits);
-        self.lane("retries", retries, most_retries, &again, deliveries(&again));
-        let work = Events {
+        self.lane(
+            "retries",
+            retries,
+            most_retries,
+            &retry_lane,
+            deliveries(&retry_lane),
+        );
+        let sink = Events {
             dispatch: Arc::clone(&dispatch),
-            occupancy: Arc::clone(&first.occupancy),
+            occupancy: Arc::clone(&event_lane.occupancy),
         };
-        self.lane("events", events, most(lanes.event_permits), &first, work);
-        let questions = ping_and_test::serve(
+        self.lane(
+            "events",
+            events,
+            most(lanes.event_permits),
+            &event_lane,
+            sink,
+        );
+        let requests = ping_and_test::serve(
             self.client.clone(),
             Arc::clone(&parts.index),
             self.pulling.clone(),
         );
-        self.lanes.spawn(questions);
+        self.lanes.spawn(requests);
         Ok(())
     }
 
@@ -324,9 +334,8 @@ impl Worker {
             .spawn(lane.run(Arc::new(sink), self.pulling.clone()));
     }
 
-    /// Stops pulling, gives unstarted messages back and finishes what is in flight. After the deadline
-    /// attempts are abandoned, and their claims and messages given back, in this order: a message that
-    /// comes before its claim is free would wait for the lease.
+    /// Stops pulling and finishes deliveries in flight. After the deadline attempts are abandoned, and their claims and
+    /// messages given back, in this order: a message that is redelivered before its claim is free waits for the lease.
     pub(crate) async fn stop(self, deadline: Duration, supervisor: &mut Supervisor) {
         self.pulling.cancel();
         self.lanes.close();
@@ -339,7 +348,7 @@ impl Worker {
             let count = self.tasks.len();
             tracing::warn!(
                 count,
-                "the deadline passed, deliveries in flight are given back"
+                "shutdown deadline passed, deliveries in flight are given back"
             );
             self.abandon.cancel();
             if tokio::time::timeout(FLUSH, self.tasks.wait())
@@ -352,11 +361,11 @@ impl Worker {
         }
         let log = supervisor.finish(LOG);
         if tokio::time::timeout(FLUSH, log).await.is_err() {
-            tracing::warn!("NATS did not take the last records of the delivery log");
+            tracing::warn!("cannot write the last records of the delivery log");
         }
         let flushed = tokio::time::timeout(FLUSH, self.client.flush()).await;
         if flushed.is_err() {
-            tracing::warn!("NATS did not take the last acks, those deliveries may be repeated");
+            tracing::warn!("cannot send the last acks, those deliveries may be repeated");
         }
     }
 }
