@@ -13,6 +13,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::{Client, HeaderMap, RequestErrorKind};
 use bytes::Bytes;
 use prometheus::{Histogram, HistogramOpts, Registry, exponential_buckets};
@@ -210,20 +211,13 @@ impl Writer {
     /// Starts a writer. All messages must belong to one stream that allows atomic publishing.
     #[must_use]
     pub fn spawn(client: Client, metrics: Option<Metrics>) -> Self {
-        Self::spawn_paced(client, metrics, Duration::ZERO)
-    }
-
-    /// As [`spawn`](Self::spawn), for writes that nobody is in a hurry for: a batch leaves no sooner
-    /// than `pace` after the one before it, unless it is large, so that many small writes cost few
-    /// syncs.
-    #[must_use]
-    pub fn spawn_paced(client: Client, metrics: Option<Metrics>, pace: Duration) -> Self {
-        let (writer, run) = Self::new(client, metrics, pace);
+        let (writer, run) = Self::new(client, metrics, Duration::ZERO);
         tokio::spawn(run);
         writer
     }
 
-    /// A writer and its loop, which the caller runs: it ends once all handles are dropped.
+    /// A writer and its loop, which the caller runs. Unless it is large, a batch leaves no sooner than
+    /// `pace` after the one before it, so that many small writes cost few syncs.
     pub fn new(
         client: Client,
         metrics: Option<Metrics>,
@@ -407,10 +401,9 @@ async fn publish(client: &Client, group: &[Write]) -> Result<u64, Error> {
     for _ in 0..INCOMPLETE_RETRIES {
         let sent = tokio::time::timeout(COMMIT_TIMEOUT, publish_once(client, group)).await;
         match sent {
-            Ok(Err(Error::Rejected {
-                code: INCOMPLETE_BATCH,
-                ..
-            })) => {}
+            // A message was lost on the way, and none was stored.
+            Ok(Err(Error::Rejected { code, .. }))
+                if ErrorCode(code) == ErrorCode::ATOMIC_PUBLISH_INCOMPLETE_BATCH => {}
             Ok(result) => return result,
             Err(_) => return Err(Error::Unknown),
         }
@@ -452,9 +445,6 @@ async fn publish_once(client: &Client, group: &[Write]) -> Result<u64, Error> {
     Err(Error::Closed)
 }
 
-/// `atomic publish batch is incomplete`: a message was lost on the way, nothing was stored.
-const INCOMPLETE_BATCH: u64 = 10_176;
-
 #[derive(Deserialize)]
 struct Ack {
     #[serde(default)]
@@ -477,13 +467,19 @@ fn read_ack(payload: &[u8]) -> Result<u64, Error> {
     match ack.error {
         None if ack.duplicate => Err(Error::DuplicateId),
         None => Ok(ack.seq),
-        Some(error) => Err(match error.err_code {
-            10_071 | 10_164 => Error::Conflict,
-            10_201 => Error::DuplicateId,
-            10_023 | 10_047 | 10_076 | 10_077 => Error::Full,
-            10_054 | 10_097 => Error::TooLarge,
-            10_008 | 10_009 => Error::Unavailable,
-            code => Error::Rejected {
+        Some(error) => Err(match ErrorCode(error.err_code) {
+            ErrorCode::STREAM_WRONG_LAST_SEQUENCE
+            | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => Error::Conflict,
+            ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE => Error::DuplicateId,
+            // A server whose disk is full disables JetStream.
+            ErrorCode::INSUFFICIENT_RESOURCES
+            | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+            | ErrorCode::JETSTREAM_NOT_ENABLED
+            | ErrorCode::STREAM_STORE_FAILED => Error::Full,
+            ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
+            | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Error::TooLarge,
+            ErrorCode::CLUSTER_NOT_AVAILABLE | ErrorCode::CLUSTER_NOT_LEADER => Error::Unavailable,
+            ErrorCode(code) => Error::Rejected {
                 code,
                 description: error.description,
             },
