@@ -84,7 +84,9 @@ async fn an_unchecked_body_changes_nothing_and_raises_nothing() -> Result {
     admin.create_consumer("Ada").await?;
     cluster.receiver.wait_for("/hook", 1).await?;
     cluster.rest().await?;
-    assert_eq!(cluster.receiver.events("/hook").len(), 1);
+    let events = cluster.receiver.events("/hook");
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].json["entity"]["username"], "Ada");
     assert_eq!(admin.list("/consumers").await?.len(), 1);
     cluster.finish().await
 }

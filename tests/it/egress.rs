@@ -6,7 +6,7 @@ use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loopback_address_is_refused_unless_allowed() -> Result {
-    let cluster = Cluster::builder()
+    let mut cluster = Cluster::builder()
         .dispatchers(2)
         // Something is allowed, but not this.
         .dispatcher_env("HOOKLINE_EGRESS_ALLOW", "192.0.2.0/24")
@@ -45,6 +45,17 @@ async fn a_loopback_address_is_refused_unless_allowed() -> Result {
     assert!(answer.status >= 400, "{answer:?}");
 
     assert_eq!(cluster.receiver.connections(), 0, "nobody connected");
+
+    // Where the address is allowed, the same test connects.
+    for dispatcher in &mut cluster.dispatchers {
+        dispatcher.stop().await?;
+        dispatcher.set("HOOKLINE_EGRESS_ALLOW", "127.0.0.0/8");
+        dispatcher.start()?;
+        dispatcher.ready().await?;
+    }
+    let answer = cluster.admin().post(&path, &json!({})).await?.expect(200)?;
+    assert_eq!(answer["result"]["status"], 200);
+    assert_eq!(cluster.receiver.events("/hook").len(), 1);
     let leftovers = Leftovers {
         dead: hosts.len() as u64,
         parked: 0,

@@ -45,7 +45,7 @@ async fn a_taken_username_is_refused_without_an_event() -> Result {
     let path = format!("/consumers/{}", text(&bob["id"]));
     let taken = first.patch(&path, &json!({ "username": "Ada" })).await?;
     taken.expect(409)?;
-    cluster.rest().await?;
+    cluster.control("/hook").await?;
     assert_eq!(cluster.receiver.events("/hook").len(), 2);
     cluster.finish().await
 }
@@ -82,7 +82,7 @@ async fn of_many_creates_of_one_name_one_succeeds() -> Result {
     assert_eq!(codes[0], 201);
     assert_eq!(codes[1..], [409; 19]);
     cluster.receiver.wait_for("/hook", 1).await?;
-    cluster.rest().await?;
+    cluster.control("/hook").await?;
     assert_eq!(cluster.receiver.events("/hook").len(), 1);
     cluster.finish().await
 }
@@ -155,5 +155,7 @@ async fn a_killed_gateway_leaves_no_entity_without_its_event() -> Result {
         assert_eq!(again.status, if exists { 409 } else { 201 }, "{username}");
     }
     cluster.receiver.wait_for("/hook", CREATES).await?;
+    cluster.control("/hook").await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), CREATES);
     cluster.finish().await
 }

@@ -52,8 +52,13 @@ async fn a_log_hook_writes_a_change_made_through_the_admin_api() -> Result {
     assert_eq!(records[0].level(), "INFO");
     assert_eq!(records[0].field("event"), "consumers");
     assert_eq!(records[0].field("source"), "crud");
-    cluster.rest().await?;
-    assert_eq!(self::records(&cluster, 1).await?.len(), 1, "logged once");
+    cluster.admin().create_consumer("Jane Bennet").await?;
+    let records = self::records(&cluster, 2).await?;
+    let names = ["Elizabeth Bennet", "Jane Bennet"];
+    for (record, name) in records.iter().zip(names) {
+        assert!(record.message().contains(name), "{record:?}");
+    }
+    assert_eq!(records.len(), 2, "each is logged once");
     cluster.finish().await
 }
 

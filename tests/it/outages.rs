@@ -28,7 +28,7 @@ async fn deliveries_go_on_while_redis_is_away() -> Result {
             .await?;
     }
     cluster.receiver.wait_for("/hook", 10).await?;
-    cluster.rest().await?;
+    cluster.control("/hook").await?;
     assert_eq!(cluster.receiver.events("/hook").len(), 10);
     cluster.finish().await
 }

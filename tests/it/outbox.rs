@@ -9,7 +9,7 @@ const CREATES: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_outbox_is_emptied_once_its_events_are_stored() -> Result {
-    let cluster = Cluster::single().await?;
+    let mut cluster = Cluster::single().await?;
     cluster.webhook("/hook").await?;
     // At once, so that dispatchers see them in another order than they were stored in.
     let creates = (0..CREATES).map(async |n| {
@@ -18,14 +18,26 @@ async fn the_outbox_is_emptied_once_its_events_are_stored() -> Result {
     });
     future::try_join_all(creates).await?;
     cluster.receiver.wait_for("/hook", CREATES).await?;
+    outbox_is_purged(&cluster).await?;
+
+    // An entry stays until a dispatcher has seen its event.
+    cluster.dispatchers[0].stop().await?;
+    cluster.admin().create_consumer("last").await?;
+    assert!(cluster.nats.outbox_entries().await? > 0);
+    cluster.dispatchers[0].start()?;
+    cluster.receiver.wait_for("/hook", CREATES + 1).await?;
+    outbox_is_purged(&cluster).await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), CREATES + 1);
+    cluster.finish().await
+}
+
+async fn outbox_is_purged(cluster: &Cluster) -> Result {
     eventually(SOON, "the outbox is purged", async || {
         let entries = cluster.nats.outbox_entries().await?;
         ensure!(entries == 0, "{entries} entries");
         Ok(())
     })
-    .await?;
-    assert_eq!(cluster.receiver.events("/hook").len(), CREATES);
-    cluster.finish().await
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,7 +60,7 @@ async fn an_entry_is_not_skipped_for_an_event_that_is_published_after_it() -> Re
             gateway.ready().await?;
         }
     }
-    cluster.rest().await?;
+    cluster.control("/hook").await?;
     assert_eq!(cluster.receiver.events("/hook").len(), 4);
     cluster.finish().await
 }

@@ -26,7 +26,8 @@ async fn a_created_hook_hears_the_next_change_on_another_gateway() -> Result {
         let hook = format!("/event-hooks/{}", admin::id(&hook)?);
         there.delete(&hook).await?.expect(204)?;
     }
-    cluster.rest().await?;
+    cluster.webhook("/control").await?;
+    cluster.control("/control").await?;
     for round in 0..200 {
         let events = cluster.receiver.events(&format!("/round/{round}"));
         assert_eq!(events.len(), 1, "round {round}");
@@ -81,8 +82,10 @@ async fn the_revision_of_all_hooks_is_no_hook() -> Result {
     // It still tells dispatchers that a hook has changed.
     admin.patch(&known, &change).await?.expect(200)?;
     admin.create_consumer("one").await?;
-    cluster.rest().await?;
-    assert!(cluster.receiver.events("/hook").is_empty());
+    cluster.publish("crud", "routes", &json!({})).await?;
+    let events = cluster.receiver.wait_for("/hook", 1).await?;
+    let heard: Vec<_> = events.iter().map(|event| &event.json["event"]).collect();
+    assert_eq!(heard, ["routes"], "and not consumers");
     let all = admin.get("/event-hooks").await?.expect(200)?;
     assert_eq!(all["data"].as_array().map(Vec::len), Some(1));
     cluster.finish().await
@@ -126,6 +129,7 @@ async fn a_changed_hook_takes_effect_on_the_next_event() -> Result {
     let cluster = Cluster::double().await?;
     let [first, second] = [0, 1].map(|n| cluster.gateways[n].admin());
     let hook = first.webhook(&cluster.receiver.url("/before")).await?;
+    cluster.receiver.wait_for_ping("/before").await?;
     let hook = format!("/event-hooks/{}", admin::id(&hook)?);
     for round in 0..50 {
         let path = format!("/round/{round}");
@@ -134,7 +138,7 @@ async fn a_changed_hook_takes_effect_on_the_next_event() -> Result {
         second.create_consumer(&format!("consumer-{round}")).await?;
         cluster.receiver.wait_for_one(&path).await?;
     }
-    cluster.rest().await?;
+    cluster.control("/round/49").await?;
     assert_eq!(cluster.receiver.events("/before").len(), 0);
     for round in 0..50 {
         let events = cluster.receiver.events(&format!("/round/{round}"));

@@ -35,13 +35,23 @@ async fn a_user_with_a_password_is_enough() -> Result {
         .dispatcher_env("HOOKLINE_REDIS_URL", &url)
         .start()
         .await?;
-    let path = "/hook".to_owned();
-    cluster.webhook(&path).await?;
-    deliver(&cluster, "consumer", &[path], 1).await?;
+    let paths = ["/hook".to_owned()];
+    cluster.webhook(&paths[0]).await?;
+    deliver(&cluster, "consumer", &paths, 1).await?;
     redis_is_up(&cluster).await?;
-    let skipped = cluster.dispatchers_metric("hookline_redis_skipped_total", &[]);
-    assert_eq!(skipped.await?, 0.0);
-    assert!(!cluster.dispatchers[0].process().log().contains("s3cret"));
+    let skipped = async || {
+        let metric = "hookline_redis_skipped_total";
+        cluster.dispatchers_metric(metric, &[]).await
+    };
+    assert_eq!(skipped().await?, 0.0);
+
+    // Without Redis deliveries are counted as skipped, and the log names the server.
+    redis.kill();
+    deliver(&cluster, "another", &paths, 2).await?;
+    assert!(skipped().await? > 0.0);
+    let log = cluster.dispatchers[0].process().log();
+    assert!(log.contains(&redis.port().to_string()), "{log}");
+    assert!(!log.contains("s3cret"));
     cluster.finish().await
 }
 

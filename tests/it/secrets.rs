@@ -31,6 +31,7 @@ async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
         receiver.answer_body(path, "marker6answer", ("x-answer", "marker6answer"));
     }
     let nobody = format!("http://127.0.0.1:{}/none", e2e::ports::free()?);
+    let mut hooks = Vec::new();
     let urls = ends.map(|(path, _)| receiver.url(path));
     for url in urls.iter().chain([&nobody]) {
         let url = url.replace("http://", "http://user:marker4password@") + "?key=marker3query";
@@ -39,7 +40,9 @@ async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
             "headers": { "authorization": "Bearer marker2token" },
         });
         let hook = admin.hook_consumers("webhook", config.clone()).await?;
-        let path = format!("/event-hooks/{}", e2e::admin::id(&hook)?);
+        let id = e2e::admin::id(&hook)?;
+        hooks.push(id.to_owned());
+        let path = format!("/event-hooks/{id}");
         let mut custom = config;
         custom["method"] = json!("POST");
         custom["body"] = json!("{{ entity.username }} marker1secret");
@@ -73,12 +76,14 @@ async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
     })
     .await?;
 
+    markers_were_in_use(&cluster, &hooks);
     let services = cluster.gateways.iter().chain(&cluster.dispatchers);
     for service in services {
         let name = service.process().name();
         let log = service.process().log();
-        assert!(!log.is_empty(), "{name} logs");
+        assert!(log.contains("DEBUG"), "{name} logs");
         let metrics = service.metrics().await?;
+        assert!(metrics.contains("hookline_"), "{name} counts");
         for (what, marker) in MARKERS {
             let line = log.lines().find(|line| line.contains(marker));
             assert_eq!(line, None, "{name} logged {what}");
@@ -86,4 +91,22 @@ async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
         }
     }
     cluster.finish_unchecked().await
+}
+
+/// The control: the markers went out, and the logs name the hooks that carried them, the one that
+/// succeeded aside.
+fn markers_were_in_use(cluster: &Cluster, hooks: &[String]) {
+    let sent = cluster.receiver.events("/ok");
+    let has = |found: fn(&e2e::Request) -> bool| sent.iter().any(found);
+    assert!(has(|sent| sent.text().contains("marker1secret")));
+    assert!(has(|sent| sent
+        .header("authorization")
+        .contains("marker2token")));
+    assert!(has(|sent| sent.query.as_deref() == Some("key=marker3query")));
+    assert!(has(|sent| sent.json["entity"]["username"] == "marker5data"));
+    let logs = cluster.dispatchers.iter().map(|d| d.process().log());
+    let logs: String = logs.collect();
+    for hook in &hooks[1..] {
+        assert!(logs.contains(hook), "{hook} is not in the logs");
+    }
 }

@@ -34,7 +34,9 @@ async fn two_dispatchers_deliver_every_event_to_every_hook_once() -> Result {
 
     let total = HOOKS * EVENTS;
     cluster.receiver.wait_for_total(total, 3 * SOON).await?;
-    cluster.rest().await?;
+    for path in &paths {
+        cluster.control(path).await?;
+    }
 
     let events = cluster.receiver.all_events();
     assert_eq!(events.len(), total);
@@ -82,6 +84,7 @@ async fn deliveries_that_come_together_share_calls_of_redis() -> Result {
     let calls = script_calls(&cluster).await? - before;
     // A claim and an end of each would be twice as many as there are deliveries.
     assert!(calls < BACKLOG / 2, "{calls} calls");
+    cluster.control("/hook").await?;
     let events = cluster.receiver.events("/hook");
     let ids: HashSet<&str> = events.iter().map(e2e::Request::webhook_id).collect();
     assert_eq!((events.len(), ids.len()), (BACKLOG, BACKLOG));
@@ -156,7 +159,7 @@ async fn a_backlog_in_a_cluster_of_nats_servers_is_worked_off() -> Result {
         dispatcher.start()?;
     }
     cluster.receiver.wait_for_total(EVENTS, 3 * SOON).await?;
-    cluster.rest().await?;
+    cluster.control("/hook").await?;
     assert_eq!(cluster.receiver.event_count(), EVENTS);
     cluster.finish().await
 }

@@ -89,5 +89,7 @@ async fn a_dispatcher_ends_under_load_without_loss_or_repeat() -> Result {
     let events = cluster.receiver.wait_for("/consumers", before + 2).await?;
     let [first, again] = [before, before + 1].map(|n| events[n].webhook_id());
     assert_eq!(first, again);
+    cluster.control("/consumers").await?;
+    assert_eq!(cluster.receiver.event_count(), total + 2);
     cluster.finish().await
 }

@@ -9,6 +9,8 @@ async fn a_certificate_that_expired_is_a_reason_to_retry_unless_nobody_asks() ->
     let authority = Authority::new(dir.path())?;
     let cluster = Cluster::builder()
         .dispatcher_env("SSL_CERT_FILE", &authority.file().display().to_string())
+        // Neither of what waits is attempted again while the test runs.
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "10m")
         .start()
         .await?;
     let port = cluster.receiver.port();
@@ -40,5 +42,16 @@ async fn a_certificate_that_expired_is_a_reason_to_retry_unless_nobody_asks() ->
         assert!(reason.contains("expired"), "{reason}");
     }
     assert_eq!(cluster.receiver.requests("/expired").len(), 0);
+
+    // Unverified, the same hook gets through.
+    let path = format!("/event-hooks/{refused}");
+    let url = format!("https://localhost:{}/expired", expired.port());
+    let unverified = json!({"config": {"url": url, "ssl_verify": false}});
+    cluster
+        .admin()
+        .patch(&path, &unverified)
+        .await?
+        .expect(200)?;
+    cluster.control("/expired").await?;
     cluster.finish_leaving(parked).await
 }

@@ -197,6 +197,16 @@ async fn an_event_cannot_add_a_header_through_a_template() -> Result {
         Ok(())
     })
     .await?;
+    // A harmless one is rendered into the header that Eve wrote to.
+    let data = json!({ "entity": { "username": "Ada" } });
+    cluster.publish("crud", "consumers", &data).await?;
+    eventually(SOON, "Ada's event is delivered", async || {
+        let requests = cluster.receiver.events("/hook");
+        let is_adas = |request: &Request| request.header("x-user") == "Ada";
+        ensure!(requests.iter().any(is_adas), "{requests:?}");
+        Ok(())
+    })
+    .await?;
     for request in cluster.receiver.requests("/hook") {
         assert!(!request.headers.contains_key("x-evil"));
         assert_eq!(request.text(), "hello");

@@ -29,8 +29,15 @@ async fn a_hook_hears_every_workspace_or_its_own() -> Result {
     cluster.receiver.wait_for("/all", 4).await?;
     cluster.receiver.wait_for("/team", 2).await?;
     cluster.rest().await?;
-    assert_eq!(cluster.receiver.events("/all").len(), 4);
-    assert_eq!(cluster.receiver.events("/team").len(), 2);
+    // The last one is the team's.
+    let subject = wire::event_in("team-a", "crud", "consumers");
+    let data = json!({ "workspace": "team-a" });
+    cluster.nats.publish(subject, data.to_string()).await?;
+    cluster.receiver.wait_for("/all", 5).await?;
+    cluster.receiver.wait_for("/team", 3).await?;
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/all").len(), 5);
+    assert_eq!(cluster.receiver.events("/team").len(), 3);
 
     let unknown = json!({ "username": "Bob" });
     let unknown = first.post("/no-such-workspace/consumers", &unknown).await?;

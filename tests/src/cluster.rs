@@ -1,7 +1,7 @@
 //! Everything a scenario needs, started together and checked at the end.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::admin::Admin;
@@ -257,6 +257,24 @@ impl Cluster {
             sum += dispatcher.metric(name, labels).await?;
         }
         Ok(sum)
+    }
+
+    /// The positive control of an absence: publishes one more event on `crud`/`consumers`, and waits until
+    /// it has reached `path` and every event is settled. An event that did not come before has then had
+    /// its time, on a way that works.
+    pub async fn control(&self, path: &str) -> Result<()> {
+        let before = self.receiver.controls(path).len();
+        let data = json!({ "control": true });
+        self.publish("crud", "consumers", &data).await?;
+        eventually(SOON, &format!("a control event at {path}"), async || {
+            ensure!(self.receiver.controls(path).len() > before, "none yet");
+            let open = self.nats.open_events().await?;
+            ensure!(open == 0, "{open} events open");
+            let unacked = self.nats.unacked(wire::DELIVERIES).await?;
+            ensure!(unacked == 0, "{unacked} parked deliveries unacked");
+            Ok(())
+        })
+        .await
     }
 
     /// Waits until no event is open and nothing is parked or dead.

@@ -74,9 +74,20 @@ impl Request {
     pub fn is_ping(&self) -> bool {
         self.json["source"] == "kong:event_hooks" && self.json["event"] == "ping"
     }
+
+    /// Whether [`Cluster::control`](crate::Cluster::control) published it.
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        self.json["control"] == true
+    }
+
+    pub(in crate::receiver) fn is_event(&self) -> bool {
+        !self.is_ping() && !self.is_control()
+    }
 }
 
-/// The server. Every path answers 200 until told otherwise.
+/// The server. Every path answers 200 until told otherwise. Pings and control events are always answered
+/// 200, and do not count as events.
 #[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
@@ -174,11 +185,19 @@ impl Receiver {
         requests
     }
 
+    /// The control events that came to `path`.
+    #[must_use]
+    pub fn controls(&self, path: &str) -> Vec<Request> {
+        let mut requests = self.requests(path);
+        requests.retain(Request::is_control);
+        requests
+    }
+
     /// The events that came to `path`.
     #[must_use]
     pub fn events(&self, path: &str) -> Vec<Request> {
         let mut requests = self.requests(path);
-        requests.retain(|request| !request.is_ping());
+        requests.retain(Request::is_event);
         requests
     }
 
@@ -187,7 +206,7 @@ impl Receiver {
     pub fn all_events(&self) -> Vec<Request> {
         let state = self.shared.lock();
         let all = state.requests.iter();
-        all.filter(|request| !request.is_ping()).cloned().collect()
+        all.filter(|request| request.is_event()).cloned().collect()
     }
 
     /// How many events came to any path.
@@ -306,7 +325,7 @@ async fn answer(
         at: Instant::now(),
         answered: None,
     };
-    let is_event = !request.is_ping();
+    let is_event = request.is_event();
     let _in_flight = is_event.then(|| InFlight::enter(&shared.in_flight));
     if is_event {
         shared.events.fetch_add(1, Ordering::Relaxed);
@@ -372,6 +391,7 @@ mod tests {
         assert_eq!(post("3").await?, 201);
         let ping = r#"{"source":"kong:event_hooks","event":"ping"}"#;
         assert_eq!(post(ping).await?, 200);
+        assert_eq!(post(r#"{"control":true}"#).await?, 200);
 
         let events = receiver.events("/a");
         assert_eq!(events.len(), 3);
@@ -379,6 +399,7 @@ mod tests {
         assert_eq!(events[0].query.as_deref(), Some("q=1"));
         assert_eq!(events[1].text(), "2");
         assert_eq!(receiver.pings("/a").len(), 1);
+        assert_eq!(receiver.controls("/a").len(), 1);
         assert_eq!(receiver.event_count(), 3);
         assert_eq!(receiver.in_flight(), 0);
         Ok(())

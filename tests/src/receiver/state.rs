@@ -59,7 +59,7 @@ impl Shared {
     pub(super) fn record(&self, request: Request) -> Plan {
         let mut state = self.lock();
         let index = state.requests.len();
-        let is_event = !request.is_ping();
+        let is_event = request.is_event();
         let route = state.routes.entry(request.path.clone()).or_default();
         let mut plan = Plan {
             index,
