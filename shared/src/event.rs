@@ -22,7 +22,7 @@ use data_scan::Outline;
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// The longest id that a publisher may give, in bytes: it is written with every parked delivery.
-pub const MAX_ID_BYTES: usize = 512;
+const MAX_ID_BYTES: usize = 512;
 /// What an id of a place in the stream takes: twenty digits, a dash, and as many.
 const STORED_ID_BYTES: usize = 41;
 /// The longest trace context that is passed on, in bytes.
@@ -190,7 +190,6 @@ pub enum Malformed {
     /// The body is JSON, but no object.
     #[error("the body is not a JSON object but {0}")]
     NotAnObject(&'static str),
-    /// The id is longer than [`MAX_ID_BYTES`].
     #[error("the id has {0} bytes, more than {MAX_ID_BYTES}")]
     LongId(usize),
     /// The body is larger than [`MAX_EVENT_BYTES`].

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// The default schedule: 1 s, 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 3 h, 6 h, 12 h.
-pub const DEFAULT_SCHEDULE: [Duration; 10] = [
+const DEFAULT_SCHEDULE: [Duration; 10] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
     Duration::from_secs(30),
@@ -20,14 +20,13 @@ pub const DEFAULT_SCHEDULE: [Duration; 10] = [
 
 /// For answers that say that the request is wrong (most 4xx): a deploy gone wrong answers so for
 /// a while, so there are three attempts, all within five minutes, jitter included.
-pub const CLIENT_ERROR_SCHEDULE: [Duration; 2] =
-    [Duration::from_secs(60), Duration::from_secs(180)];
+const CLIENT_ERROR_SCHEDULE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(180)];
 
 /// How far a delay strays from the schedule, either way: 20%.
 pub const JITTER: f64 = 0.2;
 
 /// The longest that a receiver's `Retry-After` is followed.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// A schedule of delays. After the last one there is no further attempt.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +67,7 @@ impl Policy {
     }
 
     /// As [`delay`](Self::delay), but at least as long as the receiver asked for, up to
-    /// [`MAX_RETRY_AFTER`].
+    /// an hour.
     #[must_use]
     pub fn delay_asked(
         &self,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::subject::rpc_subject;
+pub use crate::subject::rpc_subject as subject;
 
 /// Verb: send the hook's ping now.
 pub const PING: &str = "ping";
@@ -34,10 +34,4 @@ pub struct Reply {
     pub status: u16,
     /// JSON body.
     pub body: Value,
-}
-
-/// The subject of a verb.
-#[must_use]
-pub fn subject(verb: &str) -> String {
-    rpc_subject(verb)
 }

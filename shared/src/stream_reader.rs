@@ -45,7 +45,7 @@ impl Stored {
     ///
     /// # Errors
     /// If it was not read with a filter.
-    pub fn with_followers(&self) -> Result<u64, Error> {
+    fn with_followers(&self) -> Result<u64, Error> {
         let followers = self.header(header::PENDING).and_then(|n| n.parse().ok());
         let followers: u64 = followers.ok_or(Error::Answer)?;
         Ok(followers + 1)

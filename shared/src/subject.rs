@@ -198,7 +198,7 @@ const HEADER_ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Encodes any text as one subject token.
 #[must_use]
-pub fn encode_token(text: &str) -> Cow<'_, str> {
+fn encode_token(text: &str) -> Cow<'_, str> {
     percent_encode(text.as_bytes(), ENCODED).into()
 }
 
