@@ -1,4 +1,4 @@
-//! Where the programs under test and the servers are.
+//! Finds the services, which it builds first, and the servers.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 static SERVICES: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
 
-/// The workspace's root.
+/// The root of the workspace.
 #[must_use]
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -17,11 +17,7 @@ pub fn workspace() -> &'static Path {
         .expect("the package lies inside the workspace")
 }
 
-/// A service's program, built from the sources as they are now. The folder in
-/// `HOOKLINE_BIN_DIR` is taken instead where that is set.
-///
-/// # Errors
-/// When the build fails.
+/// A service, built from the current sources, or taken from `HOOKLINE_BIN_DIR` if that is set.
 pub fn service(name: &str) -> Result<PathBuf> {
     let built = SERVICES.get_or_init(|| build().map_err(|error| format!("{error:#}")));
     let dir = built.as_ref().map_err(|error| anyhow!(error.clone()))?;
@@ -30,10 +26,7 @@ pub fn service(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A server's program, as `make servers` puts it there.
-///
-/// # Errors
-/// When it is missing.
+/// A server, as fetched by `make servers`.
 pub fn server(name: &str) -> Result<PathBuf> {
     let path = workspace().join(".servers/bin").join(name);
     ensure!(
@@ -44,7 +37,7 @@ pub fn server(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A setting of the test run itself.
+/// A variable that configures the test run.
 #[must_use]
 #[allow(
     clippy::disallowed_methods,
@@ -54,14 +47,14 @@ pub fn setting(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// Builds both services into the folder that this program itself was built to.
+/// Builds both services into the folder of this program.
 fn build() -> Result<PathBuf> {
     if let Some(dir) = setting("HOOKLINE_BIN_DIR") {
         return Ok(PathBuf::from(dir));
     }
     let program = std::env::current_exe()?;
     let dir = program.parent().context("a program lies in a folder")?;
-    // Tests lie in <target>/<profile>/deps, other programs beside it.
+    // Tests are in <target>/<profile>/deps, other programs in <target>/<profile>.
     let dir = match dir.file_name() {
         Some(name) if name == "deps" => dir.parent().context("a profile lies in <target>")?,
         _ => dir,
@@ -69,8 +62,7 @@ fn build() -> Result<PathBuf> {
     let target = dir.parent().context("a profile lies in <target>")?;
     let profile = dir.file_name().context("a profile has a name")?;
     let mut command = Command::new(setting("CARGO").unwrap_or_else(|| "cargo".into()));
-    // The whole workspace, so that features are the same as in the caller's
-    // own build and nothing is built twice.
+    // The whole workspace, so that features match the caller's build and nothing is built twice.
     command
         .args(["build", "--quiet", "--workspace", "--bins", "--profile"])
         .arg(if profile == "debug" {

@@ -13,19 +13,17 @@ use crate::service::Service;
 use crate::wait::eventually;
 use crate::{SOON, wire};
 
-/// Lines of each log that a failed scenario prints.
+/// Log lines that a failed scenario prints of each process.
 const TAIL: usize = 12;
 
-/// What a scenario means to leave behind.
+/// Messages that a scenario leaves behind on purpose.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Leftovers {
-    /// Dead letters.
     pub dead: u64,
-    /// Parked deliveries.
     pub parked: u64,
 }
 
-/// How many of what to start, and with which settings.
+/// Which services and servers to start, with which settings.
 #[derive(Debug, Clone, Default)]
 pub struct Builder {
     gateways: usize,
@@ -37,28 +35,27 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The number of gateways, 1 unless said.
+    /// Default: 1.
     #[must_use]
     pub fn gateways(mut self, count: usize) -> Self {
         self.gateways = count;
         self
     }
 
-    /// The number of dispatchers, 1 unless said.
+    /// Default: 1.
     #[must_use]
     pub fn dispatchers(mut self, count: usize) -> Self {
         self.dispatchers = count;
         self
     }
 
-    /// How much NATS stores, what the disk has unless said.
     #[must_use]
     pub fn nats_store(mut self, store: Store) -> Self {
         self.nats_store = store;
         self
     }
 
-    /// The number of NATS servers, each with a copy of every stream; 1 unless said.
+    /// Default: 1. Each has a copy of every stream.
     #[must_use]
     pub fn nats_servers(mut self, count: usize) -> Self {
         self.nats_servers = count;
@@ -67,14 +64,14 @@ impl Builder {
             .dispatcher_env("HOOKLINE_REPLICAS", &count)
     }
 
-    /// A setting of every gateway.
+    /// Sets a variable of every gateway.
     #[must_use]
     pub fn gateway_env(mut self, name: &str, value: &str) -> Self {
         self.gateway_env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// A setting of every dispatcher.
+    /// Sets a variable of every dispatcher.
     #[must_use]
     pub fn dispatcher_env(mut self, name: &str, value: &str) -> Self {
         self.dispatcher_env
@@ -82,20 +79,14 @@ impl Builder {
         self
     }
 
-    /// Starts it all and waits until it is ready.
-    ///
-    /// # Errors
-    /// When something does not start; every log's tail is printed then.
+    /// Starts everything and waits until it is ready.
     pub async fn start(self) -> Result<Cluster> {
         let mut cluster = self.prepare().await?;
         cluster.start().await?;
         Ok(cluster)
     }
 
-    /// Prepares it all, but starts only the receiver.
-    ///
-    /// # Errors
-    /// When a program is missing.
+    /// Prepares everything, but starts only the receiver.
     pub async fn prepare(self) -> Result<Cluster> {
         let dir = tempfile::Builder::new().prefix("hookline-").tempdir()?;
         let nats = if self.nats_servers > 1 {
@@ -124,19 +115,14 @@ impl Builder {
     }
 }
 
-/// The servers, the services and the receiver of one scenario. The fields are
-/// dropped in this order: the folder goes last.
+/// The servers, services and receiver of one scenario. Fields are dropped in this order: the folder goes
+/// last.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The gateways.
     pub gateways: Vec<Service>,
-    /// The dispatchers.
     pub dispatchers: Vec<Service>,
-    /// What hooks deliver to.
     pub receiver: Receiver,
-    /// The NATS server.
     pub nats: NatsServer,
-    /// The Redis server.
     pub redis: RedisServer,
     builder: Builder,
     finished: bool,
@@ -144,7 +130,6 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster of one gateway and one dispatcher, unless told otherwise.
     #[must_use]
     pub fn builder() -> Builder {
         Builder {
@@ -155,25 +140,16 @@ impl Cluster {
     }
 
     /// One gateway and one dispatcher.
-    ///
-    /// # Errors
-    /// When something does not start.
     pub async fn single() -> Result<Self> {
         Self::builder().start().await
     }
 
     /// Two gateways and two dispatchers.
-    ///
-    /// # Errors
-    /// When something does not start.
     pub async fn double() -> Result<Self> {
         Self::builder().gateways(2).dispatchers(2).start().await
     }
 
     /// Starts everything that was prepared, and waits until it is ready.
-    ///
-    /// # Errors
-    /// When something does not start.
     pub async fn start(&mut self) -> Result<()> {
         self.nats.start().await?;
         self.redis.start().await?;
@@ -183,10 +159,7 @@ impl Cluster {
         self.ready().await
     }
 
-    /// Prepares one more gateway; it is not started.
-    ///
-    /// # Errors
-    /// When the program is missing.
+    /// Prepares another gateway, without starting it.
     pub fn add_gateway(&mut self) -> Result<&mut Service> {
         let name = format!("gateway-{}", self.gateways.len() + 1);
         let mut gateway = Service::gateway(&name, self.dir.path(), &self.nats.url())?;
@@ -197,10 +170,7 @@ impl Cluster {
         self.gateways.last_mut().context("it was just added")
     }
 
-    /// Prepares one more dispatcher; it is not started.
-    ///
-    /// # Errors
-    /// When the program is missing.
+    /// Prepares another dispatcher, without starting it.
     pub fn add_dispatcher(&mut self) -> Result<&mut Service> {
         let name = format!("dispatcher-{}", self.dispatchers.len() + 1);
         let (nats, redis) = (self.nats.url(), self.redis.url());
@@ -213,9 +183,6 @@ impl Cluster {
     }
 
     /// Waits until every service is ready.
-    ///
-    /// # Errors
-    /// When one is not in time.
     pub async fn ready(&mut self) -> Result<()> {
         for service in self.services_mut() {
             service.ready().await?;
@@ -229,28 +196,18 @@ impl Cluster {
         self.gateways[0].admin()
     }
 
-    /// Creates a `webhook` on `crud`/`consumers` that calls this path of the
-    /// receiver, through the first gateway.
-    ///
-    /// # Errors
-    /// When the answer is not 201.
+    /// Creates a `webhook` on `crud`/`consumers` that calls this path of the receiver.
     pub async fn webhook(&self, path: &str) -> Result<Value> {
         self.admin().webhook(&self.receiver.url(path)).await
     }
 
-    /// Publishes an event as `nats pub` does: no headers, no answer awaited.
-    ///
-    /// # Errors
-    /// When the connection is gone.
+    /// Publishes an event as `nats pub` does: without headers, not waiting for an answer.
     pub async fn publish(&self, source: &str, event: &str, data: &Value) -> Result<()> {
         let subject = wire::event(source, event);
         self.nats.publish(subject, data.to_string()).await
     }
 
-    /// The sum of a metric over all dispatchers.
-    ///
-    /// # Errors
-    /// When one does not answer.
+    /// Summed over all dispatchers.
     pub async fn dispatchers_metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
         let mut sum = 0.0;
         for dispatcher in &self.dispatchers {
@@ -259,9 +216,9 @@ impl Cluster {
         Ok(sum)
     }
 
-    /// The positive control of an absence: publishes one more event on `crud`/`consumers`, and waits until
-    /// it has reached `path` and every event is settled. An event that did not come before has then had
-    /// its time, on a way that works.
+    /// The positive control for an absence: publishes another event on `crud`/`consumers`, and waits until it
+    /// has reached `path` and every event is settled. Whatever is still missing was not just late, and the
+    /// set-up works.
     pub async fn control(&self, path: &str) -> Result<()> {
         let before = self.receiver.controls(path).len();
         let data = json!({ "control": true });
@@ -278,17 +235,11 @@ impl Cluster {
     }
 
     /// Waits until no event is open and nothing is parked or dead.
-    ///
-    /// # Errors
-    /// When something stays for too long.
     pub async fn rest(&self) -> Result<()> {
         self.rest_leaving(Leftovers::default()).await
     }
 
-    /// Waits until no event is open: all are done, parked or dead.
-    ///
-    /// # Errors
-    /// When something other than `leftovers` stays for too long.
+    /// Waits until every event is settled, and exactly `leftovers` are parked and dead.
     pub async fn rest_leaving(&self, leftovers: Leftovers) -> Result<()> {
         eventually(SOON, "the cluster comes to rest", async || {
             let unsourced = self.nats.unsourced().await?;
@@ -308,20 +259,12 @@ impl Cluster {
         .await
     }
 
-    /// Ends a scenario that leaves nothing behind.
-    ///
-    /// # Errors
-    /// When messages are left over, or a service panicked or does not end
-    /// cleanly.
+    /// Ends a scenario. Fails if messages are left over, or a service panicked or does not exit cleanly.
     pub async fn finish(self) -> Result<()> {
         self.finish_leaving(Leftovers::default()).await
     }
 
-    /// Ends a scenario.
-    ///
-    /// # Errors
-    /// When other messages are left over, or a service panicked or does not
-    /// end cleanly.
+    /// As [`Self::finish`], with messages left over on purpose.
     pub async fn finish_leaving(mut self, leftovers: Leftovers) -> Result<()> {
         self.rest_leaving(leftovers).await?;
         self.stop().await?;
@@ -329,17 +272,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ends a scenario whose streams are not to be looked at.
-    ///
-    /// # Errors
-    /// When a service panicked or does not end cleanly.
+    /// As [`Self::finish`], without a look at the streams.
     pub async fn finish_unchecked(mut self) -> Result<()> {
         self.stop().await?;
         self.finished = true;
         Ok(())
     }
 
-    /// Stops every service that runs, all at once.
+    /// Stops all running services at once.
     async fn stop(&mut self) -> Result<()> {
         let stops = self.services_mut().map(async |service| {
             service.check_no_panic()?;

@@ -1,13 +1,12 @@
 //! The harness of the end-to-end tests: real servers, real processes, no mocks.
 //!
-//! A scenario starts a [`Cluster`] (a NATS server, a Redis server, gateways,
-//! dispatchers and a receiver, all on free ports of 127.0.0.1), does what a
-//! user does, and ends with [`Cluster::finish`], which fails where messages
-//! are left over or a service does not exit cleanly. A cluster dropped without
-//! it prints the tail of every log: the scenario has failed.
+//! A scenario starts a [`Cluster`] (NATS, Redis, gateways, dispatchers and a receiver, all on free ports
+//! of 127.0.0.1), does what a user does, and ends with [`Cluster::finish`], which fails if messages are
+//! left over or a service does not exit cleanly. A cluster that is dropped earlier prints the tail of
+//! every log: the scenario has failed.
 //!
-//! The names of the wire are spelled here once more, in [`wire`], instead of
-//! being taken from the product: a change of the contract must fail a test.
+//! [`wire`] spells the names on the wire once more instead of taking them from the product: a change of
+//! the contract must fail a test.
 
 pub mod admin;
 pub mod binaries;
@@ -36,8 +35,7 @@ pub use service::Service;
 pub use tls::{Authority, TlsFront, Validity};
 pub use wait::eventually;
 
-/// What a scenario returns.
 pub type Result<T = ()> = anyhow::Result<T>;
 
-/// When a wait counts as hung. No test asserts speed with it: the tests share the machine with a build.
+/// When a wait counts as hung. Not a bound on speed: tests may share the machine with a build.
 pub const SOON: std::time::Duration = std::time::Duration::from_secs(60);

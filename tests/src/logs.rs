@@ -1,25 +1,23 @@
-//! Reading the services' JSON logs.
+//! Reads the services' JSON logs.
 
 use serde_json::Value;
 
-/// One log record.
 #[derive(Debug, Clone)]
 pub struct Line(Value);
 
 impl Line {
-    /// Its level, in upper case.
+    /// In upper case.
     #[must_use]
     pub fn level(&self) -> String {
         self.text("level").to_uppercase()
     }
 
-    /// Its message.
     #[must_use]
     pub fn message(&self) -> &str {
         self.text("message")
     }
 
-    /// A field, wherever the format puts it.
+    /// A field, nested under `fields` or not.
     #[must_use]
     pub fn field(&self, name: &str) -> &Value {
         let inner = &self.0["fields"][name];
@@ -30,7 +28,6 @@ impl Line {
         }
     }
 
-    /// The whole record.
     #[must_use]
     pub fn json(&self) -> &Value {
         &self.0
@@ -41,7 +38,7 @@ impl Line {
     }
 }
 
-/// The records of a log; what is not JSON is left out.
+/// The JSON records of a log. Other lines are skipped.
 #[must_use]
 pub fn parse(log: &str) -> Vec<Line> {
     log.lines()

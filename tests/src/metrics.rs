@@ -1,6 +1,6 @@
-//! Reading Prometheus text.
+//! Reads Prometheus text.
 
-/// The sum of all series of `name` that carry every one of `labels`.
+/// The sum of all series of `name` that have all `labels`.
 #[must_use]
 pub fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
     text.lines()

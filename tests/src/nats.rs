@@ -1,4 +1,4 @@
-//! A real nats-server with JetStream that syncs before it acknowledges.
+//! Real nats-servers with JetStream. Unless a scenario says otherwise, they sync before they acknowledge.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use crate::process::Process;
 use crate::wait::eventually;
 use crate::{SOON, binaries, ports, wire};
 
-/// One server or a cluster of them, and a client.
+/// A server or a cluster of servers, and a client.
 #[derive(Debug)]
 pub struct NatsServer {
     nodes: Vec<Node>,
@@ -26,42 +26,31 @@ struct Node {
     port: u16,
 }
 
-/// How much a server stores.
+/// A server's storage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Store {
-    /// What the disk has.
+    /// As large as the disk.
     #[default]
     Unlimited,
-    /// What the disk has, synced now and then only.
+    /// As large as the disk, synced only every two minutes.
     Unsynced,
-    /// So many bytes, of which its clients are told nothing.
+    /// A limit of the server in bytes, which clients cannot see.
     Server(u64),
-    /// So many bytes for the account, as its clients are told.
+    /// A limit of the account in bytes, which clients can see.
     Account(u64),
 }
 
 impl NatsServer {
-    /// Describes a server that keeps its data in `dir`; [`Self::start`] runs it.
-    ///
-    /// # Errors
-    /// When the program is missing or `dir` cannot be written.
+    /// A server that keeps its data in `dir`; [`Self::start`] runs it.
     pub fn new(dir: &Path) -> Result<Self> {
         Self::with_store(dir, Store::Unlimited)
     }
 
-    /// As [`Self::new`], with so much storage.
-    ///
-    /// # Errors
-    /// When the program is missing or `dir` cannot be written.
     pub fn with_store(dir: &Path, store: Store) -> Result<Self> {
         let node = Node::new(dir, "nats-server", store, "")?;
         Ok(Self::of(vec![node]))
     }
 
-    /// Describes a cluster of so many servers.
-    ///
-    /// # Errors
-    /// When the program is missing or `dir` cannot be written.
     pub fn cluster(dir: &Path, count: usize) -> Result<Self> {
         let ports: Vec<_> = (0..count).map(|_| ports::free()).collect::<Result<_>>()?;
         let routes: Vec<_> = ports
@@ -88,10 +77,7 @@ impl NatsServer {
         }
     }
 
-    /// Starts the server, or starts it again on the same port and data.
-    ///
-    /// # Errors
-    /// When it does not answer in time.
+    /// Starts the server, or restarts it on the same port and data.
     pub async fn start(&mut self) -> Result<()> {
         for node in &mut self.nodes {
             node.process.start()?;
@@ -110,7 +96,7 @@ impl NatsServer {
             if servers.len() == 1 {
                 jetstream.query_account().await?;
             } else {
-                // The servers know each other once one can lead the others.
+                // A replicated stream needs a leader: the servers know each other by then.
                 let probe = Config {
                     name: "PROBE".to_owned(),
                     num_replicas: servers.len(),
@@ -126,17 +112,14 @@ impl NatsServer {
         Ok(())
     }
 
-    /// Kills every server; the data stays for the next start.
+    /// Kills every server. The data stays for the next start.
     pub fn kill(&mut self) {
         for node in &mut self.nodes {
             node.process.kill();
         }
     }
 
-    /// Which server of a cluster leads a stream.
-    ///
-    /// # Errors
-    /// When none does in time.
+    /// The number of the server that leads a stream.
     pub async fn leader(&self, stream: &str) -> Result<usize> {
         eventually(SOON, "the stream has a leader", async || {
             let stream = self.stream(stream).await?;
@@ -149,61 +132,44 @@ impl NatsServer {
         .await
     }
 
-    /// Kills the server of a cluster that leads a stream, and says which one that is.
-    ///
-    /// # Errors
-    /// When the stream has no leader.
+    /// Kills the server that leads a stream, and returns its number.
     pub async fn kill_leader(&mut self, stream: &str) -> Result<usize> {
         let leader = self.leader(stream).await?;
         self.nodes[leader].process.kill();
         Ok(leader)
     }
 
-    /// Starts a server of a cluster again.
-    ///
-    /// # Errors
-    /// When the program cannot be run.
     pub fn start_node(&mut self, number: usize) -> Result<()> {
         self.nodes[number].process.start()
     }
 
-    /// Where it listens; of a cluster, all of its servers.
+    /// Of a cluster, the URLs of all servers.
     #[must_use]
     pub fn url(&self) -> String {
         let urls: Vec<_> = self.nodes.iter().map(Node::url).collect();
         urls.join(",")
     }
 
-    /// Its port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.nodes[0].port
     }
 
-    /// The processes, for their logs.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
         self.nodes.iter().map(|node| &node.process)
     }
 
-    /// A plain client.
-    ///
-    /// # Panics
-    /// When the server was never started.
     #[must_use]
     pub fn client(&self) -> &async_nats::Client {
         self.client.as_ref().expect("the server was started")
     }
 
-    /// A JetStream client.
     #[must_use]
     pub fn jetstream(&self) -> jetstream::Context {
         jetstream::new(self.client().clone())
     }
 
-    /// A stream with its state of now.
-    ///
-    /// # Errors
-    /// When there is no such stream.
+    /// A stream with its current state.
     pub async fn stream(&self, name: &str) -> Result<jetstream::stream::Stream> {
         self.jetstream()
             .get_stream(name)
@@ -211,52 +177,37 @@ impl NatsServer {
             .with_context(|| format!("stream {name}"))
     }
 
-    /// How many messages a stream holds.
-    ///
-    /// # Errors
-    /// When there is no such stream.
+    /// The number of messages in a stream.
     pub async fn count(&self, name: &str) -> Result<u64> {
         Ok(self.stream(name).await?.cached_info().state.messages)
     }
 
-    /// How many events are not dealt with: acked ones stay in their stream for a moment.
-    ///
-    /// # Errors
-    /// When there is no such stream or consumer.
+    /// Events that are not settled yet. Not the size of the stream: acked events are purged a moment later.
     pub async fn open_events(&self) -> Result<u64> {
         let stream = self.stream(wire::EVENTS).await?;
         let consumer = stream.consumer_info(wire::DISPATCHERS).await?;
         Ok(consumer.num_pending + consumer.num_ack_pending as u64)
     }
 
-    /// How many messages of a stream are given out and not acked.
-    ///
-    /// # Errors
-    /// When there is no such stream.
+    /// Messages of a stream that are delivered and not acked.
     pub async fn unacked(&self, name: &str) -> Result<usize> {
         let stream = self.stream(name).await?;
         let consumers: Vec<_> = stream.consumers().try_collect().await?;
         Ok(consumers.iter().map(|info| info.num_ack_pending).sum())
     }
 
-    /// How many events may still be on their way from the outbox to the event stream.
-    ///
-    /// # Errors
-    /// When one of their streams is not there.
+    /// Events that may still be on their way from the outbox to the event stream.
     pub async fn unsourced(&self) -> Result<u64> {
         let stream = self.stream(wire::EVENTS).await?;
         let sources = &stream.cached_info().sources;
         if sources.iter().all(|source| source.active.is_some()) {
             return Ok(sources.iter().map(|source| source.lag).sum());
         }
-        // A source that is not set up has no lag. What is purged has come through.
+        // A source that is not set up yet reports no lag. Purged entries have come through.
         self.outbox_entries().await
     }
 
-    /// How many events stand in the outbox, come through or not.
-    ///
-    /// # Errors
-    /// When there is no bucket.
+    /// Entries of the outbox, sourced or not.
     pub async fn outbox_entries(&self) -> Result<u64> {
         let bucket = self.stream(wire::BUCKET).await?;
         let subjects = bucket.info_with_subjects("$KV.hookline.outbox.>").await?;
@@ -265,9 +216,6 @@ impl NatsServer {
     }
 
     /// All messages of a small stream, oldest first.
-    ///
-    /// # Errors
-    /// When there is no such stream.
     pub async fn messages(&self, name: &str) -> Result<Vec<StreamMessage>> {
         let stream = self.stream(name).await?;
         let state = &stream.cached_info().state;
@@ -284,10 +232,7 @@ impl NatsServer {
         Ok(messages)
     }
 
-    /// The dead letters, once there are at least `count`.
-    ///
-    /// # Errors
-    /// When there are fewer for too long.
+    /// Waits until there are at least `count` dead letters.
     pub async fn dead_letters(&self, count: usize) -> Result<Vec<StreamMessage>> {
         eventually(SOON, "dead letters", async || {
             let dead = self.messages(wire::DEAD).await?;
@@ -297,10 +242,7 @@ impl NatsServer {
         .await
     }
 
-    /// Publishes as `nats pub` does: a body, no headers, no answer awaited.
-    ///
-    /// # Errors
-    /// When the connection is gone.
+    /// Publishes as `nats pub` does: without headers, not waiting for an answer.
     pub async fn publish(&self, subject: impl Into<String>, body: impl AsRef<[u8]>) -> Result<()> {
         let body = bytes::Bytes::copy_from_slice(body.as_ref());
         self.client().publish(subject.into(), body).await?;
@@ -308,11 +250,7 @@ impl NatsServer {
         Ok(())
     }
 
-    /// Publishes with a `Nats-Msg-Id`; tells whether the server took it for a
-    /// duplicate.
-    ///
-    /// # Errors
-    /// When the server does not acknowledge it.
+    /// Publishes with a `Nats-Msg-Id`. Returns whether the server dropped it as a duplicate.
     pub async fn publish_with_id(
         &self,
         subject: impl Into<String>,
@@ -330,19 +268,12 @@ impl NatsServer {
         Ok(ack.duplicate)
     }
 
-    /// Deletes a consumer.
-    ///
-    /// # Errors
-    /// When there is none.
     pub async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<()> {
         self.stream(stream).await?.delete_consumer(consumer).await?;
         Ok(())
     }
 
-    /// Has a consumer deliver nothing for a while; zero: go on.
-    ///
-    /// # Errors
-    /// When there is none.
+    /// Pauses a consumer for a while; zero resumes it.
     pub async fn pause_consumer(&self, stream: &str, consumer: &str, time: Duration) -> Result<()> {
         let until = SystemTime::now() + time;
         let stream = self.stream(stream).await?;
@@ -350,19 +281,11 @@ impl NatsServer {
         Ok(())
     }
 
-    /// Shortens a stream's duplicate window, so that a test can outwait it.
-    ///
-    /// # Errors
-    /// When the server refuses.
     pub async fn set_duplicate_window(&self, name: &str, window: Duration) -> Result<()> {
         self.update(name, |config| config.duplicate_window = window)
             .await
     }
 
-    /// Changes the size that a stream may have.
-    ///
-    /// # Errors
-    /// When the server refuses.
     pub async fn set_max_bytes(&self, name: &str, bytes: i64) -> Result<()> {
         self.update(name, |config| config.max_bytes = bytes).await
     }
@@ -375,7 +298,6 @@ impl NatsServer {
     }
 }
 
-/// Why a message is a dead letter.
 #[must_use]
 pub fn reason(message: &StreamMessage) -> &str {
     let value = message.headers.get(wire::REASON);

@@ -1,6 +1,5 @@
-//! Ports for servers that must be told theirs before they start, or keep it
-//! over a restart. They lie below the range from which the kernel serves
-//! outgoing connections, so that none of those takes one in between.
+//! Ports for servers that need to know theirs before they start, or keep it over a restart. They lie
+//! below the range that the kernel uses for outgoing connections, so that none of those takes one first.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,12 +11,9 @@ const COUNT: u32 = 17_000;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A port that nothing listens on, and that this process hands out once.
-///
-/// # Errors
-/// When no port is free.
+/// A port that is free now, and that this process hands out only once.
 pub fn free() -> Result<u16> {
-    // Two test processes at once start in different places.
+    // Test processes that run at the same time start in different places.
     let offset = std::process::id().wrapping_mul(397);
     for _ in 0..COUNT {
         let turn = NEXT.fetch_add(1, Ordering::Relaxed);

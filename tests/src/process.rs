@@ -1,4 +1,4 @@
-//! A child process with its output in a file, which dies with its owner.
+//! A child process that logs to a file and dies with its owner.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::eventually;
 
-/// A process that can be started again with the same settings.
+/// A process that can be restarted with the same settings.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -24,7 +24,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Describes a process; `name` is also the name of its log in `dir`.
+    /// `name` also names its log in `dir`. [`Self::start`] runs it.
     #[must_use]
     pub fn new(name: &str, program: PathBuf, dir: &Path) -> Self {
         Self {
@@ -38,29 +38,24 @@ impl Process {
         }
     }
 
-    /// Sets the arguments.
     #[must_use]
     pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.args = args.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Sets a variable; the child inherits none.
+    /// Sets a variable. The child inherits none.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Changes a variable for the next start.
     pub fn set_env(&mut self, name: &str, value: impl Into<String>) {
         self.env.insert(name.to_owned(), value.into());
     }
 
-    /// Starts the process. Its output is added to its log.
-    ///
-    /// # Errors
-    /// When the program cannot be run.
+    /// Starts the process, which appends to its log.
     pub fn start(&mut self) -> Result<()> {
         let log = self.open_log()?;
         let child = Command::new(&self.program)
@@ -78,32 +73,23 @@ impl Process {
         Ok(())
     }
 
-    /// The name given to it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id.
-    ///
-    /// # Errors
-    /// When it was not started.
     pub fn pid(&self) -> Result<u32> {
         let child = self.child.as_ref().context("not started")?;
         Ok(child.id())
     }
 
-    /// Everything it has written so far.
     #[must_use]
     pub fn log(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Fails if the process has ended.
-    ///
-    /// # Errors
-    /// When it has ended, with the end of its log.
+    /// Fails with the end of the log if the process has ended.
     pub fn check_running(&mut self) -> Result<()> {
         if let Some(status) = self.poll()? {
             bail!("{} ended ({status}):\n{}", self.name, self.tail(15));
@@ -111,7 +97,6 @@ impl Process {
         Ok(())
     }
 
-    /// The last lines of its log.
     #[must_use]
     pub fn tail(&self, lines: usize) -> String {
         let log = self.log();
@@ -119,44 +104,32 @@ impl Process {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// Asks it to end: SIGTERM.
-    ///
-    /// # Errors
-    /// When it is not running.
+    /// Sends SIGTERM.
     pub fn terminate(&self) -> Result<()> {
         self.signal(Signal::TERM)
     }
 
-    /// Stops it where it stands: SIGSTOP.
-    ///
-    /// # Errors
-    /// When it is not running.
+    /// Sends SIGSTOP.
     pub fn freeze(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on: SIGCONT.
-    ///
-    /// # Errors
-    /// When it is not running.
+    /// Sends SIGCONT.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::CONT)
     }
 
-    /// Kills it, SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         if let Some(child) = &mut self.child {
-            // Both only fail for a process that is gone already.
+            // Both fail only if the process is gone already.
             drop(child.kill());
             self.status = child.wait().ok();
         }
         self.child = None;
     }
 
-    /// Waits until it ends by itself.
-    ///
-    /// # Errors
-    /// When it still runs after `deadline`, or was ended by a signal.
+    /// Waits until the process ends. Fails if a signal ended it.
     pub async fn exit_code(&mut self, deadline: Duration) -> Result<i32> {
         let what = format!("{} ends", self.name);
         let status = eventually(deadline, &what, async || {

@@ -1,5 +1,4 @@
-//! A TCP proxy that can cut the wire: connections stay open, and nothing
-//! passes.
+//! A TCP proxy that can cut the wire: connections stay open, but nothing passes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use tokio::net::{TcpListener, TcpStream, tcp};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The proxy.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -23,10 +21,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy that leads nowhere yet.
-    ///
-    /// # Errors
-    /// When it cannot listen.
+    /// Starts a proxy without a target.
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -57,34 +52,33 @@ impl Proxy {
         })
     }
 
-    /// Leads to this port of this machine from now on.
+    /// Sets the target of new connections to a local port.
     pub fn lead_to(&self, port: u16) {
         self.target.store(port, Ordering::Relaxed);
     }
 
-    /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Lets nothing pass any more, in either direction.
+    /// Holds back everything, in both directions.
     pub fn cut(&self) {
         self.open.send_replace(false);
     }
 
-    /// Lets everything pass again, also what was held back.
+    /// Passes on what was held back, and everything after.
     pub fn mend(&self) {
         self.open.send_replace(true);
     }
 
-    /// Bytes that have passed so far.
+    /// Bytes passed on so far.
     #[must_use]
     pub fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
     }
 
-    /// Bytes that are held back.
+    /// Bytes held back now.
     #[must_use]
     pub fn held_back(&self) -> u64 {
         let passed = self.passed();

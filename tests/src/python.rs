@@ -1,4 +1,4 @@
-//! Running Python on input: for code that is not ours.
+//! Runs Python scripts, to verify with third-party code.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -7,11 +7,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::binaries;
 
-/// Runs `script` with `input` on its standard input and gives its output. The
-/// packages that `make servers` fetched can be imported.
-///
-/// # Errors
-/// When Python is missing, or the script ends with another code than 0.
+/// Runs `script` with `input` on its standard input, and returns its output. It can import the packages
+/// that `make servers` fetched. Fails if it exits with another code than 0.
 pub fn run(script: &str, input: &str) -> Result<String> {
     let packages = binaries::workspace().join(".servers/python");
     ensure!(

@@ -1,5 +1,5 @@
-//! A real HTTP server that hooks deliver to: it records every request, and
-//! answers each path as the scenario says.
+//! A real HTTP server that hooks deliver to. It records every request, and answers each path as the
+//! scenario says.
 
 mod state;
 
@@ -26,29 +26,24 @@ use crate::wait::{eventually, let_pass};
 /// Larger than any event.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
-/// A request as it came in.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The method.
     pub method: String,
-    /// The path, without the query.
+    /// Without the query.
     pub path: String,
-    /// The query.
     pub query: Option<String>,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Bytes,
-    /// The body where it is JSON, else null.
+    /// The body if it is JSON, otherwise null.
     pub json: Value,
-    /// When it came in.
+    /// When it arrived.
     pub at: Instant,
-    /// What it was answered; none while it is held or when the client left.
+    /// The status it was answered with. None while it is held, or if the client left.
     pub answered: Option<u16>,
 }
 
 impl Request {
-    /// A header, empty where it is missing or not text.
+    /// A header's value, empty if the header is missing or not text.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
@@ -57,25 +52,23 @@ impl Request {
             .unwrap_or_default()
     }
 
-    /// The id that stays the same over the attempts of a delivery.
+    /// The same for all attempts of a delivery.
     #[must_use]
     pub fn webhook_id(&self) -> &str {
         self.header("webhook-id")
     }
 
-    /// The body as text.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Whether it is a ping and not an event.
     #[must_use]
     pub fn is_ping(&self) -> bool {
         self.json["source"] == "kong:event_hooks" && self.json["event"] == "ping"
     }
 
-    /// Whether [`Cluster::control`](crate::Cluster::control) published it.
+    /// Published by [`Cluster::control`](crate::Cluster::control).
     #[must_use]
     pub fn is_control(&self) -> bool {
         self.json["control"] == true
@@ -86,8 +79,8 @@ impl Request {
     }
 }
 
-/// The server. Every path answers 200 until told otherwise. Pings and control events are always answered
-/// 200, and do not count as events.
+/// The server. Every path answers 200 unless a scenario says otherwise. Pings and control events are
+/// always answered 200, and do not count as events.
 #[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
@@ -96,10 +89,6 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Starts the server.
-    ///
-    /// # Errors
-    /// When it cannot listen.
     pub async fn start() -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -107,14 +96,14 @@ impl Receiver {
         let counter = Arc::clone(&shared);
         let listener = listener.tap_io(move |stream| {
             counter.connections.fetch_add(1, Ordering::Relaxed);
-            // Without it an answer may wait for the kernel.
+            // Otherwise the kernel may delay an answer.
             drop(stream.set_nodelay(true));
         });
         let router = Router::new()
             .fallback(answer)
             .with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
-            // It ends when the receiver is dropped, never by itself.
+            // Ends only when the receiver is dropped.
             drop(axum::serve(listener, router).await);
         });
         Ok(Self {
@@ -124,27 +113,24 @@ impl Receiver {
         })
     }
 
-    /// The URL of a path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// Where it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Answers the events that come to `path` with these codes, one each; the
-    /// last one stays. Pings are answered 200.
+    /// Answers each event at `path` with the next of these codes. The last one stays.
     pub fn answer(&self, path: &str, codes: &[u16]) {
         self.shared.route(path, |route| {
             route.codes = codes.iter().copied().collect();
         });
     }
 
-    /// Answers requests to `path` with this body and header too.
+    /// Adds a body and a header to all answers of `path`.
     pub fn answer_body(&self, path: &str, body: &str, header: (&str, &str)) {
         self.shared.route(path, |route| {
             body.clone_into(&mut route.body);
@@ -152,12 +138,12 @@ impl Receiver {
         });
     }
 
-    /// Takes this long for each event that comes to `path`.
+    /// Delays the answer to each event at `path`.
     pub fn delay(&self, path: &str, delay: Duration) {
         self.shared.route(path, |route| route.delay = delay);
     }
 
-    /// Keeps the next `count` events that come to `path` unanswered.
+    /// Leaves the next `count` events at `path` unanswered until the hold is released.
     #[must_use]
     pub fn hold(&self, path: &str, count: usize) -> Hold {
         let (release, released) = watch::channel(None);
@@ -167,7 +153,7 @@ impl Receiver {
         Hold(release)
     }
 
-    /// Every request that came to `path`, pings too.
+    /// Pings and control events too.
     #[must_use]
     pub fn requests(&self, path: &str) -> Vec<Request> {
         let state = self.shared.lock();
@@ -177,7 +163,6 @@ impl Receiver {
             .collect()
     }
 
-    /// The pings that came to `path`.
     #[must_use]
     pub fn pings(&self, path: &str) -> Vec<Request> {
         let mut requests = self.requests(path);
@@ -185,7 +170,6 @@ impl Receiver {
         requests
     }
 
-    /// The control events that came to `path`.
     #[must_use]
     pub fn controls(&self, path: &str) -> Vec<Request> {
         let mut requests = self.requests(path);
@@ -193,7 +177,6 @@ impl Receiver {
         requests
     }
 
-    /// The events that came to `path`.
     #[must_use]
     pub fn events(&self, path: &str) -> Vec<Request> {
         let mut requests = self.requests(path);
@@ -201,7 +184,7 @@ impl Receiver {
         requests
     }
 
-    /// Every event that came to any path.
+    /// Events at any path.
     #[must_use]
     pub fn all_events(&self) -> Vec<Request> {
         let state = self.shared.lock();
@@ -209,28 +192,25 @@ impl Receiver {
         all.filter(|request| request.is_event()).cloned().collect()
     }
 
-    /// How many events came to any path.
+    /// The number of events at any path.
     #[must_use]
     pub fn event_count(&self) -> usize {
         self.shared.events.load(Ordering::Relaxed)
     }
 
-    /// How many events wait for their answer.
+    /// Events that wait for their answer.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight.load(Ordering::Relaxed)
     }
 
-    /// How many connections were ever opened.
+    /// Connections opened so far.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// The events that came to `path`, once there are `count`.
-    ///
-    /// # Errors
-    /// When there are fewer for too long.
+    /// Waits until there are `count` events at `path`, and returns all of them.
     pub async fn wait_for(&self, path: &str, count: usize) -> Result<Vec<Request>> {
         eventually(SOON, &format!("events at {path}"), async || {
             let events = self.events(path);
@@ -240,19 +220,11 @@ impl Receiver {
         .await
     }
 
-    /// The first event that came to `path`.
-    ///
-    /// # Errors
-    /// When none comes.
     pub async fn wait_for_one(&self, path: &str) -> Result<Request> {
         let mut events = self.wait_for(path, 1).await?;
         Ok(events.swap_remove(0))
     }
 
-    /// The first ping that came to `path`.
-    ///
-    /// # Errors
-    /// When none comes.
     pub async fn wait_for_ping(&self, path: &str) -> Result<Request> {
         eventually(SOON, &format!("a ping at {path}"), async || {
             self.pings(path).into_iter().next().context("none yet")
@@ -260,10 +232,7 @@ impl Receiver {
         .await
     }
 
-    /// Waits until `count` events came to any path.
-    ///
-    /// # Errors
-    /// When there are fewer after `deadline`.
+    /// Waits for `count` events at any path.
     pub async fn wait_for_total(&self, count: usize, deadline: Duration) -> Result<()> {
         eventually(deadline, "events", async || {
             let got = self.event_count();
@@ -280,12 +249,11 @@ impl Drop for Receiver {
     }
 }
 
-/// Requests kept unanswered. Dropped, it answers them 200.
+/// Unanswered requests. Dropping it answers them as usual.
 #[derive(Debug)]
 pub struct Hold(watch::Sender<Option<u16>>);
 
 impl Hold {
-    /// Answers all of them with this code.
     pub fn release(self, code: u16) {
         self.0.send_replace(Some(code));
     }
@@ -332,7 +300,7 @@ async fn answer(
     }
     let mut plan = shared.record(request);
     if let Some(hold) = &mut plan.hold {
-        // A hold that was dropped answers as if there had been none.
+        // A dropped hold answers as if there had been none.
         if let Ok(released) = hold.wait_for(Option::is_some).await {
             plan.code = released.unwrap_or(plan.code);
         }
@@ -367,7 +335,7 @@ mod tests {
     use crate::admin::http_client;
 
     #[tokio::test]
-    async fn a_path_answers_as_told_and_records_what_came() -> crate::Result {
+    async fn a_path_answers_as_configured_and_records_requests() -> crate::Result {
         let receiver = Receiver::start().await?;
         receiver.answer("/a", &[500, 201]);
         let hold = receiver.hold("/a", 1);

@@ -1,4 +1,4 @@
-//! Real Redis-compatible servers that keep nothing on disk.
+//! Real Redis servers without persistence.
 
 mod cluster;
 mod sentinel;
@@ -16,7 +16,6 @@ use crate::process::Process;
 use crate::wait::eventually;
 use crate::{SOON, binaries, ports};
 
-/// The server.
 #[derive(Debug)]
 pub struct RedisServer {
     process: Process,
@@ -24,18 +23,12 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Describes a server; [`Self::start`] runs it.
-    ///
-    /// # Errors
-    /// When the program is missing.
+    /// [`Self::start`] runs it.
     pub fn new(dir: &Path) -> Result<Self> {
         Self::with_args(dir, "redis-server", &[])
     }
 
-    /// Describes a server with a name and further settings of its own.
-    ///
-    /// # Errors
-    /// When the program is missing.
+    /// With a name and further arguments.
     pub fn with_args(dir: &Path, name: &str, args: &[&str]) -> Result<Self> {
         let port = ports::free()?;
         let (number, dir_name) = (port.to_string(), dir.display().to_string());
@@ -56,10 +49,7 @@ impl RedisServer {
         Ok(Self { process, port })
     }
 
-    /// Starts the server, or starts an empty one on the same port.
-    ///
-    /// # Errors
-    /// When it does not answer in time.
+    /// Starts the server, or restarts it, empty, on the same port.
     pub async fn start(&mut self) -> Result<()> {
         self.process.start()?;
         eventually(SOON, "Redis answers", async || {
@@ -72,10 +62,7 @@ impl RedisServer {
         .await
     }
 
-    /// Sends a command and gives the start of the answer as it stands on the wire.
-    ///
-    /// # Errors
-    /// When there is no answer.
+    /// Sends a command. Returns the first 4 KiB of the raw reply.
     pub async fn ask(&self, command: &str) -> Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
         stream
@@ -86,24 +73,21 @@ impl RedisServer {
         Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
     }
 
-    /// Its port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Kills the server, and with it all it knew.
+    /// Kills the server. All data is lost.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Where it listens.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// The process, for its log.
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process

@@ -1,5 +1,4 @@
-//! A gateway or a dispatcher: a process with a status API, the gateway with
-//! an Admin API too.
+//! A gateway or a dispatcher: a process with a status API, and in a gateway an Admin API.
 
 use std::path::Path;
 
@@ -11,10 +10,10 @@ use crate::process::Process;
 use crate::wait::eventually;
 use crate::{SOON, binaries, logs, metrics, ports};
 
-/// What a dispatcher logs when it gives deliveries in flight back instead of finishing them.
+/// Logged by a dispatcher that gives deliveries in flight back instead of finishing them.
 const DEADLINE_PASSED: &str = "the deadline passed";
 
-/// What a service did with its deliveries in flight when it ended.
+/// What a service did with deliveries in flight when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InFlight {
     Finished,
@@ -22,7 +21,6 @@ pub enum InFlight {
     GivenBack,
 }
 
-/// The process and its addresses.
 #[derive(Debug)]
 pub struct Service {
     process: Process,
@@ -32,10 +30,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Describes a gateway; [`Self::start`] runs it.
-    ///
-    /// # Errors
-    /// When the program does not build.
+    /// [`Self::start`] runs it.
     pub fn gateway(name: &str, dir: &Path, nats: &str) -> Result<Self> {
         let listen = format!("127.0.0.1:{}", ports::free()?);
         let mut gateway = Self::new(name, "hookline-gateway", dir, nats)?;
@@ -45,11 +40,8 @@ impl Service {
         Ok(gateway)
     }
 
-    /// Describes a dispatcher that may call loopback addresses, with a lease
-    /// that a test can outwait; [`Self::start`] runs it.
-    ///
-    /// # Errors
-    /// When the program does not build.
+    /// A dispatcher that may call loopback addresses, with a lease short enough to wait for. [`Self::start`]
+    /// runs it.
     pub fn dispatcher(name: &str, dir: &Path, nats: &str, redis: &str) -> Result<Self> {
         let mut dispatcher = Self::new(name, "hookline-dispatcher", dir, nats)?;
         for (variable, value) in [
@@ -78,23 +70,16 @@ impl Service {
         })
     }
 
-    /// Sets a variable for the next start.
+    /// Takes effect at the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.process.set_env(name, value);
     }
 
-    /// Starts the process and returns at once; [`Self::ready`] waits.
-    ///
-    /// # Errors
-    /// When the program cannot be run.
+    /// Starts the process without waiting; see [`Self::ready`].
     pub fn start(&mut self) -> Result<()> {
         self.process.start()
     }
 
-    /// Waits until the service says that it is ready.
-    ///
-    /// # Errors
-    /// When it ends or is not ready in time.
     pub async fn ready(&mut self) -> Result<()> {
         let what = format!("{} is ready", self.process.name());
         eventually(SOON, &what, async || {
@@ -106,66 +91,50 @@ impl Service {
         .await
     }
 
-    /// The status code of a path of the status API.
-    ///
-    /// # Errors
-    /// When the service does not answer.
+    /// The status code of a path.
     pub async fn status_of(&self, path: &str) -> Result<u16> {
         let url = format!("{}{path}", self.status);
         Ok(self.http.get(url).send().await?.status().as_u16())
     }
 
-    /// Its metrics, as text.
-    ///
-    /// # Errors
-    /// When the service does not answer.
     pub async fn metrics(&self) -> Result<String> {
         let url = format!("{}/metrics", self.status);
         let response = self.http.get(url).send().await?.error_for_status()?;
         Ok(response.text().await?)
     }
 
-    /// The sum of a metric over all its series that carry these labels.
-    ///
-    /// # Errors
-    /// When the service does not answer.
+    /// The sum of a metric over all series with these labels.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
         Ok(metrics::sum(&self.metrics().await?, name, labels))
     }
 
-    /// The Admin API.
-    ///
-    /// # Panics
-    /// When the service is no gateway.
+    /// Of a gateway.
     #[must_use]
     pub fn admin(&self) -> &Admin {
         self.admin.as_ref().expect("a gateway has an Admin API")
     }
 
-    /// Its log, line by line.
     #[must_use]
     pub fn log_lines(&self) -> Vec<Line> {
         logs::parse(&self.process.log())
     }
 
-    /// The process.
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// The process, to be signalled, killed or started.
     #[must_use]
     pub fn process_mut(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Ends the service with SIGTERM. It must exit with code 0.
+    /// Sends SIGTERM. The service must exit with code 0.
     pub async fn stop(&mut self) -> Result<()> {
         self.drain().await.map(drop)
     }
 
-    /// As [`Self::stop`]; returns what became of the deliveries in flight.
+    /// As [`Self::stop`]. Returns what the service did with deliveries in flight.
     pub async fn drain(&mut self) -> Result<InFlight> {
         let logged = self.process.log().len();
         self.process.terminate()?;
@@ -179,10 +148,7 @@ impl Service {
         Ok(InFlight::Finished)
     }
 
-    /// Fails if the service has panicked at any time.
-    ///
-    /// # Errors
-    /// With the line that says so.
+    /// Fails if the service ever panicked.
     pub fn check_no_panic(&self) -> Result<()> {
         let log = self.process.log();
         let panic = log.lines().find(|line| line.contains("panicked at"));
@@ -190,10 +156,7 @@ impl Service {
         Ok(())
     }
 
-    /// Whether the process was started and not ended by the test.
-    ///
-    /// # Errors
-    /// When it ended by itself.
+    /// Fails if the process ended by itself.
     pub fn check_running(&mut self) -> Result<()> {
         self.process.check_running().context("it should still run")
     }

@@ -1,4 +1,4 @@
-//! TLS in front of servers that have none, with certificates of an authority of its own.
+//! TLS in front of servers that have none, with certificates of a test authority.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,16 +13,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-/// Whether a certificate is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
-    /// It is.
     Valid,
-    /// It was, years ago.
     Expired,
 }
 
-/// The authority. A process trusts it that finds its [`file`](Self::file) in `SSL_CERT_FILE`.
+/// Trusted by processes whose `SSL_CERT_FILE` is its [`file`](Self::file).
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -30,10 +27,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// An authority whose certificate lies in `dir`.
-    ///
-    /// # Errors
-    /// When `dir` cannot be written.
+    /// Writes its certificate to `dir`.
     pub fn new(dir: &Path) -> Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,16 +40,12 @@ impl Authority {
         })
     }
 
-    /// Its certificate.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Puts TLS for `localhost` in front of a port of this machine.
-    ///
-    /// # Errors
-    /// When it cannot listen.
+    /// Puts TLS for `localhost` in front of a local port.
     pub async fn front(&self, port: u16, validity: Validity) -> Result<TlsFront> {
         TlsFront::start(self.config(validity)?, port).await
     }
@@ -78,7 +68,6 @@ impl Authority {
     }
 }
 
-/// TLS in front of a server.
 #[derive(Debug)]
 pub struct TlsFront {
     address: SocketAddr,
@@ -97,7 +86,7 @@ impl TlsFront {
             while let Ok((client, _)) = listener.accept().await {
                 counter.fetch_add(1, Ordering::Relaxed);
                 let acceptor = acceptor.clone();
-                // A client that does not like the certificate leaves.
+                // A client that rejects the certificate closes the connection.
                 tokio::spawn(async move { join(&acceptor, client, port).await.ok() });
             }
         });
@@ -108,13 +97,13 @@ impl TlsFront {
         })
     }
 
-    /// Its port; it is `localhost` that the certificate is for.
+    /// The certificate is for `localhost`, not for 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// How many connections there were, handshake or not.
+    /// Connections so far, with or without a handshake.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! What the receiver has recorded, and how its paths are to answer.
+//! The recorded requests, and how each path answers.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicUsize;
@@ -9,7 +9,6 @@ use tokio::sync::watch;
 
 use super::Request;
 
-/// What the server and its handlers share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     state: Mutex<Recorded>,
@@ -18,14 +17,12 @@ pub(super) struct Shared {
     pub(super) in_flight: AtomicUsize,
 }
 
-/// What came in, and how paths answer.
 #[derive(Debug, Default)]
 pub(super) struct Recorded {
     pub(super) requests: Vec<Request>,
     routes: HashMap<String, Route>,
 }
 
-/// How a path answers.
 #[derive(Debug, Default)]
 pub(super) struct Route {
     pub(super) codes: VecDeque<u16>,
@@ -35,7 +32,7 @@ pub(super) struct Route {
     pub(super) headers: Vec<(String, String)>,
 }
 
-/// How one request is to be answered.
+/// How one request is answered.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) index: usize,
@@ -48,7 +45,7 @@ pub(super) struct Plan {
 
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, Recorded> {
-        // A panic elsewhere must not hide what was recorded.
+        // A panic elsewhere must not hide the recorded requests.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -10,25 +10,20 @@ use crate::wait::eventually;
 const SLOTS: u32 = 16_384;
 const NODES: u32 = 3;
 
-/// The nodes. A lost one takes its third of the keys with it; the others go on.
+/// A lost node takes its third of the keys with it; the others go on.
 #[derive(Debug)]
 pub struct RedisCluster {
-    /// The masters.
     pub nodes: Vec<RedisServer>,
     _dir: TempDir,
 }
 
 impl RedisCluster {
-    /// Starts the nodes and joins them.
-    ///
-    /// # Errors
-    /// When they do not come together in time.
     pub async fn start() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("hookline-").tempdir()?;
         let mut nodes = Vec::new();
         for number in 0..NODES {
             let (name, state) = (format!("redis-{number}"), format!("nodes-{number}.conf"));
-            // Its own setting would be 10,000 more, which may be taken.
+            // The default, 10,000 above the port, may be taken.
             let bus = crate::ports::free()?.to_string();
             let args = [
                 ["--cluster-enabled", "yes"],
@@ -63,7 +58,7 @@ impl RedisCluster {
         Ok(Self { nodes, _dir: dir })
     }
 
-    /// The setting by which a dispatcher finds it.
+    /// As a dispatcher is given it.
     #[must_use]
     pub fn url(&self) -> String {
         let hosts = self
@@ -73,10 +68,7 @@ impl RedisCluster {
         format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))
     }
 
-    /// How many keys each node holds.
-    ///
-    /// # Errors
-    /// When one does not answer.
+    /// The number of keys on each node.
     pub async fn sizes(&self) -> Result<Vec<u64>> {
         let mut sizes = Vec::new();
         for node in &self.nodes {

@@ -1,4 +1,4 @@
-//! A master, a replica of it, and a sentinel that puts the replica in its place.
+//! A master, its replica, and a sentinel that promotes the replica.
 
 use anyhow::{Result, ensure};
 use tempfile::TempDir;
@@ -11,7 +11,6 @@ use crate::{SOON, binaries, ports};
 /// The name under which the sentinel knows the master.
 const MASTER: &str = "main";
 
-/// The three servers.
 #[derive(Debug)]
 pub struct Sentinel {
     /// The master at first.
@@ -24,10 +23,6 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Starts all three.
-    ///
-    /// # Errors
-    /// When they do not find each other in time.
     pub async fn start() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("hookline-").tempdir()?;
         let mut master = RedisServer::with_args(dir.path(), "master", &[])?;
@@ -68,7 +63,7 @@ impl Sentinel {
         Ok(started)
     }
 
-    /// The setting by which a dispatcher finds the master.
+    /// As a dispatcher is given it.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis+sentinel://127.0.0.1:{}/{MASTER}", self.port)
