@@ -35,7 +35,7 @@ async fn wait_for(cluster: &Cluster, hook: &str, count: usize) -> Result<Vec<Val
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_attempt_is_logged_with_what_came_of_it() -> Result {
+async fn every_attempt_is_logged_with_its_result() -> Result {
     let cluster = Cluster::builder()
         .dispatchers(2)
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "300ms,300ms")
@@ -70,7 +70,7 @@ async fn every_attempt_is_logged_with_what_came_of_it() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn attempts_are_listed_in_parts_newest_first() -> Result {
+async fn attempts_are_listed_in_pages_newest_first() -> Result {
     let cluster = Cluster::builder().dispatchers(2).start().await?;
     let hooks = [
         cluster.webhook("/one").await?,
@@ -107,7 +107,7 @@ async fn attempts_are_listed_in_parts_newest_first() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_failures_are_logged_where_that_is_asked_for() -> Result {
+async fn only_failures_are_logged_if_so_configured() -> Result {
     let cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_ATTEMPTS", "failures")
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s")
@@ -134,7 +134,7 @@ async fn only_failures_are_logged_where_that_is_asked_for() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_cannot_be_written_holds_nothing_up() -> Result {
+async fn deliveries_go_on_while_attempts_cannot_be_logged() -> Result {
     let cluster = Cluster::single().await?;
     let hook = cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;

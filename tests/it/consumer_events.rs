@@ -61,7 +61,7 @@ async fn an_update_carries_the_entity_before_and_after() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unchecked_body_changes_nothing_and_raises_nothing() -> Result {
+async fn an_invalid_body_changes_nothing_and_raises_no_event() -> Result {
     let cluster = Cluster::single().await?;
     let admin = cluster.admin();
     admin.webhook(&cluster.receiver.url("/hook")).await?;

@@ -90,7 +90,7 @@ async fn dead_letters_are_listed_replayed_and_deleted() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_is_listed_with_its_reason_and_time() -> Result {
+async fn waiting_deliveries_are_listed_with_reason_and_due_time() -> Result {
     let cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "10m")
         .start()

@@ -63,12 +63,12 @@ async fn an_event_id_published_again_is_not_delivered_again() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_published_in_one_batch_are_delivered_once_each_or_none_of_them() -> Result {
+async fn a_published_batch_is_delivered_once_each_or_not_at_all() -> Result {
     in_batches(Cluster::builder()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_published_in_one_batch_to_a_cluster_of_servers_are_as_well() -> Result {
+async fn a_batch_published_to_a_cluster_is_delivered_once_each_or_not_at_all() -> Result {
     in_batches(Cluster::builder().nats_servers(3)).await
 }
 
@@ -129,7 +129,7 @@ async fn in_batches(builder: Builder) -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repeated_event_takes_no_delivery_back_that_waits_for_its_next_attempt() -> Result {
+async fn a_repeated_event_does_not_reset_a_delivery_that_waits_for_a_retry() -> Result {
     let cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "6s")
         .start()
@@ -173,7 +173,7 @@ async fn a_repeated_event_takes_no_delivery_back_that_waits_for_its_next_attempt
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dispatcher_that_was_taken_over_settles_nothing() -> Result {
+async fn a_dispatcher_whose_claims_were_taken_over_settles_nothing() -> Result {
     let mut cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_LEASE", "2s")
         .dispatcher_env("HOOKLINE_ACK_WAIT", "3s")
@@ -245,7 +245,7 @@ async fn a_dispatcher_that_was_taken_over_settles_nothing() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dispatcher_that_stands_still_after_its_claim_makes_no_request() -> Result {
+async fn a_dispatcher_frozen_past_its_lease_makes_no_attempt() -> Result {
     let proxy = Proxy::start().await?;
     let mut cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_LEASE", "2s")
@@ -286,7 +286,7 @@ async fn a_dispatcher_that_stands_still_after_its_claim_makes_no_request() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dispatcher_that_dies_in_an_attempt_loses_nothing() -> Result {
+async fn a_dispatcher_killed_during_an_attempt_loses_nothing() -> Result {
     let mut cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_LEASE", "2s")
         .dispatcher_env("HOOKLINE_ACK_WAIT", "3s")
@@ -316,7 +316,7 @@ async fn a_dispatcher_that_dies_in_an_attempt_loses_nothing() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_that_comes_back_for_one_hook_is_not_delivered_again_to_the_others() -> Result {
+async fn an_event_redelivered_for_one_hook_is_not_delivered_again_to_the_others() -> Result {
     let mut cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_LEASE", "2s")
         .dispatcher_env("HOOKLINE_ACK_WAIT", "3s")

@@ -61,7 +61,7 @@ async fn an_error_is_logged_once_with_the_line_of_the_script() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_function_that_returns_true_or_nothing_has_delivered() -> Result {
+async fn a_function_that_returns_true_or_nil_has_delivered() -> Result {
     let cluster = Cluster::single().await?;
     let functions = [
         "return function (data, event, source, pid)\n\
@@ -90,7 +90,7 @@ async fn a_function_that_returns_true_or_nothing_has_delivered() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_script_without_an_end_stalls_nobody() -> Result {
+async fn an_endless_script_does_not_stall_other_hooks() -> Result {
     let cluster = Cluster::single().await?;
     let admin = cluster.admin();
     let functions = json!({ "functions": ["return function () while true do end end"] });

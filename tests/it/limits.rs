@@ -204,7 +204,7 @@ async fn a_delivery_is_not_suppressed_by_its_own_mark() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_probe_that_fails_opens_the_circuit_anew_though_others_were_refused() -> Result {
+async fn a_failed_probe_reopens_the_circuit_although_others_were_refused() -> Result {
     let cluster = Cluster::single().await?;
     let options = json!({"delivery": {"circuit_breaker": {"failures": 1, "open": 1}}});
     let hook = hook(&cluster, "/hook", &options).await?;
@@ -249,7 +249,7 @@ async fn a_probe_that_fails_opens_the_circuit_anew_though_others_were_refused() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_for_a_circuit_falls_due_evenly_however_much_it_is() -> Result {
+async fn deliveries_deferred_by_an_open_circuit_fall_due_evenly() -> Result {
     let mut cluster = Cluster::single().await?;
     // Half of the age, two a second and worker where none succeeded: fewer slots than deliveries.
     let options = json!({"delivery": {"concurrency": 1, "max_age": 240,
@@ -293,7 +293,7 @@ async fn what_waits_for_a_circuit_falls_due_evenly_however_much_it_is() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_hook_is_counted_while_little_waits_at_all() -> Result {
+async fn no_backlog_is_counted_while_few_deliveries_wait() -> Result {
     let cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "10m")
         .start()
@@ -327,7 +327,7 @@ async fn no_hook_is_counted_while_little_waits_at_all() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hook_whose_backlog_is_full_and_a_delivery_that_is_too_old_are_given_up() -> Result {
+async fn deliveries_over_the_backlog_limit_or_the_maximum_age_are_dead_lettered() -> Result {
     let cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_HOOK_BACKLOG", "5")
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "10m")

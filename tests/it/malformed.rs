@@ -93,7 +93,7 @@ async fn a_stored_delivery_that_cannot_be_read_is_a_dead_letter_of_its_hook() ->
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stored_hook_that_is_none_or_under_anothers_key_changes_no_hook() -> Result {
+async fn a_stored_hook_that_is_invalid_or_under_another_key_is_ignored() -> Result {
     let cluster = Cluster::single().await?;
     let mut hook = cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;

@@ -34,7 +34,7 @@ async fn deliveries_go_on_while_redis_is_away() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deliveries_wait_for_redis_where_that_is_asked_for() -> Result {
+async fn deliveries_wait_for_redis_where_it_is_required() -> Result {
     let mut cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_REDIS_REQUIRED", "true")
         .start()
@@ -93,7 +93,7 @@ async fn a_killed_nats_server_comes_back_and_work_goes_on() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_consumer_that_somebody_deletes_is_made_anew() -> Result {
+async fn a_deleted_consumer_is_created_again() -> Result {
     let cluster = Cluster::single().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
@@ -108,7 +108,7 @@ async fn a_consumer_that_somebody_deletes_is_made_anew() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dispatcher_without_progress_is_not_healthy() -> Result {
+async fn a_dispatcher_without_progress_is_unhealthy() -> Result {
     let cluster = Cluster::single().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;

@@ -36,12 +36,12 @@ async fn a_created_hook_hears_the_next_change_on_another_gateway() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hooks_that_are_made_at_once_share_commits_and_hear_the_next_event() -> Result {
+async fn hooks_created_at_once_share_commits_and_hear_the_next_event() -> Result {
     made_at_once(Cluster::builder()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hooks_that_are_made_at_once_share_commits_in_a_cluster_of_servers() -> Result {
+async fn hooks_created_at_once_share_commits_in_a_cluster_of_servers() -> Result {
     made_at_once(Cluster::builder().nats_servers(3)).await
 }
 
@@ -67,7 +67,7 @@ async fn made_at_once(builder: Builder) -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_revision_of_all_hooks_is_no_hook() -> Result {
+async fn the_hooks_revision_is_not_a_hook() -> Result {
     let cluster = Cluster::single().await?;
     let hook = cluster.webhook("/hook").await?;
     let admin = cluster.admin();
@@ -92,7 +92,7 @@ async fn the_revision_of_all_hooks_is_no_hook() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hooks_of_a_bucket_without_a_revision_are_heard_of() -> Result {
+async fn hooks_in_a_bucket_without_a_revision_are_found() -> Result {
     let mut cluster = Cluster::single().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
@@ -177,7 +177,7 @@ async fn a_deleted_hook_hears_nothing_more() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hook_does_not_hear_what_happened_before_it_was_made() -> Result {
+async fn a_hook_does_not_hear_events_from_before_its_creation() -> Result {
     let mut cluster = Cluster::double().await?;
     for dispatcher in &mut cluster.dispatchers {
         dispatcher.stop().await?;

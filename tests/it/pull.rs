@@ -45,7 +45,7 @@ async fn next(puller: &mut Puller) -> Result<Chunk> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_earlier_pull_brings_is_received() -> Result {
+async fn messages_of_an_earlier_pull_are_received() -> Result {
     let (_dir, nats, mut puller) = start().await?;
     puller.ask(1, 0, SOON).await?;
     puller.ask(1, 0, SOON).await?;
@@ -62,7 +62,7 @@ async fn what_an_earlier_pull_brings_is_received() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_last_pulls_end_is_the_end() -> Result {
+async fn a_chunk_is_over_only_with_the_last_pull() -> Result {
     let (_dir, nats, mut puller) = start().await?;
     puller.ask(1, 0, BRIEFLY).await?;
     puller.ask(1, 0, SOON).await?;
@@ -78,7 +78,7 @@ async fn only_the_last_pulls_end_is_the_end() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_consumer_that_is_gone_is_an_error() -> Result {
+async fn a_deleted_consumer_is_an_error() -> Result {
     let (_dir, nats, mut puller) = start().await?;
     let stream = nats.jetstream().get_stream(STREAM).await?;
     stream.delete_consumer("workers").await?;
@@ -89,7 +89,7 @@ async fn a_consumer_that_is_gone_is_an_error() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_given_back_comes_again_and_what_is_acked_does_not() -> Result {
+async fn a_message_given_back_comes_again_and_an_acked_one_does_not() -> Result {
     let (_dir, nats, mut puller) = start().await?;
     publish(&nats).await?;
     let mut sequences = Vec::new();

@@ -24,7 +24,7 @@ async fn redis_is_up(cluster: &Cluster) -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_with_a_password_is_enough() -> Result {
+async fn redis_is_reached_as_a_user_with_a_password() -> Result {
     let dir = tempfile::tempdir()?;
     let users = "--user hookline on >s3cret ~hookline:* +@all --user default off";
     let users: Vec<_> = users.split(' ').collect();
@@ -122,7 +122,7 @@ async fn a_redis_cluster_that_loses_a_master_costs_no_delivery() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_master_that_sentinels_name_is_followed() -> Result {
+async fn the_master_named_by_sentinels_is_followed() -> Result {
     let mut redis = Sentinel::start().await?;
     let cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_REDIS_URL", &redis.url())

@@ -25,7 +25,7 @@ fn assert_not_early(gap: Duration, scheduled: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_receiver_is_tried_again_as_scheduled() -> Result {
+async fn a_failed_delivery_is_retried_as_scheduled() -> Result {
     // The default schedule: after 1 s, then after 5 s.
     let cluster = Cluster::builder().dispatchers(2).start().await?;
     cluster.webhook("/hook").await?;
@@ -59,7 +59,7 @@ async fn a_failing_receiver_is_tried_again_as_scheduled() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_attempt_that_follows_soon_is_not_parked() -> Result {
+async fn a_retry_due_within_two_seconds_is_not_parked() -> Result {
     let mut cluster = Cluster::single().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
@@ -94,7 +94,7 @@ async fn parked_ever(cluster: &Cluster) -> Result<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_is_gone_is_given_up_on_and_paused() -> Result {
+async fn a_410_ends_the_delivery_and_pauses_the_hook() -> Result {
     let cluster = Cluster::builder().dispatchers(2).start().await?;
     let hook = cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
@@ -140,7 +140,7 @@ async fn a_receiver_that_is_gone_is_given_up_on_and_paused() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_says_when_is_asked_then() -> Result {
+async fn retry_after_is_followed() -> Result {
     let cluster = Cluster::single().await?;
     let receiver = &cluster.receiver;
     cluster.webhook("/hook").await?;
@@ -173,7 +173,7 @@ async fn a_receiver_that_says_when_is_asked_then() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_schedule_that_is_used_up_ends_in_the_dead_letters() -> Result {
+async fn a_delivery_without_retries_left_is_dead_lettered() -> Result {
     let cluster = Cluster::builder()
         .dispatchers(2)
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s,1s")

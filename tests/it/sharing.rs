@@ -61,7 +61,7 @@ async fn two_dispatchers_deliver_every_event_to_every_hook_once() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deliveries_that_come_together_share_calls_of_redis() -> Result {
+async fn deliveries_of_one_pull_share_redis_calls() -> Result {
     let mut cluster = Cluster::single().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
@@ -101,7 +101,7 @@ async fn script_calls(cluster: &Cluster) -> Result<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_that_very_many_hooks_hear_is_spread_over_all_dispatchers() -> Result {
+async fn an_event_that_matches_many_hooks_is_spread_over_all_dispatchers() -> Result {
     let cluster = Cluster::builder().dispatchers(2).start().await?;
     let paths: Vec<String> = (0..WIDE).map(|n| format!("/wide/{n}")).collect();
     for path in &paths {

@@ -46,7 +46,7 @@ async fn services_wait_for_nats_and_redis() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_that_waits_ends_when_told() -> Result {
+async fn a_waiting_service_ends_on_sigterm() -> Result {
     let mut cluster = Cluster::builder().prepare().await?;
     let nats = cluster.nats.url().replace("nats://", "");
     for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
@@ -71,7 +71,7 @@ async fn every_service_answers_on_its_status_address() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_with_too_little_storage_is_refused_with_what_to_do() -> Result {
+async fn too_little_storage_stops_the_start_and_names_the_setting() -> Result {
     let builder = Cluster::builder().nats_store(Store::Server(1 << 30));
     let mut cluster = builder.prepare().await?;
     cluster.nats.start().await?;

@@ -8,7 +8,7 @@ use serde_json::json;
 const MIB: u64 = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn above_four_fifths_of_the_storage_events_stay_instead_of_being_parked() -> Result {
+async fn nothing_is_parked_while_storage_is_scarce() -> Result {
     let cluster = Cluster::builder()
         .nats_store(Store::Account(64 * MIB))
         .gateway_env("HOOKLINE_EVENTS_MAX_BYTES", "8388608")
@@ -57,7 +57,7 @@ async fn above_four_fifths_of_the_storage_events_stay_instead_of_being_parked() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_open_event_takes_no_room_from_those_that_are_dealt_with() -> Result {
+async fn settled_events_are_purged_past_an_open_one() -> Result {
     let cluster = Cluster::builder().dispatchers(2).start().await?;
     for event in ["slow", "fast"] {
         let url = cluster.receiver.url(&format!("/{event}"));
@@ -93,7 +93,7 @@ async fn an_open_event_takes_no_room_from_those_that_are_dealt_with() -> Result 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_finds_no_room_among_the_dead_letters_stays_parked() -> Result {
+async fn a_delivery_stays_parked_while_the_dead_letters_are_full() -> Result {
     let cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s")
         .start()
@@ -123,7 +123,7 @@ async fn what_finds_no_room_among_the_dead_letters_stays_parked() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_event_keeps_neither_events_nor_dead_letters_out() -> Result {
+async fn malformed_events_crowd_out_neither_events_nor_dead_deliveries() -> Result {
     let cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s")
         .dispatcher_env("HOOKLINE_CIRCUIT_BREAKER", "0,1,5s")

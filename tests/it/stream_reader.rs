@@ -38,7 +38,7 @@ fn bodies(messages: &[Stored]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_begins_with_the_first_and_counts_all_wherever_they_are() -> Result {
+async fn a_list_begins_with_the_first_match_and_counts_all() -> Result {
     for (others, then, first) in [
         (0, "mommom", ["0", "2", "3", "5"]),
         (3, "mommom", ["3", "5", "6", "8"]),
@@ -68,7 +68,7 @@ async fn a_list_begins_with_the_first_and_counts_all_wherever_they_are() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_few_are_found_across_gaps() -> Result {
+async fn messages_are_found_across_gaps() -> Result {
     let (_dir, nats) = stream(MANY, "m").await?;
     let mut stream = nats.stream(STREAM).await?;
     stream.purge().sequence(10).await?;
@@ -89,7 +89,7 @@ async fn a_few_are_found_across_gaps() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_newest_are_found_however_far_apart_they_are() -> Result {
+async fn the_newest_are_found_however_far_apart() -> Result {
     for (others, then) in [(0, "mmmm"), (MANY, "mmmm"), (1, "mooooooooooommooooom")] {
         let (_dir, nats) = stream(others, then).await?;
         let client = nats.client();

@@ -4,7 +4,7 @@ use e2e::{Authority, Cluster, Leftovers, Result, Validity, admin};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_that_expired_is_a_reason_to_retry_unless_nobody_asks() -> Result {
+async fn an_expired_certificate_is_retried_unless_it_is_not_verified() -> Result {
     let dir = tempfile::tempdir()?;
     let authority = Authority::new(dir.path())?;
     let cluster = Cluster::builder()

@@ -108,7 +108,7 @@ async fn a_hook_hears_the_events_it_asked_for_and_no_others() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_to_a_receiver_that_many_hooks_share_are_kept() -> Result {
+async fn hooks_that_share_a_receiver_reuse_its_connections() -> Result {
     let cluster = Cluster::builder().start().await?;
     let paths: Vec<String> = (0..8).map(|n| format!("/hook-{n}")).collect();
     for path in &paths {
