@@ -1,7 +1,6 @@
-//! Other people's clients: the real NATS CLI injects events.
+//! Third-party clients: the real NATS CLI publishes events.
 //!
-//! `make compat` runs this and says in `NATS_CLI` where the program is. It is
-//! no part of a plain `cargo test`.
+//! Run by `make compat`, which sets `NATS_CLI` to the program's path, and not by a plain `cargo test`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -43,7 +42,7 @@ fn consumer(username: &str) -> Value {
     })
 }
 
-/// `nats sub hookline.watch.>` in the background, once it hears something.
+/// Starts `nats sub hookline.watch.>`, and waits until it hears an event.
 async fn watch(cluster: &Cluster, dir: &std::path::Path) -> Result<Process> {
     let mut watch = Process::new("nats-sub", nats_cli()?, dir)
         .env("HOME", dir.display().to_string())

@@ -1,4 +1,4 @@
-//! The delivery log, as the Admin API shows it.
+//! The delivery log in the Admin API.
 
 use std::collections::HashSet;
 
@@ -6,23 +6,23 @@ use anyhow::{Context as _, ensure};
 use e2e::{Cluster, Leftovers, Result, SOON, eventually, wire};
 use serde_json::{Value, json};
 
-/// All of a hook's attempts, part by part.
+/// All attempts of a hook, over pages of `size`.
 async fn all(cluster: &Cluster, hook: &str, size: usize) -> Result<Vec<Value>> {
     let mut path = format!("/event-hooks/{hook}/attempts?size={size}");
     let mut attempts = Vec::new();
     loop {
-        let part = cluster.admin().get(&path).await?.expect(200)?;
-        let data = part["data"].as_array().context("no list")?;
+        let page = cluster.admin().get(&path).await?.expect(200)?;
+        let data = page["data"].as_array().context("no list")?;
         ensure!(data.len() <= size, "{} are more than {size}", data.len());
         attempts.extend(data.iter().cloned());
-        match part["next"].as_str() {
+        match page["next"].as_str() {
             Some(next) => path = next.to_owned(),
             None => return Ok(attempts),
         }
     }
 }
 
-/// All of them, once there are as many as that.
+/// Waits until there are exactly `count`.
 async fn wait_for(cluster: &Cluster, hook: &str, count: usize) -> Result<Vec<Value>> {
     let mut attempts = Vec::new();
     eventually(SOON, "the attempts are logged", async || {
@@ -149,7 +149,7 @@ async fn deliveries_go_on_while_attempts_cannot_be_logged() -> Result {
     }
     cluster.receiver.wait_for("/hook", 20).await?;
     let metric = "hookline_attempt_records_dropped_total";
-    eventually(SOON, "what is missing is counted", async || {
+    eventually(SOON, "dropped records are counted", async || {
         let dropped = cluster.dispatchers_metric(metric, &[]).await?;
         ensure!(dropped >= 20.0, "{dropped}");
         Ok(())

@@ -1,4 +1,4 @@
-//! The events of an entity's life, as the document shows them.
+//! Events of an entity's life, in the shapes of Kong's reference.
 
 use e2e::{Cluster, Result};
 use serde_json::json;
@@ -13,8 +13,7 @@ async fn a_created_consumer_gives_the_documents_example() -> Result {
     let consumer = consumer.expect(201)?;
 
     let event = cluster.receiver.wait_for_one("/hook").await?;
-    // The document's body with this consumer's id and time: nothing more,
-    // nothing less, so no nulls and no `old_entity`.
+    // The reference's body with this consumer's id and time, and nothing else: no nulls, no `old_entity`.
     let expected = json!({
         "source": "crud",
         "entity": {

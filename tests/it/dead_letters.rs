@@ -1,4 +1,4 @@
-//! Deliveries that wait and dead letters, as the Admin API shows them, and replay.
+//! Waiting deliveries, dead letters and replay in the Admin API.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -48,7 +48,7 @@ async fn dead_letters_are_listed_replayed_and_deleted() -> Result {
     assert_eq!(more["data"].as_array().map(Vec::len), Some(2));
     assert_ne!(more["data"][0]["id"], first["id"]);
 
-    // One of them, then the rest; each has its whole schedule again.
+    // First one, then the rest. Each starts its schedule over.
     cluster.receiver.answer("/hook", &[500, 200]);
     let before = cluster.receiver.events("/hook").len();
     let path = format!("{base}/dead/replay");
@@ -172,7 +172,7 @@ async fn a_deleted_hook_leaves_nothing_waiting() -> Result {
     cluster
         .rest_leaving(Leftovers { dead: 0, parked: 1 })
         .await?;
-    // What waits for another hook stays.
+    // Deliveries of another hook stay.
     cluster.webhook("/other").await?;
     cluster.receiver.answer("/other", &[503]);
     cluster.admin().create_consumer("grace").await?;
@@ -180,7 +180,7 @@ async fn a_deleted_hook_leaves_nothing_waiting() -> Result {
     cluster.rest_leaving(both).await?;
     let path = format!("/event-hooks/{}", e2e::admin::id(&hook)?);
     cluster.admin().delete(&path).await?.expect(204)?;
-    // The sweeper comes by.
+    // Until the sweeper has come by.
     eventually(2 * SOON, "it is swept", async || {
         let parked = cluster.nats.count(e2e::wire::DELIVERIES).await?;
         ensure!(parked == 1, "{parked} wait");

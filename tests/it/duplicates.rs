@@ -1,4 +1,4 @@
-//! Nothing is delivered twice that need not be.
+//! Repeats, redeliveries and takeovers cause no needless second delivery.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn an_event_id_published_again_is_not_delivered_again() -> Result {
     cluster.receiver.wait_for("/hook", 1).await?;
     cluster.rest().await?;
 
-    // JetStream drops it as long as it remembers the id, then stores it anew.
+    // JetStream drops repeats while it remembers the id; after that it stores them.
     for _ in 0..3 {
         eventually(SOON, "JetStream forgets the id", async || {
             ensure!(!publish().await?, "it still takes it for a duplicate");
@@ -37,7 +37,7 @@ async fn an_event_id_published_again_is_not_delivered_again() -> Result {
         })
         .await?;
     }
-    // An event behind it: once that is through, so is the repeat.
+    // Once a later event is delivered, the repeat has been settled too.
     cluster
         .publish("crud", "consumers", &json!({ "n": 2 }))
         .await?;
@@ -47,8 +47,8 @@ async fn an_event_id_published_again_is_not_delivered_again() -> Result {
     let markers: Vec<_> = events.iter().map(|event| event.json["n"].clone()).collect();
     assert_eq!(markers, [1, 2]);
 
-    // The same id in another workspace is another event, once JetStream, which knows no
-    // workspaces, has forgotten it.
+    // In another workspace the same id is another event. JetStream, which knows no workspaces, has to
+    // forget it first.
     let elsewhere = wire::event_in("elsewhere", "crud", "consumers");
     eventually(SOON, "JetStream forgets the id", async || {
         let again = cluster
@@ -76,7 +76,7 @@ async fn in_batches(builder: Builder) -> Result {
     let cluster = builder.start().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
-    // One attempt fails, and its event is attempted again.
+    // One attempt fails and is retried.
     cluster.receiver.answer("/hook", &[200, 500, 200]);
     let client = cluster.nats.client();
     let batch = async |name: &str, ids: &[&str]| -> Result<Value> {
@@ -86,7 +86,7 @@ async fn in_batches(builder: Builder) -> Result {
             headers.insert("Nats-Msg-Id", *id);
             headers.insert("Nats-Batch-Id", name);
             headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
-            // One that is no event keeps the others from nothing.
+            // A malformed event does not affect the rest of its batch.
             let body = match *id {
                 "bad" => "no event".to_owned(),
                 id => json!({ "id": id }).to_string(),
@@ -119,7 +119,7 @@ async fn in_batches(builder: Builder) -> Result {
         .map(|event| event.json["id"].as_str().unwrap_or_default())
         .collect();
     ids.sort_unstable();
-    // One of them was attempted twice.
+    // One event was attempted twice.
     assert_eq!(ids.len(), 7, "{ids:?}");
     ids.dedup();
     assert_eq!(ids, ["a", "b", "c", "d", "e", "f"]);
@@ -142,14 +142,14 @@ async fn a_repeated_event_does_not_reset_a_delivery_that_waits_for_a_retry() -> 
         .nats
         .set_duplicate_window(wire::EVENTS, window)
         .await?;
-    // Held until the hook is paused, so that the next attempt cannot come before.
+    // Held until the hook is paused, so that no retry comes before that.
     let hold = cluster.receiver.hold("/hook", 1);
     let subject = wire::event("crud", "consumers");
     let publish = async || cluster.nats.publish_with_id(&subject, "id", "{}").await;
     assert!(!publish().await?);
     cluster.receiver.wait_for("/hook", 1).await?;
 
-    // A paused hook's deliveries are parked without an attempt.
+    // Deliveries of a paused hook are parked without an attempt.
     let path = format!("/event-hooks/{}", e2e::admin::id(&hook)?);
     let pause = async |paused: bool| {
         let change = json!({ "delivery": { "paused": paused } });
@@ -179,8 +179,7 @@ async fn a_dispatcher_whose_claims_were_taken_over_settles_nothing() -> Result {
         .dispatcher_env("HOOKLINE_ACK_WAIT", "3s")
         .start()
         .await?;
-    // What the late result is, and what it would do if it counted: deliver,
-    // park, bury.
+    // The late answers, which would deliver, park and bury if they counted.
     let late = [("/delivered", 200), ("/parked", 500), ("/buried", 410)];
     let mut hooks = Vec::new();
     for (path, _) in late {
@@ -206,8 +205,7 @@ async fn a_dispatcher_whose_claims_were_taken_over_settles_nothing() -> Result {
     }
     cluster.rest().await?;
 
-    // The first wakes up, gets its answers, and ends once it has dealt with
-    // them.
+    // The first dispatcher wakes up, gets its answers, and ends once it has processed them.
     for (hold, code) in holds {
         hold.release(code);
     }
@@ -231,7 +229,7 @@ async fn a_dispatcher_whose_claims_were_taken_over_settles_nothing() -> Result {
     };
     assert!(!paused().await?, "a late 410 pauses nobody");
 
-    // In time the same answer counts.
+    // An answer in time counts.
     cluster.receiver.answer("/buried", &[410]);
     let data = json!({ "n": 2 });
     cluster.publish("crud", "consumers", &data).await?;
@@ -260,12 +258,12 @@ async fn a_dispatcher_frozen_past_its_lease_makes_no_attempt() -> Result {
     cluster.receiver.wait_for_ping("/hook").await?;
     cluster.rest().await?;
 
-    // It stands still while its question is on the way to Redis.
+    // The dispatcher freezes while its claim is on the way to Redis.
     proxy.cut();
     cluster
         .publish("crud", "consumers", &json!({ "n": 1 }))
         .await?;
-    eventually(SOON, "it asks Redis", async || {
+    eventually(SOON, "the dispatcher asks Redis", async || {
         ensure!(proxy.held_back() > 0, "it has not asked");
         Ok(())
     })
@@ -329,7 +327,7 @@ async fn an_event_redelivered_for_one_hook_is_not_delivered_again_to_the_others(
     cluster.rest().await?;
     let hold = cluster.receiver.hold("/slow", 5);
     for n in 0..5 {
-        // Without an id of their own: their place in the stream is what they are known by.
+        // Without an id, so that they are identified by their place in the stream.
         let data = json!({ "n": n });
         cluster.publish("crud", "consumers", &data).await?;
     }
@@ -338,7 +336,7 @@ async fn an_event_redelivered_for_one_hook_is_not_delivered_again_to_the_others(
     let done = [("outcome", "delivered"), ("handler", "webhook")];
     eventually(SOON, "the quick ones are settled", async || {
         let count = cluster.dispatchers_metric("hookline_deliveries_total", &done);
-        // Two pings came before.
+        // Two of them are pings.
         ensure!(count.await? >= 7.0);
         Ok(())
     })
@@ -352,7 +350,7 @@ async fn an_event_redelivered_for_one_hook_is_not_delivered_again_to_the_others(
     cluster.receiver.wait_for("/slow", 10).await?;
     cluster.control("/quick").await?;
     assert_eq!(cluster.receiver.events("/quick").len(), 5);
-    // What is done costs a bit in a page, not a key of its own.
+    // A delivered one costs a bit in a bitmap, not a key.
     let keys = cluster.redis.ask("KEYS hookline:{*}:d:*").await?;
     assert_eq!(keys.matches(":d:").count(), 2, "the pings have ids: {keys}");
     cluster.finish().await

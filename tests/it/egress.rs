@@ -1,4 +1,4 @@
-//! Addresses that no hook may reach.
+//! The egress policy: which addresses hooks may reach.
 
 use e2e::nats::reason;
 use e2e::{Cluster, Leftovers, Result};
@@ -8,7 +8,7 @@ use serde_json::json;
 async fn a_loopback_address_is_refused_unless_allowed() -> Result {
     let mut cluster = Cluster::builder()
         .dispatchers(2)
-        // Something is allowed, but not this.
+        // Some addresses are allowed, but not loopback.
         .dispatcher_env("HOOKLINE_EGRESS_ALLOW", "192.0.2.0/24")
         .start()
         .await?;
@@ -39,14 +39,14 @@ async fn a_loopback_address_is_refused_unless_allowed() -> Result {
             "{reason}"
         );
     }
-    // A test leaves from the same place and is refused just so.
+    // Tests are subject to the same policy.
     let path = format!("/event-hooks/{}/test", e2e::admin::id(&hooks[0])?);
     let answer = cluster.admin().post(&path, &json!({})).await?;
     assert!(answer.status >= 400, "{answer:?}");
 
     assert_eq!(cluster.receiver.connections(), 0, "nobody connected");
 
-    // Where the address is allowed, the same test connects.
+    // Once the address is allowed, the same test connects.
     for dispatcher in &mut cluster.dispatchers {
         dispatcher.stop().await?;
         dispatcher.set("HOOKLINE_EGRESS_ALLOW", "127.0.0.0/8");

@@ -1,4 +1,4 @@
-//! An entity and its event are one write.
+//! An entity and its event are written atomically.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use e2e::{Cluster, Request, Result, SOON, eventually};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-/// The id of the entity that an event tells of.
+/// The id of an event's entity.
 fn entity(event: &Request) -> String {
     text(&event.json["entity"]["id"])
 }
@@ -36,12 +36,12 @@ async fn a_taken_username_is_refused_without_an_event() -> Result {
     cluster.rest().await?;
 
     let events = cluster.receiver.events("/hook");
-    let told: BTreeSet<String> = events.iter().map(entity).collect();
+    let heard: BTreeSet<String> = events.iter().map(entity).collect();
     let made = [text(&ada["id"]), text(&bob["id"])];
     assert_eq!(events.len(), 2);
-    assert_eq!(told, BTreeSet::from(made));
+    assert_eq!(heard, BTreeSet::from(made));
 
-    // To take a name by an update is refused just so.
+    // An update cannot take the name either.
     let path = format!("/consumers/{}", text(&bob["id"]));
     let taken = first.patch(&path, &json!({ "username": "Ada" })).await?;
     taken.expect(409)?;
@@ -62,7 +62,7 @@ async fn a_deleted_username_can_be_taken_again() -> Result {
         cluster.receiver.wait_for("/hook", 2 * round).await?;
     }
     second.create_consumer("Ada").await?;
-    // A name that was given up by an update is free too.
+    // A name that an update gave up is free too.
     let other = json!({ "username": "Countess" });
     first.patch("/consumers/Ada", &other).await?.expect(200)?;
     second.create_consumer("Ada").await?;
@@ -138,15 +138,15 @@ async fn a_killed_gateway_leaves_no_entity_without_its_event() -> Result {
     cluster.rest().await?;
 
     let events = cluster.receiver.events("/hook");
-    let told: BTreeSet<String> = events.iter().map(entity).collect();
+    let heard: BTreeSet<String> = events.iter().map(entity).collect();
     assert_eq!(
-        told, existing,
-        "an entity exists if and only if it was told"
+        heard, existing,
+        "an entity exists if and only if it has an event"
     );
-    assert_eq!(events.len(), told.len(), "each was told once");
-    assert!(answered.is_subset(&existing), "what was answered exists");
+    assert_eq!(events.len(), heard.len(), "each has one event");
+    assert!(answered.is_subset(&existing), "answered entities exist");
 
-    // The names of the others are free, those of the existing are not.
+    // Names are taken if and only if their consumers exist.
     for n in 0..CREATES {
         let username = format!("consumer-{n}");
         let exists = consumers.iter().any(|c| c["username"] == *username);

@@ -1,4 +1,4 @@
-//! `lambda`: a Lua function of the user's.
+//! `lambda`: the user's Lua functions.
 
 use anyhow::ensure;
 use e2e::logs::Line;
@@ -6,7 +6,7 @@ use e2e::nats::reason;
 use e2e::{Cluster, Leftovers, Result, SOON, eventually};
 use serde_json::json;
 
-/// The document's example.
+/// Kong's example.
 const RAISES: &str = "return function (data, event, source, pid)\n  \
     local user = data.entity.username\n  \
     error(\"Event hook on consumer \" .. user .. \"\")\n\
@@ -22,7 +22,7 @@ fn lines_with(cluster: &Cluster, text: &str) -> Vec<Line> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_is_logged_once_with_the_line_of_the_script() -> Result {
     let cluster = Cluster::double().await?;
-    // As curl -F sends it: a field with one value becomes a list.
+    // As `curl -F` sends it: a field with a single value becomes a list.
     let fields = [
         ("source", "crud"),
         ("event", "consumers"),
@@ -38,7 +38,7 @@ async fn an_error_is_logged_once_with_the_line_of_the_script() -> Result {
     cluster.publish("crud", "consumers", &data).await?;
 
     cluster.nats.dead_letters(2).await?;
-    // A repeat would come before the error of an event behind it.
+    // Repeats would precede the error of a later event.
     cluster.admin().create_consumer("Diana Prince").await?;
     let dead = cluster.nats.dead_letters(3).await?;
     for message in &dead {
@@ -107,7 +107,7 @@ async fn an_endless_script_does_not_stall_other_hooks() -> Result {
     }
     cluster.receiver.wait_for("/hook", 20).await?;
 
-    // Their deliveries are parked or dead by now; the hooks go, and all with them.
+    // Their deliveries are parked or dead by now. Deleting the hooks deletes those too.
     for hook in [&endless, &greedy] {
         let path = format!("/event-hooks/{}", e2e::admin::id(hook)?);
         admin.delete(&path).await?.expect(204)?;

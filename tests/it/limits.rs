@@ -1,4 +1,4 @@
-//! What holds a hook's deliveries back: circuit breaker, rate limit, `snooze` and `on_change`.
+//! Limits of a hook: circuit breaker, rate limit, `snooze`, `on_change`, backlog and age.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ const OUTCOMES: &str = "hookline_deliveries_total";
 const DEFERRALS: &str = "hookline_deferrals_total";
 const OPENINGS: &str = "hookline_circuit_openings_total";
 
-/// Creates a `webhook` on `crud`/`consumers` with more than its URL, and waits for its ping.
+/// Creates a `webhook` on `crud`/`consumers` with these further fields, and waits for its ping.
 async fn hook(cluster: &Cluster, path: &str, more: &Value) -> Result<Value> {
     let hook = hook_of(cluster, path, more).await?;
     cluster.rest().await?;
@@ -70,7 +70,7 @@ async fn a_failing_receiver_is_left_alone_until_a_probe_succeeds() -> Result {
             parked: 30,
         })
         .await?;
-    // Where ten events took longer than the circuit stayed open, a probe failed and opened it again.
+    // Where ten events outlasted the open circuit, each probe failed and opened it again.
     let probes = openings().await? - before;
     let more = cluster.receiver.events("/hook").len() - attempts;
     assert_eq!(more as f64, probes);
@@ -101,7 +101,7 @@ async fn a_rate_limit_holds_over_all_dispatchers_and_loses_nothing() -> Result {
         publish(&cluster, &json!({ "n": n })).await?;
     }
     let events = cluster.receiver.wait_for("/hook", 50).await?;
-    // A second's worth at once, then ten a second: the server moves what is due twice a second.
+    // A burst of ten, then ten a second, which the server makes due twice a second.
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(3_500), "{took:?}");
     for window in events.windows(31) {
@@ -158,7 +158,7 @@ async fn on_change_fires_when_the_entity_differs_from_what_was_seen_last() -> Re
     let cluster = Cluster::builder().dispatchers(2).start().await?;
     hook(&cluster, "/hook", &json!({"on_change": true})).await?;
     let id = "00000000-0000-4000-8000-000000000001";
-    // Each is settled before the next, since order counts. The last one fires, after all that do not.
+    // Each is settled before the next, since order matters. The last one fires, after all that do not.
     let steps = [
         (json!({"id": id, "tags": 1, "updated_at": 1}), true),
         (json!({"id": id, "tags": 1, "updated_at": 2}), false),
@@ -251,18 +251,18 @@ async fn a_failed_probe_reopens_the_circuit_although_others_were_refused() -> Re
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deliveries_deferred_by_an_open_circuit_fall_due_evenly() -> Result {
     let mut cluster = Cluster::single().await?;
-    // Half of the age, two a second and worker where none succeeded: fewer slots than deliveries.
+    // Slots over half of the maximum age, two a second as nothing succeeded: fewer than deliveries.
     let options = json!({"delivery": {"concurrency": 1, "max_age": 240,
         "circuit_breaker": {"failures": 1, "open": 90}}});
     let hook = hook(&cluster, "/hook", &options).await?;
     cluster.receiver.answer("/hook", &[500]);
-    // This one did not see how the ping went.
+    // A restarted dispatcher has not seen the ping succeed.
     cluster.dispatchers[0].stop().await?;
     cluster.dispatchers[0].start()?;
     cluster.ready().await?;
     let parked = |parked| Leftovers { dead: 0, parked };
     publish(&cluster, &json!({ "n": 0 })).await?;
-    // What comes before waits for a permit, and for another reason.
+    // Deliveries before that would be deferred for lack of a permit.
     eventually(SOON, "the circuit opens", async || {
         let openings = cluster.dispatchers_metric(OPENINGS, &[]).await?;
         ensure!(openings == 1.0, "{openings} openings");
@@ -311,7 +311,7 @@ async fn no_backlog_is_counted_while_few_deliveries_wait() -> Result {
         let request = String::from_utf8_lossy(&get.payload);
         ensure!(!request.contains(&id), "{request}");
     }
-    // A list does ask for this hook's.
+    // Listing the hook's deliveries does count them.
     let path = format!("/event-hooks/{id}/deliveries");
     cluster.admin().get(&path).await?.expect(200)?;
     let asked = async {
@@ -337,7 +337,7 @@ async fn deliveries_over_the_backlog_limit_or_the_maximum_age_are_dead_lettered(
     cluster.receiver.answer("/full", &[500]);
     for n in 0..8_u64 {
         publish(&cluster, &json!({ "n": n })).await?;
-        // One after the other: what is on its way to the stream is not counted yet.
+        // One by one, since deliveries on their way to the stream are not counted yet.
         let parked = (n + 1).min(5);
         let dead = n + 1 - parked;
         cluster.rest_leaving(Leftovers { dead, parked }).await?;

@@ -1,4 +1,4 @@
-//! `log`: one record in the dispatcher's log, in Kong's layout.
+//! `log`: a record in the dispatcher's log, in Kong's layout.
 
 use anyhow::{Context, ensure};
 use e2e::logs::Line;
@@ -7,8 +7,7 @@ use serde_json::json;
 
 const MARK: &str = "log callback: ";
 
-/// The records of the log handler, from all dispatchers, once there are
-/// `count`.
+/// Waits until the log handler has written `count` records on all dispatchers.
 async fn records(cluster: &Cluster, count: usize) -> Result<Vec<Line>> {
     eventually(SOON, "log records", async || {
         let lines = cluster.dispatchers.iter().flat_map(|d| d.log_lines());
@@ -19,7 +18,7 @@ async fn records(cluster: &Cluster, count: usize) -> Result<Vec<Line>> {
     .await
 }
 
-/// What stands behind the mark, with or without the quotes around the mark.
+/// The Lua table of a record, after the mark.
 fn table(record: &Line) -> Result<&str> {
     let start = record.message().find('{').context("no table")?;
     Ok(&record.message()[start..])
@@ -76,10 +75,10 @@ async fn a_log_hook_writes_a_plain_nats_publish() -> Result {
     let records = records(&cluster, 1).await?;
     let table = table(&records[0])?;
     assert!(table.starts_with("{ \"consumers\", \"crud\", {"), "{table}");
-    // Without a header the pid is the dispatcher's own.
+    // Without a header, the pid is the dispatcher's.
     let end = format!("}}, {} }}", cluster.dispatchers[0].process().pid()?);
     assert!(table.ends_with(&end), "{table}");
-    // Data cannot forge a record: what it holds is quoted.
+    // Data is quoted, so that it cannot forge a record.
     assert!(
         table.contains(r#"username = 'Grace "G"\nHopper'"#)
             || table.contains(r#"username = "Grace \"G\"\nHopper""#),

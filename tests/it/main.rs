@@ -1,4 +1,4 @@
-//! Scenarios on real servers, one file per subject.
+//! Scenarios on real servers, a file per subject.
 
 mod attempts;
 mod consumer_events;

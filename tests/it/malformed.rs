@@ -1,4 +1,4 @@
-//! Events that are none.
+//! Malformed events, deliveries and hooks.
 
 use std::collections::HashSet;
 
@@ -54,14 +54,14 @@ async fn malformed_events_are_buried_with_a_reason_and_block_nothing() -> Result
         assert!(!reason(letter).is_empty());
         assert!(letter.payload.len() <= 128 * 1024, "it is truncated");
     }
-    // Which letter belongs to which event: the bodies tell, or their beginning.
+    // Letters and events are matched by the beginning of the body.
     for (what, _, body) in malformed {
         let start = &body[..body.len().min(1_000)];
         let letter = dead.iter().find(|letter| letter.payload.starts_with(start));
         assert!(letter.is_some(), "{what}");
     }
     let reasons: HashSet<&str> = dead.iter().map(reason).collect();
-    assert!(reasons.len() >= 4, "they tell them apart: {reasons:?}");
+    assert!(reasons.len() >= 4, "they differ: {reasons:?}");
 
     let counted = cluster.dispatchers_metric("hookline_events_total", &[("result", "malformed")]);
     let counted = counted.await?;
@@ -109,7 +109,7 @@ async fn a_stored_hook_that_is_invalid_or_under_another_key_is_ignored() -> Resu
     nats.publish(subject::HOOKS_REVISION, "").await?;
     cluster.admin().create_consumer("one").await?;
     cluster.receiver.wait_for("/hook", 1).await?;
-    // Nor does it where it goes.
+    // Its deletion changes no hook either.
     let mut deleted = HeaderMap::new();
     deleted.insert("KV-Operation", "DEL");
     let jetstream = nats.jetstream();
@@ -122,6 +122,6 @@ async fn a_stored_hook_that_is_invalid_or_under_another_key_is_ignored() -> Resu
     assert_eq!(cluster.receiver.event_count(), 2);
     let lines = cluster.dispatchers[0].log_lines().into_iter();
     let errors = lines.filter(|line| line.level() == "ERROR").count();
-    assert_eq!(errors, 2, "each is told of once");
+    assert_eq!(errors, 2, "each is logged once");
     cluster.finish().await
 }

@@ -1,4 +1,4 @@
-//! Servers that go away and come back: nothing needs a restart.
+//! Outages of NATS and Redis: services recover without a restart.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn deliveries_wait_for_redis_where_it_is_required() -> Result {
     cluster.redis.kill();
     cluster.admin().create_consumer("ada").await?;
     let unsettled = [("outcome", "unsettled")];
-    eventually(SOON, "the delivery is put off", async || {
+    eventually(SOON, "the delivery is unsettled", async || {
         let count = cluster.dispatchers_metric("hookline_deliveries_total", &unsettled);
         ensure!(count.await? > 0.0, "it is not");
         Ok(())
@@ -79,7 +79,7 @@ async fn a_killed_nats_server_comes_back_and_work_goes_on() -> Result {
         let admin = cluster.gateways[n].admin();
         eventually(SOON, "the gateway works again", async || {
             let answer = admin.post("/consumers", &username).await?;
-            // One that was in doubt may have been made after all.
+            // A write with an unknown outcome may have succeeded.
             ensure!([201, 409].contains(&answer.status), "{answer:?}");
             Ok(())
         })

@@ -1,4 +1,4 @@
-//! The outbox: events on their way from the bucket to their stream.
+//! The outbox: events on their way from the bucket to the event stream.
 
 use anyhow::ensure;
 use e2e::{Cluster, Result, SOON, eventually};
@@ -11,7 +11,7 @@ const CREATES: usize = 200;
 async fn the_outbox_is_emptied_once_its_events_are_stored() -> Result {
     let mut cluster = Cluster::single().await?;
     cluster.webhook("/hook").await?;
-    // At once, so that dispatchers see them in another order than they were stored in.
+    // Concurrently, so that dispatchers may settle them in another order than they were stored in.
     let creates = (0..CREATES).map(async |n| {
         let username = format!("consumer-{n}");
         cluster.admin().create_consumer(&username).await
@@ -44,16 +44,16 @@ async fn outbox_is_purged(cluster: &Cluster) -> Result {
 async fn an_entry_is_not_skipped_for_an_event_that_is_published_after_it() -> Result {
     let mut cluster = Cluster::builder().gateways(2).start().await?;
     cluster.webhook("/hook").await?;
-    // The server sets the stream's source up some time after its start. What is published
-    // meanwhile must not count for the outbox.
+    // The server sets up the stream's source some time after its start. Events published until then must
+    // not count as sourced.
     for round in 0..2 {
         let username = format!("consumer-{round}");
         cluster.admin().create_consumer(&username).await?;
         let data = json!({ "entity": { "username": "published" } });
         cluster.publish("crud", "consumers", &data).await?;
         let events = cluster.receiver.wait_for("/hook", 2 * (round + 1)).await?;
-        let told = |event: &e2e::Request| event.json["entity"]["username"] == *username;
-        assert_eq!(events.iter().filter(|event| told(event)).count(), 1);
+        let is_this = |event: &e2e::Request| event.json["entity"]["username"] == *username;
+        assert_eq!(events.iter().filter(|event| is_this(event)).count(), 1);
         cluster.nats.kill();
         cluster.nats.start().await?;
         for gateway in &mut cluster.gateways {

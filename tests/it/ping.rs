@@ -1,4 +1,4 @@
-//! Pings and tests: the shapes that Kong's reference shows.
+//! Pings and tests, in the shapes of Kong's reference.
 
 use e2e::{Cluster, Result};
 use serde_json::{Value, json};
@@ -120,7 +120,7 @@ async fn a_test_delivers_what_was_posted_and_answers_the_result() -> Result {
     receiver.answer("/hook", &[503, 503, 200]);
     let answer = cluster.admin().post(&path, &posted).await?.expect(200)?;
     assert_eq!(answer["result"]["status"], 503);
-    // An event that is answered the same is retried, later than the test would have been.
+    // An event with the same answer is retried, and later than the test would have been.
     let data = json!({ "n": 1 });
     cluster.publish("crud", "consumers", &data).await?;
     let events = receiver.wait_for("/hook", 4).await?;

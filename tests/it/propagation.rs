@@ -1,4 +1,4 @@
-//! A change of a hook takes effect everywhere at once.
+//! A change of a hook applies to the next event, on every node.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ async fn a_created_hook_hears_the_next_change_on_another_gateway() -> Result {
     let cluster = Cluster::double().await?;
     let [first, second] = [0, 1].map(|n| cluster.gateways[n].admin());
     for round in 0..200 {
-        // Every other round the other way round.
+        // The gateways swap roles every round.
         let (here, there) = if round % 2 == 0 {
             (first, second)
         } else {
@@ -79,7 +79,7 @@ async fn the_hooks_revision_is_not_a_hook() -> Result {
     admin.get(revision).await?.expect(404)?;
     admin.patch(revision, &change).await?.expect(404)?;
     admin.delete(revision).await?.expect(204)?;
-    // It still tells dispatchers that a hook has changed.
+    // It still announces changed hooks to dispatchers.
     admin.patch(&known, &change).await?.expect(200)?;
     admin.create_consumer("one").await?;
     cluster.publish("crud", "routes", &json!({})).await?;
@@ -151,13 +151,13 @@ async fn a_changed_hook_takes_effect_on_the_next_event() -> Result {
 async fn a_deleted_hook_hears_nothing_more() -> Result {
     let cluster = Cluster::double().await?;
     let [first, second] = [0, 1].map(|n| cluster.gateways[n].admin());
-    // It hears every event, and so tells when each is through.
+    // This hook hears every event, and so shows when each is settled.
     first.webhook(&cluster.receiver.url("/control")).await?;
     for round in 0..50 {
         let path = format!("/round/{round}");
         let hook = first.webhook(&cluster.receiver.url(&path)).await?;
         let hook = format!("/event-hooks/{}", admin::id(&hook)?);
-        // One round in two the hook has been in use before.
+        // In every other round the hook has been used before.
         let used = round % 2;
         if used == 1 {
             first.create_consumer(&format!("before-{round}")).await?;
@@ -182,7 +182,7 @@ async fn a_hook_does_not_hear_events_from_before_its_creation() -> Result {
     for dispatcher in &mut cluster.dispatchers {
         dispatcher.stop().await?;
     }
-    // A backlog that no dispatcher has seen when the hook is made.
+    // A backlog that no dispatcher has seen when the hook is created.
     for n in 0..20 {
         cluster.admin().create_consumer(&format!("old-{n}")).await?;
         let data = json!({ "entity": { "username": "old" } });

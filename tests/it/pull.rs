@@ -1,4 +1,4 @@
-//! Pulls on a real server.
+//! The shared puller on a real server.
 
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ async fn a_message_given_back_comes_again_and_an_acked_one_does_not() -> Result 
         let message = &chunk.messages[0];
         sequences.extend(Place::of(message).map(|place| place.stored.sequence));
         pull::answer(nats.client(), message, kind).await?;
-        // There is another one to come instead of the acked one.
+        // If the message is not redelivered, this one comes next.
         publish(&nats).await?;
     }
     assert_eq!(sequences, [1, 1, 2]);

@@ -1,4 +1,4 @@
-//! Every kind of Redis: with a user and password, over TLS, a cluster, a master that sentinels name.
+//! Every kind of Redis: with a user and password, over TLS, a cluster, a master named by sentinels.
 
 use anyhow::ensure;
 use e2e::{
@@ -45,7 +45,7 @@ async fn redis_is_reached_as_a_user_with_a_password() -> Result {
     };
     assert_eq!(skipped().await?, 0.0);
 
-    // Without Redis deliveries are counted as skipped, and the log names the server.
+    // Without Redis, claims are counted as skipped, and the log names the server.
     redis.kill();
     deliver(&cluster, "another", &paths, 2).await?;
     assert!(skipped().await? > 0.0);
@@ -101,7 +101,7 @@ async fn a_redis_cluster_that_loses_a_master_costs_no_delivery() -> Result {
 
     redis.nodes[1].kill();
     deliver(&cluster, "one-lost", &paths, 2).await?;
-    // Hooks whose keys are on the others are still protected against repeats.
+    // Hooks whose keys are on other nodes are still protected against repeats.
     let before = redis.nodes[0].ask("DBSIZE").await?;
     deliver(&cluster, "one-still-lost", &paths, 3).await?;
     eventually(SOON, "the nodes that are left take claims", async || {

@@ -1,4 +1,4 @@
-//! Attempts that fail.
+//! Failed attempts: retries, `Retry-After`, 410 and the end of the schedule.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ fn gaps(events: &[Request]) -> Vec<Duration> {
         .collect()
 }
 
-/// How late it may be depends on the machine.
+/// How late a retry may be depends on the machine.
 fn assert_not_early(gap: Duration, scheduled: Duration) {
     let earliest = scheduled.mul_f64(0.8);
     assert!(
@@ -26,7 +26,7 @@ fn assert_not_early(gap: Duration, scheduled: Duration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_delivery_is_retried_as_scheduled() -> Result {
-    // The default schedule: after 1 s, then after 5 s.
+    // The default schedule: 1 s, then 5 s.
     let cluster = Cluster::builder().dispatchers(2).start().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
@@ -74,7 +74,7 @@ async fn a_retry_due_within_two_seconds_is_not_parked() -> Result {
     cluster.rest().await?;
     assert_eq!(parked_ever(&cluster).await?, 0);
 
-    // One that ends meanwhile does not wait for it, and parks it.
+    // A dispatcher that ends meanwhile parks it.
     cluster.publish("crud", "consumers", &event(2)).await?;
     cluster.receiver.wait_for("/hook", 3).await?;
     cluster.dispatchers[0].stop().await?;
@@ -87,7 +87,7 @@ async fn a_retry_due_within_two_seconds_is_not_parked() -> Result {
     cluster.finish().await
 }
 
-/// How many deliveries were ever parked; what falls due counts once more.
+/// Deliveries parked so far; each counts again when it falls due.
 async fn parked_ever(cluster: &Cluster) -> Result<u64> {
     let stream = cluster.nats.stream("HOOKLINE_DELIVERIES").await?;
     Ok(stream.get_info().await?.state.last_sequence)
@@ -129,7 +129,7 @@ async fn a_410_ends_the_delivery_and_pauses_the_hook() -> Result {
     let waiting = Leftovers { dead: 1, parked: 1 };
     cluster.rest_leaving(waiting).await?;
 
-    // Once it goes on it says no longer why it did not.
+    // Resumed, it no longer has a reason to be paused.
     let go_on = json!({"delivery": {"paused": false}});
     let hook = cluster.admin().patch(&path, &go_on).await?.expect(200)?;
     assert_eq!(hook["delivery"]["paused"], false);
@@ -182,7 +182,7 @@ async fn a_delivery_without_retries_left_is_dead_lettered() -> Result {
     cluster.webhook("/broken").await?;
     cluster.receiver.wait_for_ping("/broken").await?;
     cluster.receiver.answer("/broken", &[500]);
-    // A redirect is a failure and not followed.
+    // A redirect is a failure, and is not followed.
     let elsewhere = cluster.receiver.url("/elsewhere");
     cluster.webhook("/moved").await?;
     cluster.receiver.wait_for_ping("/moved").await?;
@@ -202,10 +202,10 @@ async fn a_delivery_without_retries_left_is_dead_lettered() -> Result {
         cluster.control(path).await?;
     }
     assert_eq!(cluster.receiver.events("/broken").len(), 3);
-    // It waits for the second of its three attempts, a minute later.
+    // Its second attempt follows after a minute.
     assert_eq!(cluster.receiver.events("/moved").len(), 1);
     assert_eq!(cluster.receiver.requests("/elsewhere").len(), 0);
-    // A hook of its own does reach it.
+    // A hook on that path does reach it.
     cluster.webhook("/elsewhere").await?;
     cluster.receiver.wait_for_ping("/elsewhere").await?;
     let leftovers = Leftovers { dead: 1, parked: 1 };

@@ -3,7 +3,7 @@
 use e2e::{Cluster, Result, SOON, eventually};
 use serde_json::json;
 
-/// Parts of hooks and events that no log may show.
+/// Parts of hooks and events that no log may contain.
 const MARKERS: [(&str, &str); 6] = [
     ("a secret", "marker1secret"),
     ("a header's value", "marker2token"),
@@ -24,7 +24,7 @@ async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
         .await?;
     let receiver = &cluster.receiver;
     let admin = cluster.admin();
-    // One path for each end that a delivery can come to.
+    // A path for each outcome of a delivery.
     let ends = [("/ok", 200), ("/failing", 500), ("/gone", 410)];
     for (path, code) in ends {
         receiver.answer(path, &[code]);
@@ -51,7 +51,7 @@ async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
         let test = json!({ "entity": { "username": "marker5data" } });
         admin.post(&format!("{path}/test"), &test).await?;
     }
-    // Refused ones too.
+    // In a hook that is refused.
     let wrong = json!({
         "source": "crud", "handler": "webhook", "snooze": "marker1secret",
         "config": { "url": "marker3query", "secret": "marker1secret" },
@@ -67,8 +67,7 @@ async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
         .publish(subject, "{\"broken\": marker5data")
         .await?;
 
-    // Two hooks, both at an end that is gone: two letters each. The schedule
-    // has one retry, so the others die too. One event is malformed.
+    // Two hooks each at /gone, /failing, which has one retry, and the closed port; and a malformed event.
     eventually(SOON, "the failing ones are given up on", async || {
         let dead = cluster.nats.count(e2e::wire::DEAD).await?;
         anyhow::ensure!(dead >= 7, "{dead} dead letters");
@@ -93,8 +92,7 @@ async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
     cluster.finish_unchecked().await
 }
 
-/// The control: the markers went out, and the logs name the hooks that carried them, the one that
-/// succeeded aside.
+/// The positive control: the markers were sent, and the logs name the hooks that failed to deliver them.
 fn markers_were_in_use(cluster: &Cluster, hooks: &[String]) {
     let sent = cluster.receiver.events("/ok");
     let has = |found: fn(&e2e::Request) -> bool| sent.iter().any(found);

@@ -1,4 +1,4 @@
-//! Dispatchers share the work.
+//! Dispatchers share events, deliveries and Redis calls.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,9 +8,8 @@ use serde_json::json;
 
 const HOOKS: usize = 10;
 const EVENTS: usize = 1_000;
-/// Events that wait for a dispatcher.
 const BACKLOG: usize = 300;
-/// More hooks than one worker attempts an event for.
+/// More hooks than a single dispatcher serves an event for.
 const WIDE: usize = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,7 +68,7 @@ async fn deliveries_of_one_pull_share_redis_calls() -> Result {
     for n in 0..BACKLOG {
         let subject = e2e::wire::event("crud", "consumers");
         let body = json!({ "n": n }).to_string();
-        // Some are known by an id of their own.
+        // Some have ids.
         if n % 10 == 0 {
             let id = format!("given-{n}");
             cluster.nats.publish_with_id(subject, &id, body).await?;
@@ -82,7 +81,7 @@ async fn deliveries_of_one_pull_share_redis_calls() -> Result {
     cluster.receiver.wait_for("/hook", BACKLOG).await?;
     cluster.rest().await?;
     let calls = script_calls(&cluster).await? - before;
-    // A claim and an end of each would be twice as many as there are deliveries.
+    // Without batches there would be two per delivery: to claim and to finish.
     assert!(calls < BACKLOG / 2, "{calls} calls");
     cluster.control("/hook").await?;
     let events = cluster.receiver.events("/hook");
@@ -128,7 +127,7 @@ async fn an_event_that_matches_many_hooks_is_spread_over_all_dispatchers() -> Re
         "{shares:?}"
     );
 
-    // Copies of a large one would take more of the disk than they are worth.
+    // A large event is not copied for each hook.
     cluster.nats.publish(wide, big.to_string()).await?;
     cluster.receiver.wait_for_total(2 * WIDE, SOON).await?;
     cluster.rest().await?;
@@ -136,8 +135,8 @@ async fn an_event_that_matches_many_hooks_is_spread_over_all_dispatchers() -> Re
     assert_eq!(spread as usize, WIDE);
     for path in &paths {
         let events = cluster.receiver.events(path);
-        let told: Vec<_> = events.iter().map(|e| e.json["n"].as_u64()).collect();
-        assert_eq!(told, [Some(0), Some(1)], "{path}");
+        let heard: Vec<_> = events.iter().map(|e| e.json["n"].as_u64()).collect();
+        assert_eq!(heard, [Some(0), Some(1)], "{path}");
     }
     cluster.finish().await
 }
@@ -164,7 +163,7 @@ async fn a_backlog_in_a_cluster_of_nats_servers_is_worked_off() -> Result {
     cluster.finish().await
 }
 
-/// What each dispatcher counted of one outcome.
+/// Each dispatcher's count of an outcome.
 async fn deliveries(cluster: &Cluster, outcome: &str) -> Result<Vec<f64>> {
     let labels = [("handler", "webhook"), ("outcome", outcome)];
     let mut counts = Vec::new();

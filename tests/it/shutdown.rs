@@ -1,4 +1,4 @@
-//! A dispatcher that is told to end.
+//! Graceful shutdown of a dispatcher under load.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use e2e::service::InFlight;
 use e2e::{Cluster, Result, SOON, eventually, wait, wire};
 use serde_json::json;
 
-/// Kinds of entity, so that each hook gets a fifth of the events.
+/// Kinds of entity: each hook gets a fifth of the events.
 const KINDS: [&str; 5] = ["consumers", "services", "routes", "admins", "workspaces"];
 /// Five events every ten milliseconds: 500 a second.
 const PERIOD: Duration = Duration::from_millis(10);
@@ -16,7 +16,7 @@ const EVENTS: u64 = 2_500;
 const IN_FLIGHT: usize = 100;
 
 /// Two dispatchers, the second with a short shutdown timeout, and a slow hook on each kind of entity.
-/// Leases outlast the scenario: what a dispatcher leaves behind must be given back by it.
+/// Leases outlast the scenario, so that whatever a dispatcher does not finish it must give back.
 async fn start() -> Result<Cluster> {
     let mut cluster = Cluster::builder()
         .dispatchers(2)
@@ -77,7 +77,7 @@ async fn a_dispatcher_ends_under_load_without_loss_or_repeat() -> Result {
     assert_eq!(events.len(), total, "nothing came twice");
     assert!(events.iter().all(|event| event.answered == Some(200)));
 
-    // The other one cannot finish in time.
+    // The second dispatcher cannot finish in time.
     let before = cluster.receiver.events("/consumers").len();
     let hold = cluster.receiver.hold("/consumers", 1);
     let data = json!({ "n": EVENTS });

@@ -1,9 +1,9 @@
-//! Signatures, verified by code that is not ours.
+//! Signatures, verified by third-party code.
 
 use e2e::{Cluster, Request, Result, python};
 use serde_json::{Value, json};
 
-/// The package of the Standard Webhooks project. It prints its verdict.
+/// Prints the verdict of the Standard Webhooks project's package.
 const STANDARD_WEBHOOKS: &str = r#"
 import json, sys
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
@@ -18,7 +18,7 @@ except WebhookVerificationError as error:
     print(error)
 "#;
 
-/// What a receiver of Kong's hooks does. It prints its verdict.
+/// Prints the verdict of a receiver of Kong's hooks.
 const KONG: &str = r#"
 import hashlib, hmac, json, sys
 given = json.load(sys.stdin)
@@ -28,7 +28,7 @@ sent = given["headers"].get("x-kong-signature", "")
 print("valid" if hmac.compare_digest(expected, sent) else "invalid")
 "#;
 
-/// A request as the scripts take it.
+/// The scripts' input.
 fn given(request: &Request, secret: &str) -> Value {
     let headers = request.headers.iter();
     let headers = headers.map(|(name, value)| {
@@ -45,8 +45,7 @@ fn verdicts(given: &Value) -> Result<[String; 2]> {
     Ok([standard, python::run(KONG, &given)?])
 }
 
-/// Whatever the handler, the request verifies, and does not once it is
-/// tampered with.
+/// A request verifies, and fails to once it is tampered with.
 async fn check(handler: &str, mut config: Value, secret: &str) -> Result {
     let cluster = Cluster::single().await?;
     config["url"] = json!(cluster.receiver.url("/hook"));
@@ -103,7 +102,7 @@ async fn a_hook_without_a_secret_signs_nothing() -> Result {
     let hook = cluster.webhook("/hook").await?;
     cluster.admin().create_consumer("Ada").await?;
     cluster.receiver.wait_for("/hook", 1).await?;
-    // With one it does.
+    // With a secret, the same hook signs.
     let path = format!("/event-hooks/{}", e2e::admin::id(&hook)?);
     let secret = json!({ "config": { "url": hook["config"]["url"], "secret": "s3cret" } });
     cluster.admin().patch(&path, &secret).await?.expect(200)?;

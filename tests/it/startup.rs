@@ -1,4 +1,4 @@
-//! Starting, with and without what is needed.
+//! Startup, settings and the status API.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -6,14 +6,14 @@ use std::process::Command;
 use anyhow::ensure;
 use e2e::{Cluster, Result, SOON, Service, Store, binaries, eventually};
 
-/// Waits until the service says what it waits for, and that it is not ready.
+/// Waits until the service logs that it waits for `address`, and is not ready.
 async fn waits_for(service: &mut Service, address: &str) -> Result {
     let what = format!("{} waits for {address}", service.process().name());
     eventually(SOON, &what, async || {
         service.check_running()?;
         let log = service.process().log();
         ensure!(log.contains(address), "it says: {log}");
-        // The status API may come up later than the first message.
+        // The status API may start later than the log.
         let ready = service.status_of("/readyz").await;
         ensure!(!matches!(ready, Ok(200)), "it says that it is ready");
         Ok(())

@@ -1,4 +1,4 @@
-//! Streams that have no room: nothing is lost, and it goes on when there is some.
+//! Full streams and scarce storage: nothing is lost, and work resumes once there is space.
 
 use anyhow::ensure;
 use async_nats::jetstream::stream::Config;
@@ -40,7 +40,7 @@ async fn nothing_is_parked_while_storage_is_scarce() -> Result {
     scarce(1.0).await?;
     cluster.receiver.answer("/hook", &[500]);
     cluster.publish("crud", "consumers", &json!({})).await?;
-    // It comes again, but is never written anywhere else.
+    // It is redelivered, but never stored a second time.
     cluster.receiver.wait_for("/hook", 2).await?;
     assert_eq!(cluster.nats.count(wire::DELIVERIES).await?, 0);
     assert_eq!(cluster.nats.open_events().await?, 1);
@@ -137,7 +137,7 @@ async fn malformed_events_crowd_out_neither_events_nor_dead_deliveries() -> Resu
         let subject = wire::event("crud", "consumers");
         cluster.nats.publish(subject, &garbage).await?;
     }
-    eventually(SOON, "all of it is dealt with", async || {
+    eventually(SOON, "all of it is settled", async || {
         let open = cluster.nats.open_events().await?;
         ensure!(open == 0, "{open} are open");
         Ok(())

@@ -1,14 +1,15 @@
-//! Reading a stream by direct gets, on a real server: however the messages lie in it, the same are found.
+//! The stream reader on a real server finds the same messages however they are spread over a stream.
 
 use async_nats::jetstream::stream::Config;
 use e2e::{NatsServer, Result};
 use hookline_shared::stream_reader::{self, Stored};
 
 const STREAM: &str = "SCANNED";
-/// More than are looked at to find where a filter's messages begin.
+/// More messages than the reader looks at to find the first match.
 const MANY: usize = 40;
 
-/// A stream with so many messages of others, then each letter's message: `m` for mine, `o` for others'.
+/// A stream of `others` messages that do not match, then one message for each letter: `m` matches, `o` does
+/// not.
 async fn stream(others: usize, then: &str) -> Result<(tempfile::TempDir, NatsServer)> {
     let dir = tempfile::tempdir()?;
     let mut nats = NatsServer::new(dir.path())?;

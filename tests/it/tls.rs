@@ -9,7 +9,7 @@ async fn an_expired_certificate_is_retried_unless_it_is_not_verified() -> Result
     let authority = Authority::new(dir.path())?;
     let cluster = Cluster::builder()
         .dispatcher_env("SSL_CERT_FILE", &authority.file().display().to_string())
-        // Neither of what waits is attempted again while the test runs.
+        // Parked deliveries are not retried while the scenario runs.
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "10m")
         .start()
         .await?;
@@ -29,7 +29,7 @@ async fn an_expired_certificate_is_retried_unless_it_is_not_verified() -> Result
     cluster.receiver.wait_for("/valid", 1).await?;
     cluster.receiver.wait_for("/unverified", 1).await?;
 
-    // The ping that told of the hook waits as well.
+    // The hook's ping and the event.
     let parked = Leftovers { dead: 0, parked: 2 };
     cluster.rest_leaving(parked).await?;
     let path = format!("/event-hooks/{refused}/deliveries");
@@ -43,7 +43,7 @@ async fn an_expired_certificate_is_retried_unless_it_is_not_verified() -> Result
     }
     assert_eq!(cluster.receiver.requests("/expired").len(), 0);
 
-    // Unverified, the same hook gets through.
+    // Without verification, the same hook gets through.
     let path = format!("/event-hooks/{refused}");
     let url = format!("https://localhost:{}/expired", expired.port());
     let unverified = json!({"config": {"url": url, "ssl_verify": false}});

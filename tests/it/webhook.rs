@@ -68,7 +68,7 @@ async fn a_hook_hears_the_events_it_asked_for_and_no_others() -> Result {
         });
         admin.create_hook(&hook).await?;
     }
-    // The source `dao:crud` has the operation for its event's name.
+    // Events of the source `dao:crud` are named after the operation.
     let url = cluster.receiver.url("/dao");
     let hook = e2e::admin::hook("dao:crud", "create", "webhook", json!({ "url": url }));
     admin.create_hook(&hook).await?;
@@ -77,7 +77,7 @@ async fn a_hook_hears_the_events_it_asked_for_and_no_others() -> Result {
     let path = format!("/consumers/{}", e2e::admin::id(&consumer)?);
     admin.delete(&path).await?.expect(204)?;
     cluster.rest().await?;
-    // Behind them comes the event that `/routes` waits for.
+    // A later event, which `/routes` does hear.
     cluster.publish("crud", "routes", &json!({})).await?;
     cluster.receiver.wait_for("/routes", 1).await?;
     cluster.rest().await?;
@@ -94,8 +94,8 @@ async fn a_hook_hears_the_events_it_asked_for_and_no_others() -> Result {
     assert_eq!(heard("/created"), ["consumers:create create"]);
     assert_eq!(heard("/deleted"), ["consumers:delete delete"]);
     assert_eq!(heard("/routes"), ["routes null"]);
-    // A hook is an entity too: that of `dao:crud` was made after this one. None
-    // hears that it was made itself.
+    // Hooks are entities too: the one on `dao:crud` was created after this one. No hook hears its own
+    // creation.
     let all = [
         "consumers create",
         "consumers delete",
@@ -117,7 +117,7 @@ async fn hooks_that_share_a_receiver_reuse_its_connections() -> Result {
     }
     let mut opened = Vec::new();
     for _ in 0..2 {
-        // As many at a time as the hooks' permits allow.
+        // As many at once as the hooks' permits allow.
         let holds: Vec<_> = paths.iter().map(|p| cluster.receiver.hold(p, 32)).collect();
         for n in 0..32 {
             cluster

@@ -1,15 +1,14 @@
-//! `webhook-custom`: method, body, payload and headers as the hook says.
+//! `webhook-custom`: method, body, payload and headers of the hook.
 
 use anyhow::ensure;
 use e2e::{Cluster, Request, Result, SOON, eventually, wire};
 use serde_json::{Value, json};
 
-/// Characters that mean something in JSON, in a form and in HTML.
+/// Characters that are special in JSON, in forms or in HTML.
 const ADA: &str = "Ada \"the Countess\" & co\\ <b>+é\n%41=";
 const GRACE: &str = "Grace \"Amazing\" & co\\ <i>+ü\n%42=";
 
-/// Creates the hook, changes a consumer through the Admin API, publishes an
-/// event without the Admin API, and gives the request that each caused.
+/// The requests of an event from the Admin API, about [`ADA`], and of a published one, about [`GRACE`].
 async fn fired(cluster: &Cluster, method: &str, config: Value) -> Result<[Request; 2]> {
     let mut config = config;
     config["url"] = json!(cluster.receiver.url("/hook"));
@@ -189,15 +188,15 @@ async fn an_event_cannot_add_a_header_through_a_template() -> Result {
     let data = json!({ "entity": { "username": "Eve\r\nx-evil: 1\r\n\r\nx" } });
     cluster.publish("crud", "consumers", &data).await?;
 
-    // Delivered with a harmless value or given up on: both are sound.
-    eventually(SOON, "the event is dealt with", async || {
+    // Delivered with a harmless value, or dead: both are sound.
+    eventually(SOON, "the event is settled", async || {
         let dead = cluster.nats.count(wire::DEAD).await?;
         let delivered = cluster.receiver.event_count() as u64;
         ensure!(dead + delivered > 0, "not yet");
         Ok(())
     })
     .await?;
-    // A harmless one is rendered into the header that Eve wrote to.
+    // A harmless name does end up in the header.
     let data = json!({ "entity": { "username": "Ada" } });
     cluster.publish("crud", "consumers", &data).await?;
     eventually(SOON, "Ada's event is delivered", async || {

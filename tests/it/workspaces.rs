@@ -1,4 +1,4 @@
-//! Hooks and workspaces.
+//! Which workspaces a hook hears.
 
 use e2e::{Cluster, Result, admin, wire};
 use serde_json::json;
@@ -19,7 +19,7 @@ async fn a_hook_hears_every_workspace_or_its_own() -> Result {
     let grace = json!({ "username": "Ada" });
     let grace = second.post("/team-a/consumers", &grace).await?;
     grace.expect(201)?;
-    // By a publisher outside, also for a workspace that no gateway knows.
+    // Published without a gateway, also in a workspace that none knows.
     for workspace in ["team-a", "elsewhere"] {
         let subject = wire::event_in(workspace, "crud", "consumers");
         let data = json!({ "workspace": workspace });
@@ -29,7 +29,7 @@ async fn a_hook_hears_every_workspace_or_its_own() -> Result {
     cluster.receiver.wait_for("/all", 4).await?;
     cluster.receiver.wait_for("/team", 2).await?;
     cluster.rest().await?;
-    // The last one is the team's.
+    // The last event is the team's.
     let subject = wire::event_in("team-a", "crud", "consumers");
     let data = json!({ "workspace": "team-a" });
     cluster.nats.publish(subject, data.to_string()).await?;
