@@ -1,14 +1,13 @@
-//! Group commit: many callers' writes become one atomic batch, which the server syncs once.
+//! Group commit: concurrent writes share one atomic batch, which the server syncs once.
 //!
-//! A caller hands over a write (one message or several that belong together) and waits for its
-//! commit. While a batch is in flight, further writes queue; when it is answered, they leave as
-//! the next one. There is no timer, so a lone write waits for nothing. What the server would
-//! refuse a whole batch for (an expectation of a subject that the batch changes, or a guard on it)
-//! is kept out of it, and a refused batch is split until the offender stands alone, so no write
-//! fails for another's sake.
+//! A caller hands over a write (one or more messages that belong together) and waits for its commit.
+//! Writes that arrive while a batch is in flight form the next one. Without a pace there is no timer,
+//! so a lone write leaves at once. The server refuses a batch that changes a subject twice, or changes a
+//! guarded subject; such writes go into separate batches. A refused batch is split in half until the
+//! faulty write stands alone, so no write fails because of another.
 //!
-//! The writer does not know what the messages mean. Whether a refused or unknown write is tried
-//! again is the caller's decision.
+//! The writer does not interpret messages. Retrying refused writes, or writes with an unknown result,
+//! is up to the caller.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -23,20 +22,18 @@ use uuid::Uuid;
 
 use crate::subject::header;
 
-/// Messages in one batch; nats-server takes at most 1,000.
+/// nats-server accepts at most 1,000 messages in a batch.
 const MAX_MESSAGES: usize = 1_000;
-/// Bytes in one batch, so that a batch never holds much memory on either side.
+/// Limits the memory of a batch, here and in the server.
 const MAX_BYTES: usize = 8 << 20;
-/// A batch of so many writes leaves whatever the pace.
-const MANY: usize = 256;
+/// A batch of this many writes ignores the pace.
+const LARGE_BATCH: usize = 256;
 /// Writes that may queue before callers wait.
-const QUEUE: usize = 8_192;
-/// How long the server may take to answer a commit.
+const QUEUE_LENGTH: usize = 8_192;
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Times that a batch which lost a message on the way is sent again.
-const INCOMPLETE_RETRIES: usize = 3;
+/// How often a batch is sent if messages get lost on the way.
+const INCOMPLETE_ATTEMPTS: usize = 3;
 
-/// One message of a write.
 #[derive(Debug, Clone)]
 pub struct Message {
     subject: String,
@@ -47,7 +44,6 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message without headers.
     #[must_use]
     pub fn new(subject: impl Into<String>, payload: impl Into<Bytes>) -> Self {
         Self {
@@ -59,15 +55,15 @@ impl Message {
         }
     }
 
-    /// Several writes of one batch may write the subject so: which of them is last does not matter, and
-    /// nothing expects or guards it.
+    /// Lets several writes of one batch contain this subject. The last one wins, so it must not matter
+    /// which that is, and no write may expect or guard the subject.
     #[must_use]
     pub fn repeatable(mut self) -> Self {
         self.repeatable = true;
         self
     }
 
-    /// Sets a header. The value must be free of line breaks, see
+    /// Sets a header. The value must not contain line breaks, see
     /// [`encode_header`](crate::subject::encode_header).
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
@@ -75,14 +71,14 @@ impl Message {
         self
     }
 
-    /// The write is refused unless `sequence` is that of the subject's last message (0: none).
+    /// Refuses the write unless the subject's last message has this sequence (0: no message).
     #[must_use]
     pub fn expect_last(self, sequence: u64) -> Self {
         self.header(header::EXPECTED_SEQUENCE, sequence.to_string())
     }
 
-    /// The write is refused unless `sequence` is that of the last message of another subject. A
-    /// message has either this guard or [`expect_last`](Self::expect_last).
+    /// Refuses the write unless the last message of another subject has this sequence. A message has
+    /// either a guard or [`expect_last`](Self::expect_last).
     #[must_use]
     pub fn guard(mut self, subject: &str, sequence: u64) -> Self {
         self.guarded = Some(subject.to_owned());
@@ -90,13 +86,12 @@ impl Message {
             .expect_last(sequence)
     }
 
-    /// The subject that the message is written to.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Bytes on the wire, roughly.
+    /// Approximate bytes on the wire.
     #[must_use]
     pub fn size(&self) -> usize {
         let headers: usize = self
@@ -114,51 +109,40 @@ impl Message {
     }
 }
 
-/// Where a write was stored.
+/// Stream sequences of a write's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
-    /// Stream sequence of the write's first message.
     pub first_sequence: u64,
-    /// Stream sequence of the write's last message.
     pub last_sequence: u64,
 }
 
-/// Why a write was not committed, or not known to be.
+/// Only [`Unknown`](Self::Unknown) leaves open whether the messages are stored; every other error means
+/// that this call stored none.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// A guard did not hold.
-    #[error("another write was first")]
+    /// An expectation or a guard failed.
+    #[error("conflict with another write")]
     Conflict,
-    /// The stream has seen the `Nats-Msg-Id` of one of the messages: an earlier try may have been
-    /// stored.
-    #[error("a message with this id is stored already")]
+    /// The stream has seen a message's `Nats-Msg-Id`: an earlier attempt may have been stored.
+    #[error("a message with this id is already stored")]
     DuplicateId,
-    /// The stream or the server's storage has no room.
+    /// The stream or the server's storage is full.
     #[error("the stream is full")]
     Full,
-    /// A message is larger than the server or the stream takes.
+    /// A message exceeds the limit of the server or the stream.
     #[error("the message is too large")]
     TooLarge,
-    /// Nothing was stored: the stream has no leader, or does not exist.
+    /// The stream has no leader, or does not exist.
     #[error("the stream is not available")]
     Unavailable,
-    /// No answer: the write may be stored or not.
     #[error("the server did not answer in time")]
     Unknown,
-    /// The server refused for another reason.
     #[error("the server refused the write: {description} ({code})")]
-    Rejected {
-        /// The server's `err_code`.
-        code: u64,
-        /// The server's words.
-        description: String,
-    },
-    /// The writer has been shut down.
+    Rejected { code: u64, description: String },
     #[error("the writer has stopped")]
     Closed,
 }
 
-/// What a writer tells of its work.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     messages: Histogram,
@@ -166,10 +150,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers the metrics of one writer, told apart by `writer`.
-    ///
-    /// # Errors
-    /// If metrics of that writer are registered already.
+    /// Registers the metrics of one writer, labelled with its name.
     pub fn register(registry: &Registry, writer: &str) -> Result<Self, prometheus::Error> {
         let messages = Histogram::with_opts(
             HistogramOpts::new(
@@ -193,8 +174,8 @@ impl Metrics {
     }
 }
 
-/// A handle on the writer of one stream; clones share it. The writer ends when the last handle is
-/// dropped and what was queued is answered.
+/// A handle to the writer of one stream; clones share it. The writer ends when the last handle is dropped
+/// and all queued writes are answered.
 #[derive(Debug, Clone)]
 pub struct Writer {
     queue: mpsc::Sender<Write>,
@@ -208,7 +189,7 @@ struct Write {
 }
 
 impl Writer {
-    /// Starts a writer. All messages must belong to one stream that allows atomic publishing.
+    /// Starts a writer without a pace on a task of its own, see [`new`](Self::new).
     #[must_use]
     pub fn spawn(client: Client, metrics: Option<Metrics>) -> Self {
         let (writer, run) = Self::new(client, metrics, Duration::ZERO);
@@ -216,24 +197,21 @@ impl Writer {
         writer
     }
 
-    /// A writer and its loop, which the caller runs. Unless it is large, a batch leaves no sooner than
-    /// `pace` after the one before it, so that many small writes cost few syncs.
+    /// A writer and its loop, which the caller runs. All messages must belong to one stream that allows
+    /// atomic publishing. Unless it is large, a batch leaves no sooner than `pace` after the one before
+    /// it, so that many small writes that are not urgent cost few syncs.
     pub fn new(
         client: Client,
         metrics: Option<Metrics>,
         pace: Duration,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let (queue, receiver) = mpsc::channel(QUEUE);
+        let (queue, receiver) = mpsc::channel(QUEUE_LENGTH);
         let max_payload = client.server_info().max_payload;
         let run = run(client, receiver, metrics, pace);
         (Self { queue, max_payload }, run)
     }
 
     /// Stores all messages or none, and returns once they are on disk.
-    ///
-    /// # Errors
-    /// [`Error::Unknown`] leaves open whether the messages are stored; every other error means
-    /// that this call stored nothing.
     ///
     /// # Panics
     /// If there are no messages, or more than 1,000.
@@ -282,13 +260,13 @@ async fn run(
     }
 }
 
-/// Lets writes come together until a time, or until there are many.
+/// Collects writes until a time, or until they make a large batch.
 async fn gather(
     receiver: &mut mpsc::Receiver<Write>,
     waiting: &mut VecDeque<Write>,
     until: tokio::time::Instant,
 ) {
-    while waiting.len() < MANY {
+    while waiting.len() < LARGE_BATCH {
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(until) => return,
@@ -300,7 +278,7 @@ async fn gather(
     }
 }
 
-/// Takes writes from the front that may share a batch; what may not stays, in order.
+/// Takes writes from the front that may share a batch. The others stay, in order.
 fn take_group(waiting: &mut VecDeque<Write>) -> Vec<Write> {
     let mut group = Vec::new();
     let mut left = VecDeque::new();
@@ -316,7 +294,7 @@ fn take_group(waiting: &mut VecDeque<Write>) -> Vec<Write> {
                 || (!m.repeatable && repeated.contains(&m.subject))
                 || m.guarded.as_ref().is_some_and(|g| written.contains(g))
         });
-        // What was passed over counts as written, so that no later write overtakes it.
+        // Skipped writes count as well, so that no later write overtakes them.
         for message in &write.messages {
             let seen = if message.repeatable {
                 &mut repeated
@@ -383,11 +361,11 @@ async fn settle_group(client: &Client, group: Vec<Write>, metrics: Option<&Metri
 }
 
 fn answer(write: Write, result: Result<Committed, Error>) {
-    // A caller that went away no longer wants to know.
+    // The caller may have given up.
     let _ = write.done.send(result);
 }
 
-/// Whether one write of a group may be the cause, so that the others deserve another try.
+/// Whether a single write may be the cause, so that the rest of its group is worth another attempt.
 fn is_one_writes_fault(error: &Error) -> bool {
     match error {
         Error::Conflict | Error::DuplicateId | Error::TooLarge | Error::Rejected { .. } => true,
@@ -395,10 +373,10 @@ fn is_one_writes_fault(error: &Error) -> bool {
     }
 }
 
-/// Sends a group as one atomic batch, or as a plain message where there is one only. Returns the
-/// sequence of the last message.
+/// Sends a group as an atomic batch, or as a plain message if there is only one. Returns the sequence of
+/// the last message.
 async fn publish(client: &Client, group: &[Write]) -> Result<u64, Error> {
-    for _ in 0..INCOMPLETE_RETRIES {
+    for _ in 0..INCOMPLETE_ATTEMPTS {
         let sent = tokio::time::timeout(COMMIT_TIMEOUT, publish_once(client, group)).await;
         match sent {
             // A message was lost on the way, and none was stored.
@@ -517,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_repeated_goes_into_one_batch() {
+    fn repeatable_messages_share_a_batch() {
         let write = |id: &str| {
             let revision = Message::new("revision", "").repeatable();
             write(vec![Message::new(id, ""), revision])
@@ -527,7 +505,7 @@ mod tests {
         assert_eq!(subjects(&take_group(&mut waiting)), first);
         assert_eq!(subjects(&take_group(&mut waiting)), ["a", "revision"]);
 
-        // Whoever does not allow it stays alone.
+        // A plain message of the same subject gets a batch of its own.
         let alone = self::write(vec![Message::new("revision", "")]);
         let mut waiting = VecDeque::from([write("a"), alone, write("b")]);
         let first = ["a", "revision"];
@@ -537,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_and_a_change_of_its_subject_do_not_meet_in_a_batch() {
+    fn a_guard_and_a_change_of_its_subject_go_into_different_batches() {
         let child = |id: &str| write(vec![Message::new(id, "").guard("parent", 7)]);
         let parent = || write(vec![Message::new("parent", "")]);
         let mut waiting = VecDeque::from([child("x"), child("y"), parent(), child("z")]);
@@ -562,24 +540,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_paced_batch_leaves_in_time_or_when_it_is_large() {
-        let (sender, mut receiver) = mpsc::channel(QUEUE);
+        let (sender, mut receiver) = mpsc::channel(QUEUE_LENGTH);
         let started = tokio::time::Instant::now();
         let until = started + Duration::from_secs(1);
         let mut waiting = VecDeque::new();
         let send = |count| (0..count).all(|_| sender.try_send(write(Vec::new())).is_ok());
-        assert!(send(MANY - 1));
+        assert!(send(LARGE_BATCH - 1));
         gather(&mut receiver, &mut waiting, until).await;
-        assert_eq!(waiting.len(), MANY - 1);
+        assert_eq!(waiting.len(), LARGE_BATCH - 1);
         assert_eq!(started.elapsed(), Duration::from_secs(1));
         assert!(send(2));
         let later = until + Duration::from_secs(1);
         gather(&mut receiver, &mut waiting, later).await;
-        assert_eq!(waiting.len(), MANY);
+        assert_eq!(waiting.len(), LARGE_BATCH);
         assert_eq!(started.elapsed(), Duration::from_secs(1));
     }
 
     #[test]
-    fn the_servers_refusals_are_told_apart() {
+    fn refusals_map_to_errors() {
         let refuse = |code: u64| {
             read_ack(format!(r#"{{"error":{{"err_code":{code},"description":"d"}}}}"#).as_bytes())
         };

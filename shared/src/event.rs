@@ -1,8 +1,8 @@
-//! An event: something that happened on a gateway node, as it stands on the wire.
+//! The wire format of events.
 //!
-//! The message body is the event's data, a JSON object; source, event name and workspace come from
-//! the subject; headers are optional. What does not follow this is [`Malformed`], whatever its
-//! size or shape, and costs bounded time and memory to find out.
+//! The message body is the event's data, a JSON object. Workspace, source and event name are in the
+//! subject; headers are optional. Any other message is [`Malformed`]; detecting that takes bounded time
+//! and memory, whatever its size or shape.
 
 mod data_scan;
 
@@ -17,29 +17,27 @@ use crate::signature::hex_digits;
 use crate::subject::{self, header};
 use data_scan::Outline;
 
-/// The largest event in bytes. A server whose `max_payload` is smaller lowers it, see
-/// [`streams`](crate::streams).
+/// The limit of a body. A server with a smaller `max_payload` lowers it, see [`streams`](crate::streams).
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
-/// The longest id that a publisher may give, in bytes: it is written with every parked delivery.
+/// The limit of a publisher's event id, which is stored with every parked delivery.
 const MAX_ID_BYTES: usize = 512;
-/// What an id of a place in the stream takes: twenty digits, a dash, and as many.
+/// Two numbers of up to twenty digits and a dash.
 const STORED_ID_BYTES: usize = 41;
-/// The longest trace context that is passed on, in bytes.
+/// Longer trace contexts are dropped.
 const MAX_TRACE_BYTES: usize = 512;
 
-/// What identifies an event: the publisher's `Nats-Msg-Id` within the workspace, else sequence and
-/// stored time of the message, which stay the same over redelivery and are not repeated when a
-/// stream is made anew.
+/// Identifies an event: the publisher's `Nats-Msg-Id`, unique within a workspace, or else the message's
+/// sequence and time, which survive redelivery and do not recur when the stream is recreated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventId {
     text: String,
-    /// Nothing if the publisher gave it.
+    /// `None` if the publisher gave the id.
     place: Option<Stored>,
 }
 
 impl EventId {
-    /// An id that the publisher gave.
+    /// An id from the publisher.
     #[must_use]
     pub fn given(text: impl Into<String>) -> Self {
         Self {
@@ -48,7 +46,7 @@ impl EventId {
         }
     }
 
-    /// An id made of a message's place in the stream; `stored` in Unix nanoseconds.
+    /// An id from a message's place in the stream; `stored` in Unix nanoseconds.
     #[must_use]
     pub fn stored(sequence: u64, stored: i128) -> Self {
         let mut digits = itoa::Buffer::new();
@@ -65,41 +63,39 @@ impl EventId {
         }
     }
 
-    /// The id as text. Ids of both kinds may have the same text.
+    /// Not unique on its own: a publisher may give an id that looks like a place in the stream.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether the publisher gave it.
+    /// Whether the id is the publisher's.
     #[must_use]
     pub fn is_given(&self) -> bool {
         self.place.is_none()
     }
 
-    /// Where the event's message stands, if its id is made of that.
+    /// The message's place in the stream, if the id is made from it.
     #[must_use]
     pub fn place(&self) -> Option<Stored> {
         self.place
     }
 
-    /// A hash that fits into a subject, for an event that has no deliveries.
+    /// A hash that fits into a subject.
     #[must_use]
     pub fn digest(&self, workspace: &str) -> String {
         DeliveryId::hash(self, workspace, "").to_string()
     }
 }
 
-/// The id of a delivery: a hash of the event's id and the hook's, so that it is the same on every
-/// dispatcher and every attempt, and fits into a subject.
+/// A hash of the event's id and the hook's: the same on every dispatcher and for every attempt, and short
+/// enough for a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DeliveryId([u8; DELIVERY_ID_DIGITS]);
 
-/// Hexadecimal digits of a delivery's id.
 const DELIVERY_ID_DIGITS: usize = 32;
 
 impl DeliveryId {
-    /// The id of the delivery of `event` to the hook with the id `hook`.
     #[must_use]
     pub fn new(event: &Event, hook: &str) -> Self {
         Self::hash(&event.id, &event.workspace, hook)
@@ -107,7 +103,7 @@ impl DeliveryId {
 
     fn hash(event: &EventId, workspace: &str, hook: &str) -> Self {
         let mut hash = Sha256::new();
-        // Only ids that publishers give are told apart by workspace: the others are the stream's.
+        // Publishers' ids are unique within a workspace, the stream's own ids are unique everywhere.
         let (kind, workspace) = if event.is_given() {
             ("given", workspace)
         } else {
@@ -127,11 +123,11 @@ impl DeliveryId {
     /// 32 hexadecimal digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // They are digits.
+        // Digits are UTF-8.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// A number that is as random as the id, for jitter.
+    /// Seeds the jitter of retries.
     #[must_use]
     pub fn seed(&self) -> u64 {
         u64::from_str_radix(&self.as_str()[..16], 16).unwrap_or_default()
@@ -144,64 +140,55 @@ impl std::fmt::Display for DeliveryId {
     }
 }
 
-/// Where an event's message stands in its stream.
+/// The place of an event's message in its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
     /// Sequence in `HOOKLINE_EVENTS`.
     pub sequence: u64,
-    /// When it was stored there, in Unix nanoseconds.
+    /// In Unix nanoseconds.
     pub time: i128,
 }
 
-/// An event.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// What identifies it.
     pub id: EventId,
-    /// The workspace it happened in.
     pub workspace: String,
-    /// Where it comes from: `crud`, `balancer`, ...
+    /// `crud`, `balancer`, ...
     pub source: String,
-    /// What happened: `consumers`, `health`, ...
+    /// `consumers`, `health`, ...
     pub name: String,
     /// The data as published.
     pub raw: Bytes,
     outline: Outline,
     data: OnceLock<Map<String, Value>>,
-    /// Process id of the node it happened on.
+    /// Process id of the node that raised the event.
     pub pid: Option<u64>,
     /// W3C trace context.
     pub traceparent: Option<String>,
-    /// Sequence of its outbox entry in the bucket, if it came through one.
+    /// Sequence of the outbox entry in the bucket, if the event came from one.
     pub outbox_sequence: Option<u64>,
-    /// The only hook it is for, if it is a ping.
+    /// The only hook that gets the event, if it is a ping.
     pub addressed_to: Option<String>,
 }
 
-/// Why a message is no event. The text tells nothing of the body but where it is wrong.
+/// Why a message is not an event. The text reveals nothing of the body but the position of the error.
 #[derive(Debug, thiserror::Error)]
 pub enum Malformed {
-    /// The subject does not follow the scheme.
     #[error(transparent)]
     Subject(#[from] subject::Error),
-    /// The body is no JSON, is nested too deep or holds a number out of range.
+    /// A syntax error, too many levels, or a number out of range.
     #[error("the body is not JSON: {0}")]
     Json(#[source] serde_json::Error),
-    /// The body is JSON, but no object.
     #[error("the body is not a JSON object but {0}")]
     NotAnObject(&'static str),
-    #[error("the id has {0} bytes, more than {MAX_ID_BYTES}")]
+    #[error("the event id has {0} bytes, more than {MAX_ID_BYTES}")]
     LongId(usize),
-    /// The body is larger than [`MAX_EVENT_BYTES`].
     #[error("the body has {0} bytes, more than {MAX_EVENT_BYTES}")]
     TooLarge(usize),
 }
 
 impl Event {
-    /// Reads an event from the parts of its message; `stored` gives it an id if it brings none.
-    ///
-    /// # Errors
-    /// [`Malformed`] says what is wrong.
+    /// Parses a message. If it carries no id, the event gets one from its place in the stream.
     pub fn parse(
         subject: &str,
         headers: Option<&HeaderMap>,
@@ -212,10 +199,7 @@ impl Event {
         Self::parse_with_id(subject, headers, body, id)
     }
 
-    /// As [`parse`](Self::parse), for an event whose id is known.
-    ///
-    /// # Errors
-    /// [`Malformed`] says what is wrong.
+    /// Like [`parse`](Self::parse), for an event whose id is known.
     pub fn parse_with_id(
         subject: &str,
         headers: Option<&HeaderMap>,
@@ -229,7 +213,7 @@ impl Event {
         if id.text.len() > MAX_ID_BYTES {
             return Err(Malformed::LongId(id.text.len()));
         }
-        // serde_json refuses what is nested deeper than 128.
+        // serde_json rejects more than 128 levels.
         let outline = Outline::read(&body)?;
         let text = |name: &str| get(headers, name);
         Ok(Self {
@@ -249,7 +233,7 @@ impl Event {
         })
     }
 
-    /// The data's `operation`, which a hook's `name:operation` matches.
+    /// The data's `operation`: a hook on `name:operation` matches it.
     #[must_use]
     pub fn operation(&self) -> Option<&str> {
         self.outline.operation.as_deref()
@@ -261,15 +245,15 @@ impl Event {
         self.outline.names_itself
     }
 
-    /// The data. Most deliveries have no need of it.
+    /// Decodes the data on first use: most deliveries only need [`raw`](Self::raw).
     pub fn data(&self) -> &Map<String, Value> {
-        // It was read before.
+        // Cannot fail: the outline was read from the same bytes.
         self.data
             .get_or_init(|| serde_json::from_slice(&self.raw).unwrap_or_default())
     }
 }
 
-/// The id of a message, which it has even if it is malformed.
+/// The event id of a message, even of a malformed one.
 #[must_use]
 pub fn identify(headers: Option<&HeaderMap>, stored: Stored) -> EventId {
     match get(headers, header::MESSAGE_ID).filter(|id| !id.is_empty()) {
@@ -278,13 +262,13 @@ pub fn identify(headers: Option<&HeaderMap>, stored: Stored) -> EventId {
     }
 }
 
-/// A header's first value.
+/// The first value of a header.
 #[must_use]
 pub fn get<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
     headers?.get(name).map(|value| value.as_str())
 }
 
-/// The sequence in `KV_hookline <sequence> ...`.
+/// Parses the sequence in `KV_hookline <sequence> ...`.
 fn outbox_sequence(source: &str) -> Option<u64> {
     let mut words = source.split(' ');
     (words.next()? == subject::BUCKET_STREAM)
@@ -324,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_bring_id_pid_and_outbox_sequence() {
+    fn headers_carry_id_pid_and_outbox_sequence() {
         let mut headers = HeaderMap::new();
         headers.insert(header::MESSAGE_ID, "e-1");
         headers.insert(header::PID, "42");
@@ -339,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_object_is_malformed() {
+    fn a_body_that_is_not_a_json_object_is_malformed() {
         for body in [
             "",
             "{",

@@ -1,9 +1,9 @@
-//! How many files and connections the process may have open.
+//! The limit of open files, and so of connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the limit as far as the process may: many systems begin with 1,024, which is less than a
-/// busy service has connections. Answers what holds from now on; nothing: there is no limit.
+/// Raises the soft limit to the hard one: the usual default of 1,024 is too low for a busy service. Returns
+/// the new limit, or `None` if there is none.
 pub fn raise_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -21,13 +21,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_is_raised_as_far_as_it_goes() {
+    fn the_limit_is_raised_to_the_maximum() {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         let lowered = Rlimit {
             current: current.map(|files| files - 1),
             maximum,
         };
-        setrlimit(Resource::Nofile, lowered).expect("it may be lowered");
+        setrlimit(Resource::Nofile, lowered).expect("lowering is always allowed");
         assert_eq!(raise_limit(), maximum);
         assert_eq!(getrlimit(Resource::Nofile).current, maximum);
     }

@@ -1,11 +1,10 @@
-//! Lua of `lambda`: compiled by both services, run by dispatchers in a sandbox.
+//! Lua scripts of `lambda`: compiled by both services, run by dispatchers in a sandbox.
 //!
-//! The VM is Luau, which is made for hostile authors: its interrupt also fires inside pattern
-//! matching and sorting, and its memory is capped. A script sees an allow-list of functions and
-//! nothing else, and an environment of its own for every call, so that no state passes from one
-//! event to the next. A C function whose work is not bounded by the memory cap must not be on the
-//! list: the interrupt does not fire inside it (`table.move` over two thousand million empty slots
-//! is one).
+//! The VM is Luau, which is built for untrusted scripts: its interrupt also fires inside pattern matching
+//! and sorting, and its memory is capped. A script sees only an allow-list of functions, and gets a new
+//! environment for every call, so that no state passes from one event to the next. The list must not
+//! contain a C function whose work the memory cap does not bound, such as `table.move` over two billion
+//! empty slots, because the interrupt does not fire inside it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,9 +14,8 @@ use mlua::chunk::{ChunkMode, Compiler};
 use mlua::{Function, Lua, LuaSerdeExt as _, Table, Value, VmState};
 use serde_json::Map;
 
-/// The longest script in bytes.
 pub const MAX_SOURCE_BYTES: usize = 64 << 10;
-/// The longest error text that is kept, in bytes.
+/// Longer error messages are cut.
 const MAX_ERROR_BYTES: usize = 2_048;
 
 /// Global functions that a script may call.
@@ -75,9 +73,9 @@ const LIBRARIES: [(&str, &[&str]); 7] = [
     ),
 ];
 
-/// Stands in for functions that run uninterrupted for longer than the memory cap bounds: a search
-/// for plain text takes time by the product of both lengths, and a sort without a function of its
-/// own is never interrupted however long the texts are that it compares.
+/// Replaces functions that could run too long without an interrupt: searching for plain text takes time
+/// proportional to the product of both lengths, and sorting without a comparison function is never
+/// interrupted, however long the strings.
 const BOUNDED: &str = r#"
 local find, split, sort = string.find, string.split, table.sort
 local function check(text, other)
@@ -101,56 +99,45 @@ function table.sort(list, compare)
 end
 "#;
 
-/// A compiled script.
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// The source, from which Lua makes the name in error messages, as in Kong's log.
+    /// Lua derives the chunk name in error messages from the source, as in Kong's log.
     source: Arc<str>,
     bytecode: Arc<[u8]>,
 }
 
-/// Bounds of one call.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Time that a call may run.
+    /// Of one call.
     pub time: Duration,
-    /// Bytes that the VM may hold.
+    /// Bytes of the whole VM.
     pub memory: usize,
 }
 
-/// What a script said of the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It returned nothing, or anything but `false`.
     Done,
-    /// It returned `false`: call again later.
+    /// The script returned `false`: call again later.
     Again,
 }
 
-/// Why a script did not come to a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is longer than [`MAX_SOURCE_BYTES`].
     #[error("the script is longer than {MAX_SOURCE_BYTES} bytes")]
     TooLong,
-    /// Its syntax is wrong; or it raised an error, here with chunk and line in front.
+    /// A syntax error, or an error that the script raised, with chunk name and line.
     #[error("{0}")]
     Script(String),
-    /// The chunk did not return a function.
+    /// Kong's wording.
     #[error("Bad return value from function, expected function type, got {0}")]
     NotAFunction(&'static str),
-    /// It ran longer than it may.
     #[error("the script ran longer than {0:?}")]
     Time(Duration),
-    /// It wanted more memory than it may have.
     #[error("the script needs more than {0} bytes of memory")]
     Memory(usize),
 }
 
-/// Compiles a script without running any of it.
-///
-/// # Errors
-/// [`Error::TooLong`] or [`Error::Script`].
+/// Compiles a script without running it.
 pub fn compile(source: &str) -> Result<Script, Error> {
     if source.len() > MAX_SOURCE_BYTES {
         return Err(Error::TooLong);
@@ -164,20 +151,18 @@ pub fn compile(source: &str) -> Result<Script, Error> {
     })
 }
 
-/// What a script is called with.
+/// The arguments of a script.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// The event's data.
     pub data: &'a Map<String, serde_json::Value>,
-    /// The event's name, as the hook asked for it.
+    /// The event name as the hook subscribes to it.
     pub event: &'a str,
-    /// The event's source.
     pub source: &'a str,
-    /// The originating process.
+    /// Process id of the node that raised the event.
     pub pid: u64,
 }
 
-/// A VM that runs scripts within limits. It belongs to one thread.
+/// A VM that runs scripts within limits, on one thread.
 pub struct Sandbox {
     lua: Lua,
     base: Table,
@@ -187,10 +172,6 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Makes a VM.
-    ///
-    /// # Errors
-    /// If the VM cannot be set up, for lack of memory.
     pub fn new(limits: Limits) -> Result<Self, mlua::Error> {
         let lua = Lua::new();
         let base = allow_list(&lua)?;
@@ -212,13 +193,10 @@ impl Sandbox {
         })
     }
 
-    /// Runs the chunk anew and calls the function that it returns.
-    ///
-    /// # Errors
-    /// Everything but [`Error::TooLong`].
+    /// Runs the chunk in a new environment and calls the function that it returns.
     pub fn call(&self, script: &Script, call: Call<'_>) -> Result<Verdict, Error> {
-        // Luau does not collect when an allocation hits the cap: what one script left behind must
-        // not be the next one's failure.
+        // Luau does not collect garbage when an allocation hits the cap, so one script's garbage would
+        // make the next script fail.
         if self.lua.used_memory() > self.limits.memory / 4
             && let Err(error) = self.lua.gc_collect()
         {
@@ -281,8 +259,8 @@ fn elapsed(started: Instant) -> u64 {
     started.elapsed().as_micros() as u64
 }
 
-/// The read-only table behind every environment. The string library itself is replaced as well,
-/// since methods (`("x"):rep(2)`) reach it past the environment.
+/// The read-only table behind every environment. The libraries themselves lose all other functions, since
+/// string methods (`("x"):rep(2)`) bypass the environment.
 fn allow_list(lua: &Lua) -> Result<Table, mlua::Error> {
     lua.load(BOUNDED).exec()?;
     let globals = lua.globals();
@@ -309,7 +287,7 @@ fn allow_list(lua: &Lua) -> Result<Table, mlua::Error> {
     Ok(base)
 }
 
-/// The error's message without the stack trace, cut where it grows too long.
+/// Keeps the message without the stack trace, up to [`MAX_ERROR_BYTES`].
 fn describe(error: &mlua::Error) -> Error {
     match error {
         mlua::Error::MemoryError(_) => Error::Memory(0),

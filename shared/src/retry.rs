@@ -1,10 +1,9 @@
-//! When a failed attempt is tried again: pure functions of the attempt's number.
-//!
-//! No clock and no I/O in here; who asks adds the delay to its own clock.
+//! Retry delays as pure functions of the attempt number. No clock and no I/O: callers add the delay to
+//! their own clock.
 
 use std::time::Duration;
 
-/// The default schedule: 1 s, 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 3 h, 6 h, 12 h.
+/// 1 s, 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 3 h, 6 h, 12 h.
 const DEFAULT_SCHEDULE: [Duration; 10] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -18,17 +17,17 @@ const DEFAULT_SCHEDULE: [Duration; 10] = [
     Duration::from_secs(43_200),
 ];
 
-/// For answers that say that the request is wrong (most 4xx): a deploy gone wrong answers so for
-/// a while, so there are three attempts, all within five minutes, jitter included.
+/// For client errors (most 4xx), which a failed deployment may also return for a while: three attempts
+/// within five minutes, including jitter.
 const CLIENT_ERROR_SCHEDULE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(180)];
 
-/// How far a delay strays from the schedule, either way: 20%.
+/// Largest deviation from the schedule, as a fraction.
 pub const JITTER: f64 = 0.2;
 
-/// The longest that a receiver's `Retry-After` is followed.
+/// Longer `Retry-After` headers are cut to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// A schedule of delays. After the last one there is no further attempt.
+/// A schedule of delays. After the last delay there is one more attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     schedule: Vec<Duration>,
@@ -42,7 +41,6 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// A policy with the delays given and the usual [`JITTER`].
     #[must_use]
     pub fn new(schedule: Vec<Duration>) -> Self {
         Self {
@@ -51,14 +49,13 @@ impl Policy {
         }
     }
 
-    /// The policy for answers that say that the request is wrong.
     #[must_use]
     pub fn client_error() -> Self {
         Self::new(CLIENT_ERROR_SCHEDULE.to_vec())
     }
 
-    /// How long to wait after attempt `attempt` (from 1) failed; nothing if that was the last.
-    /// `seed` decides the jitter: the same seed gives the same delay.
+    /// The delay after failed attempt `attempt` (from 1), or `None` after the last one. The same seed gives
+    /// the same jitter.
     #[must_use]
     pub fn delay(&self, attempt: u32, seed: u64) -> Option<Duration> {
         let step = self.schedule.get(attempt.checked_sub(1)? as usize)?;
@@ -66,8 +63,7 @@ impl Policy {
         Some(step.mul_f64(1.0 - self.jitter + 2.0 * self.jitter * unit))
     }
 
-    /// As [`delay`](Self::delay), but at least as long as the receiver asked for, up to
-    /// an hour.
+    /// Like [`delay`](Self::delay), but at least `retry_after`, which is capped at an hour.
     #[must_use]
     pub fn delay_asked(
         &self,
@@ -80,7 +76,7 @@ impl Policy {
     }
 }
 
-/// Spreads a seed's bits (splitmix64's finalizer), so that near seeds give far delays.
+/// The finalizer of splitmix64: similar seeds give unrelated delays.
 fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -125,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_last_step_there_is_no_attempt() {
+    fn after_the_last_step_there_is_no_delay() {
         assert_eq!(Policy::default().delay(11, 0), None);
         assert_eq!(Policy::new(vec![]).delay(1, 0), None);
         assert_eq!(Policy::default().delay(0, 0), None);

@@ -1,7 +1,6 @@
-//! What a gateway asks a dispatcher over NATS request-reply: `ping` and `test`.
+//! Requests from gateways to dispatchers over NATS: `ping` and `test`.
 //!
-//! A gateway never calls a hook's endpoint; egress leaves from dispatchers only, so what a test
-//! shows is what production does.
+//! Gateways never call a hook's endpoint. Only dispatchers do, so a test takes the same path as a delivery.
 
 use std::time::Duration;
 
@@ -10,28 +9,25 @@ use serde_json::{Map, Value};
 
 pub use crate::subject::rpc_subject as subject;
 
-/// Verb: send the hook's ping now.
+/// Sends the hook's ping.
 pub const PING: &str = "ping";
-/// Verb: make one attempt with data that the caller gives.
+/// Makes one attempt with the data of the request.
 pub const TEST: &str = "test";
-/// How long a gateway waits: longer than any attempt may take.
+/// Longer than any attempt may take.
 pub const TIMEOUT: Duration = Duration::from_secs(65);
 
-/// A question about one hook.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
-    /// The hook's id.
+    /// Id of the hook.
     pub hook: String,
-    /// The event's data; only with [`TEST`].
+    /// The event's data, for [`TEST`].
     #[serde(default)]
     pub data: Map<String, Value>,
 }
 
-/// What the gateway passes on to its client.
+/// The response that the gateway returns to its client.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reply {
-    /// HTTP status.
     pub status: u16,
-    /// JSON body.
     pub body: Value,
 }

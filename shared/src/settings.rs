@@ -1,17 +1,13 @@
-//! How settings are written that both services have.
+//! Parsers and defaults of settings that both services have.
 
 use std::time::Duration;
 
-/// Reads a duration such as `500ms`, `15s` or `2m`.
-///
-/// # Errors
-/// A sentence for the user.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}, such as 500ms, 15s or 2m"))
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; examples of durations: 500ms, 15s, 2m"))
 }
 
-/// The host's name, by which a process is known unless it is given another; `otherwise` if it has
-/// none.
+/// The host's name, the default name of a process; `otherwise` if the host has none.
 #[must_use]
 pub fn host_name(otherwise: &str) -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

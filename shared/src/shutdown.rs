@@ -1,12 +1,9 @@
-//! SIGINT and SIGTERM as a token that is passed down, never a static.
+//! Turns SIGINT and SIGTERM into a token, which is passed as an argument and never a static.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled on the first SIGINT or SIGTERM.
-///
-/// # Errors
-/// If the handlers cannot be installed.
+/// Returns a token that the first SIGINT or SIGTERM cancels.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -1,8 +1,7 @@
-//! Signatures of outgoing requests: Kong's header and the Standard Webhooks headers. Pure.
+//! Signatures of outgoing requests: Kong's header and the Standard Webhooks headers. Pure functions.
 //!
-//! Both are made from one secret. Kong's receivers use the secret's bytes as they are; a Standard
-//! Webhooks secret is base64 behind `whsec_`, so there the decoded part is the key, and a secret
-//! without that prefix is used as it is.
+//! Both use the hook's secret. Kong's key is the secret itself. The Standard Webhooks key is the
+//! base64-decoded part after `whsec_`, or the secret itself if it has no such prefix.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,31 +10,28 @@ use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::Sha256;
 
-/// Kong's header.
 pub const KONG_SIGNATURE: &str = "x-kong-signature";
-/// The delivery's id, the same on every attempt.
+/// The delivery's id, the same for every attempt.
 pub const WEBHOOK_ID: &str = "webhook-id";
-/// When the attempt was made, in Unix seconds.
+/// Time of the attempt in Unix seconds.
 pub const WEBHOOK_TIMESTAMP: &str = "webhook-timestamp";
-/// The signature over id, timestamp and body.
+/// Signs id, timestamp and body.
 pub const WEBHOOK_SIGNATURE: &str = "webhook-signature";
 
 const STANDARD_PREFIX: &str = "whsec_";
-/// The length of a Standard Webhooks signature: a version, and 32 bytes in base64.
-const STANDARD_SIGNATURE: usize = 3 + 44;
+/// `v1,` and 32 bytes in base64.
+const STANDARD_SIGNATURE_LENGTH: usize = 3 + 44;
 
 /// The hash in Kong's header: SHA-256 since Kong 3.14, SHA-1 before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
-    /// HMAC-SHA256.
     #[default]
     Sha256,
-    /// HMAC-SHA1, for receivers written against Kong before 3.14.
     Sha1,
 }
 
-/// Keys prepared from a hook's secret, once per change of the hook.
+/// A hook's keys, prepared once per change of the hook.
 #[derive(Clone)]
 pub struct Signer {
     kong: KongKey,
@@ -55,7 +51,6 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// Prepares the keys of a secret.
     #[must_use]
     pub fn new(secret: &str, algorithm: Algorithm) -> Self {
         let decoded = secret
@@ -71,7 +66,7 @@ impl Signer {
         }
     }
 
-    /// The value of `X-Kong-Signature`: the algorithm, `=`, and the body's HMAC in lower case hex.
+    /// The value of `X-Kong-Signature`: the algorithm, `=`, and the body's HMAC in lowercase hex.
     #[must_use]
     pub fn kong(&self, body: &[u8]) -> String {
         match &self.kong {
@@ -86,8 +81,7 @@ impl Signer {
         }
     }
 
-    /// The value of `webhook-signature`, over `<id>.<timestamp>.<body>`; `timestamp` in Unix
-    /// seconds.
+    /// The value of `webhook-signature`, which signs `<id>.<timestamp>.<body>`.
     #[must_use]
     pub fn standard(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let mac = self
@@ -96,7 +90,7 @@ impl Signer {
             .chain_update(format!("{id}.{timestamp}."))
             .chain_update(body)
             .finalize();
-        let mut signature = String::with_capacity(STANDARD_SIGNATURE);
+        let mut signature = String::with_capacity(STANDARD_SIGNATURE_LENGTH);
         signature.push_str("v1,");
         BASE64.encode_string(mac.into_bytes(), &mut signature);
         signature
@@ -107,22 +101,20 @@ fn key<M: hmac::KeyInit>(bytes: &[u8]) -> M {
     M::new_from_slice(bytes).expect("an HMAC key may have any length")
 }
 
-/// Lower case hex.
+/// Lowercase hex.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     hex_after("", bytes)
 }
 
-/// The same after a text, in a string that is no longer than it has to be.
-fn hex_after(text: &str, bytes: &[u8]) -> String {
-    let mut hex = String::with_capacity(text.len() + 2 * bytes.len());
-    hex.push_str(text);
+fn hex_after(prefix: &str, bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(prefix.len() + 2 * bytes.len());
+    hex.push_str(prefix);
     let digits = bytes.iter().flat_map(|byte| hex_digits(*byte));
     hex.extend(digits.map(char::from));
     hex
 }
 
-/// The two hexadecimal digits of a byte, in lower case.
 #[must_use]
 pub fn hex_digits(byte: u8) -> [u8; 2] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

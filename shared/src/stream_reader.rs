@@ -1,5 +1,5 @@
-//! Reading a stream by subject, in order, a page at a time, by direct gets: any replica answers, no
-//! consumer is made, and what is read stays where it is.
+//! Reads a stream by subject, in order, page by page. Uses direct gets: any replica answers, without a
+//! consumer, and messages stay in the stream.
 
 use std::time::Duration;
 
@@ -12,39 +12,30 @@ use serde_json::{Value, json};
 use crate::event;
 use crate::subject::{self, ALL_SUBJECTS, header};
 
-/// The most bytes of one page.
 const PAGE_BYTES: usize = 4 << 20;
-/// Messages at a stream's beginning among which one of a filter is looked for.
+/// How many messages from the start of a stream [`Start`] searches.
 const HEAD: usize = 16;
-/// Messages that are asked for at the same time.
+/// Concurrent requests of [`few`].
 const FEW: u64 = 16;
-/// How long an answer may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A message as it is stored.
+/// A stored message.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// Its place in the stream.
     pub sequence: u64,
-    /// Its subject.
     pub subject: String,
-    /// Its headers, and those by which the server says where it stands.
+    /// Include those that the server adds to a direct get.
     pub headers: Option<HeaderMap>,
-    /// Its body.
     pub payload: Bytes,
 }
 
 impl Stored {
-    /// A header's value.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         event::get(self.headers.as_ref(), name)
     }
 
-    /// How many messages matched when it was read with a filter, from this one on.
-    ///
-    /// # Errors
-    /// If it was not read with a filter.
+    /// How many messages matched the filter from this one on. Only [`page`] asks the server to count them.
     fn with_followers(&self) -> Result<u64, Error> {
         let followers = self.header(header::PENDING).and_then(|n| n.parse().ok());
         let followers: u64 = followers.ok_or(Error::Answer)?;
@@ -52,27 +43,19 @@ impl Stored {
     }
 }
 
-/// Why a stream could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The connection is gone.
-    #[error("the request could not be sent: {0}")]
+    #[error("the request to the stream failed: {0}")]
     Send(#[source] async_nats::Error),
-    /// No answer, or not all of it.
     #[error("the stream did not answer in time")]
     Timeout,
-    /// The server says that it cannot.
-    #[error("the server refused: {0}")]
+    #[error("the server refused to read the stream: {0}")]
     Refused(String),
-    /// An answer that says not where it stands.
-    #[error("an answer has no sequence or subject")]
+    #[error("a message from the stream has no sequence, subject or count")]
     Answer,
 }
 
-/// Messages under `filter` from the sequence `from` on, at most `count`.
-///
-/// # Errors
-/// If the stream does not answer as it should.
+/// Up to `count` messages under `filter`, from the sequence `from` on.
 pub async fn page(
     client: &Client,
     stream: &str,
@@ -92,17 +75,17 @@ pub async fn page(
     sent.map_err(|error| Error::Send(error.into()))?;
     let mut page = Vec::new();
     loop {
-        let answer = tokio::time::timeout(TIMEOUT, answers.next()).await;
+        let answer = tokio::time::timeout(RESPONSE_TIMEOUT, answers.next()).await;
         let message = answer.ok().flatten().ok_or(Error::Timeout)?;
         match message.status {
             None | Some(StatusCode::OK) => {
                 page.push(stored(message)?);
-                // Before it says that this is the end, the server counts anew what follows.
+                // Do not wait for the end of the page: the server counts all messages again before it.
                 if page.len() == count {
                     return Ok(page);
                 }
             }
-            // The end of the page, or there is nothing.
+            // The end of the page, or no message matches.
             Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => {
                 return Ok(page);
             }
@@ -111,18 +94,12 @@ pub async fn page(
     }
 }
 
-/// How many messages there are under `filter`.
-///
-/// # Errors
-/// If the stream does not answer as it should.
+/// Counts the messages under `filter`.
 pub async fn count(client: &Client, stream: &str, filter: &str) -> Result<u64, Error> {
     Ok(beginning(client, stream, filter, 1).await?.1)
 }
 
-/// The first messages under `filter`, at most `count`, and how many there are in all.
-///
-/// # Errors
-/// If the stream does not answer as it should.
+/// The first messages under `filter`, up to `count`, and the total number of messages under it.
 pub async fn beginning(
     client: &Client,
     stream: &str,
@@ -131,7 +108,7 @@ pub async fn beginning(
 ) -> Result<(Vec<Stored>, u64), Error> {
     let start = Start::find(client, stream, filter).await?;
     let mut all = Vec::from_iter(start.first);
-    // At least one, since it says how many there are.
+    // At least one, since its headers hold the total.
     let rest = count.saturating_sub(all.len()).max(1);
     let rest = page(client, stream, filter, start.next, rest).await?;
     let followers = rest.first().map_or(Ok(0), Stored::with_followers)?;
@@ -141,10 +118,7 @@ pub async fn beginning(
     Ok((all, total))
 }
 
-/// As [`page`], but the server counts nothing: each message is asked for on its own.
-///
-/// # Errors
-/// If the stream does not answer as it should.
+/// Like [`page`], but with a request per message, which spares the server counting.
 pub async fn uncounted(
     client: &Client,
     stream: &str,
@@ -168,18 +142,15 @@ pub async fn uncounted(
     Ok(all)
 }
 
-/// A few messages under `filter` from the sequence `from` on, none only if there are none. The server
-/// counts nothing.
-///
-/// # Errors
-/// If the stream does not answer as it should.
+/// Some messages under `filter` from the sequence `from` on, and none only if there are no more. The server
+/// does not count messages.
 pub async fn few(
     client: &Client,
     stream: &str,
     filter: &str,
     from: u64,
 ) -> Result<Vec<Stored>, Error> {
-    // Most sequences are taken. Where one is not, its answer is that of the next one.
+    // Most sequences match. For any other, the server returns the next match, so there may be duplicates.
     let gets = (from..from + FEW).map(|sequence| next(client, stream, filter, sequence));
     let mut few: Vec<_> = try_join_all(gets).await?.into_iter().flatten().collect();
     few.dedup_by_key(|message| message.sequence);
@@ -188,13 +159,13 @@ pub async fn few(
 
 /// Where the messages under a filter begin.
 ///
-/// Asked from the stream's first sequence on, the server goes through all subjects under the filter to
-/// find where they begin, and through them again to count them. With very many that takes a second.
-/// Most often one of them is among the stream's first messages, and the search can be spared.
+/// To read from the first sequence on, the server walks all subjects under the filter to find the first
+/// message, and walks them again to count. With very many subjects that takes a second. Usually one of
+/// the stream's first messages matches, which spares the search.
 struct Start {
-    /// The stream's first message, if it is one of them.
+    /// The stream's first message, if it matches.
     first: Option<Stored>,
-    /// No others are before this sequence.
+    /// No other message before this sequence matches.
     next: u64,
 }
 
@@ -220,11 +191,8 @@ impl Start {
 
 /// The newest messages under `filter` with a sequence below `before`, newest first.
 ///
-/// The stream is read forwards only, so the sequence at which the page begins is looked for, from
-/// the end on: the server says of each message how many follow it.
-///
-/// # Errors
-/// If the stream does not answer as it should.
+/// Direct gets only read forwards, so this searches backwards for the sequence at which the page begins,
+/// guided by the server's count of the messages that follow.
 pub async fn newest(
     client: &Client,
     stream: &str,
@@ -241,7 +209,7 @@ pub async fn newest(
         None => 0,
     };
     let wanted = beyond + count as u64;
-    // Too many begin at `low`, not too many at `start`.
+    // Invariant: from `low` on there are too many messages, from `start` on there are not.
     let (mut low, mut start, mut step) = (0, end, count as u64);
     while start > low + 1 {
         let middle = if low == 0 {
@@ -261,18 +229,11 @@ pub async fn newest(
     Ok(page)
 }
 
-/// The last message under `filter`.
-///
-/// # Errors
-/// If the stream does not answer as it should.
 pub async fn last(client: &Client, stream: &str, filter: &str) -> Result<Option<Stored>, Error> {
     single(client, stream, &json!({ "last_by_subj": filter })).await
 }
 
-/// The first message under `filter` with at least this sequence.
-///
-/// # Errors
-/// If the stream does not answer as it should.
+/// The first message under `filter` from the sequence `from` on.
 pub async fn next(
     client: &Client,
     stream: &str,
@@ -293,7 +254,7 @@ async fn single(client: &Client, stream: &str, request: &Value) -> Result<Option
     }
 }
 
-/// The first message under `filter` with at least this sequence, which says how many follow it.
+/// Like [`next`], with the count of the messages that follow.
 async fn from(
     client: &Client,
     stream: &str,

@@ -1,161 +1,141 @@
-//! The names on the wire: streams, consumers, subjects, keys and headers.
+//! All names in NATS: streams, consumers, subjects, keys and headers. No other file spells them.
 //!
-//! They are spelled here and nowhere else. Tokens that come from users (workspace, source, event,
-//! unique values) are percent-encoded, so that any text fits into one subject token and comes back
-//! unchanged.
+//! Tokens that come from users (workspace, source, event, unique values) are percent-encoded, so that any
+//! text fits into one subject token and decodes unchanged.
 
 use std::borrow::Cow;
 
 use memchr::memchr;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-/// The KV bucket that holds entities, hooks, unique keys and the outbox.
+/// The KV bucket of entities, hooks, unique keys and the outbox.
 pub const BUCKET: &str = "hookline";
-/// The stream behind [`BUCKET`].
 pub const BUCKET_STREAM: &str = "KV_hookline";
-/// The stream of events that are not yet dealt with.
+/// Events until they are acked and purged.
 pub const EVENTS_STREAM: &str = "HOOKLINE_EVENTS";
-/// The stream of parked deliveries.
+/// Parked deliveries, and deliveries for any worker.
 pub const DELIVERIES_STREAM: &str = "HOOKLINE_DELIVERIES";
-/// The stream of dead letters.
 pub const DEAD_STREAM: &str = "HOOKLINE_DEAD";
-/// The stream of attempts: the delivery log.
+/// The delivery log.
 pub const ATTEMPTS_STREAM: &str = "HOOKLINE_ATTEMPTS";
 
-/// The durable consumer of [`EVENTS_STREAM`] that all dispatchers share: first attempts.
+/// The consumer of [`EVENTS_STREAM`], durable and shared by all dispatchers like the other two.
 pub const DISPATCHERS_CONSUMER: &str = "dispatchers";
-/// The durable consumer of [`DELIVERIES_STREAM`] that all dispatchers share: parked deliveries
-/// that fell due.
+/// The consumer of [`DELIVERIES_STREAM`] for due deliveries.
 pub const RETRIES_CONSUMER: &str = "retries";
-/// The durable consumer of [`DELIVERIES_STREAM`] that all dispatchers share: first attempts of
-/// events that very many hooks match.
+/// The consumer of [`DELIVERIES_STREAM`] for first attempts of events that very many hooks match.
 pub const FANOUT_CONSUMER: &str = "fanout";
-/// The queue group in which dispatchers answer `ping` and `test`.
+/// The queue group of dispatchers for `ping` and `test`.
 pub const RPC_GROUP: &str = "dispatchers";
 
-/// Every subject of the bucket.
 pub const BUCKET_SUBJECTS: &str = "$KV.hookline.>";
-/// Outbox entries in the bucket, as [`EVENTS_STREAM`] sources them.
 pub const OUTBOX_SUBJECTS: &str = "$KV.hookline.outbox.*.>";
-/// Entities in the bucket.
 pub const ENTITY_SUBJECTS: &str = "$KV.hookline.entity.>";
-/// Hooks of all workspaces, and [`HOOKS_REVISION`]. One filter: for each message that a consumer with
-/// several gets, the server goes through all subjects of a block.
+/// Hooks of all workspaces, and [`HOOKS_REVISION`]. A single filter, because a consumer with several makes
+/// the server walk all subjects of a block for each message.
 pub const HOOKS_SUBJECTS: &str = "$KV.hookline.entity.*.event_hooks.*";
-/// Written in the same batch as every change of a hook, after it: the sequence of its last
-/// message says how new a dispatcher's hook index must be. No hook has this id.
+/// Written after every change of a hook, in the same batch: the sequence of its last message says how new a
+/// dispatcher's snapshot of the hooks must be. No hook has this id.
 pub const HOOKS_REVISION: &str = "$KV.hookline.entity.%2A.event_hooks.revision";
 
-/// Every subject of a stream. A server goes through all subjects of a stream to apply any other
-/// filter to it, and holds the stream meanwhile: with a million, for a good part of a second.
+/// All subjects of a stream. For any other filter the server walks all subjects of the stream and locks it
+/// meanwhile, with a million of them for a good part of a second.
 pub const ALL_SUBJECTS: &str = ">";
 
-/// All events.
 pub const EVENT_SUBJECTS: &str = "hookline.events.>";
-/// Where [`EVENTS_STREAM`] republishes what it stores, for `nats sub`.
+/// Where [`EVENTS_STREAM`] republishes events, for `nats sub`.
 pub const WATCH_SUBJECTS: &str = "hookline.watch.>";
-/// All parked deliveries, waiting or due.
+/// All messages of [`DELIVERIES_STREAM`].
 pub const DELIVERY_SUBJECTS: &str = "hookline.deliveries.>";
-/// Parked deliveries that fell due.
+/// Parked deliveries whose time has come.
 pub const DUE_SUBJECTS: &str = "hookline.deliveries.due.>";
-/// Deliveries that any worker may make at once.
+/// Deliveries that any worker may attempt at once.
 pub const NOW_SUBJECTS: &str = "hookline.deliveries.now.>";
-/// All attempts.
 pub const ATTEMPT_SUBJECTS: &str = "hookline.attempts.>";
-/// All dead letters.
 pub const DEAD_SUBJECTS: &str = "hookline.dead.>";
-
-/// Dead events: messages that are none.
+/// Dead letters of malformed events.
 pub const DEAD_EVENT_SUBJECTS: &str = "hookline.dead.event.>";
 
-/// The workspace of everything that is created without a workspace prefix.
+/// The workspace of entities that are created without a workspace prefix.
 pub const DEFAULT_WORKSPACE: &str = "default";
-/// The workspace token of a hook that hears every workspace. No workspace can have this name.
+/// The workspace token of hooks that hear all workspaces. No workspace can have this name.
 pub const ALL_WORKSPACES: &str = "*";
-/// The kind under which hooks are kept.
 pub const HOOK_KIND: &str = "event_hooks";
-/// The source of pings, which is no source that a hook can listen to.
+/// The source of pings. Hooks cannot subscribe to it.
 pub const PING_SOURCE: &str = "kong:event_hooks";
-/// The event name of pings.
 pub const PING_EVENT: &str = "ping";
 
 const BUCKET_PREFIX: &str = "$KV.hookline.";
 const EVENT_PREFIX: &str = "hookline.events.";
 
-/// Header names.
 pub mod header {
     /// The publisher's event id.
     pub const MESSAGE_ID: &str = "Nats-Msg-Id";
-    /// Stream, sequence and subjects a sourced message came from.
+    /// Stream, sequence and subjects that a sourced message came from.
     pub const STREAM_SOURCE: &str = "Nats-Stream-Source";
-    /// Sequence that the subject's last message must have.
+    /// Expected sequence of the subject's last message.
     pub const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
-    /// Subject that [`EXPECTED_SEQUENCE`] speaks of, where it is not the message's own.
+    /// The subject that [`EXPECTED_SEQUENCE`] refers to, if not the message's own.
     pub const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
-    /// Id of an atomic batch.
     pub const BATCH_ID: &str = "Nats-Batch-Id";
-    /// Place in an atomic batch, from 1.
+    /// Position in an atomic batch, from 1.
     pub const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
     /// Marks the last message of an atomic batch.
     pub const BATCH_COMMIT: &str = "Nats-Batch-Commit";
-    /// When the server publishes a message to its target.
+    /// When the server publishes the message to [`SCHEDULE_TARGET`].
     pub const SCHEDULE: &str = "Nats-Schedule";
-    /// Subject that a schedule publishes to.
     pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
-    /// Sequence of a message that was read directly.
+    /// Added by a direct get, like the next three.
     pub const SEQUENCE: &str = "Nats-Sequence";
-    /// When a message that was read directly was stored.
     pub const TIME_STAMP: &str = "Nats-Time-Stamp";
-    /// How many more messages match what was read directly.
+    /// How many more messages match.
     pub const PENDING: &str = "Nats-Num-Pending";
-    /// Subject of a message that was read directly.
     pub const STORED_SUBJECT: &str = "Nats-Subject";
-    /// KV operation of a marker (`DEL`, `PURGE`).
+    /// `DEL` or `PURGE` in the marker of a deleted key.
     pub const KV_OPERATION: &str = "KV-Operation";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
 
-    /// Node an event came from.
+    /// The node that raised the event.
     pub const NODE: &str = "Hookline-Node";
-    /// Process id of the node an event came from: the handlers' `pid`.
+    /// Process id of the node that raised the event: the `pid` of handlers.
     pub const PID: &str = "Hookline-Pid";
-    /// Hook that a ping is addressed to.
+    /// The hook that a ping is addressed to.
     pub const HOOK: &str = "Hookline-Hook";
-    /// Sequence and time (Unix nanoseconds) of an entity's first message, kept over updates.
+    /// Sequence and time (Unix nanoseconds) of an entity's first message, kept by updates.
     pub const CREATED: &str = "Hookline-Created";
-    /// Id of the write that made a message, by which an unknown result is resolved.
+    /// Id of the write that stored the message, to resolve an unknown result.
     pub const WRITE: &str = "Hookline-Write";
-    /// Since when (Unix milliseconds) an entity is being deleted.
+    /// Time in Unix milliseconds at which the deletion of an entity began.
     pub const DELETING: &str = "Hookline-Deleting";
 
-    /// Subject under which the event of a delivery was published.
+    /// Subject of the delivery's event.
     pub const SUBJECT: &str = "Hookline-Subject";
-    /// Id of the event of a delivery.
     pub const EVENT_ID: &str = "Hookline-Event-Id";
-    /// Whether [`EVENT_ID`] was given by the publisher (`1`) or made from the sequence (`0`).
+    /// Whether [`EVENT_ID`] is the publisher's (`1`) or made from the sequence (`0`).
     pub const EVENT_ID_GIVEN: &str = "Hookline-Event-Id-Given";
-    /// Number of the attempt that a parked delivery waits for, from 1.
+    /// Number of the next attempt of a parked delivery, from 1.
     pub const ATTEMPT: &str = "Hookline-Attempt";
-    /// How often a delivery was parked without an attempt since its last one.
+    /// How often the delivery was parked without an attempt since its last attempt.
     pub const DEFERRALS: &str = "Hookline-Deferrals";
-    /// Marks a delivery that has its place in the hook's rate limit.
+    /// Marks a delivery that has a reservation in the hook's rate limit.
     pub const RESERVED: &str = "Hookline-Reserved";
-    /// How many attempts of a delivery were answered that the request is wrong (most 4xx).
+    /// How many attempts ended with a client error (most 4xx).
     pub const REFUSALS: &str = "Hookline-Refusals";
     /// How many attempts a dead letter had when it was replayed.
     pub const ATTEMPTS_BEFORE: &str = "Hookline-Attempts-Before";
-    /// When the delivery's first attempt began (Unix milliseconds).
+    /// Start of the delivery's first attempt in Unix milliseconds.
     pub const FIRST_ATTEMPT: &str = "Hookline-First-Attempt";
-    /// Why a delivery is parked or dead.
+    /// Why the delivery is parked or dead.
     pub const REASON: &str = "Hookline-Reason";
-    /// Handler of a dead delivery's hook.
+    /// Handler of the hook of a dead letter.
     pub const HANDLER: &str = "Hookline-Handler";
-    /// Size in bytes of a dead event before it was truncated.
+    /// Size in bytes of a dead event before truncation.
     pub const ORIGINAL_SIZE: &str = "Hookline-Original-Size";
 
-    /// The headers of a delivery that say what it is, not where it stands.
+    /// The headers that identify a delivery and its event, without its progress.
     pub const KEPT: [&str; 5] = [SUBJECT, EVENT_ID, EVENT_ID_GIVEN, PID, TRACEPARENT];
-    /// The headers of a parked delivery, its schedule aside.
+    /// The headers of a parked delivery, except its schedule.
     pub const PARKED: [&str; 12] = [
         SUBJECT,
         EVENT_ID,
@@ -172,7 +152,6 @@ pub mod header {
     ];
 }
 
-/// Whether a subject of the bucket is that of an outbox entry.
 #[must_use]
 pub fn is_outbox(subject: &str) -> bool {
     subject
@@ -180,20 +159,16 @@ pub fn is_outbox(subject: &str) -> bool {
         .is_some_and(|key| key.starts_with("outbox."))
 }
 
-/// A subject or token that does not follow the scheme.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// The number of tokens is wrong.
     #[error("the subject is not hookline.events.<workspace>.<source>.<event>")]
     Shape,
-    /// A token is no UTF-8 once decoded.
     #[error("a subject token is not percent-encoded UTF-8")]
     Encoding,
 }
 
-/// What is encoded: all but letters, digits, `-`, `_` and `:`.
+/// All characters but letters, digits, `-`, `_` and `:`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b':');
-/// What may not stand in a header value.
 const HEADER_ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Encodes any text as one subject token.
@@ -202,10 +177,6 @@ fn encode_token(text: &str) -> Cow<'_, str> {
     percent_encode(text.as_bytes(), ENCODED).into()
 }
 
-/// Decodes one subject token.
-///
-/// # Errors
-/// [`Error::Encoding`] if the bytes are no UTF-8.
 pub fn decode_token(token: &str) -> Result<Cow<'_, str>, Error> {
     if memchr(b'%', token.as_bytes()).is_none() {
         return Ok(token.into());
@@ -215,13 +186,12 @@ pub fn decode_token(token: &str) -> Result<Cow<'_, str>, Error> {
         .map_err(|_| Error::Encoding)
 }
 
-/// Makes any text fit into one header line. [`decode_token`] takes it back.
+/// Encodes any text as one header line, which [`decode_token`] decodes.
 #[must_use]
 pub fn encode_header(text: &str) -> Cow<'_, str> {
     percent_encode(text.as_bytes(), HEADER_ENCODED).into()
 }
 
-/// The bucket subject of an entity.
 #[must_use]
 pub fn entity_key(workspace: &str, kind: &str, id: &str) -> String {
     format!(
@@ -231,13 +201,13 @@ pub fn entity_key(workspace: &str, kind: &str, id: &str) -> String {
     )
 }
 
-/// The bucket subjects that an entity with this id has in any workspace: a wildcard.
+/// A filter for the entity with this id in any workspace.
 #[must_use]
 pub fn entity_in_any_workspace(kind: &str, id: &str) -> String {
     format!("{BUCKET_PREFIX}entity.*.{kind}.{}", encode_token(id))
 }
 
-/// The bucket subject that reserves a unique value of a field.
+/// The key that reserves a unique value of a field.
 #[must_use]
 pub fn unique_key(workspace: &str, kind: &str, field: &str, value: &str) -> String {
     format!(
@@ -247,8 +217,8 @@ pub fn unique_key(workspace: &str, kind: &str, field: &str, value: &str) -> Stri
     )
 }
 
-/// The wildcard for the entities that may have the id which this key reserves across workspaces; `None` if it
-/// reserves none.
+/// A filter for the entities whose id this unique key reserves across workspaces, or `None` if the key does not
+/// reserve an id.
 #[must_use]
 pub fn entities_of_reserved_id(key: &str) -> Option<String> {
     let key = key.strip_prefix(BUCKET_PREFIX).unwrap_or(key);
@@ -259,7 +229,6 @@ pub fn entities_of_reserved_id(key: &str) -> Option<String> {
     (is_id && tokens.next().is_none()).then(|| entity_in_any_workspace(kind, &id))
 }
 
-/// The bucket subject of an outbox entry.
 #[must_use]
 pub fn outbox_key(id: &str, workspace: &str, source: &str, event: &str) -> String {
     format!(
@@ -271,7 +240,7 @@ pub fn outbox_key(id: &str, workspace: &str, source: &str, event: &str) -> Strin
     )
 }
 
-/// Workspace, kind and id of an entity's key, with or without the bucket's prefix.
+/// Returns workspace, kind and id. The key may have the bucket's prefix.
 #[must_use]
 pub fn parse_entity_key(key: &str) -> Option<(String, String, String)> {
     let key = key.strip_prefix(BUCKET_PREFIX).unwrap_or(key);
@@ -287,7 +256,6 @@ pub fn parse_entity_key(key: &str) -> Option<(String, String, String)> {
     ))
 }
 
-/// The subject of an event.
 #[must_use]
 pub fn event_subject(workspace: &str, source: &str, event: &str) -> String {
     format!(
@@ -298,10 +266,7 @@ pub fn event_subject(workspace: &str, source: &str, event: &str) -> String {
     )
 }
 
-/// Workspace, source and event name of an event's subject.
-///
-/// # Errors
-/// [`Error`] if there are not exactly three tokens after the prefix, or one does not decode.
+/// Returns workspace, source and event name.
 pub fn parse_event_subject(subject: &str) -> Result<(String, String, String), Error> {
     let rest = subject.strip_prefix(EVENT_PREFIX).ok_or(Error::Shape)?;
     let mut tokens = rest.split('.');
@@ -317,31 +282,31 @@ pub fn parse_event_subject(subject: &str) -> Result<(String, String, String), Er
     ))
 }
 
-/// Where a parked delivery waits.
+/// The subject of a delivery that waits.
 #[must_use]
 pub fn wait_subject(hook: &str, delivery: &str) -> String {
     format!("hookline.deliveries.wait.{hook}.{delivery}")
 }
 
-/// Everything of one hook that waits or is due.
+/// A filter for all stored deliveries of a hook.
 #[must_use]
 pub fn deliveries_of(hook: &str) -> String {
     format!("hookline.deliveries.*.{hook}.>")
 }
 
-/// The dead letters of one hook.
+/// A filter for the dead letters of a hook.
 #[must_use]
 pub fn dead_of(hook: &str) -> String {
     format!("hookline.dead.{hook}.>")
 }
 
-/// Everything of one hook that waits.
+/// A filter for the waiting deliveries of a hook.
 #[must_use]
 pub fn waits_of(hook: &str) -> String {
     format!("hookline.deliveries.wait.{hook}.>")
 }
 
-/// Hook and delivery of a waiting delivery's subject.
+/// Returns the ids of hook and delivery.
 #[must_use]
 pub fn parse_wait_subject(subject: &str) -> Option<(&str, &str)> {
     subject
@@ -349,25 +314,24 @@ pub fn parse_wait_subject(subject: &str) -> Option<(&str, &str)> {
         .split_once('.')
 }
 
-/// Where a parked delivery appears when it falls due.
+/// The subject to which the server moves a waiting delivery when it is due.
 #[must_use]
 pub fn due_subject(hook: &str, delivery: &str) -> String {
     format!("hookline.deliveries.due.{hook}.{delivery}")
 }
 
-/// Where a delivery is that any worker may make at once.
+/// The subject of a delivery that any worker may attempt at once.
 #[must_use]
 pub fn now_subject(hook: &str, delivery: &str) -> String {
     format!("hookline.deliveries.now.{hook}.{delivery}")
 }
 
-/// Whether a subject is that of a delivery that any worker may make at once.
 #[must_use]
 pub fn is_for_any_worker(subject: &str) -> bool {
     subject.starts_with("hookline.deliveries.now.")
 }
 
-/// The hook of a delivery that is to be made: one that fell due, or that is for any worker.
+/// Returns the hook of a delivery that is due or for any worker.
 #[must_use]
 pub fn parse_ready_subject(subject: &str) -> Option<&str> {
     let rest = subject.strip_prefix("hookline.deliveries.")?;
@@ -377,37 +341,35 @@ pub fn parse_ready_subject(subject: &str) -> Option<&str> {
     rest.split_once('.').map(|(hook, _)| hook)
 }
 
-/// Where a hook's attempts are logged that began in this hour since 1970, many in one message.
+/// The subject of a hook's attempts in an hour since 1970; a message holds many.
 #[must_use]
 pub fn attempts_in(hook: &str, hour: u64) -> String {
     format!("hookline.attempts.{hook}.{hour}")
 }
 
-/// The attempts of one hook.
+/// A filter for the attempts of a hook.
 #[must_use]
 pub fn attempts_of(hook: &str) -> String {
     format!("hookline.attempts.{hook}.*")
 }
 
-/// The hour of an attempt's subject.
 #[must_use]
 pub fn parse_attempt_hour(subject: &str) -> Option<u64> {
     subject.split('.').nth(3)?.parse().ok()
 }
 
-/// Where a dead delivery is kept.
 #[must_use]
 pub fn dead_subject(hook: &str, delivery: &str) -> String {
     format!("hookline.dead.{hook}.{delivery}")
 }
 
-/// Where an event that could not be understood is kept; `id` is a hash of the event's id.
+/// The subject of a malformed event's dead letter; `id` is a hash of the event's id.
 #[must_use]
 pub fn dead_event_subject(id: &str) -> String {
     format!("hookline.dead.event.{id}")
 }
 
-/// Whether a subject is one of those that a filter with wildcards means.
+/// Whether a filter matches a subject, by the rules of NATS.
 #[must_use]
 pub fn matches(filter: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
@@ -422,13 +384,12 @@ pub fn matches(filter: &str, subject: &str) -> bool {
     tokens.next().is_none()
 }
 
-/// Where a dispatcher answers what a gateway asks about a hook.
+/// The subject of requests from gateways to dispatchers.
 #[must_use]
 pub fn rpc_subject(verb: &str) -> String {
     format!("hookline.rpc.{verb}")
 }
 
-/// Every question that a dispatcher answers.
 pub const RPC_SUBJECTS: &str = "hookline.rpc.*";
 
 #[cfg(test)]
@@ -455,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_names_are_spelled_as_they_are() {
+    fn plain_names_are_not_encoded() {
         assert_eq!(
             event_subject("default", "dao:crud", "create"),
             "hookline.events.default.dao:crud.create"
@@ -480,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_means_what_it_means_to_the_server() {
+    fn filters_match_as_on_the_server() {
         let subject = wait_subject("h", "d");
         for filter in [ALL_SUBJECTS, &deliveries_of("h"), &waits_of("h"), &subject] {
             assert!(matches(filter, &subject), "{filter}");
@@ -497,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_no_utf8_is_refused() {
+    fn a_token_that_is_not_utf8_is_refused() {
         assert_eq!(
             parse_event_subject("hookline.events.default.crud.%FF"),
             Err(Error::Encoding)
@@ -505,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_reserved_id_leads_to_entities() {
+    fn only_keys_of_ids_have_a_filter_for_entities() {
         let key = unique_key(ALL_WORKSPACES, "consumers", "id", "a.b");
         let want = "$KV.hookline.entity.*.consumers.a%2Eb";
         assert_eq!(entities_of_reserved_id(&key).as_deref(), Some(want));

@@ -1,4 +1,4 @@
-//! Logs and metrics of a service process.
+//! Sets up logs and the metrics registry of a service.
 
 use std::io::IsTerminal as _;
 
@@ -10,12 +10,11 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
-/// How the process logs.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Logs")]
 #[group(skip)]
 pub struct Options {
-    /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or directives such as
+    /// Log level (`error`, `warn`, `info`, `debug`, `trace`), or directives such as
     /// `info,hookline_dispatcher=debug`.
     #[arg(
         long,
@@ -25,7 +24,7 @@ pub struct Options {
     )]
     pub log: String,
 
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(
         long,
         env = "HOOKLINE_LOG_FORMAT",
@@ -36,30 +35,23 @@ pub struct Options {
     pub log_format: Format,
 }
 
-/// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Human-readable lines.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Why logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The filter does not parse.
-    #[error("the log filter is not valid")]
+    #[error("invalid log filter (--log or HOOKLINE_LOG)")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Another subscriber is installed.
-    #[error("logs are set up already")]
+    #[error("logging is set up twice")]
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Sends logs to standard error from now on.
-///
-/// # Errors
-/// If the filter does not parse.
+/// Sends logs to standard error.
 pub fn init(options: &Options) -> Result<(), Error> {
     let filter = EnvFilter::try_new(&options.log)?;
     let logs = fmt::layer()
@@ -71,21 +63,18 @@ pub fn init(options: &Options) -> Result<(), Error> {
     };
     tracing_subscriber::registry()
         .with(filter)
-        .with(logs.with_filter(filter_fn(may_be_shown)))
+        .with(logs.with_filter(filter_fn(is_safe)))
         .try_init()
         .map_err(|error| Error::Twice(error.into()))
 }
 
-/// Whether a line may be shown, whatever the filter says: below `info`, libraries print what is
-/// sent and received, which holds secrets and bodies.
-fn may_be_shown(line: &Metadata<'_>) -> bool {
+/// Whether a line may be logged, whatever the filter says: below `info`, libraries log the data that they
+/// send and receive, including secrets and bodies.
+fn is_safe(line: &Metadata<'_>) -> bool {
     *line.level() <= Level::INFO || line.target().starts_with("hookline")
 }
 
-/// A registry that holds the process's own figures: memory, file handles, processor time.
-///
-/// # Errors
-/// If the collector cannot be registered.
+/// A registry with the metrics of the process itself: memory, open files, CPU time.
 pub fn registry() -> Result<Registry, prometheus::Error> {
     let registry = Registry::new();
     registry.register(Box::new(ProcessCollector::for_self()))?;

@@ -1,8 +1,8 @@
 //! Templates of `webhook-custom`: compiled once per change of a hook, rendered once per attempt.
 //!
-//! Values are escaped for the place they land in ([`Escape`]), never for HTML. A missing name
-//! renders empty, also below a missing parent. Both the text of a template and the event are
-//! hostile: a render's work and memory are bounded by the engine's fuel.
+//! Values are escaped for the format around them ([`Escape`]), never for HTML. A missing name renders as
+//! an empty string, even below a missing parent. Neither templates nor events are trusted: the engine's
+//! fuel bounds the work and memory of rendering.
 
 use std::collections::BTreeMap;
 
@@ -12,48 +12,41 @@ use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior};
 
 use crate::event::Event;
 
-/// The longest template in bytes.
 pub const MAX_SOURCE_BYTES: usize = 64 << 10;
-/// Work of all templates of one request: about an instruction or 64 bytes each, so 12 MiB in all.
+/// Fuel for all templates of one request. A unit is about one instruction or 64 bytes, so this allows about
+/// 12 MiB.
 const FUEL: u64 = 200_000;
-/// The name of the only template in an environment; it stands in error messages.
+/// The name of the only template in an environment, which appears in error messages.
 const NAME: &str = "template";
 
-/// The names that a template sees, see [`context`].
+/// The names that a template can use, see [`context`].
 pub type Context = Value;
 
-/// Where a template's values land, and so how they are escaped.
+/// The format around a template's values, which decides how they are escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Escape {
-    /// Plain text: as they are.
+    /// Plain text: values are not escaped.
     None,
-    /// Inside a JSON text: as the inside of a JSON string.
+    /// Values are escaped as the inside of a JSON string.
     Json,
-    /// Inside an `application/x-www-form-urlencoded` text.
+    /// `application/x-www-form-urlencoded`.
     Form,
 }
 
-/// Why a template does not compile or render.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its text is longer than [`MAX_SOURCE_BYTES`].
     #[error("the template is longer than {MAX_SOURCE_BYTES} bytes")]
     TooLong,
-    /// Its syntax is wrong. The engine names the place, not the values.
+    /// The engine's message has the position of the error, but no values.
     #[error("the template does not compile: {0}")]
     Compile(#[source] minijinja::Error),
-    /// It asks for more work than one render may do.
     #[error("the template needs too much work or memory")]
     OutOfFuel,
-    /// It cannot be rendered with this event.
+    /// Without the engine's message, which may contain values of the event.
     #[error("the template cannot be rendered: {kind}")]
-    Render {
-        /// The kind of failure; the engine's detail may hold values of the event.
-        kind: ErrorKind,
-    },
+    Render { kind: ErrorKind },
 }
 
-/// A compiled template.
 pub struct Template {
     environment: Environment<'static>,
 }
@@ -65,10 +58,6 @@ impl std::fmt::Debug for Template {
 }
 
 impl Template {
-    /// Compiles a template whose values land in a text of the kind given.
-    ///
-    /// # Errors
-    /// If the text is too long or its syntax is wrong.
     pub fn compile(source: &str, escape: Escape) -> Result<Self, Error> {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(Error::TooLong);
@@ -90,15 +79,11 @@ impl Template {
         Ok(Self { environment })
     }
 
-    /// Makes it one of so many templates that share the work of one request.
+    /// Divides the fuel of a request among its templates, of which there are `parts`.
     pub fn share(&mut self, parts: usize) {
         self.environment.set_fuel(Some(FUEL / parts.max(1) as u64));
     }
 
-    /// Renders the template.
-    ///
-    /// # Errors
-    /// [`Error::OutOfFuel`] or [`Error::Render`].
     pub fn render(&self, context: &Context) -> Result<String, Error> {
         self.environment
             .get_template(NAME)
@@ -110,10 +95,10 @@ impl Template {
     }
 }
 
-/// The names that a template sees: the event's data, and `source` and `event` as delivered.
+/// The event's data, with `source` and `event` as delivered.
 #[must_use]
 pub fn context(event: &Event, event_name: &str) -> Context {
-    // The body was found to be an object.
+    // Cannot fail: the body of an event is a JSON object.
     let mut names: BTreeMap<Value, Value> = serde_json::from_slice(&event.raw).unwrap_or_default();
     names.insert("source".into(), event.source.as_str().into());
     names.insert("event".into(), event_name.into());
@@ -125,7 +110,7 @@ fn write(out: &mut Output, value: &Value, escape: Escape) -> Result<(), minijinj
     let text = match (value.as_str(), value.kind()) {
         (_, ValueKind::Undefined | ValueKind::None) => return Ok(()),
         (Some(text), _) => text,
-        // Everything else shows as JSON, which is what any receiver can read.
+        // Any receiver can read JSON.
         (None, _) => {
             json = serde_json::to_string(value)
                 .map_err(|_| minijinja::Error::from(ErrorKind::BadSerialization))?;
@@ -185,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_name_renders_empty_also_below_a_missing_parent() {
+    fn a_missing_name_renders_empty_even_below_a_missing_parent() {
         let data = serde_json::json!({"a": null});
         let source = "[{{ b }}{{ old_entity.username }}{{ a }}{{ a.b.c }}]";
         assert_eq!(render(source, Escape::None, &data).expect("a text"), "[]");
     }
 
     #[test]
-    fn values_are_escaped_for_where_they_land() {
+    fn values_are_escaped_for_the_format_around_them() {
         let data =
             serde_json::json!({"t": "a\"b\\\n<&> é", "n": 1.5, "o": {"k": ["v"]}, "s": true});
         let json = render(
@@ -215,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn source_and_event_are_those_delivered() {
+    fn source_and_event_override_the_data() {
         let data = serde_json::json!({"source": "x", "event": "y"});
         assert_eq!(
             render("{{ source }} {{ event }}", Escape::None, &data).expect("a text"),

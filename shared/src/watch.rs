@@ -1,4 +1,4 @@
-//! Following keys of the bucket: every key's last state first, then every change, in order.
+//! Follows keys of the bucket: first the last state of every key, then every change, in order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -14,40 +14,36 @@ use crate::subject::{BUCKET_STREAM, header};
 
 /// How long the bucket keeps the markers of deleted keys.
 pub const MARKERS_KEPT: Duration = Duration::from_secs(86_400);
-/// A watch that was away for longer may have missed deletions whose markers are gone.
-const MAX_AWAY: Duration = Duration::from_secs(43_200);
-/// The first pause before the watch is set up again; it doubles up to [`MAX_PAUSE`].
+/// A watch that was down for longer may have missed deletions whose markers are gone. Well below
+/// [`MARKERS_KEPT`].
+const MAX_DOWN: Duration = Duration::from_secs(43_200);
+/// Pause before the watch restarts, doubled up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+const CONNECTION_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What is known of the bucket may hold keys that were deleted: it must be read from the start.
+/// The caller's copy of the bucket may hold deleted keys and must be rebuilt.
 #[derive(Debug, thiserror::Error)]
-#[error("the watch on the bucket was away for {0:?} and may have missed deletions")]
+#[error("the watch on the bucket was down for {0:?} and may have missed deletions")]
 pub struct AwayTooLong(Duration);
 
-/// One state of one key.
+/// A state of a key.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// The full subject.
     pub subject: String,
-    /// Sequence of the message.
     pub sequence: u64,
-    /// When it was stored, in Unix nanoseconds.
+    /// In Unix nanoseconds.
     pub time: i128,
-    /// Its headers.
     pub headers: Option<HeaderMap>,
-    /// Its body; nothing if the key was deleted.
+    /// `None` if the key was deleted.
     pub value: Option<Bytes>,
-    /// Whether the next change is here already.
+    /// Whether the next change has already arrived.
     pub more: bool,
 }
 
-/// How often the connection is looked at.
-const LOOK: Duration = Duration::from_millis(250);
-
-/// Calls `apply` with the last state of every key under `filter`, then with every change. When the watch
-/// breaks it is set up again, and `apply` sees the last states again, so it must ignore sequences that it has
-/// seen. Returns only if it was away for so long that it may have missed deletions.
+/// Calls `apply` with the last state of every key under `filter`, then with every change. A broken watch
+/// restarts from the last states, so `apply` must ignore sequences that it has seen. Returns only if the
+/// watch was down for so long that it may have missed deletions.
 pub async fn follow(
     context: &jetstream::Context,
     filter: &str,
@@ -59,11 +55,11 @@ pub async fn follow(
         tokio::select! {
             end = follow_once(context, filter, &mut apply, &mut seen, &is_up) => {
                 if let Err(error) = end {
-                    tracing::warn!(%error, "the watch on the bucket broke, setting it up again");
+                    tracing::warn!(%error, "watch on the bucket broke, restarting it");
                 }
             }
             end = reconnected(context, &is_up, &mut last_up) => match end {
-                Ok(()) => tracing::debug!("reconnected, setting the watch on the bucket up again"),
+                Ok(()) => tracing::debug!("reconnected, restarting the watch on the bucket"),
                 Err(error) => return error,
             }
         }
@@ -76,9 +72,9 @@ pub async fn follow(
     }
 }
 
-/// Resolves after a reconnect: a server that restarted has forgotten the watch, and missing heartbeats show
-/// that only after a minute. Fails once the watch was last up too long ago, be it that NATS was away or that
-/// this process was suspended.
+/// Returns after a reconnect: a restarted server has lost the watch, which missing heartbeats would reveal
+/// only after a minute. Fails if the watch was down for too long, because NATS was down or this process was
+/// suspended.
 async fn reconnected(
     context: &jetstream::Context,
     is_up: &AtomicBool,
@@ -88,14 +84,14 @@ async fn reconnected(
     let statistics = client.statistics();
     let before = statistics.connects.load(Ordering::Relaxed);
     while statistics.connects.load(Ordering::Relaxed) == before {
-        let away = last_up.elapsed().unwrap_or_default();
-        if away > MAX_AWAY {
-            return Err(AwayTooLong(away));
+        let down = last_up.elapsed().unwrap_or_default();
+        if down > MAX_DOWN {
+            return Err(AwayTooLong(down));
         }
         if is_up.load(Ordering::Relaxed) && client.connection_state() == State::Connected {
             *last_up = SystemTime::now();
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CONNECTION_POLL_INTERVAL).await;
     }
     Ok(())
 }

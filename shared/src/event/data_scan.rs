@@ -1,6 +1,5 @@
-//! What is known of an event's data before anybody asks for the data: that it is a JSON object, and
-//! the little that it takes to find its hooks. It is read as strictly as if it were kept, without an
-//! allocation for each value.
+//! Validates an event's data and extracts the fields that matching hooks needs, without building a tree of
+//! values. Accepts and rejects exactly what a full parse would.
 
 use std::fmt;
 
@@ -8,21 +7,19 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::Malformed;
 
-/// The outline of an event's data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Outline {
-    /// `operation`, if it is a text.
+    /// The field `operation`, if it is a string.
     pub(super) operation: Option<Box<str>>,
-    /// Whether there is a `source` or an `event`.
+    /// Whether there is a field `source` or `event`.
     pub(super) names_itself: bool,
 }
 
 impl Outline {
-    /// Reads a body.
     pub(super) fn read(body: &[u8]) -> Result<Self, Malformed> {
         let read = match std::str::from_utf8(body) {
             Ok(text) => finish(serde_json::Deserializer::from_str(text)),
-            // It says where.
+            // Fails as well, with the position.
             Err(_) => finish(serde_json::Deserializer::from_slice(body)),
         };
         match read.map_err(Malformed::Json)? {
@@ -41,27 +38,25 @@ fn finish<'de, R: serde_json::de::Read<'de>>(
     Ok(seen)
 }
 
-/// A part of the data, and so what is to be kept of it.
+/// Which part of the data is being read.
 #[derive(Clone, Copy)]
 enum Part {
-    /// All: the outline.
     Body,
-    /// A name of the object: which one it is.
+    /// A field name of the body.
     Name,
-    /// A text.
+    /// The value of `operation`.
     Text,
-    /// Nothing.
+    /// A value that is skipped.
     Rest,
 }
 
-/// What a part is.
 enum Seen {
     Object(Outline),
     Text(Box<str>),
+    /// A description of the value, or which field a name is.
     Other(&'static str),
 }
 
-/// The names that the outline is about.
 const OPERATION: &str = "operation";
 const OWN: &str = "source or event";
 
@@ -128,7 +123,7 @@ impl<'de> Visitor<'de> for Part {
         while let Some(name) = fields.next_key_seed(Self::Name)? {
             match name {
                 Seen::Other(OPERATION) => {
-                    // Where it stands twice, the last counts.
+                    // Of duplicate fields, the last counts.
                     outline.operation = match fields.next_value_seed(Self::Text)? {
                         Seen::Text(text) => Some(text),
                         Seen::Object(_) | Seen::Other(_) => None,
@@ -150,7 +145,7 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn an_outline_tells_operation_and_own_names() {
+    fn an_outline_has_the_operation_and_knows_names_of_its_own() {
         for (body, operation, names_itself) in [
             ("{}", None, false),
             (
@@ -166,13 +161,13 @@ mod tests {
             (r#"{"source":{}}"#, None, true),
         ] {
             let outline = Outline::read(body.as_bytes()).expect("an object");
-            let told = (outline.operation.as_deref(), outline.names_itself);
-            assert_eq!(told, (operation, names_itself), "{body}");
+            let read = (outline.operation.as_deref(), outline.names_itself);
+            assert_eq!(read, (operation, names_itself), "{body}");
         }
     }
 
     #[test]
-    fn it_takes_and_refuses_what_a_parser_does_that_keeps_all() {
+    fn it_accepts_and_rejects_what_a_full_parse_does() {
         let deep = |depth: usize| {
             let (open, close) = ("{\"a\":[".repeat(depth), "]}".repeat(depth));
             format!("{{\"a\":{open}1{close}}}").into_bytes()

@@ -1,4 +1,4 @@
-//! What a script can do, and what it cannot.
+//! What scripts can and cannot do.
 
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ fn a_chunk_must_return_a_function() {
 }
 
 #[test]
-fn unsafe_names_are_not_there() {
+fn unsafe_functions_are_missing() {
     for name in [
         "require",
         "load",
@@ -121,7 +121,7 @@ fn unsafe_names_are_not_there() {
 }
 
 #[test]
-fn safe_names_are_there() {
+fn safe_functions_exist() {
     for name in [
         "string.rep",
         "string.upper",
@@ -144,7 +144,7 @@ fn safe_names_are_there() {
 }
 
 #[test]
-fn bounded_functions_do_what_they_always_did() {
+fn bounded_functions_work_as_usual() {
     let checks = "local from, to, capture = ('hello world'):find('(o) w') \
         assert(from == 5 and to == 7 and capture == 'o') \
         assert(('a.b'):find('.', 1, true) == 2 and string.find(123, '2') == 2) \
@@ -232,8 +232,8 @@ fn hostile_scripts_end_within_their_limits() {
 }
 
 #[test]
-fn what_a_script_leaves_behind_is_not_the_next_ones_failure() {
-    // Time enough for a busy machine: this is about memory.
+fn a_scripts_garbage_does_not_make_the_next_one_fail() {
+    // Only memory matters here, so a busy machine must not run into the time limit.
     let limits = Limits {
         time: Duration::from_secs(10),
         ..LIMITS
@@ -249,7 +249,7 @@ fn what_a_script_leaves_behind_is_not_the_next_ones_failure() {
 }
 
 #[test]
-fn a_vm_goes_on_after_a_script_that_broke_its_limits() {
+fn a_vm_survives_scripts_that_exceed_its_limits() {
     let sandbox = sandbox();
     let hog =
         "return function () local t = {} while true do t[#t + 1] = ('x'):rep(1e5) .. #t end end";
