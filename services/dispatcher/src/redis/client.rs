@@ -4,6 +4,9 @@
 //! Redis answers again. A cluster has this state for each of several groups of hooks, so that a lost master leaves
 //! most hooks of other masters alone. Nothing here ever needs a restart.
 
+#[cfg(test)]
+mod tests;
+
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
