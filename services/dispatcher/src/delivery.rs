@@ -9,7 +9,6 @@ use hookline_shared::subject::{self, decode_token, encode_header, header};
 
 use crate::admission::refusal::Place;
 use crate::handler::{Class, Delivery};
-use crate::hooks::Prepared;
 
 /// The longest reason that is stored.
 const REASON_BYTES: usize = 1_024;
@@ -57,9 +56,13 @@ impl PendingDelivery {
         }
     }
 
-    /// Reads a stored delivery. None if it is malformed.
+    /// Reads a stored delivery of a hook. `event_name`: see [`delivery`]. None if it is malformed.
     #[must_use]
-    pub(crate) fn read(message: &Message, hook: &Prepared) -> Option<Self> {
+    pub(crate) fn read(
+        message: &Message,
+        hook: &str,
+        event_name: Option<&Arc<str>>,
+    ) -> Option<Self> {
         let headers = message.headers.as_ref();
         let get = |name| event::get(headers, name);
         let id = decode_token(get(header::EVENT_ID)?).ok()?.into_owned();
@@ -74,7 +77,7 @@ impl PendingDelivery {
         let event = Event::parse_with_id(get(header::SUBJECT)?, headers, body, id).ok()?;
         let count = |name| get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
         Some(Self {
-            delivery: delivery(&Arc::new(event), hook),
+            delivery: delivery(&Arc::new(event), hook, event_name),
             attempt: get(header::ATTEMPT)?.parse().ok()?,
             first_attempt: get(header::FIRST_ATTEMPT)?.parse().ok()?,
             deferrals: count(header::DEFERRALS),
@@ -90,46 +93,52 @@ impl PendingDelivery {
     /// inverse.
     #[must_use]
     pub(crate) fn message(&self, subject: String, reason: &str) -> batch::Message {
+        let message = batch::Message::new(subject, self.delivery.event.raw.clone());
+        let headers = self.headers(reason).into_iter();
+        headers.fold(message, |message, (name, value)| {
+            message.header(name, value)
+        })
+    }
+
+    fn headers(&self, reason: &str) -> Vec<(&'static str, String)> {
         let event: &Event = &self.delivery.event;
         let published = subject::event_subject(&event.workspace, &event.source, &event.name);
-        let mut message = batch::Message::new(subject, event.raw.clone())
-            .header(header::SUBJECT, published)
-            .header(header::EVENT_ID, encode_header(event.id.as_str()))
-            .header(
-                header::EVENT_ID_GIVEN,
-                if event.id.is_given() { "1" } else { "0" },
-            )
-            .header(header::ATTEMPT, self.attempt.to_string())
-            .header(header::FIRST_ATTEMPT, self.first_attempt.to_string())
-            .header(header::PID, self.delivery.pid().to_string())
-            .header(header::REASON, encode_header(cut(reason)));
-        if self.deferrals > 0 {
-            message = message.header(header::DEFERRALS, self.deferrals.to_string());
-        }
-        if self.before > 0 {
-            message = message.header(header::ATTEMPTS_BEFORE, self.before.to_string());
-        }
-        if self.refusals > 0 {
-            message = message.header(header::REFUSALS, self.refusals.to_string());
-        }
+        let is_given = u8::from(event.id.is_given());
+        let mut headers = vec![
+            (header::SUBJECT, published),
+            (header::EVENT_ID, encode_header(event.id.as_str()).into()),
+            (header::EVENT_ID_GIVEN, is_given.to_string()),
+            (header::ATTEMPT, self.attempt.to_string()),
+            (header::FIRST_ATTEMPT, self.first_attempt.to_string()),
+            (header::PID, self.delivery.pid().to_string()),
+            (header::REASON, encode_header(cut(reason)).into()),
+        ];
+        let counts = [
+            (header::DEFERRALS, self.deferrals),
+            (header::ATTEMPTS_BEFORE, self.before),
+            (header::REFUSALS, self.refusals),
+        ];
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+        headers.extend(counts.map(|(name, count)| (name, count.to_string())));
         if let Some(Place(place)) = self.place {
-            message = message.header(header::RESERVED, place.to_string());
+            headers.push((header::RESERVED, place.to_string()));
         }
         if let Some(trace) = &event.traceparent {
-            message = message.header(header::TRACEPARENT, encode_header(trace));
+            headers.push((header::TRACEPARENT, encode_header(trace).into()));
         }
-        message
+        headers
     }
 }
 
+/// `event_name`: the one that the hook asked for; None for the event's own.
 #[must_use]
-pub(crate) fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
-    let event_name = match &hook.event_name {
+pub(crate) fn delivery(event: &Arc<Event>, hook: &str, event_name: Option<&Arc<str>>) -> Delivery {
+    let event_name = match event_name {
         Some(name) if event.source != subject::PING_SOURCE => Arc::clone(name),
         _ => event.name.as_str().into(),
     };
     Delivery {
-        id: DeliveryId::new(event, &hook.hook.id),
+        id: DeliveryId::new(event, hook),
         event: Arc::clone(event),
         event_name,
     }
@@ -139,4 +148,165 @@ pub(crate) fn delivery(event: &Arc<Event>, hook: &Prepared) -> Delivery {
 #[must_use]
 pub(crate) fn cut(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(REASON_BYTES)]
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use async_nats::HeaderMap;
+    use bytes::Bytes;
+
+    use super::*;
+
+    pub(crate) const HOOK: &str = "hook";
+
+    /// The first attempt of a delivery whose event has this id.
+    pub(crate) fn pending_with(id: EventId, data: impl Into<Bytes>) -> PendingDelivery {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::TRACEPARENT, TRACE);
+        headers.insert(header::PID, "77");
+        let subject = subject::event_subject("a b", "dao:crud", "con.sumers");
+        let event = Event::parse_with_id(&subject, Some(&headers), data.into(), id);
+        let event = Arc::new(event.expect("an event"));
+        PendingDelivery::first(delivery(&event, HOOK, None), 1_000)
+    }
+
+    pub(crate) fn pending() -> PendingDelivery {
+        pending_with(EventId::given("1"), "{}")
+    }
+
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn stored(headers: &[(&'static str, String)], payload: &Bytes) -> Message {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.as_str());
+        }
+        Message {
+            subject: "stored".into(),
+            reply: None,
+            payload: payload.clone(),
+            headers: Some(map),
+            status: None,
+            description: None,
+            length: 0,
+        }
+    }
+
+    fn read(headers: &[(&'static str, String)]) -> Option<PendingDelivery> {
+        PendingDelivery::read(&stored(headers, &"{}".into()), HOOK, None)
+    }
+
+    #[test]
+    fn a_stored_delivery_is_read_as_it_was() {
+        for id in [
+            EventId::stored(7, 1_700_000_000_123_456_789),
+            EventId::given("plain"),
+            EventId::given("7-1700000000123456789"),
+            EventId::given("\r\nX: y\u{0}%41 é\u{1f980}"),
+        ] {
+            let full = PendingDelivery {
+                attempt: 3,
+                deferrals: 2,
+                place: Some(Place(1_700_000_000_000)),
+                refusals: 1,
+                before: 4,
+                ..pending_with(id.clone(), r#"{"operation": "create"}"#)
+            };
+            let bare = PendingDelivery::first(full.delivery.clone(), 5);
+            for pending in [full, bare] {
+                let event = &pending.delivery.event;
+                let message = stored(&pending.headers("reason"), &event.raw);
+                let read = PendingDelivery::read(&message, HOOK, None).expect("it is readable");
+                let event_read = &read.delivery.event;
+                assert_eq!(event_read.id, id);
+                assert_eq!(event_read.raw, event.raw);
+                assert_eq!(event_read.workspace, "a b");
+                assert_eq!(event_read.source, "dao:crud");
+                assert_eq!(event_read.name, "con.sumers");
+                assert_eq!(event_read.traceparent.as_deref(), Some(TRACE));
+                assert_eq!(read.delivery.pid(), 77);
+                assert_eq!(read.delivery.id, pending.delivery.id);
+                let state = |pending: &PendingDelivery| {
+                    let counts = [pending.deferrals, pending.refusals, pending.before];
+                    (
+                        pending.attempt,
+                        pending.first_attempt,
+                        pending.place,
+                        counts,
+                    )
+                };
+                assert_eq!(state(&read), state(&pending));
+            }
+        }
+    }
+
+    #[test]
+    fn a_delivery_with_junk_in_a_required_header_is_refused() {
+        let headers = pending().headers("");
+        assert!(read(&headers).is_some());
+        for (name, junk) in [
+            (header::SUBJECT, "hookline.other"),
+            (header::EVENT_ID, "%ff"),
+            (header::ATTEMPT, "one"),
+            (header::ATTEMPT, "-1"),
+            (header::ATTEMPT, "4294967296"),
+            (header::FIRST_ATTEMPT, ""),
+            (header::EVENT_ID_GIVEN, "0"),
+        ] {
+            let mut broken = headers.clone();
+            for (_, value) in broken.iter_mut().filter(|(other, _)| *other == name) {
+                junk.clone_into(value);
+            }
+            assert!(read(&broken).is_none(), "{name}: {junk}");
+            broken.retain(|(other, _)| *other != name);
+            assert!(read(&broken).is_none(), "without {name}");
+        }
+        let no_event = stored(&headers, &"[]".into());
+        assert!(PendingDelivery::read(&no_event, HOOK, None).is_none());
+    }
+
+    #[test]
+    fn junk_in_an_optional_header_is_ignored() {
+        let mut headers = pending().headers("");
+        for name in [header::DEFERRALS, header::REFUSALS, header::RESERVED] {
+            headers.push((name, "junk".to_owned()));
+        }
+        let read = read(&headers).expect("it is readable");
+        assert_eq!((read.deferrals, read.refusals, read.place), (0, 0, None));
+    }
+
+    #[test]
+    fn the_next_attempt_keeps_the_count_of_refusals_only() {
+        let waited = PendingDelivery {
+            deferrals: 2,
+            place: Some(Place(1)),
+            ..pending()
+        };
+        let refused = waited.next(Class::RetryBriefly);
+        assert_eq!((refused.attempt, refused.refusals), (2, 1));
+        assert_eq!((refused.deferrals, refused.place), (0, None));
+        let failed = refused.next(Class::Retry(None));
+        assert_eq!((failed.attempt, failed.refusals), (3, 1));
+    }
+
+    #[test]
+    fn a_ping_keeps_its_name_and_other_events_get_the_hooks() {
+        let asked: Arc<str> = "consumers:create".into();
+        let name = |source| {
+            let subject = subject::event_subject("default", source, "own");
+            let event = Event::parse_with_id(&subject, None, "{}".into(), EventId::given("1"));
+            delivery(&Arc::new(event.expect("an event")), HOOK, Some(&asked)).event_name
+        };
+        assert_eq!(name("crud"), asked);
+        assert_eq!(&*name(subject::PING_SOURCE), "own");
+    }
+
+    #[test]
+    fn a_reason_is_cut_between_characters() {
+        let long = "é".repeat(REASON_BYTES);
+        assert_eq!(cut(&long).len(), REASON_BYTES);
+        let odd = format!("a{long}");
+        assert_eq!(cut(&odd).len(), REASON_BYTES - 1);
+        assert_eq!(cut("short"), "short");
+    }
 }

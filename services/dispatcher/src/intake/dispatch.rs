@@ -1,6 +1,5 @@
 //! Reads messages, matches events with hooks, and hands deliveries over in batches.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +11,10 @@ use hookline_shared::subject;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::bulkhead::LaneOccupancy;
-use crate::claims::{self, Claims};
+use crate::claims::Claims;
 use crate::delivery::{PendingDelivery, delivery};
 use crate::hooks::{Index, Prepared};
+use crate::intake::batches::Batches;
 use crate::intake::consumer;
 use crate::intake::spread_limit::SpreadLimit;
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
@@ -25,18 +25,14 @@ use crate::upkeep::outbox_purge::OutboxPurge;
 
 /// Redelivery if this version cannot read the hook.
 const UNREADABLE: Duration = Duration::from_secs(30);
-/// Bytes of events that are read before the task yields,
-const READ_AT_ONCE: usize = 256 << 10;
-/// and what a delivery adds to them.
-const DELIVERY_WEIGHT: usize = 512;
 /// An event with more deliveries is spread over all workers,
 const MANY_HOOKS: usize = 64;
 /// unless its copies would take more bytes than this.
 const SPREAD_BYTES: usize = 64 << 20;
 
-/// Takes at most [`claims::MOST`] deliveries.
-pub(crate) type Handover =
-    Box<dyn Fn(Arc<LaneOccupancy>, Vec<(Arc<Prepared>, OpenDelivery)>) + Send + Sync>;
+type Handed = (Arc<Prepared>, OpenDelivery);
+/// Takes at most [`claims::MOST`](crate::claims::MOST) deliveries.
+pub(crate) type Handover = Box<dyn Fn(Arc<LaneOccupancy>, Vec<Handed>) + Send + Sync>;
 
 /// Shared by the lanes.
 pub(crate) struct Dispatch {
@@ -73,9 +69,9 @@ impl consumer::MessageSink for Events {
     async fn handle(&self, messages: Vec<PulledMessage>) {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
-        let mut batches = Batches::new(dispatch, &self.occupancy);
+        let mut batches = dispatch.batches(&self.occupancy);
         for pulled in messages {
-            batches.pause_before(&pulled).await;
+            batches.pause_before(pulled.message.payload.len()).await;
             let message = &pulled.message;
             let Some(Place { stored, .. }) = Place::of(message) else {
                 // Not from JetStream, so it needs no answer.
@@ -122,9 +118,9 @@ impl consumer::MessageSink for Deliveries {
     async fn handle(&self, messages: Vec<PulledMessage>) {
         let dispatch = &self.dispatch;
         let snapshot = dispatch.index.snapshot();
-        let mut batches = Batches::new(dispatch, &self.occupancy);
+        let mut batches = dispatch.batches(&self.occupancy);
         for pulled in messages {
-            batches.pause_before(&pulled).await;
+            batches.pause_before(pulled.message.payload.len()).await;
             let message = &pulled.message;
             if subject::is_for_any_worker(&message.subject)
                 && let Some(place) = Place::of(message)
@@ -142,11 +138,12 @@ impl consumer::MessageSink for Deliveries {
                 dispatch.settle.message(message, None, settled).await;
                 continue;
             };
-            match PendingDelivery::read(message, hook) {
+            match PendingDelivery::read(message, &hook.id, hook.event_name.as_ref()) {
                 Some(pending) => {
                     let open =
                         Arc::new(OpenMessage::new(pulled, None, self.occupancy.message(), 1));
-                    batches.add(hook, OpenDelivery { pending, open });
+                    let delivery = OpenDelivery { pending, open };
+                    batches.add(&hook.id, hook.is_plain(), (Arc::clone(hook), delivery));
                 }
                 None => {
                     let (dispatch, hook) = (Arc::clone(dispatch), Arc::clone(hook));
@@ -160,69 +157,15 @@ impl consumer::MessageSink for Deliveries {
     }
 }
 
-struct Batches {
-    dispatch: Arc<Dispatch>,
-    lane: Arc<LaneOccupancy>,
-    batches: HashMap<Batch, Vec<(Arc<Prepared>, OpenDelivery)>>,
-    /// In bytes, see [`READ_AT_ONCE`].
-    weight: usize,
-}
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-enum Batch {
-    /// Of all other hooks.
-    All,
-    /// Of one hook, whose claims may take longer than others, or whose part of Redis may be away.
-    Hook(Arc<str>),
-}
-
-impl Batches {
-    fn new(dispatch: &Arc<Dispatch>, lane: &Arc<LaneOccupancy>) -> Self {
-        Self {
-            dispatch: Arc::clone(dispatch),
-            lane: Arc::clone(lane),
-            batches: HashMap::new(),
-            weight: 0,
-        }
-    }
-
-    fn add(&mut self, hook: &Arc<Prepared>, delivery: OpenDelivery) {
-        self.weight += DELIVERY_WEIGHT;
-        let batch = if hook.is_plain() && self.dispatch.claims.groups() == 1 {
-            Batch::All
-        } else {
-            Batch::Hook(Arc::clone(&hook.id))
-        };
-        let deliveries = self.batches.entry(batch).or_default();
-        deliveries.push((Arc::clone(hook), delivery));
-        if deliveries.len() == claims::MOST {
-            let deliveries = std::mem::take(deliveries);
-            self.hand_over(deliveries);
-        }
-    }
-
-    /// After many bytes, hands over and yields before the next message is read.
-    async fn pause_before(&mut self, next: &PulledMessage) {
-        if self.weight > READ_AT_ONCE {
-            self.hand_over_all();
-            tokio::task::yield_now().await;
-        }
-        self.weight += next.message.payload.len();
-    }
-
-    fn hand_over_all(&mut self) {
-        self.weight = 0;
-        for (_, deliveries) in std::mem::take(&mut self.batches) {
-            self.hand_over(deliveries);
-        }
-    }
-
-    fn hand_over(&self, deliveries: Vec<(Arc<Prepared>, OpenDelivery)>) {
-        (self.dispatch.hand_over)(Arc::clone(&self.lane), deliveries);
-    }
-}
-
 impl Dispatch {
+    fn batches<'a>(
+        &'a self,
+        lane: &'a Arc<LaneOccupancy>,
+    ) -> Batches<Handed, impl Fn(Vec<Handed>) + Send + use<'a>> {
+        let hand_over = |deliveries| (self.hand_over)(Arc::clone(lane), deliveries);
+        Batches::new(self.claims.groups(), hand_over)
+    }
+
     async fn catch_up(&self) -> bool {
         match self.index.catch_up().await {
             Ok(()) => true,
@@ -251,7 +194,7 @@ impl Dispatch {
         event: Event,
         open: OpenMessage,
         hooks: Vec<Arc<Prepared>>,
-        batches: &mut Batches,
+        batches: &mut Batches<Handed, impl Fn(Vec<Handed>)>,
     ) {
         if hooks.is_empty() {
             let message = &open.pulled.message;
@@ -261,28 +204,46 @@ impl Dispatch {
                 .await;
         }
         let (event, open, first_attempt) = (Arc::new(event), Arc::new(open), unix_millis());
-        let is_wide = self.is_wide(&event, hooks.len());
+        let is_spread = self.is_spread(&event, hooks.len());
         for hook in hooks {
-            let pending = PendingDelivery::first(delivery(&event, &hook), first_attempt);
+            let delivery = delivery(&event, &hook.id, hook.event_name.as_ref());
+            let pending = PendingDelivery::first(delivery, first_attempt);
             let open = Arc::clone(&open);
-            if is_wide {
+            if is_spread {
                 let dispatch = Arc::clone(self);
                 self.tasks.spawn(async move {
                     let settled = dispatch.settle.spread(&hook, pending).await;
                     dispatch.settle.delivery(&open, settled).await;
                 });
             } else {
-                batches.add(&hook, OpenDelivery { pending, open });
+                let (id, is_plain) = (Arc::clone(&hook.id), hook.is_plain());
+                batches.add(&id, is_plain, (hook, OpenDelivery { pending, open }));
             }
         }
     }
 
-    /// Whether all workers should share an event's deliveries. They stay with the event if its copies would take too
-    /// much disk, or if too many deliveries wait for any worker already.
-    fn is_wide(&self, event: &Event, hooks: usize) -> bool {
-        hooks > MANY_HOOKS
-            && event.raw.len().saturating_mul(hooks) <= SPREAD_BYTES
+    /// Whether all workers share an event's deliveries: not if too many deliveries wait for any worker already.
+    fn is_spread(&self, event: &Event, hooks: usize) -> bool {
+        is_wide(event.raw.len(), hooks)
             && !self.spread.is_reached()
             && !self.settle.storage.is_scarce()
+    }
+}
+
+fn is_wide(bytes: usize, hooks: usize) -> bool {
+    hooks > MANY_HOOKS && bytes.saturating_mul(hooks) <= SPREAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_for_many_hooks_is_wide_unless_its_copies_take_too_many_bytes() {
+        assert!(!is_wide(10, MANY_HOOKS));
+        assert!(is_wide(10, MANY_HOOKS + 1));
+        assert!(is_wide(SPREAD_BYTES / 128, 128));
+        assert!(!is_wide(SPREAD_BYTES / 128 + 1, 128));
+        assert!(!is_wide(usize::MAX, usize::MAX));
     }
 }
