@@ -126,7 +126,9 @@ impl Settle {
             return self.count(hook, DeliveryResult::Busy);
         }
         let class = error.class();
-        let (delay, reason) = match schedule::after_failure(hook, pending, class) {
+        let circuit = hook.admission.circuit.verdict();
+        let next = schedule::after_failure(&hook.policy, hook.max_age, circuit, pending, class);
+        let (delay, reason) = match next {
             Next::Retry(_) if self.is_backlog_full(hook).await => {
                 (None, format!("backlog full: {error}"))
             }
@@ -274,5 +276,35 @@ fn log_dead(error: &DeliveryError) {
         tracing::error!("{error}");
     } else {
         tracing::warn!(reason = %error, "delivery dead-lettered");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_acked_only_for_results_that_are_durable() {
+        use DeliveryResult::*;
+        for result in [
+            Delivered, Retry, Dead, Duplicate, Deferred, Spread, Snoozed, Unchanged, Orphaned,
+        ] {
+            assert_eq!(result.settled(), Settled::Final, "{result:?}");
+        }
+        for result in [NotYet, Unsettled] {
+            let settled = Settled::NotYet(MIN_REDELIVERY);
+            assert_eq!(result.settled(), settled, "{result:?}");
+        }
+        assert_eq!(Busy.settled(), Settled::TakenOver);
+        assert_eq!(result_of(true), Delivered);
+        assert_eq!(result_of(false), Busy);
+    }
+
+    #[test]
+    fn an_unsettled_message_is_redelivered_when_due_within_bounds() {
+        for (due_in, redelivery) in [(0, 2), (1, 2), (30, 30), (3_600, 60)] {
+            let delay = redelivery_delay(Duration::from_secs(due_in));
+            assert_eq!(delay.as_secs(), redelivery, "{due_in}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use tracing::{Instrument as _, Span};
 
 use super::delivery_log::{Began, DeliveryLog};
 use super::inline_retry::InlineRetries;
+use crate::admission::Admission;
 use crate::admission::bulkhead::{Admitted, Kind, LaneOccupancy};
 use crate::admission::circuit_breaker::{Circuits, Verdict};
 use crate::admission::refusal::{PROBING, Refusal};
@@ -49,7 +50,7 @@ pub(crate) struct Deliverer {
 }
 
 /// Reasons to defer before claiming.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HeldBack {
     Paused,
     Open(Duration),
@@ -75,7 +76,7 @@ impl Deliverer {
     ) {
         let mut admitted = Vec::with_capacity(deliveries.len());
         for (hook, delivery) in deliveries {
-            match admit(&hook, &lane) {
+            match admit(hook.is_paused(), &hook.admission, &lane) {
                 Ok(permit) => admitted.push((hook, delivery, permit)),
                 Err(reason) => {
                     let (this, kind) = (self.clone(), lane.kind());
@@ -170,7 +171,7 @@ impl Deliverer {
     ) -> Result<(Began, Result<Receipt, DeliveryError>), NotMade> {
         let permit = admitted.permit().await;
         // The circuit may have opened during the wait.
-        if let Some(wait) = open_for(hook).filter(|_| !lease.is_probe()) {
+        if let Some(wait) = open_for(&hook.admission).filter(|_| !lease.is_probe()) {
             return Err(NotMade::HeldBack(HeldBack::Open(wait)));
         }
         let calm = hook.admission.circuit.is_calm();
@@ -198,17 +199,18 @@ impl Deliverer {
         error: &DeliveryError,
     ) -> Option<(PendingDelivery, Admitted)> {
         let class = error.class();
-        let delay = schedule::retry_delay(hook, pending, class)?;
+        let delay = schedule::retry_delay(&hook.policy, pending, class)?;
         let is_closed = || hook.admission.circuit.verdict() == Verdict::Closed;
-        let is_too_old = schedule::is_too_old(hook, pending, delay);
-        if lane.kind() != Kind::Events || !is_closed() || is_too_old {
+        let is_too_old = schedule::is_too_old(hook.max_age, pending, delay);
+        let may_wait = lane.kind() == Kind::Events && hook.is_plain();
+        if !may_wait || !is_closed() || is_too_old {
             return None;
         }
-        let waited = self.inline_retries.wait(hook, pending, delay).await;
+        let waited = self.inline_retries.wait(pending, delay).await;
         if !waited || !is_closed() || !self.index.snapshot().holds(hook) {
             return None;
         }
-        let admitted = admit(hook, lane).ok()?;
+        let admitted = admit(hook.is_paused(), &hook.admission, lane).ok()?;
         if !self.claims.renew(lease).await {
             return None;
         }
@@ -353,21 +355,25 @@ fn span(hook: &Prepared, pending: &PendingDelivery) -> Span {
     tracing::info_span!("attempt", hook = %hook.id, %delivery, attempt = pending.attempt)
 }
 
-fn admit(hook: &Prepared, lane: &Arc<LaneOccupancy>) -> Result<Admitted, HeldBack> {
-    if hook.is_paused() {
+fn admit(
+    is_paused: bool,
+    admission: &Admission,
+    lane: &Arc<LaneOccupancy>,
+) -> Result<Admitted, HeldBack> {
+    if is_paused {
         return Err(HeldBack::Paused);
     }
-    if let Some(wait) = open_for(hook) {
+    if let Some(wait) = open_for(admission) {
         return Err(HeldBack::Open(wait));
     }
-    let calm = hook.admission.circuit.is_calm();
-    let admitted = hook.admission.bulkhead.enter(lane, calm);
+    let calm = admission.circuit.is_calm();
+    let admitted = admission.bulkhead.enter(lane, calm);
     admitted.ok_or(HeldBack::NoPermit { calm })
 }
 
 /// How long the hook's circuit is open, as far as this worker knows.
-fn open_for(hook: &Prepared) -> Option<Duration> {
-    match hook.admission.circuit.verdict() {
+fn open_for(admission: &Admission) -> Option<Duration> {
+    match admission.circuit.verdict() {
         Verdict::Open(wait) => Some(wait),
         Verdict::Closed | Verdict::HalfOpen => None,
     }
@@ -385,4 +391,81 @@ pub(crate) async fn attempt(
 ) -> Result<Receipt, DeliveryError> {
     let attempt = AssertUnwindSafe(hook.handler.attempt(delivery)).catch_unwind();
     attempt.await.unwrap_or(Err(DeliveryError::Panicked))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use hookline_shared::event::EventId;
+
+    use super::*;
+    use crate::admission::circuit_breaker::{CircuitBreaker, Settings};
+    use crate::delivery::tests::pending_with;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Of a hook with one permit, whose circuit opens at the second failure in a row.
+    fn admission() -> Admission {
+        let circuit = CircuitBreaker::new(Settings {
+            failures: 2,
+            failure_rate: 1.0,
+            open: SECOND,
+        });
+        Admission::new(1, circuit, None, 1, 1)
+    }
+
+    fn lane() -> Arc<LaneOccupancy> {
+        Arc::new(LaneOccupancy::new(Kind::Events, 100, SECOND))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_hook_is_held_back_whatever_else() {
+        let admission = admission();
+        admission.circuit.opened(SECOND);
+        let held = admit(true, &admission, &lane());
+        assert_eq!(held.err(), Some(HeldBack::Paused));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_circuit_holds_back_until_it_may_be_probed() {
+        let (admission, lane) = (admission(), lane());
+        admission.circuit.opened(3 * SECOND);
+        tokio::time::advance(SECOND).await;
+        let held = admit(false, &admission, &lane);
+        assert_eq!(held.err(), Some(HeldBack::Open(2 * SECOND)));
+        tokio::time::advance(2 * SECOND).await;
+        assert!(admit(false, &admission, &lane).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hook_without_a_permit_in_time_is_held_back() {
+        for calm in [true, false] {
+            let (admission, lane) = (admission(), lane());
+            let admitted = admit(false, &admission, &lane).expect("a free permit");
+            let permit = admitted.permit().now_or_never().flatten();
+            let permit = permit.expect("a free permit");
+            permit.attempted(5 * SECOND, true);
+            if !calm {
+                assert!(!admission.circuit.failed(false, 1));
+            }
+            let held = admit(false, &admission, &lane);
+            assert_eq!(held.err(), Some(HeldBack::NoPermit { calm }));
+            drop(permit);
+            assert!(admit(false, &admission, &lane).is_ok());
+        }
+    }
+
+    #[test]
+    fn jitter_at_most_doubles_a_wait_and_is_the_same_each_time() {
+        let waits: Vec<_> = (0..200)
+            .map(|id| pending_with(EventId::given(id.to_string()), "{}"))
+            .map(|pending| {
+                assert_eq!(jittered(&pending, SECOND), jittered(&pending, SECOND));
+                jittered(&pending, SECOND)
+            })
+            .collect();
+        assert!(waits.iter().all(|wait| (SECOND..2 * SECOND).contains(wait)));
+        let late = waits.iter().filter(|wait| **wait > SECOND * 3 / 2).count();
+        assert!((50..150).contains(&late), "{late} of 200 in the later half");
+    }
 }

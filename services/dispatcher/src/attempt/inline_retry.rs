@@ -9,7 +9,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::PendingDelivery;
-use crate::hooks::Prepared;
 
 /// The default schedule begins with one second.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -34,14 +33,9 @@ impl InlineRetries {
         }
     }
 
-    /// Waits until a retry is due. False: it must be parked.
-    pub(crate) async fn wait(
-        &self,
-        hook: &Prepared,
-        pending: &PendingDelivery,
-        delay: Duration,
-    ) -> bool {
-        if !may_wait(pending, delay) || !hook.is_plain() {
+    /// Waits until the retry after this attempt is due. False: it must be parked.
+    pub(crate) async fn wait(&self, pending: &PendingDelivery, delay: Duration) -> bool {
+        if !may_wait(pending, delay) {
             return false;
         }
         let Ok(_permit) = self.permits.try_acquire() else {
@@ -60,33 +54,68 @@ fn may_wait(pending: &PendingDelivery, delay: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use hookline_shared::event::{DeliveryId, Event, EventId};
-    use hookline_shared::subject;
+    use futures::FutureExt as _;
+    use hookline_shared::event::EventId;
+    use tokio::time::Instant;
 
     use super::*;
-    use crate::handler::{Class, Delivery};
+    use crate::delivery::tests::pending_with;
+    use crate::handler::Class;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A first attempt of an event with this size in bytes.
     fn pending(bytes: usize) -> PendingDelivery {
-        let subject = subject::event_subject("default", "crud", "consumers");
-        let body = format!("{{\"text\":\"{}\"}}", "a".repeat(bytes));
-        let event = Event::parse_with_id(&subject, None, body.into(), EventId::given("1"));
-        let event = Arc::new(event.expect("an event"));
-        let delivery = Delivery {
-            id: DeliveryId::new(&event, "hook"),
-            event_name: event.name.as_str().into(),
-            event,
-        };
-        PendingDelivery::first(delivery, 0)
+        let data = format!("{{\"text\":\"{}\"}}", "a".repeat(bytes - 11));
+        assert_eq!(data.len(), bytes);
+        pending_with(EventId::given("1"), data)
     }
 
     #[test]
     fn only_the_first_retry_of_a_small_event_within_two_seconds_may_wait() {
-        let small = pending(100);
+        let small = pending(MOST_BYTES);
         assert!(may_wait(&small, LONGEST));
         assert!(!may_wait(&small, LONGEST + Duration::from_millis(1)));
         assert!(!may_wait(&small.next(Class::Retry(None)), LONGEST));
-        assert!(!may_wait(&pending(MOST_BYTES), LONGEST));
+        assert!(!may_wait(&pending(MOST_BYTES + 1), LONGEST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_waits_for_its_delay() {
+        let retries = InlineRetries::new(PART, CancellationToken::new());
+        let began = Instant::now();
+        assert!(retries.wait(&pending(100), SECOND).await);
+        assert_eq!(began.elapsed(), SECOND);
+        assert!(!retries.wait(&pending(100), 3 * SECOND).await);
+        assert_eq!(began.elapsed(), SECOND, "it is parked at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_may_wait_in_a_part_of_the_lane() {
+        let retries = InlineRetries::new(2 * PART + PART - 1, CancellationToken::new());
+        let pending = pending(100);
+        let mut waits: Vec<_> = (0..2)
+            .map(|_| Box::pin(retries.wait(&pending, SECOND)))
+            .collect();
+        for wait in &mut waits {
+            assert_eq!(wait.as_mut().now_or_never(), None, "it waits");
+        }
+        let excess = retries.wait(&pending, SECOND);
+        assert_eq!(excess.now_or_never(), Some(false), "it is parked");
+        for wait in waits {
+            assert!(wait.await);
+        }
+        assert!(retries.wait(&pending, SECOND).await, "its permit is back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_stops_parks_waiting_retries() {
+        let stopping = CancellationToken::new();
+        let retries = InlineRetries::new(PART, stopping.clone());
+        let pending = pending(100);
+        let mut wait = Box::pin(retries.wait(&pending, SECOND));
+        assert_eq!(wait.as_mut().now_or_never(), None, "it waits");
+        stopping.cancel();
+        assert_eq!(wait.now_or_never(), Some(false));
     }
 }

@@ -43,7 +43,7 @@ impl Settle {
         let reason = match deferral {
             // A paused hook's deliveries wait for as long as the operator wants.
             Deferral::Paused => None,
-            _ if is_too_old(hook, pending, delay) => Some("too old"),
+            _ if is_too_old(hook.max_age, pending, delay) => Some("too old"),
             _ if self.is_backlog_full(hook).await => Some("backlog full"),
             _ => None,
         };
