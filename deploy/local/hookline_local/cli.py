@@ -5,31 +5,35 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
-from typing import List
+from typing import Any, List
 
 from . import cluster, demo, interrupt, paths, receiver, terminal, up
 
 
 def main(arguments: List[str]) -> int:
-    """Run one command; its exit code."""
+    """Runs a command and returns its exit code."""
     terminal.prepare()
     if arguments[:1] == ["receiver"]:
         return receiver.main(arguments[1:])
-    parser = argparse.ArgumentParser(prog="hookline-local", description="Hookline on this machine.")
+    parser = argparse.ArgumentParser(prog="hookline-local", description="Run Hookline on this machine.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in (
-        ("up", "start a cluster and leave it running"),
-        ("demo", "run the four examples on a cluster of their own"),
+        ("up", "start a local cluster in the background"),
+        ("demo", "run the four examples on a temporary cluster"),
     ):
-        command = commands.add_parser(name, help=text)
+        command = _add(commands, name, text)
         command.add_argument(
-            "--binaries", type=pathlib.Path, default=paths.ROOT / "target" / "debug", help="folder of the binaries"
+            "--binaries",
+            type=pathlib.Path,
+            metavar="FOLDER",
+            default=paths.ROOT / "target" / "debug",
+            help="folder of hookline-gateway and hookline-dispatcher (default: target/debug)",
         )
-    commands.add_parser("down", help="stop the cluster that `up` started")
-    commands.add_parser("receiver", help="the HTTP server that records what it is sent")
-    publish = commands.add_parser("pub", help="publish a message to the cluster that `up` started")
-    publish.add_argument("subject", help="hookline.events.<workspace>.<source>.<event>")
-    publish.add_argument("body", help="a JSON object")
+    _add(commands, "down", "stop the cluster of `up`; its data stays")
+    _add(commands, "receiver", "run an HTTP server that records requests")
+    publish = _add(commands, "pub", "publish an event to the cluster of `up`")
+    publish.add_argument("subject", metavar="SUBJECT", help="hookline.events.<workspace>.<source>.<event>")
+    publish.add_argument("body", metavar="BODY", help="the event's data, a JSON object")
     options = parser.parse_args(arguments)
     try:
         if options.command == "up":
@@ -47,3 +51,8 @@ def main(arguments: List[str]) -> int:
         return stopped.exit_code
     parser.print_help()
     return 2
+
+
+def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    return parser

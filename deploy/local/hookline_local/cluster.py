@@ -1,8 +1,8 @@
-"""NATS, Redis, a gateway, dispatchers and a receiver on the loopback interface.
+"""A cluster on the loopback interface: NATS, Redis, a gateway, dispatchers and a receiver.
 
-<folder>/state.json   ports and processes, so that another run finds them again
-<folder>/data/        what NATS and Redis keep
-<folder>/logs/        a file for each process, and the one of the start before
+<folder>/state.json   ports and processes, for later runs
+<folder>/data/        data of NATS and Redis
+<folder>/logs/        a log for each process, and its previous log
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ USUAL_PORTS = {
     "receiver": 8080,
 }
 READY_WITHIN_S = 60.0
-# Services drain what is in flight when they are told to stop.
+# Services finish attempts in flight before they stop.
 SERVICES_END_WITHIN_S = 40.0
 SERVERS_END_WITHIN_S = 10.0
-# What holds unless the environment says otherwise.
+# The environment overrides these.
 DEFAULTS = {
-    # Without it a dispatcher delivers to public addresses only, and the receiver is on loopback.
+    # By default dispatchers deliver to public addresses only, but the receiver is on loopback.
     "HOOKLINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
-    # Set aside when the stream is created: a small disk has no 4 GiB to spare.
+    # Reserved when the stream is created. The default of 4 GiB may not fit on a small disk.
     "HOOKLINE_EVENTS_MAX_BYTES": str(256 * 1024 * 1024),
 }
 
 
 class Failure(Exception):
-    """The cluster did not come up."""
+    """The cluster did not start."""
 
 
 class Service(NamedTuple):
-    """How one process is started, and how it shows that it is ready."""
+    """How to start a process and check that it is ready."""
 
     name: str
     command: List[str]
@@ -56,34 +56,30 @@ class Service(NamedTuple):
 
 
 class Cluster:
-    """A cluster in a folder of its own."""
+    """A cluster and its folder."""
 
     def __init__(self, folder: pathlib.Path, binaries: pathlib.Path, env: Dict[str, str], temporary: bool) -> None:
         self.folder = folder
         self.binaries = binaries
         self.env = env
-        # A temporary cluster ends with the process that started it, however that ends.
+        # The processes of a temporary cluster die with this process.
         self.temporary = temporary
         self.ports: Dict[str, int] = {}
         self.processes: Dict[str, processes.Process] = {}
         self._load()
 
-    # -- what a user needs to know
-
     def url(self, name: str, path: str = "") -> str:
-        """Of whatever listens on that port."""
         return f"{SCHEMES.get(name, 'http')}://{LOOPBACK}:{self.ports[name]}{path}"
 
     def log(self, name: str) -> pathlib.Path:
-        """The file that the process writes to."""
         return self.folder / "logs" / f"{name}.log"
 
     def alive(self) -> List[str]:
-        """The names of those that run."""
+        """The names of running processes."""
         return [name for name, process in self.processes.items() if processes.alive(process)]
 
     def dispatcher_settings(self, status_port: int) -> Dict[str, str]:
-        """What makes a dispatcher one of this cluster."""
+        """The settings of a dispatcher of this cluster."""
         return {
             "HOOKLINE_STATUS_LISTEN": f"{LOOPBACK}:{status_port}",
             "HOOKLINE_NATS_URL": self.url("nats"),
@@ -91,15 +87,13 @@ class Cluster:
             **{name: self.env.get(name, default) for name, default in DEFAULTS.items()},
         }
 
-    # -- life
-
     def choose_ports(self) -> Dict[str, int]:
-        """The usual ones, or free ones where those are taken. Returns the moved ones."""
+        """Returns the ports that are not the default, because the default is taken."""
         self.ports = ports.choose(USUAL_PORTS)
         return {name: port for name, port in self.ports.items() if port != USUAL_PORTS[name]}
 
     def start(self, names: List[str]) -> None:
-        """Start these, in an order in which each finds what it needs, and wait until all are ready."""
+        """Starts servers, then services, and waits until all are ready."""
         self._check_programs()
         for sub in ("data/nats", "data/redis", "logs"):
             (self.folder / sub).mkdir(parents=True, exist_ok=True)
@@ -113,7 +107,7 @@ class Cluster:
                 self._wait_until_ready(service, until)
 
     def stop(self) -> List[str]:
-        """End what was started, the servers last. Returns the names of those that had to be killed."""
+        """Stops services, then servers. Returns the names of processes that had to be killed."""
         running = [self.processes[name] for name in self.alive()]
         servers = [process for process in running if process.name in ("nats", "redis")]
         killed = processes.end([process for process in running if process not in servers], SERVICES_END_WITHIN_S)
@@ -177,7 +171,7 @@ class Cluster:
             (paths.REDIS_SERVER, "servers"),
         ]:
             if not os.access(program, os.X_OK):
-                raise Failure(f"{paths.shown(program)} is not there or cannot be run; `make {target}` makes it")
+                raise Failure(f"{paths.shown(program)} is missing or not executable; run `make {target}`")
 
     def _spawn(self, service: Service) -> None:
         program = service.command[0]
@@ -189,23 +183,21 @@ class Cluster:
         except OSError as error:
             raise Failure(f"{service.name}: cannot start {paths.shown(pathlib.Path(program))}: {error}") from None
         self.processes[service.name] = process
-        # At once: whatever happens next, the process can be found again.
+        # At once, so that a later run can find the process whatever happens next.
         self._save()
 
     def _wait_until_ready(self, service: Service, until: float) -> None:
         process = self.processes[service.name]
         while True:
-            # In this order: somebody else may be answering on the port that our process did not get.
+            # Check readiness before liveness: another process may answer on a port that ours failed to bind.
             ready = service.ready()
             if not processes.alive(process):
                 raise Failure(f"{service.name} {processes.how_it_ended(process)}")
             if ready:
                 return
             if time.monotonic() > until:
-                raise Failure(f"{service.name} was not ready within {READY_WITHIN_S:.0f} s")
+                raise Failure(f"{service.name} is not ready after {READY_WITHIN_S:.0f} s")
             time.sleep(0.05)
-
-    # -- the state file
 
     def _load(self) -> None:
         try:
@@ -215,7 +207,7 @@ class Cluster:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Failure(f"cannot read {self.folder / 'state.json'}: {error!r}; remove it to start anew") from None
+            raise Failure(f"cannot read {self.folder / 'state.json'}: {error!r}; delete it and try again") from None
 
     def _save(self) -> None:
         state = {"ports": self.ports, "processes": [process._asdict() for process in self.processes.values()]}
@@ -229,7 +221,7 @@ NAMES = ("nats", "redis", "receiver", "gateway", *DISPATCHERS)
 
 
 def environment(keep_settings: bool) -> Dict[str, str]:
-    """For the processes: loopback never goes through a proxy; the user's settings on demand only."""
+    """The environment of processes: no proxy for loopback, and HOOKLINE_ variables only on demand."""
     env = dict(os.environ)
     for name in ("NO_PROXY", "no_proxy"):
         env[name] = ",".join(filter(None, [env.get(name), LOOPBACK, "localhost", "::1"]))
@@ -238,12 +230,12 @@ def environment(keep_settings: bool) -> Dict[str, str]:
     return env
 
 
-# A proxy from the environment must not be asked for what is on this machine.
+# Loopback never goes through a proxy from the environment.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def get(url: str, timeout_s: float = 2.0) -> Optional[str]:
-    """The body of an answer that is 200; None for everything else."""
+    """The body of a 200 response, else None."""
     try:
         with _DIRECT.open(url, timeout=timeout_s) as answer:
             return answer.read().decode("utf-8", "replace") if answer.status == 200 else None
@@ -252,12 +244,11 @@ def get(url: str, timeout_s: float = 2.0) -> Optional[str]:
 
 
 def answers_ok(url: str) -> bool:
-    """Whether it answers 200."""
     return get(url) is not None
 
 
 def redis_is_ready(port: int) -> bool:
-    """Whether it takes commands; it does not while it reads its data."""
+    """Whether Redis accepts commands, which it refuses while it loads its data."""
     try:
         with socket.create_connection((LOOPBACK, port), 1.0) as wire:
             wire.sendall(b"PING\r\n")

@@ -1,8 +1,8 @@
-"""make demo: the four examples of Kong's "Event Hooks Examples", on a cluster of their own.
+"""make demo: the four examples of Kong's "Event Hooks Examples", on a temporary cluster.
 
-Each example creates its hook with that document's own curl command, makes the change it listens
-for, and waits until the handler has shown what the document says it shows. Then an event is
-injected from outside the gateway. Ends 0 only if all of it arrived; leaves nothing running.
+Each example creates its hook with the document's curl command, makes a change, and waits for the result
+that the document shows. A fifth step publishes an event without the gateway. Exits with 0 only if all
+results arrived, and leaves no process running.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .ports import LOOPBACK
 from .receiver import Receiver, Request
 
 ARRIVES_WITHIN_S = 20.0
-# How long "once" is watched for a second time.
+# How long to watch for a second result where one is expected.
 SETTLED_AFTER_S = 1.0
 COMMAND_ENDS_WITHIN_S = 30.0
 TAIL = 20
 
-# The document's commands, word for word. Only the last differs: it mixes -d and -F, which curl
-# refuses, so it is -F throughout here.
+# The document's commands, verbatim except the last: it mixes -d and -F, which curl refuses, so this uses
+# -F throughout.
 WEBHOOK = r"""curl -i -X POST http://{HOSTNAME}:8001/event-hooks \
   -d source=crud \
   -d event=consumers \
@@ -61,7 +61,7 @@ LAMBDA = r"""curl -i -X POST http://{HOSTNAME}:8001/event-hooks \
 NEW_CONSUMER = r"""curl -i -X POST http://{HOSTNAME}:8001/consumers -d username="{NAME}" """
 NEW_ADMIN = r"""curl -i -X POST http://{HOSTNAME}:8001/admins -d username="{NAME}" -d email="{EMAIL}" """
 
-# The record of the log handler as the document shows it: items, order and nesting.
+# The record of the log handler as in the document, with its fields, order and nesting.
 LOG_RECORD = re.compile(
     r"""log\ callback:\ "?\s*
     \{\s*"consumers",\s*"crud",\s*\{\s*
@@ -83,7 +83,7 @@ Found = TypeVar("Found")
 
 
 class Failure(Exception):
-    """Something did not come back as it should."""
+    """An expected result is missing."""
 
 
 class Line(NamedTuple):
@@ -94,9 +94,9 @@ class Line(NamedTuple):
 
 
 def demo(binaries: pathlib.Path) -> int:
-    """Run it all."""
+    """Runs all steps and returns the exit code."""
     if shutil.which("curl") is None:
-        terminal.bad("curl is not on PATH; the examples are curl commands")
+        terminal.bad("curl is not on PATH, and the examples are curl commands; install the package curl")
         return 1
     paths.RUN.mkdir(exist_ok=True)
     began = time.monotonic()
@@ -112,11 +112,11 @@ def demo(binaries: pathlib.Path) -> int:
             terminal.bad(str(failure))
             if (folder / "logs").is_dir():
                 disposable = folder / "data"
-                terminal.say(f"The logs stay in {paths.shown(folder / 'logs')}; `make clean` removes them.")
+                terminal.say(f"The logs are in {paths.shown(folder / 'logs')}; `make clean` removes them.")
             return 1
         finally:
             shutil.rmtree(disposable, ignore_errors=True)
-    terminal.good(f"all of it arrived, in {time.monotonic() - began:.1f} s; nothing is left running")
+    terminal.good(f"all results arrived, and all processes are stopped; took {time.monotonic() - began:.1f} s")
     return 0
 
 
@@ -139,25 +139,22 @@ def _run(here: Cluster) -> None:
     finally:
         with interrupt.ignored():
             terminal.say()
-            terminal.say("stopping what was started ...")
+            terminal.say("stopping the cluster ...")
             killed = here.stop()
             if killed:
-                terminal.bad(f"did not stop on SIGTERM and had to be killed: {', '.join(killed)}")
+                terminal.bad(f"killed after a timeout: {', '.join(killed)}")
 
 
 class Demo:
-    """The steps, in the order in which they are shown."""
+    """The steps in order, then their helpers."""
 
     def __init__(self, here: Cluster) -> None:
         self.here = here
         self.env = {**here.env, "CURL_HOME": str(here.folder), "XDG_CONFIG_HOME": str(here.folder)}
 
-    # -- the steps
-
     def start(self) -> None:
-        """Every process up and ready."""
         terminal.title("a cluster: NATS, Redis, a gateway, two dispatchers, a receiver")
-        # In place of the user's own settings, so that what is printed is all that is run.
+        # Replaces the user's own settings of curl, which could change the commands.
         (self.here.folder / ".curlrc").write_text("silent\nshow-error\nmax-time = 20\n", encoding="ascii")
         with ports.reserved():
             for name, port in self.here.choose_ports().items():
@@ -172,7 +169,7 @@ class Demo:
 
     def webhook(self) -> None:
         """The receiver gets a ping when the hook is created, then the event."""
-        terminal.title("1. webhook: every change of a consumer is posted to a URL")
+        terminal.title("1. webhook: post every change of a consumer to a URL")
         url = self.here.url("receiver", "/webhook")
         self.curl(WEBHOOK, WEBHOOK_URL=url)
         ping = self.arrival("the ping of the new hook", "/webhook", lambda body: body.get("event") == "ping")
@@ -181,8 +178,8 @@ class Demo:
         self.consumer_event("Ada Lovelace")
 
     def webhook_custom(self) -> None:
-        """The receiver gets what Slack would."""
-        terminal.title("2. webhook-custom: a message to Slack for every new administrator")
+        """The receiver gets the message for Slack."""
+        terminal.title("2. webhook-custom: send a Slack message for every new administrator")
         name, email = "Jane Austen", "jane@example.com"
         self.curl(WEBHOOK_CUSTOM, WEBHOOK_URL=self.here.url("receiver", "/services/foo/bar/baz"))
         self.curl(NEW_ADMIN, NAME=name, EMAIL=email)
@@ -190,8 +187,8 @@ class Demo:
         self.arrival("the Slack message", "/services/foo/bar/baz", lambda body: body == {"text": text})
 
     def log(self) -> None:
-        """The record stands in a dispatcher's log."""
-        terminal.title("3. log: every change of a consumer stands in the log")
+        """The record is in a dispatcher's log."""
+        terminal.title("3. log: log every change of a consumer")
         self.curl(LOG)
         start = self.log_sizes()
         self.curl(NEW_CONSUMER, NAME="Elizabeth Bennet")
@@ -206,8 +203,8 @@ class Demo:
         self.show_log("the record, in the log of", self.wait("the log handler's record in a dispatcher's log", record))
 
     def lambda_(self) -> None:
-        """The script's error stands in a dispatcher's log, once."""
-        terminal.title("4. lambda: a script that raises an error for every change of a consumer")
+        """The script's error is in a dispatcher's log, once."""
+        terminal.title("4. lambda: run a script, which raises an error, for every change of a consumer")
         self.curl(LAMBDA)
         start = self.log_sizes()
         self.curl(NEW_CONSUMER, NAME="Lois Lane")
@@ -225,13 +222,13 @@ class Demo:
         time.sleep(SETTLED_AFTER_S)
         lines = said()
         self.show_log("the script's error, in the log of", lines)
-        check(len(lines) == 1, "it stands there once" if len(lines) == 1 else f"once, not {len(lines)} times")
+        check(len(lines) == 1, "logged once" if len(lines) == 1 else f"logged once, not {len(lines)} times")
         check("ERROR" in lines[0].text, "at level error")
         check("]:1: " + text in lines[0].text, "with the script's line, 1")
 
     def outside(self) -> None:
         """An event that no gateway raised reaches the same hooks."""
-        terminal.title("5. an event from outside the gateway")
+        terminal.title("5. publish an event without the gateway")
         name = "Grace Hopper"
         subject = "hookline.events.default.crud.consumers"
         entity = {"id": str(uuid.uuid4()), "username": name, "type": 0, "created_at": int(time.time())}
@@ -241,19 +238,17 @@ class Demo:
             shown = f"nats -s {self.here.url('nats')} pub {subject} '{body}'"
             self.shell(shown, shown.replace("nats", f"'{cli}'", 1))
         else:
-            terminal.say("(no NATS CLI on PATH: a plain NATS client sends what this command would)")
+            terminal.say("(the NATS CLI is not on PATH: this tool sends the same message instead)")
             terminal.command(f"nats -s {self.here.url('nats')} pub {subject} '{body}'")
             try:
                 nats.publish((LOOPBACK, self.here.ports["nats"]), subject, body.encode())
             except (OSError, nats.Refused) as error:
-                raise Failure(f"NATS did not take the event: {error}") from None
-            terminal.came_back(f"PUB {subject}: read by the server")
+                raise Failure(f"cannot publish the event: {error}") from None
+            terminal.output(f"PUB {subject}: read by the server")
         self.consumer_event(name)
 
-    # -- what the steps are made of
-
     def consumer_event(self, name: str) -> None:
-        """The receiver gets that consumer's create event."""
+        """Waits until the receiver has the consumer's create event."""
         body = self.arrival(
             f"the event of consumer {name}",
             "/webhook",
@@ -263,7 +258,7 @@ class Demo:
         check(body.get("operation") == "create", "its operation is create")
 
     def curl(self, template: str, **values: str) -> None:
-        """Run one of the commands above against this cluster; its answer must be 201."""
+        """Runs one of the commands above against this cluster, and expects the status 201."""
         text = template.strip().replace("http://{HOSTNAME}:8001", self.here.url("admin"))
         for name, value in values.items():
             text = text.replace("{" + name + "}", value)
@@ -272,7 +267,7 @@ class Demo:
         check(len(status) > 1 and status[1] == "201", "the Admin API answered 201", quiet=True)
 
     def shell(self, shown: str, run: str) -> str:
-        """Run it as a person would, in a shell. Returns what it printed."""
+        """Runs a command in a shell as a user would, and returns its output."""
         terminal.command(shown)
         process = subprocess.Popen(
             ["/bin/sh", "-c", run],
@@ -285,19 +280,19 @@ class Demo:
         try:
             printed, _ = process.communicate(timeout=COMMAND_ENDS_WITHIN_S)
         except subprocess.TimeoutExpired:
-            raise Failure(f"the command was not done in {COMMAND_ENDS_WITHIN_S:.0f} s") from None
+            raise Failure(f"the command took longer than {COMMAND_ENDS_WITHIN_S:.0f} s") from None
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         text = printed.decode("utf-8", "replace").replace("\r\n", "\n").strip()
-        terminal.came_back(indented(text))
+        terminal.output(indented(text))
         if process.returncode != 0:
-            raise Failure(f"the command failed with code {process.returncode}")
+            raise Failure(f"the command failed with exit code {process.returncode}")
         return text
 
     def arrival(self, what: str, path: str, matches: Callable[[Dict[str, Any]], bool]) -> Dict[str, Any]:
-        """Wait for a new request with such a body, and show it."""
+        """Waits for a request with a matching body, and shows it."""
 
         def found() -> Optional[Tuple[Request, Dict[str, Any]]]:
             for request in self.receiver.requests():
@@ -308,17 +303,17 @@ class Demo:
 
         request, body = self.wait(f"{what} at the receiver", found, self.show_other_requests)
         terminal.good(f"the receiver got {what}")
-        terminal.came_back(request.text())
+        terminal.output(request.text())
         return body
 
     def show_other_requests(self) -> None:
-        """What came instead of what was waited for."""
+        """Shows the last requests if the expected one is missing."""
         for request in self.receiver.requests()[-3:]:
-            terminal.say("the receiver did get:")
-            terminal.came_back(request.text())
+            terminal.say("the receiver got this instead:")
+            terminal.output(request.text())
 
     def wait(self, what: str, look: Callable[[], Optional[Found]], instead: Callable[[], None] = lambda: None) -> Found:
-        """Look until it is there; a dispatcher or gateway that ended meanwhile is a failure of its own."""
+        """Polls for a result. Fails at once if a process of the cluster has ended."""
         until = time.monotonic() + ARRIVES_WITHIN_S
         while True:
             found = look()
@@ -329,33 +324,33 @@ class Demo:
                 raise Failure(f"{', '.join(ended)} ended while waiting for {what}")
             if time.monotonic() > until:
                 instead()
-                raise Failure(f"{what}: not within {ARRIVES_WITHIN_S:.0f} s")
+                raise Failure(f"{what}: missing after {ARRIVES_WITHIN_S:.0f} s")
             time.sleep(0.02)
 
     def log_sizes(self) -> Dict[str, int]:
-        """So that only what comes later is looked at."""
+        """The current sizes, to read only later output with log_text."""
         return {name: self.here.log(name).stat().st_size for name in DISPATCHERS}
 
     def log_text(self, name: str, start: Dict[str, int]) -> str:
-        """What the dispatcher wrote since."""
+        """The dispatcher's output since log_sizes."""
         with open(self.here.log(name), "rb") as file:
             file.seek(start[name])
             return ANSI.sub("", file.read().decode("utf-8", "replace"))
 
     def show_log(self, what: str, lines: List[Line]) -> None:
-        """Lines of one dispatcher's log."""
+        """Shows lines of a dispatcher's log."""
         terminal.good(f"{what} {lines[0].dispatcher}")
-        terminal.came_back("\n".join(line.text for line in lines))
+        terminal.output("\n".join(line.text for line in lines))
 
 
 def find_record(text: str) -> Optional[List[str]]:
-    """The lines that the log handler's record takes, if it is all there."""
+    """The lines of the log handler's record, if it is complete."""
     lines = text.splitlines()
     for first, line in enumerate(lines):
         if "log callback: " not in line:
             continue
         for last in range(first, min(first + 40, len(lines))):
-            # Around each line may stand the edges of a box.
+            # Each line may be inside a box.
             inside = "\n".join(part.strip().strip("|").rstrip() for part in lines[first : last + 1])
             if LOG_RECORD.search(inside):
                 return lines[first : last + 1]
@@ -363,12 +358,12 @@ def find_record(text: str) -> Optional[List[str]]:
 
 
 def nats_cli() -> Optional[str]:
-    """On PATH, or where `make compat` put it."""
+    """The NATS CLI on PATH, or the one that `make compat` built."""
     return shutil.which("nats") or shutil.which("nats", path=str(paths.TOOLS / "bin"))
 
 
 def check(holds: bool, what: str, quiet: bool = False) -> None:
-    """Say that it holds, or fail."""
+    """Reports a fact, or fails if it does not hold."""
     if not holds:
         raise Failure(f"expected: {what}")
     if not quiet:
@@ -376,7 +371,7 @@ def check(holds: bool, what: str, quiet: bool = False) -> None:
 
 
 def indented(answer: str) -> str:
-    """An HTTP answer whose JSON body a person can read."""
+    """Indents the JSON body of an HTTP response."""
     head, gap, body = answer.partition("\n\n")
     try:
         return head + gap + json.dumps(json.loads(body), indent=2, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: an exception while there is work to undo, nothing while it is undone."""
+"""Ctrl-C, SIGTERM and SIGHUP: raise an exception during work, and are ignored during cleanup."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """Somebody wants this to end. Not an Exception, so that no handler of errors swallows it."""
+    """A signal asks the program to stop. Not an Exception, so that no error handler swallows it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        # As shells report it.
+        # The convention of shells.
         self.exit_code = 128 + number
 
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Within, the first signal raises Interrupted, and further ones do nothing: clean up within, too."""
+    """The first signal raises Interrupted and further ones are ignored, so clean up inside the block."""
 
     def stop(number: int, _frame: Optional[FrameType]) -> None:
         for each in SIGNALS:
@@ -38,7 +38,7 @@ def raised() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ignored() -> Iterator[None]:
-    """Within, a signal does nothing: what is being stopped would be left running."""
+    """Ignores signals, so that stopping processes is not interrupted halfway."""
     before = [signal.signal(number, signal.SIG_IGN) for number in SIGNALS]
     try:
         yield

@@ -1,4 +1,4 @@
-"""As much of a NATS client as it takes to publish one message. No library, no TLS, no headers."""
+"""A minimal NATS client that publishes a message, without TLS or headers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ HELLO = {"verbose": False, "pedantic": False, "lang": "python", "version": "0", 
 
 
 class Refused(Exception):
-    """The server did not take it."""
+    """The server refused the message."""
 
 
 def publish(address: Tuple[str, int], subject: str, body: bytes, timeout_s: float = 5.0) -> None:
-    """Publish, and return once the server has read it."""
+    """Publishes a message and returns once the server has read it."""
     if not subject or any(character.isspace() for character in subject):
-        raise Refused(f"not a subject: {subject!r}")
+        raise Refused(f"invalid subject: {subject!r}")
     with socket.create_connection(address, timeout_s) as wire, wire.makefile("rb") as lines:
         _info(lines)
         wire.sendall(b"CONNECT %s\r\n" % json.dumps(HELLO).encode())
@@ -25,7 +25,7 @@ def publish(address: Tuple[str, int], subject: str, body: bytes, timeout_s: floa
 
 
 def is_ready(address: Tuple[str, int], timeout_s: float = 1.0) -> bool:
-    """Whether a server with JetStream answers there."""
+    """Whether a server with JetStream answers."""
     try:
         with socket.create_connection(address, timeout_s) as wire, wire.makefile("rb") as lines:
             info = _info(lines)
@@ -37,16 +37,16 @@ def is_ready(address: Tuple[str, int], timeout_s: float = 1.0) -> bool:
 
 
 def _info(lines: Any) -> Dict[str, Any]:
-    """A server speaks first, and says what it is."""
+    """Reads the server's greeting."""
     verb, _, rest = lines.readline().partition(b" ")
     if verb != b"INFO":
-        raise Refused("that is not a NATS server")
+        raise Refused("not a NATS server")
     info: Dict[str, Any] = json.loads(rest)
     return info
 
 
 def _until_pong(lines: Any) -> None:
-    """The server answers in order, so with its PONG it has read all that came before the PING."""
+    """Answers are in order: at its PONG the server has read everything before the PING."""
     for line in lines:
         if line.startswith(b"PONG"):
             return

@@ -1,4 +1,4 @@
-"""Where things lie. Every path of these tools is spelled here."""
+"""All paths of these tools."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def versions() -> Dict[str, str]:
 
 
 def shown(path: pathlib.Path) -> str:
-    """The path as a person standing in the project's folder would type it."""
+    """The path relative to the project's folder, if it is inside."""
     try:
         return str(path.relative_to(ROOT))
     except ValueError:

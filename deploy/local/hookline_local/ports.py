@@ -1,4 +1,4 @@
-"""Which ports a cluster listens on: the usual ones, or free ones where those are taken."""
+"""Chooses the ports of a cluster: the default ones, or free ones if those are taken."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from typing import Dict, Iterable, Iterator, Set
 
 LOOPBACK = "127.0.0.1"
 
-# Below the range from which Linux takes ports for outgoing connections, so that a port stays free
-# between the choice and the server's start.
+# Below Linux's range for outgoing connections, so that a port stays free until the server binds it.
 FREE_RANGE = range(20000, 30000)
 
 
 @contextlib.contextmanager
 def reserved() -> Iterator[None]:
-    """Held from the choice of ports until they are listened on: of two clusters that start at the
-    same time, the second one waits, and finds taken what the first one chose."""
+    """Held from the choice of ports until servers listen on them, so that clusters that start at the same
+    time do not choose the same ports."""
     path = pathlib.Path(tempfile.gettempdir()) / f"hookline-ports-{os.getuid()}.lock"
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError:
-        # Somebody else's file: rather a small risk than no cluster.
+        # The file belongs to another user. A small risk of a clash is better than no cluster.
         yield
         return
     try:
@@ -37,9 +36,9 @@ def reserved() -> Iterator[None]:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen there now."""
+    """Whether a server could bind the port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port whose last connections are only just closed counts as free.
+        # Servers set this as well: a port with connections in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -50,7 +49,7 @@ def is_free(port: int) -> bool:
 
 
 def choose(wanted: Dict[str, int]) -> Dict[str, int]:
-    """For each name its wanted port, or a free one. None twice."""
+    """Maps each name to its wanted port, or to a free one if that is taken."""
     chosen: Dict[str, int] = {}
     used: Set[int] = set(wanted.values())
     for name, port in wanted.items():
@@ -62,7 +61,7 @@ def choose(wanted: Dict[str, int]) -> Dict[str, int]:
 
 
 def any_free(used: Iterable[int]) -> int:
-    """A free port that is none of those."""
+    """A free port that is not in `used`."""
     candidates = [port for port in FREE_RANGE if port not in set(used)]
     random.shuffle(candidates)
     for port in candidates:

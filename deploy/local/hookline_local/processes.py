@@ -1,7 +1,6 @@
-"""Start processes that outlive this one, know them again later, and end them.
+"""Starts processes that outlive this one, identifies them in later runs, and stops them.
 
-A process is known by its id and the moment it was born: an id alone may belong to somebody else by
-the time it is used.
+A process is identified by its id and start time, because the system reuses ids.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 
 KILLED_WITHIN_S = 5.0
 
-# The ones this very process started: they have to be waited for, or they stay as zombies.
+# Started by this process, which must reap them.
 _children: Dict[int, "subprocess.Popen[bytes]"] = {}
 
 
 class Process(NamedTuple):
-    """A process, as written to the state file."""
+    """An entry of the state file."""
 
     name: str
     pid: int
@@ -31,7 +30,7 @@ class Process(NamedTuple):
 
 
 def spawn(name: str, command: List[str], env: Dict[str, str], log: pathlib.Path, dies_with_us: bool = False) -> Process:
-    """Start it in a session of its own (Ctrl-C in the terminal is not for it), its output in the log."""
+    """Starts a process in a session of its own, so that Ctrl-C in the terminal does not reach it."""
     with open(log, "ab") as output:
         child = subprocess.Popen(
             command,
@@ -47,7 +46,7 @@ def spawn(name: str, command: List[str], env: Dict[str, str], log: pathlib.Path,
 
 
 def alive(process: Process) -> bool:
-    """Whether it runs, and is the one that was started."""
+    """Whether the process is running, and its id does not belong to another one."""
     child = _children.get(process.pid)
     if child is not None and child.poll() is not None:
         return False
@@ -55,18 +54,18 @@ def alive(process: Process) -> bool:
 
 
 def how_it_ended(process: Process) -> str:
-    """For a message about a process that is gone."""
+    """A phrase for error messages."""
     child = _children.get(process.pid)
     code = child.poll() if child is not None else None
     if code is None:
         return "is gone"
     if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        return f"was killed by {signal.Signals(-code).name}"
     return f"exited with code {code}"
 
 
 def end(running: List[Process], patience_s: float) -> List[Process]:
-    """SIGTERM, and SIGKILL for what is still there after that long. Returns what had to be killed."""
+    """Sends SIGTERM, then SIGKILL to processes still alive after `patience_s`, and returns those."""
     remaining = _signal(running, signal.SIGTERM)
     remaining = _gone(remaining, patience_s)
     killed = _signal(remaining, signal.SIGKILL)
@@ -75,7 +74,7 @@ def end(running: List[Process], patience_s: float) -> List[Process]:
 
 
 def _signal(targets: List[Process], number: signal.Signals) -> List[Process]:
-    """Send it to those that are still themselves; returns them."""
+    """Signals processes that are alive, and returns those."""
     reached = []
     for process in targets:
         if alive(process):
@@ -88,7 +87,7 @@ def _signal(targets: List[Process], number: signal.Signals) -> List[Process]:
 
 
 def _gone(targets: List[Process], patience_s: float) -> List[Process]:
-    """Wait for them to end; returns those that did not."""
+    """Waits for processes to end, and returns those that did not."""
     until = time.monotonic() + patience_s
     remaining = [process for process in targets if alive(process)]
     while remaining and time.monotonic() < until:
@@ -98,20 +97,20 @@ def _gone(targets: List[Process], patience_s: float) -> List[Process]:
 
 
 def _born(pid: int) -> Optional[str]:
-    """When the process with that id was born; None if there is none, or only its zombie."""
+    """The start time of a process; None if it does not exist or is a zombie."""
     try:
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return None if sys.platform.startswith("linux") else _born_by_ps(pid)
-    # The second field is the program's name in brackets, and may hold anything.
+    # The second field is the program's name in brackets, which may contain spaces and brackets.
     fields = stat[stat.rindex(")") + 2 :].split()
     state, ticks = fields[0], fields[19]
     return None if state in "ZX" else f"{boot}:{ticks}"
 
 
 def _born_by_ps(pid: int) -> Optional[str]:
-    """Where there is no /proc."""
+    """For systems without /proc."""
     answer = subprocess.run(
         ["ps", "-o", "stat=,lstart=", "-p", str(pid)],
         env={**os.environ, "LC_ALL": "C"},
@@ -124,13 +123,13 @@ def _born_by_ps(pid: int) -> Optional[str]:
 
 
 def _end_with_parent() -> Optional[Callable[[], None]]:
-    """Linux tells a child when its parent is gone, even by SIGKILL. Elsewhere nothing does."""
+    """On Linux, a child can get a signal when its parent dies, even by SIGKILL."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl
     parent_death_signal = 1
 
-    def ask_for_it() -> None:
+    def request_signal() -> None:
         prctl(parent_death_signal, int(signal.SIGTERM), 0, 0, 0)
 
-    return ask_for_it
+    return request_signal

