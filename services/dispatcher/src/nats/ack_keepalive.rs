@@ -1,4 +1,4 @@
-//! Progress acks for messages that are being worked on: one loop per worker, not a timer per message.
+//! Progress acks for messages in flight: one loop per worker, not a timer per message.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,10 +9,12 @@ use async_nats::jetstream::AckKind;
 use async_nats::{Client, Message, Subject};
 use parking_lot::Mutex;
 
-/// How often within its ack wait a message is kept alive.
+/// Progress acks within an ack wait.
 const TIMES: u32 = 4;
-/// The loop looks for due messages so often within the time between two of a message's acks.
+/// Looks for due messages between two acks of a message.
 const PARTS: u32 = 16;
+/// The longest between two looks: the ack wait may shrink meanwhile.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The messages in flight. Clones share them.
 #[derive(Debug, Clone)]
@@ -55,7 +57,7 @@ impl AckKeepalive {
         }
     }
 
-    /// A consumer redelivers after `ack_wait`, which another dispatcher or an operator may have set.
+    /// Notes a consumer's actual ack wait, which another dispatcher or an operator may have set.
     pub(crate) fn redelivers_after(&self, ack_wait: Duration) {
         let ack_wait = ack_wait.as_millis() as u64;
         self.ack_wait.fetch_min(ack_wait, Ordering::Relaxed);
@@ -76,18 +78,17 @@ impl AckKeepalive {
         }
     }
 
-    /// Keeps each message alive in its own time, since thousands at once would hold others up.
+    /// Spreads acks out: thousands at once would hold up other messages.
     pub(crate) async fn run(self) {
         loop {
             let interval = self.interval();
-            tokio::time::sleep(interval / PARTS).await;
+            tokio::time::sleep((interval / PARTS).min(LOOK)).await;
             for reply in self.due(interval) {
                 self.send(reply, AckKind::Progress).await;
             }
         }
     }
 
-    /// Whether nothing is in flight.
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.lock().is_empty()
     }
@@ -96,7 +97,7 @@ impl AckKeepalive {
         Duration::from_millis(self.ack_wait.load(Ordering::Relaxed)) / TIMES
     }
 
-    /// Messages whose last ack is at least `interval` ago; they count as kept alive now.
+    /// Takes the messages whose last ack is at least `interval` ago.
     fn due(&self, interval: Duration) -> Vec<Subject> {
         let now = Instant::now();
         let mut messages = self.messages.lock();
@@ -110,7 +111,7 @@ impl AckKeepalive {
             .collect()
     }
 
-    /// Gives back everything in flight and returns how many messages that were.
+    /// Gives back all messages in flight. Returns their number.
     pub(crate) async fn give_back(&self) -> usize {
         let messages = std::mem::take(&mut *self.messages.lock());
         let count = messages.len();
