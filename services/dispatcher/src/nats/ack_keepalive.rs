@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 const TIMES: u32 = 4;
 /// Looks for due messages between two acks of a message.
 const PARTS: u32 = 16;
+/// The longest between two looks: the ack wait may shrink meanwhile.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The messages in flight. Clones share them.
 #[derive(Debug, Clone)]
@@ -80,7 +82,7 @@ impl AckKeepalive {
     pub(crate) async fn run(self) {
         loop {
             let interval = self.interval();
-            tokio::time::sleep(interval / PARTS).await;
+            tokio::time::sleep((interval / PARTS).min(LOOK)).await;
             for reply in self.due(interval) {
                 self.send(reply, AckKind::Progress).await;
             }
