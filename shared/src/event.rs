@@ -22,8 +22,6 @@ pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// The limit of a publisher's event id, which is stored with every parked delivery.
 const MAX_ID_BYTES: usize = 512;
-/// Two numbers of up to twenty digits and a dash.
-const STORED_ID_BYTES: usize = 41;
 /// Longer trace contexts are dropped.
 const MAX_TRACE_BYTES: usize = 512;
 
@@ -49,13 +47,8 @@ impl EventId {
     /// An id from a message's place in the stream; `stored` in Unix nanoseconds.
     #[must_use]
     pub fn stored(sequence: u64, stored: i128) -> Self {
-        let mut digits = itoa::Buffer::new();
-        let mut text = String::with_capacity(STORED_ID_BYTES);
-        text.push_str(digits.format(sequence));
-        text.push('-');
-        text.push_str(digits.format(stored));
         Self {
-            text,
+            text: format!("{sequence}-{stored}"),
             place: Some(Stored {
                 sequence,
                 time: stored,

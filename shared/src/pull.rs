@@ -12,7 +12,6 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::BatchConfig;
 use async_nats::{Client, Message, StatusCode, Subscriber};
 use futures::{FutureExt as _, StreamExt as _};
-use memchr::memchr_iter;
 
 use crate::event::Stored;
 
@@ -155,23 +154,16 @@ impl Place {
     #[must_use]
     pub fn of(message: &Message) -> Option<Self> {
         let text = message.reply.as_ref()?.strip_prefix("$JS.ACK.")?;
-        let mut tokens = [""; TOKENS];
-        let (mut count, mut from) = (0, 0);
-        for end in memchr_iter(b'.', text.as_bytes()).chain([text.len()]) {
-            if let Some(token) = tokens.get_mut(count) {
-                *token = &text[from..end];
-            }
-            (count, from) = (count + 1, end + 1);
-        }
+        let tokens: Vec<_> = text.split('.').collect();
         // Before the numbers: stream and consumer, or domain, account, stream and consumer. Then
         // deliveries, sequence in the stream, sequence in the consumer, time, messages pending.
-        let named = if count < TOKENS { 2 } else { 4 };
+        let named = if tokens.len() < TOKENS { 2 } else { 4 };
         Some(Self {
             stored: Stored {
-                sequence: tokens[named + 1].parse().ok()?,
-                time: tokens[named + 3].parse().ok()?,
+                sequence: tokens.get(named + 1)?.parse().ok()?,
+                time: tokens.get(named + 3)?.parse().ok()?,
             },
-            pending: tokens[named + 4].parse().ok()?,
+            pending: tokens.get(named + 4)?.parse().ok()?,
         })
     }
 }

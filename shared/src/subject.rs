@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 /// The KV bucket of entities, hooks, unique keys and the outbox.
@@ -178,7 +177,7 @@ fn encode_token(text: &str) -> Cow<'_, str> {
 }
 
 pub fn decode_token(token: &str) -> Result<Cow<'_, str>, Error> {
-    if memchr(b'%', token.as_bytes()).is_none() {
+    if !token.contains('%') {
         return Ok(token.into());
     }
     percent_decode_str(token)
