@@ -87,16 +87,16 @@ mod tests {
     async fn endless_scripts_of_one_hook_do_not_stop_anothers() {
         let pool = Pool::start(LIMITS).expect("threads");
         let endless = Arc::new(lambda(&pool, &["return function () while true do end end"]));
-        for _ in 0..40 {
-            let endless = Arc::clone(&endless);
-            tokio::spawn(async move { endless.attempt(&delivery()).await });
-        }
+        let endless: Vec<_> = (0..40)
+            .map(|_| {
+                let endless = Arc::clone(&endless);
+                tokio::spawn(async move { endless.attempt(&delivery()).await })
+            })
+            .collect();
         tokio::task::yield_now().await;
         let healthy = lambda(&pool, &["return function () end"]);
-        let delivery = delivery();
-        let attempt = healthy.attempt(&delivery);
-        // The endless ones take a second together.
-        let result = tokio::time::timeout(Duration::from_millis(500), attempt).await;
-        assert!(matches!(result, Ok(Ok(_))));
+        assert!(healthy.attempt(&delivery()).await.is_ok());
+        let running = endless.iter().filter(|task| !task.is_finished()).count();
+        assert!(running > 20, "{running} of 40 run yet");
     }
 }
