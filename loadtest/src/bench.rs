@@ -5,24 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Parser;
 
+use crate::question::Question;
 use crate::report::{self, Goal, Section};
 use crate::{fanout, hooks, latency, limit, neighbours, publish, scaling, soak, throughput};
-
-/// A question about speed. Its options are a subcommand's, whose defaults are those of `make bench`.
-pub trait Question: clap::Args {
-    /// The subcommand.
-    const NAME: &'static str;
-
-    /// The options of `make bench-full`.
-    #[must_use]
-    fn full() -> Self;
-
-    /// Finds the answer.
-    ///
-    /// # Errors
-    /// When a server does not start or something gets stuck.
-    fn run(&self) -> impl Future<Output = Result<Section>>;
-}
 
 /// What to run.
 #[derive(Debug, clap::Args)]

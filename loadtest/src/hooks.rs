@@ -7,8 +7,8 @@ use e2e::Cluster;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::bench::Question;
 use crate::plot::{self, Axis};
+use crate::question::Question;
 use crate::receiver::Receiver;
 use crate::report::{Goal, Measure, Section, median};
 use crate::rig;

@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 use e2e::{Cluster, eventually};
 use hdrhistogram::Histogram;
 
-use crate::bench::Question;
 use crate::plot::{self, Axis};
+use crate::question::Question;
 use crate::receiver::{Receiver, Stamp};
 use crate::report::{Goal, Measure, Section};
 use crate::{limit, rig};

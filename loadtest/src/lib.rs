@@ -14,6 +14,7 @@ pub mod limit;
 pub mod neighbours;
 pub mod plot;
 pub mod publish;
+pub mod question;
 pub mod receiver;
 pub mod report;
 pub mod rig;

@@ -12,7 +12,7 @@ use redis::AsyncCommands as _;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::bench::Question;
+use crate::question::Question;
 use crate::receiver::Receiver;
 use crate::report::{Measure, Section, median};
 use crate::rig;

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::bench::Question;
 use crate::chaos::{self, Size, plot};
+use crate::question::Question;
 use crate::report::{Goal, Measure, Section};
 
 /// What to measure.

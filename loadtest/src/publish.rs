@@ -10,8 +10,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use hookline_shared::batch::{Message, Writer};
 use serde_json::json;
 
-use crate::bench::Question;
 use crate::plot::{self, Axis};
+use crate::question::Question;
 use crate::report::{Goal, Measure, Section};
 use crate::rig;
 

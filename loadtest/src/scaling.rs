@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use crate::bench::Question;
 use crate::plot::{self, Axis};
+use crate::question::Question;
 use crate::receiver::{Behaviour, Receiver};
 use crate::report::{Goal, Measure, Section, median};
 use crate::rig;

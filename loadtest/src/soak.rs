@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use e2e::Cluster;
 use hookline_shared::subject;
 
-use crate::bench::Question;
 use crate::plot::{self, Axis};
+use crate::question::Question;
 use crate::receiver::Receiver;
 use crate::report::{Goal, Measure, Section, median};
 use crate::rig;

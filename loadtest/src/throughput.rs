@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::bench::Question;
+use crate::question::Question;
 use crate::receiver::Receiver;
 use crate::report::{Goal, Measure, Section, median};
 use crate::{limit, rig};

@@ -2,8 +2,8 @@
 //! the load is tiny, and the build is not optimised.
 
 use anyhow::{Result, ensure};
-use hookline_loadtest::bench::Question;
 use hookline_loadtest::chaos::Size;
+use hookline_loadtest::question::Question;
 use hookline_loadtest::{
     fanout, hooks, latency, limit, neighbours, publish, scaling, soak, throughput,
 };
