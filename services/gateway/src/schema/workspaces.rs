@@ -29,7 +29,7 @@ pub(super) static TABLE: Schema = Schema {
 };
 
 /// First segments of paths that do not name a kind.
-const RESERVED: &[&str] = &[".", "..", "status", "metrics", "schemas"];
+const RESERVED: &[&str] = &[".", "..", "status", "metrics", "schemas", "dead-events"];
 
 fn workspace_name(value: &Value) -> Result<(), String> {
     rules::plain_name(value)?;
@@ -41,5 +41,18 @@ fn workspace_name(value: &Value) -> Result<(), String> {
         Err(format!("'{name}' is a reserved name"))
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_workspace_has_the_name_of_a_path() {
+        for name in ["status", "dead-events", "consumers", "event-hooks", ".."] {
+            assert!(workspace_name(&name.into()).is_err(), "{name}");
+        }
+        assert_eq!(workspace_name(&"team".into()), Ok(()));
     }
 }
