@@ -12,6 +12,7 @@ pub mod hooks;
 pub mod latency;
 pub mod limit;
 pub mod neighbours;
+pub mod outcome;
 pub mod plot;
 pub mod publish;
 pub mod question;

@@ -3,10 +3,14 @@
 //! Every answer about speed is a ratio within one run, against the bare pipe that the same machine
 //! manages at that moment: a figure of its own says more about the machine than about Hookline.
 
+use std::process::ExitCode;
+
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use hookline_loadtest::{
-    bench, chaos, fanout, hooks, latency, limit, neighbours, publish, receiver, scaling, soak,
-    throughput,
+    bench, chaos, fanout, hooks, latency, limit, neighbours,
+    outcome::{self, Outcome},
+    publish, receiver, scaling, soak, throughput,
 };
 
 /// A delivery allocates some dozens of times.
@@ -53,10 +57,14 @@ enum Question {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     // Fails only if it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match Arguments::parse().question {
+    outcome::end(run(Arguments::parse().question).await)
+}
+
+async fn run(question: Question) -> Result<Outcome> {
+    match question {
         Question::Bench(options) => bench::run(&options).await,
         Question::Limit(options) => bench::one(&options).await,
         Question::Throughput(options) => bench::one(&options).await,
@@ -67,7 +75,7 @@ async fn main() -> anyhow::Result<()> {
         Question::Scaling(options) => bench::one(&options).await,
         Question::Publish(options) => bench::one(&options).await,
         Question::Soak(options) => bench::one(&options).await,
-        Question::Receiver(options) => receiver::run(&options).await,
+        Question::Receiver(options) => receiver::run(&options).await.map(|()| Outcome::Reached),
         Question::Chaos(options) => chaos::run(&options).await,
     }
 }
