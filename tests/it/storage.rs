@@ -61,8 +61,9 @@ async fn settled_events_are_purged_past_an_open_one() -> Result {
     let cluster = Cluster::builder().dispatchers(2).start().await?;
     for event in ["slow", "fast"] {
         let url = cluster.receiver.url(&format!("/{event}"));
-        let hook =
-            json!({"source": "room", "event": event, "handler": "webhook", "config": {"url": url}});
+        // The held attempt must not run into its timeout on a slow machine.
+        let hook = json!({"source": "room", "event": event, "handler": "webhook",
+            "config": {"url": url}, "delivery": {"timeout": 60}});
         cluster.admin().create_hook(&hook).await?;
         cluster.receiver.wait_for_ping(&format!("/{event}")).await?;
     }

@@ -11,7 +11,7 @@ use crate::wait::eventually;
 use crate::{SOON, binaries, logs, metrics, ports};
 
 /// Logged by a dispatcher that gives deliveries in flight back instead of finishing them.
-const DEADLINE_PASSED: &str = "the deadline passed";
+const DEADLINE_PASSED: &str = "deadline passed";
 
 /// What a service did with deliveries in flight when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
