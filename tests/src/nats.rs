@@ -281,9 +281,14 @@ impl NatsServer {
         Ok(())
     }
 
+    /// In two steps: a change has the server look for ids to forget, and if it does so before it knows the
+    /// new window, it looks again only after the old one.
     pub async fn set_duplicate_window(&self, name: &str, window: Duration) -> Result<()> {
-        self.update(name, |config| config.duplicate_window = window)
-            .await
+        for window in [2 * window, window] {
+            self.update(name, |config| config.duplicate_window = window)
+                .await?;
+        }
+        Ok(())
     }
 
     pub async fn set_max_bytes(&self, name: &str, bytes: i64) -> Result<()> {
