@@ -1,4 +1,4 @@
-//! A receiver that verifies signatures and keeps the ledger, and that can be told to misbehave.
+//! A receiver that verifies signatures, keeps a ledger, and misbehaves on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::ledger::Ledger;
 
-/// What every hook of the ledger signs with.
+/// The signing secret of every hook in a fault run.
 pub const SECRET: &str = "the ledger's secret";
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -22,9 +22,8 @@ const GARBAGE: &[u8] = b"\x16\x03\x01 this is not HTTP\r\n\r\n";
 const ENDLESS: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ntransfer-encoding: chunked\r\n\r\n";
 const BIG_HEADER: &[u8] = b"HTTP/1.1 200 OK\r\nx-big: ";
 
-/// How long a slow endpoint takes.
 const SLOW: Duration = Duration::from_secs(5);
-/// Larger than any request of the ledger.
+/// In bytes; larger than any request of a fault run.
 const BUFFER: usize = 64 << 10;
 
 /// How an endpoint behaves.
@@ -41,13 +40,13 @@ pub enum Mood {
     Slow,
     /// Closes in the middle of its answer.
     Breaking,
-    /// Answers with something that is no HTTP.
+    /// Answers with bytes that are not HTTP.
     Babbling,
     /// Answers with a body that does not end.
     Endless,
     /// Answers with a header of 10 MiB.
     Pompous,
-    /// Takes no connections; for good.
+    /// Refuses connections; cannot be changed later.
     Refusing,
 }
 
@@ -63,12 +62,9 @@ const MOODS: [Mood; 9] = [
     Mood::Refusing,
 ];
 
-/// The endpoint.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Its address, as a hook's URL.
     pub url: String,
-    /// Its book.
     pub ledger: Ledger,
     state: Arc<State>,
     task: JoinHandle<()>,
@@ -87,10 +83,6 @@ struct State {
 }
 
 impl Endpoint {
-    /// Starts an endpoint.
-    ///
-    /// # Errors
-    /// When it cannot listen.
     pub async fn start(mood: Mood) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/", listener.local_addr()?);
@@ -111,7 +103,7 @@ impl Endpoint {
             }
             while let Ok((stream, _)) = listener.accept().await {
                 let state = Arc::clone(&serving);
-                // A connection that breaks is the client's to notice.
+                // A broken connection is the client's concern.
                 tokio::spawn(async move { serve(stream, &state).await.ok() });
             }
         });
@@ -123,16 +115,11 @@ impl Endpoint {
         })
     }
 
-    /// Its port.
-    ///
-    /// # Errors
-    /// When its address has none.
     pub fn port(&self) -> Result<u16> {
         let url: url::Url = self.url.parse()?;
         url.port().context("an endpoint has a port")
     }
 
-    /// Behaves so from now on.
     pub fn set(&self, mood: Mood) {
         self.state.mood.store(mood as u8, Ordering::Relaxed);
     }
@@ -143,13 +130,13 @@ impl Endpoint {
         self.state.forged.load(Ordering::Relaxed)
     }
 
-    /// Requests of any kind.
+    /// All requests, whatever the answer.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.state.requests.load(Ordering::Relaxed)
     }
 
-    /// The most requests that were ever in flight at once.
+    /// Peak of requests in flight.
     #[must_use]
     pub fn most_in_flight(&self) -> usize {
         self.state.most_in_flight.load(Ordering::Relaxed)
@@ -162,7 +149,6 @@ impl Drop for Endpoint {
     }
 }
 
-/// One request, as far as the ledger needs it.
 struct Request<'a> {
     id: &'a str,
     timestamp: &'a str,
@@ -197,12 +183,12 @@ async fn answer(stream: &mut TcpStream, state: &State, request: &Request<'_>) ->
     state.requests.fetch_add(1, Ordering::Relaxed);
     match MOODS[usize::from(state.mood.load(Ordering::Relaxed))] {
         Mood::Well => {
-            state.book(request);
+            state.record(request);
             stream.write_all(OK).await?;
         }
         Mood::Failing => stream.write_all(FAILED).await?,
         Mood::Silent => {
-            // Until the client has had enough.
+            // Until the client gives up.
             let mut rest = [0; 1];
             let _ = stream.read(&mut rest).await?;
             anyhow::bail!("the client left");
@@ -211,16 +197,16 @@ async fn answer(stream: &mut TcpStream, state: &State, request: &Request<'_>) ->
             tokio::time::sleep(SLOW).await;
             stream.write_all(FAILED).await?;
         }
-        Mood::Refusing => anyhow::bail!("there is no connection"),
+        Mood::Refusing => anyhow::bail!("connections are refused"),
         Mood::Breaking => {
             stream.write_all(BROKEN).await?;
             stream.shutdown().await?;
-            anyhow::bail!("it broke off");
+            anyhow::bail!("closed in mid-answer");
         }
         Mood::Babbling => {
             stream.write_all(GARBAGE).await?;
             stream.shutdown().await?;
-            anyhow::bail!("it babbled");
+            anyhow::bail!("sent garbage");
         }
         Mood::Endless => {
             stream.write_all(ENDLESS).await?;
@@ -242,7 +228,7 @@ async fn answer(stream: &mut TcpStream, state: &State, request: &Request<'_>) ->
 }
 
 impl State {
-    fn book(&self, request: &Request<'_>) {
+    fn record(&self, request: &Request<'_>) {
         let timestamp = request.timestamp.parse().unwrap_or_default();
         let expected = self.signer.standard(request.id, timestamp, request.body);
         if request.signature != expected {
@@ -254,7 +240,7 @@ impl State {
     }
 }
 
-/// The number in an event's body, be it one of the load or of a consumer. A ping has none.
+/// The number in an event of the load or of a created consumer; a ping has none.
 fn number(body: &[u8]) -> Option<usize> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
     match body.get("number") {

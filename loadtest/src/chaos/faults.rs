@@ -1,4 +1,4 @@
-//! The faults, each a row of the table.
+//! The list of faults. Each runs on servers and processes of its own and yields one row of the report.
 
 mod backlog;
 mod endpoints;
@@ -12,13 +12,12 @@ use anyhow::Result;
 use super::row::Row;
 use super::stage::Size;
 
-/// One fault.
 pub struct Fault {
-    /// Its name, as `FAULT=name` takes it.
+    /// As in `make chaos FAULT=name`.
     pub name: &'static str,
-    /// What happens, in a line.
+    /// One line for the report.
     pub what: &'static str,
-    /// Whether it is too long for a test.
+    /// Too long for a test.
     pub long: bool,
     run: Run,
 }
@@ -26,20 +25,17 @@ pub struct Fault {
 type Run = for<'a> fn(&'a str, Size) -> futures::future::LocalBoxFuture<'a, Result<Row>>;
 
 impl Fault {
-    /// Runs it on servers and processes of its own.
-    ///
-    /// # Errors
-    /// When the stage cannot be set; what does not hold is in the row.
+    /// Requirements that did not hold are in the row; an error is a fault of the harness.
     pub async fn run(&self, size: Size) -> Result<Row> {
         (self.run)(self.name, size).await
     }
 }
 
-/// Every fault, in the order of the report.
+/// In the order of the report.
 pub static FAULTS: &[Fault] = &[
     Fault {
         name: "kill",
-        what: "SIGKILL a random one of three dispatchers every two seconds",
+        what: "SIGKILL one of three dispatchers every two seconds",
         long: false,
         run: |name, size| Box::pin(workers::kill(name, size)),
     },
@@ -51,7 +47,7 @@ pub static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "rolling",
-        what: "restart all dispatchers one after the other with SIGTERM",
+        what: "restart all dispatchers in turn with SIGTERM",
         long: false,
         run: |name, size| Box::pin(workers::rolling(name, size)),
     },
@@ -69,7 +65,7 @@ pub static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "nats-cut",
-        what: "cut the wire between dispatchers and NATS for ten seconds",
+        what: "cut the network between dispatchers and NATS for ten seconds",
         long: false,
         run: |name, size| Box::pin(servers::nats_cut(name, size)),
     },
@@ -93,7 +89,7 @@ pub static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "gateway-kill",
-        what: "SIGKILL the gateway in the middle of writes",
+        what: "SIGKILL a gateway during writes",
         long: false,
         run: |name, size| Box::pin(servers::gateway_kill(name, size)),
     },
@@ -123,25 +119,25 @@ pub static FAULTS: &[Fault] = &[
     },
     Fault {
         name: "down",
-        what: "one hook's endpoint is down for a while, then well",
+        what: "an endpoint is down for a while, then recovers",
         long: false,
         run: |name, size| Box::pin(endpoints::down(name, size)),
     },
     Fault {
         name: "bad-answers",
-        what: "endpoints break off, babble, answer without end, or have a certificate that expired",
+        what: "endpoints break off, send garbage, endless bodies or huge headers, or have an expired certificate",
         long: false,
         run: |name, size| Box::pin(endpoints::bad_answers(name, size)),
     },
     Fault {
         name: "events-full",
-        what: "the event stream is full, then dispatchers take events again",
+        what: "the event stream is full, then dispatchers make room",
         long: false,
         run: |name, size| Box::pin(storage::events_full(name, size)),
     },
     Fault {
         name: "storage-full",
-        what: "the server's storage is exhausted while schedules fall due, then there is room",
+        what: "NATS has no storage left while schedules fall due, then there is room",
         long: false,
         run: |name, size| Box::pin(storage::full(name, size)),
     },

@@ -1,38 +1,38 @@
-//! What was published and what arrived, number by number.
+//! When each numbered event was published, acknowledged and received.
+//!
+//! Only acknowledged events must arrive: NATS promised no others.
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// One endpoint's book; clones share it.
+/// One endpoint's ledger; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger(Arc<Mutex<Vec<Entry>>>);
 
-/// What is known of one number.
 #[derive(Debug, Clone, Default)]
 pub struct Entry {
-    /// When it was handed to NATS.
+    /// When publishing began.
     pub published: Option<Instant>,
-    /// When NATS acknowledged it: only what is acknowledged is promised.
     pub acknowledged: Option<Instant>,
-    /// When it arrived first and was answered with success.
+    /// The first arrival.
     pub first: Option<Instant>,
-    /// When it arrived again.
+    /// Further arrivals.
     pub again: Vec<Instant>,
-    /// The delivery's id at the first arrival.
+    /// The first arrival's `webhook-id`.
     id: String,
-    /// Whether a repeat had another id.
+    /// Whether a repeat had another `webhook-id`.
     pub other_id: bool,
 }
 
 impl Entry {
-    /// How long it took from the first try to publish it to its arrival.
+    /// From the first attempt to publish to the first arrival.
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
         Some(self.first?.saturating_duration_since(self.published?))
     }
 
-    /// How long it took from the first try to publish it to NATS's acknowledgement.
+    /// From the first attempt to publish to NATS's acknowledgement.
     #[must_use]
     pub fn storing(&self) -> Option<Duration> {
         Some(
@@ -43,7 +43,6 @@ impl Entry {
 }
 
 impl Ledger {
-    /// A number is handed to NATS.
     pub fn published(&self, number: usize) {
         let mut entries = self.lock();
         if entries.len() <= number {
@@ -52,12 +51,10 @@ impl Ledger {
         entries[number].published.get_or_insert_with(Instant::now);
     }
 
-    /// NATS acknowledged a number.
     pub fn acknowledged(&self, number: usize) {
         self.lock()[number].acknowledged = Some(Instant::now());
     }
 
-    /// A number arrived.
     pub fn arrived(&self, number: usize, id: &str) {
         let mut entries = self.lock();
         if entries.len() <= number {
@@ -74,7 +71,7 @@ impl Ledger {
         }
     }
 
-    /// Everything that was acknowledged.
+    /// The acknowledged entries.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
         let entries = self.lock();
@@ -82,7 +79,7 @@ impl Ledger {
         promised.cloned().collect()
     }
 
-    /// How many were acknowledged, and how many of them have not arrived.
+    /// How many events were acknowledged, and how many of those have not arrived.
     #[must_use]
     pub fn open(&self) -> (usize, usize) {
         let entries = self.lock();
@@ -92,7 +89,6 @@ impl Ledger {
         })
     }
 
-    /// How many were acknowledged in a span of time.
     #[must_use]
     pub fn acknowledged_in(&self, span: RangeInclusive<Instant>) -> usize {
         let entries = self.lock();
@@ -103,7 +99,7 @@ impl Ledger {
         inside.count()
     }
 
-    /// How many arrived that were never acknowledged.
+    /// How many events arrived without having been acknowledged.
     #[must_use]
     pub fn invented(&self) -> usize {
         let entries = self.lock();
@@ -118,7 +114,7 @@ impl Ledger {
     }
 }
 
-/// The value below which `percent` of all values lie; zero of none.
+/// Zero if there are no values.
 #[must_use]
 pub fn percentile(mut values: Vec<Duration>, percent: f64) -> Duration {
     values.sort_unstable();

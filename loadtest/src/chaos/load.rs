@@ -1,4 +1,4 @@
-//! Numbered events at a steady rate, published until they are acknowledged.
+//! Publishes numbered events at a steady rate, each until NATS acknowledges it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,25 +13,22 @@ use tokio_util::task::TaskTracker;
 
 use super::ledger::Ledger;
 
-/// The source of the ledger's events.
+/// The source of all events of the load.
 pub const SOURCE: &str = "chaos";
-/// How often the load is topped up.
+/// How often due events are published.
 const TICK: Duration = Duration::from_millis(5);
-/// The pause before an event that was not acknowledged is published again.
+/// Pause before an unacknowledged event is published again.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How long an event is published again before the load gives it up.
+/// When to give up on an event that is not acknowledged.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One stream of events, which one hook hears.
+/// The events of one hook.
 #[derive(Debug, Clone)]
 pub struct Stream {
-    /// The event's name.
     pub event: String,
-    /// The book of what arrives.
     pub ledger: Ledger,
 }
 
-/// A load that is running.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -42,22 +39,19 @@ pub struct Load {
     publishing: TaskTracker,
 }
 
-/// What became of a load.
+/// How much load there was.
 #[derive(Debug, Clone, Copy)]
 pub struct Offered {
-    /// Events handed to NATS.
+    /// Events whose publishing began.
     pub events: u64,
-    /// Events that the rate asked for in the time that it ran.
+    /// Events due at the configured rate.
     pub asked: u64,
 }
 
 impl Load {
-    /// Publishes `rate` events a second, to the streams in turn.
-    ///
-    /// # Errors
-    /// When NATS cannot be reached.
+    /// Publishes `rate` events per second, to the streams in turn.
     pub async fn start(nats: &str, streams: Vec<Stream>, rate: u64) -> Result<Self> {
-        // The load is back at once, so that what takes long is Hookline's.
+        // Reconnects fast, so that long pauses are Hookline's.
         let options = async_nats::ConnectOptions::new()
             .client_capacity(65_536)
             .reconnect_delay_callback(|_| Duration::from_millis(100));
@@ -65,7 +59,7 @@ impl Load {
         let client = options
             .connect(servers?)
             .await
-            .context("the load needs NATS")?;
+            .context("the load cannot connect to NATS")?;
         let context = jetstream::ContextBuilder::new()
             .timeout(Duration::from_secs(2))
             .max_ack_inflight(65_536)
@@ -80,7 +74,7 @@ impl Load {
         let task = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(TICK);
             let mut next = 0;
-            // A stream may come several times in one round.
+            // A stream may have several turns in one round.
             let mut numbers: HashMap<String, usize> = HashMap::new();
             while !stopped.load(Ordering::Relaxed) {
                 ticks.tick().await;
@@ -105,10 +99,7 @@ impl Load {
         })
     }
 
-    /// Ends the load and waits until what was handed to NATS is acknowledged.
-    ///
-    /// # Errors
-    /// When the load itself failed.
+    /// Ends the load and waits for outstanding acknowledgements.
     pub async fn stop(self) -> Result<Offered> {
         self.stop.store(true, Ordering::Relaxed);
         let ran = self.started.elapsed();
@@ -130,7 +121,7 @@ async fn publish(context: jetstream::Context, stream: Stream, number: usize) {
     stream.ledger.published(number);
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
-        // The same id every time: what was stored without an answer is not stored twice.
+        // With the same id each time, an event whose acknowledgement was lost is not stored twice.
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("{}-{number}", stream.event));
         let sent = context.publish_with_headers(subject.clone(), headers, body.clone().into());

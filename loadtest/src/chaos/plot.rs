@@ -1,5 +1,4 @@
-//! The report as a page: a table, and for each row when what arrived how late, and how much arrived
-//! when.
+//! The report as a page: a table, and for each fault two plots, lateness and arrivals over time.
 
 use std::fmt::Write as _;
 
@@ -8,16 +7,15 @@ use crate::plot::escape;
 
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 180.0;
-/// The height of the arrivals' plot.
+/// Height of the arrivals' plot.
 const RATES: f64 = 100.0;
 const LEFT: f64 = 60.0;
 const BOTTOM: f64 = 24.0;
-/// The plot's lowest and highest latency, in powers of ten of a millisecond.
+/// The latency axis, in powers of ten of a millisecond.
 const DECADES: (f64, f64) = (-1.0, 6.0);
-/// Columns into which events are gathered.
+/// Columns into which events are grouped.
 const COLUMNS: usize = 300;
 
-/// The page.
 #[must_use]
 pub fn page(rows: &[Row]) -> String {
     let mut page = String::from(
@@ -64,7 +62,7 @@ pub fn page(rows: &[Row]) -> String {
     page
 }
 
-/// Median and maximum of the time to arrival, by when it was published, on a logarithmic axis.
+/// Median and maximum of the time to arrival, by time of publishing, on a logarithmic axis.
 #[must_use]
 pub fn plot(row: &Row) -> String {
     let end = row.points.iter().map(|(at, _)| *at).fold(1.0, f64::max);
@@ -123,7 +121,7 @@ pub fn plot(row: &Row) -> String {
     svg
 }
 
-/// Arrivals a second, by when they arrived: what came back all at once stands out.
+/// Arrivals per second: a backlog that arrives all at once stands out.
 fn rates(row: &Row) -> String {
     let end = row.arrivals.iter().copied().fold(1.0, f64::max);
     let seconds = per_second(&row.arrivals, end);
@@ -149,7 +147,7 @@ fn rates(row: &Row) -> String {
     svg
 }
 
-/// How many there are in each second from 0 to the end.
+/// Counts per second, from 0 to `end`.
 fn per_second(times: &[f64], end: f64) -> Vec<usize> {
     let mut seconds = vec![0; end as usize + 1];
     for at in times {

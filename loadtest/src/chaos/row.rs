@@ -1,4 +1,4 @@
-//! One row of the ledger: what a fault did, reconciled number by number.
+//! The result of one fault: compares its ledgers with what must hold.
 
 use std::time::{Duration, Instant};
 
@@ -8,80 +8,71 @@ use super::endpoint::Endpoint;
 use super::ledger::{Entry, percentile};
 use super::load::Offered;
 
-/// The part of the load that must have been sent for a row to count, in percent.
+/// Percentage of the load that must have been sent for a row to count.
 const SENT_PERCENT: u64 = 95;
-/// Repeats without an explanation that are told of one by one.
+/// Unexplained repeats to list one by one.
 const LISTED: usize = 5;
 
-/// What is known of a fault: that it happened, and which repeats it explains.
+/// What a fault's run observed, and which repeats the fault explains.
 #[derive(Debug, Default)]
 pub struct Evidence {
-    /// What shows that the fault happened; nothing: it did not.
+    /// Proof that the fault happened; `None` fails the row.
     pub observed: Option<String>,
-    /// A delivery that arrived first in one of these times may have come again.
+    /// Deliveries that first arrived in one of these spans may repeat.
     pub repeats: Vec<(Instant, Instant)>,
-    /// What else had to hold and did not.
+    /// Further requirements that did not hold.
     pub broken: Vec<String>,
-    /// Dead letters that belong to the row.
     pub dead: u64,
-    /// Marks for the plot: seconds since the start of the row, and what happened.
+    /// For the plot: seconds since the start, and a label.
     pub marks: Vec<(f64, String)>,
-    /// Which repeats are allowed at all.
+    /// Whether any repeats are allowed.
     pub allows_repeats: bool,
-    /// The healthy ones' 99th percentile without the fault and beside it, if they are compared.
+    /// The healthy hooks' p99 without and beside the sick ones, where compared.
     pub compared: Option<(Duration, Duration)>,
 }
 
 impl Evidence {
-    /// Something that had to hold.
     pub fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.broken.push(what());
         }
     }
 
-    /// Marks this moment.
+    /// Marks this moment in the plot.
     pub fn mark(&mut self, began: Instant, what: &str) {
         let at = began.elapsed().as_secs_f64();
         self.marks.push((at, what.to_owned()));
     }
 }
 
-/// A reconciled row.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
-    /// The fault's name.
     pub fault: String,
     /// Events that NATS acknowledged.
     pub sent: usize,
-    /// How many of them arrived.
     pub delivered: usize,
-    /// How many did not.
     pub missing: usize,
-    /// How many arrived more than once.
+    /// Deliveries that arrived more than once.
     pub duplicate: usize,
-    /// Dead letters.
     pub dead: u64,
-    /// From publishing to arrival, of those that arrived: the 99th percentile.
+    /// 99th percentile of the time from publishing to arrival.
     pub late_p99: Duration,
-    /// The latest.
+    /// Its maximum.
     pub late_max: Duration,
-    /// What did not hold; empty: passed.
+    /// Requirements that did not hold.
     pub broken: Vec<String>,
-    /// What shows that the fault happened.
     pub observed: String,
-    /// Seconds since the start, and milliseconds from publishing to arrival.
+    /// Seconds from the start to publishing, and milliseconds from publishing to arrival.
     pub points: Vec<(f64, f64)>,
-    /// Seconds since the start at which something arrived.
+    /// Seconds from the start to each arrival.
     pub arrivals: Vec<f64>,
-    /// Seconds since the start, and what happened.
+    /// Seconds since the start, and a label.
     pub marks: Vec<(f64, String)>,
-    /// The healthy ones' 99th percentile without the fault and beside it, if they were compared.
     pub compared: Option<(Duration, Duration)>,
 }
 
 impl Row {
-    /// A row that did not come to its end.
+    /// A row whose run failed.
     #[must_use]
     pub fn unfinished(fault: &str, error: String) -> Self {
         Self {
@@ -91,7 +82,8 @@ impl Row {
         }
     }
 
-    /// Reconciles the books of these endpoints.
+    /// Compares the endpoints' ledgers with what must hold for every fault, and adds the fault's own
+    /// evidence.
     #[must_use]
     pub fn reconcile(
         fault: &str,
@@ -133,7 +125,7 @@ impl Row {
         };
         require(
             evidence.observed.is_some(),
-            "the fault did not happen".to_owned(),
+            "the fault was not seen to happen".to_owned(),
         );
         require(
             offered.events * 100 >= offered.asked * SENT_PERCENT,
@@ -167,13 +159,11 @@ impl Row {
         row
     }
 
-    /// Whether everything held.
     #[must_use]
     pub fn passed(&self) -> bool {
         self.broken.is_empty()
     }
 
-    /// The row as the report has it.
     #[must_use]
     pub fn json(&self) -> Value {
         json!({
@@ -186,7 +176,7 @@ impl Row {
     }
 }
 
-/// Whether the first arrival falls into one of the times.
+/// Whether the first arrival falls into one of the spans.
 fn explained(entry: &Entry, times: &[(Instant, Instant)]) -> bool {
     entry.first.is_some_and(|first| {
         times
@@ -195,7 +185,7 @@ fn explained(entry: &Entry, times: &[(Instant, Instant)]) -> bool {
     })
 }
 
-/// When it arrived, in seconds since the start.
+/// All arrivals, in seconds since the start.
 fn arrivals_of(entry: &Entry, began: Instant) -> String {
     let arrivals = entry.first.iter().chain(&entry.again);
     let seconds = arrivals.map(|at| {
@@ -251,9 +241,12 @@ mod tests {
         let hour = Duration::from_secs(3_600);
         assert_eq!(broken(vec![(began, began + hour)]), [""; 0]);
         let later = (began + hour, began + 2 * hour);
-        let told = broken(vec![later]);
+        let listed = broken(vec![later]);
         let start = "1 repeats have no explanation: ";
-        assert!(told.len() == 1 && told[0].starts_with(start), "{told:?}");
-        assert_eq!(told[0].matches(" s").count(), 2, "{told:?}");
+        assert!(
+            listed.len() == 1 && listed[0].starts_with(start),
+            "{listed:?}"
+        );
+        assert_eq!(listed[0].matches(" s").count(), 2, "{listed:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A cluster under load, with endpoints that keep the ledger.
+//! The setting of one fault: a cluster, endpoints with a hook each, and load on them.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -12,23 +12,23 @@ use super::endpoint::{self, Endpoint, Mood};
 use super::ledger::Ledger;
 use super::load::{Load, SOURCE, Stream};
 
-/// How much of a row is run.
+/// How long and how hard a fault is run.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
-    /// Events a second.
+    /// Events per second.
     pub rate: u64,
-    /// How long a fault lasts that has no length of its own.
+    /// Duration of faults without a fixed one.
     pub fault: Duration,
-    /// How long the load runs before the fault, and after it.
+    /// Load before and after the fault.
     pub calm: Duration,
-    /// How long what is late may take to arrive.
+    /// Time allowed for late deliveries.
     pub deadline: Duration,
-    /// Pairs of runs by which times are compared; zero: they are not.
+    /// Pairs of runs to compare p99s by; with zero they are not compared.
     pub pairs: usize,
 }
 
 impl Size {
-    /// As the table of the failure modes says.
+    /// The size behind `docs/failure-modes.md`.
     pub const FULL: Self = Self {
         rate: 1_000,
         fault: Duration::from_secs(30),
@@ -36,7 +36,7 @@ impl Size {
         deadline: Duration::from_secs(240),
         pairs: 5,
     };
-    /// A few seconds, for a test; no time is compared.
+    /// A few seconds, for tests.
     pub const SHORT: Self = Self {
         rate: 100,
         fault: Duration::from_secs(4),
@@ -46,34 +46,25 @@ impl Size {
     };
 }
 
-/// Deliveries that were not made.
+/// Deliveries that were stored instead of made.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Kept {
-    /// They wait or are due.
     pub parked: usize,
-    /// They are given up on.
     pub dead: usize,
 }
 
-/// The stage of one row.
 pub struct Stage {
-    /// The servers and services.
     pub cluster: Cluster,
-    /// The endpoints, each with a hook of its own.
+    /// Endpoint N has a hook on the event `number-N`.
     pub endpoints: Vec<Endpoint>,
-    /// How much is run.
     pub size: Size,
     /// Where the load publishes.
     pub nats: String,
-    /// When the row began.
     pub began: Instant,
 }
 
 impl Stage {
-    /// Puts endpoints and their hooks onto a cluster that is running.
-    ///
-    /// # Errors
-    /// When a hook cannot be created.
+    /// Adds endpoints and their hooks to a running cluster.
     pub async fn set(cluster: Cluster, moods: &[Mood], size: Size) -> Result<Self> {
         let mut stage = Self {
             nats: cluster.nats.url(),
@@ -89,28 +80,18 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Puts one more endpoint and its hook onto it.
-    ///
-    /// # Errors
-    /// When the hook cannot be created.
     pub async fn add(&mut self, endpoint: Endpoint) -> Result<()> {
         hook(&self.cluster, &event(self.endpoints.len()), &endpoint.url).await?;
         self.endpoints.push(endpoint);
         Ok(())
     }
 
-    /// Starts the load: every endpoint's event in turn.
-    ///
-    /// # Errors
-    /// When NATS cannot be reached.
+    /// Starts a load for all endpoints in turn.
     pub async fn load(&self) -> Result<Load> {
         self.load_of(self.size.rate).await
     }
 
-    /// As [`load`](Self::load), with another rate.
-    ///
-    /// # Errors
-    /// When NATS cannot be reached.
+    /// As [`load`](Self::load), at another rate.
     pub async fn load_of(&self, rate: u64) -> Result<Load> {
         Load::start(&self.nats, self.streams().collect(), rate).await
     }
@@ -124,19 +105,13 @@ impl Stage {
     }
 
     /// Starts a load for one endpoint.
-    ///
-    /// # Errors
-    /// When NATS cannot be reached.
     pub async fn only(&self, endpoint: usize, rate: u64) -> Result<Load> {
         let stream = self.streams().nth(endpoint).into_iter();
         Load::start(&self.nats, stream.collect(), rate).await
     }
 
-    /// Starts a load of which half goes to the first so many endpoints, and half to so many others;
-    /// nobody hears those events for which there is no endpoint.
-    ///
-    /// # Errors
-    /// When NATS cannot be reached.
+    /// Starts a load of which half goes to the first `first` endpoints and half to the next `others`.
+    /// Missing endpoints get their share of events too, but no hook hears those.
     pub async fn halves(&self, first: usize, others: usize) -> Result<Load> {
         let unheard = (self.endpoints.len()..first + others).map(|number| Stream {
             event: event(number),
@@ -151,8 +126,7 @@ impl Stage {
         Load::start(&self.nats, turns.flatten().collect(), self.size.rate).await
     }
 
-    /// Waits until everything that was acknowledged has arrived at these endpoints, for as long as
-    /// the size allows. What is missing then, the ledger tells.
+    /// Waits up to the deadline until all acknowledged events have arrived at these endpoints.
     pub async fn settle(&self, endpoints: &[usize]) {
         let arrived = eventually(self.size.deadline, "everything arrives", async || {
             for number in endpoints {
@@ -161,25 +135,21 @@ impl Stage {
             }
             Ok(())
         });
-        // The ledger is what counts.
+        // After a timeout, the ledger has the missing ones.
         let _ = arrived.await;
     }
 
-    /// Waits until every event is dealt with, and counts what was kept of them.
+    /// Waits until every event is acked, and counts the deliveries kept in NATS.
     ///
     /// # Errors
-    /// When some stay open.
+    /// When events stay open past the deadline.
     pub async fn kept(&self) -> Result<Kept> {
         let nats = &self.cluster.nats;
-        eventually(
-            self.size.deadline,
-            "every event is dealt with",
-            async || {
-                let open = nats.open_events().await?;
-                anyhow::ensure!(open == 0, "{open} events are open");
-                Ok(())
-            },
-        )
+        eventually(self.size.deadline, "every event is acked", async || {
+            let open = nats.open_events().await?;
+            anyhow::ensure!(open == 0, "{open} events are open");
+            Ok(())
+        })
         .await?;
         Ok(Kept {
             parked: parked(nats.client()).await?,
@@ -187,7 +157,7 @@ impl Stage {
         })
     }
 
-    /// The sum of a metric over the dispatchers that answer.
+    /// The sum over the dispatchers that answer.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let mut sum = 0.0;
         for dispatcher in &self.cluster.dispatchers {
@@ -197,24 +167,20 @@ impl Stage {
     }
 }
 
-/// Creates a hook that hears one event of the ledger.
-///
-/// # Errors
-/// When the gateway does not take it.
 pub async fn hook(cluster: &Cluster, event: &str, url: &str) -> Result<()> {
     let hook = json!({"source": SOURCE, "event": event, "handler": "webhook",
         "config": {"url": url, "secret": endpoint::SECRET}});
     let created = cluster.admin().create_hook(&hook).await;
-    created.map(|_| ()).context("a hook of the ledger")
+    created.map(|_| ()).context("cannot create a hook")
 }
 
-/// The event that the endpoint with this number hears.
+/// The event that this endpoint's hook hears.
 #[must_use]
 pub fn event(number: usize) -> String {
     format!("number-{number}")
 }
 
-/// How many deliveries wait or are due: one that is just being parked anew stands there twice.
+/// Counts deliveries, not messages: one that is just being parked again has two messages.
 async fn parked(client: &async_nats::Client) -> Result<usize> {
     let (mut ids, mut from) = (HashSet::new(), 1);
     loop {
@@ -225,7 +191,7 @@ async fn parked(client: &async_nats::Client) -> Result<usize> {
             return Ok(ids.len());
         };
         from = last.sequence + 1;
-        // Hook and delivery.
+        // `<hook>.<delivery>`
         let id = |subject: &str| subject.splitn(4, '.').nth(3).map(str::to_owned);
         ids.extend(page.iter().filter_map(|stored| id(&stored.subject)));
     }

@@ -1,4 +1,4 @@
-//! A million deliveries that wait for an endpoint that is gone.
+//! A million deliveries wait for an endpoint that is gone.
 
 use std::time::{Duration, Instant};
 
@@ -14,27 +14,26 @@ use crate::chaos::load::SOURCE;
 use crate::chaos::row::{Evidence, Row};
 use crate::chaos::stage::{self, Size, Stage};
 
-/// How many wait.
 const MILLION: usize = 1_000_000;
-/// Events that are published at the same time.
+/// Unacknowledged publishes at a time.
 const IN_FLIGHT: usize = 2_000;
-/// How often the dispatchers' memory is looked at: after so many events.
+/// Events between two readings of the dispatchers' memory.
 const STEP: usize = 200_000;
-/// By how much a dispatcher's memory may grow from the first look to the last, in bytes.
+/// Allowed growth of a dispatcher's memory from the first reading to the last, in bytes.
 const GROWTH: f64 = (48 << 20) as f64;
-/// How long the server may take for the last acks.
+/// Time allowed for the last acks.
 const SETTLED: Duration = Duration::from_secs(30);
-/// How long the API may take for an answer.
+/// Time allowed for an answer of the Admin API.
 const ANSWER: Duration = Duration::from_secs(1);
-/// The steady load of the healthy hook, in events a second.
+/// The healthy hook's load, in events per second.
 const RATE: u64 = 200;
-/// How long the healthy hook's times are taken, without and with the others.
+/// How long the healthy hook is measured, without and with the backlog.
 const WINDOW: Duration = Duration::from_secs(20);
-/// Of how many parts of it the median counts.
+/// Parts of a span, whose median p99 counts.
 const PARTS: u32 = 5;
 
-/// The healthy one comes first, and its load never stops. The server syncs now and then: a million
-/// events, synced one by one, take most of an hour.
+/// The healthy hook's load runs throughout. NATS does not sync each write: publishing a million events
+/// one sync at a time takes most of an hour.
 pub(super) async fn million(name: &str, size: Size) -> Result<Row> {
     let builder = Cluster::builder().dispatchers(2);
     let cluster = builder.nats_store(Store::Unsynced).start().await?;
@@ -60,7 +59,7 @@ pub(super) async fn million(name: &str, size: Size) -> Result<Row> {
     let offered = load.stop().await?;
     stage.settle(&[0]).await;
 
-    // With nobody left to park them anew, each stands in one place.
+    // Without dispatchers nothing is parked again, so each delivery has exactly one message.
     for dispatcher in &mut stage.cluster.dispatchers {
         dispatcher.stop().await?;
     }
@@ -68,17 +67,17 @@ pub(super) async fn million(name: &str, size: Size) -> Result<Row> {
     let exact = eventually(SETTLED, "each is counted once", async || {
         counts = stage.cluster.admin().get(&path).await?.expect(200)?["counts"].clone();
         let count = |name: &str| counts[name].as_u64().unwrap_or_default();
-        // The ping that told of the hook waits as well.
+        // The hook's ping waits as well.
         ensure!(count("waiting") + count("dead") == MILLION as u64 + 1);
         Ok(())
     });
     let exact = exact.await.is_ok();
     evidence.require(exact, || {
-        format!("the API counts {counts}, {MILLION} and a ping were sent")
+        format!("the Admin API counts {counts} of {MILLION} events and a ping")
     });
     evidence.dead = counts["dead"].as_u64().unwrap_or_default();
     evidence.require(slowest <= ANSWER, || {
-        format!("the API took {slowest:.1?} for an answer")
+        format!("the Admin API took {slowest:.1?} for an answer")
     });
     let grown = memory.last().copied().unwrap_or_default() - memory[0];
     evidence.require(grown <= GROWTH, || {
@@ -91,7 +90,7 @@ pub(super) async fn million(name: &str, size: Size) -> Result<Row> {
     let meanwhile = p99(&stage, calm..full);
     let allowed = without.mul_f64(1.2).max(without + Duration::from_millis(5));
     let p99 = format!(
-        "healthy p99 {without:.1?} without, {meanwhile:.1?} while they came, {with:.1?} beside"
+        "healthy p99 {without:.1?} without, {meanwhile:.1?} while events came, {with:.1?} beside"
     );
     evidence.require(with <= allowed, || p99.clone());
     evidence.observed = (seen >= MILLION as u64).then(|| {
@@ -111,7 +110,7 @@ pub(super) async fn million(name: &str, size: Size) -> Result<Row> {
     Ok(row)
 }
 
-/// Publishes all of them, and says what the larger dispatcher's memory was on the way.
+/// Publishes a million events; returns the larger dispatcher's memory after each step, in bytes.
 #[expect(clippy::print_stdout, reason = "it takes minutes")]
 async fn publish(stage: &Stage, event: &str) -> Result<Vec<f64>> {
     let client = async_nats::connect(&stage.nats).await?;
@@ -144,18 +143,17 @@ async fn publish(stage: &Stage, event: &str) -> Result<Vec<f64>> {
     Ok(memory)
 }
 
-/// Waits until every event is dealt with.
 async fn drained(stage: &Stage) -> Result<()> {
     eventually(Duration::from_secs(600), "all are parked", async || {
         let open = stage.cluster.nats.open_events().await?;
-        // Those of the steady load come and go.
+        // The healthy hook's events come and go.
         ensure!(open < RATE, "{open} are open");
         Ok(())
     })
     .await
 }
 
-/// Asks ten times; the longest that an answer took, and what it counted last.
+/// Asks ten times; returns the longest time to an answer, and the last answer's count.
 async fn slowest_answer(stage: &Stage, path: &str) -> Result<(Duration, u64)> {
     let (mut slowest, mut seen) = (Duration::ZERO, 0);
     for _ in 0..10 {
@@ -170,8 +168,8 @@ async fn slowest_answer(stage: &Stage, path: &str) -> Result<(Duration, u64)> {
     Ok((slowest, seen))
 }
 
-/// The healthy hook's 99th percentile in each part of a span of time, and of them the median: a disk
-/// that stalls once, for whomever, does not decide.
+/// The median of the healthy hook's p99s over the parts of a span, so that a single disk stall does
+/// not decide.
 fn p99(stage: &Stage, span: std::ops::Range<Instant>) -> Duration {
     let entries = stage.endpoints[0].ledger.entries();
     let length = (span.end - span.start) / PARTS;

@@ -1,4 +1,4 @@
-//! Endpoints that fail, and come back.
+//! Endpoints that fail and recover, and endpoints that answer with garbage.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -10,9 +10,8 @@ use crate::chaos::endpoint::{Endpoint, Mood};
 use crate::chaos::row::{Evidence, Row};
 use crate::chaos::stage::{Kept, Size, Stage};
 
-/// The permits of a hook on one dispatcher.
+/// A hook's permits on one dispatcher.
 const PERMITS: usize = 32;
-/// Dispatchers of these rows.
 const DISPATCHERS: usize = 2;
 
 pub(super) async fn down(name: &str, size: Size) -> Result<Row> {
@@ -41,7 +40,9 @@ pub(super) async fn down(name: &str, size: Size) -> Result<Row> {
         format!("{busiest} arrived within a second of its recovery")
     });
     evidence.observed = (missed > 0).then(|| {
-        format!("{missed} events waited at its end; {busiest} arrived in the busiest second after")
+        format!(
+            "{missed} events waited at its end; {busiest} arrived in the busiest second after it"
+        )
     });
     let endpoints: Vec<_> = stage.endpoints.iter().collect();
     let row = Row::reconcile(name, &endpoints, offered, evidence, stage.began);
@@ -49,7 +50,7 @@ pub(super) async fn down(name: &str, size: Size) -> Result<Row> {
     Ok(row)
 }
 
-/// The most that arrived within one second, from a moment on.
+/// The most first arrivals within one second after `since`.
 fn busiest_second(endpoint: &Endpoint, since: Instant) -> usize {
     let mut seconds = HashMap::new();
     let entries = endpoint.ledger.entries();
@@ -61,7 +62,7 @@ fn busiest_second(endpoint: &Endpoint, since: Instant) -> usize {
     seconds.into_values().max().unwrap_or(0)
 }
 
-/// Answers that are none are classified and retried; memory stays flat.
+/// Invalid answers are retried, and memory stays flat.
 pub(super) async fn bad_answers(name: &str, size: Size) -> Result<Row> {
     let moods = [
         Mood::Well,
@@ -97,9 +98,9 @@ pub(super) async fn bad_answers(name: &str, size: Size) -> Result<Row> {
     calls.push(expired.connections());
     let let_in = stage.endpoints[moods.len()].requests();
     evidence.require(let_in == 0, || {
-        format!("{let_in} requests in spite of an expired certificate")
+        format!("{let_in} requests despite an expired certificate")
     });
-    // A body without end counts by its status, so its first answers are final: 500, retried.
+    // An endless body counts by its status, here 500, so it is retried.
     let Kept { parked, dead } = stage.kept().await?;
     evidence.dead = dead as u64;
     let sent: usize = stage.endpoints[1..]
@@ -108,7 +109,7 @@ pub(super) async fn bad_answers(name: &str, size: Size) -> Result<Row> {
         .sum();
     let pings = stage.endpoints.len() - 1;
     evidence.require(parked + dead == sent + pings, || {
-        format!("{parked} parked and {dead} dead of {sent} with {pings} pings")
+        format!("{parked} parked and {dead} dead of {sent} events and {pings} pings")
     });
     evidence.observed = calls
         .iter()

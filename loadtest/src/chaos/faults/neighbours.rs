@@ -1,4 +1,4 @@
-//! Sick endpoints beside healthy ones: what the healthy ones notice of them.
+//! Sick endpoints beside healthy ones: how much later the healthy ones get their events.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::chaos::load::Offered;
 use crate::chaos::row::{Evidence, Row};
 use crate::chaos::stage::{Kept, Size, Stage};
 
-/// How much later the healthy ones' 99th percentile may be, as a factor and as a time.
+/// The healthy hooks' p99 may grow by this factor or by [`MORE`], whichever is larger.
 const FACTOR: f64 = 1.2;
 const MORE: Duration = Duration::from_millis(5);
 
@@ -34,7 +34,7 @@ pub(super) async fn many(name: &str, size: Size) -> Result<Row> {
     beside(name, size, 10, &sick).await
 }
 
-/// The median of the healthy ones' percentiles without and with the sick ones decides.
+/// Compares the medians of the healthy hooks' p99s, without and with the sick ones.
 #[expect(clippy::print_stdout, reason = "it takes minutes")]
 async fn beside(name: &str, size: Size, healthy: usize, sick: &[Mood]) -> Result<Row> {
     let (mut without, mut with) = (Vec::new(), Vec::new());
@@ -81,7 +81,7 @@ struct Run {
 }
 
 impl Run {
-    /// How late the healthy ones' slowest hundredth was.
+    /// The healthy hooks' p99.
     fn p99(&self) -> Lateness {
         let healthy = self.endpoints[..self.healthy].iter();
         let entries = healthy.flat_map(|endpoint| endpoint.ledger.entries());
@@ -96,7 +96,7 @@ impl Run {
     }
 }
 
-/// How long after it was published an event arrived, and NATS had it on disk.
+/// From publishing to arrival, and from publishing to NATS's acknowledgement.
 #[derive(Debug, Clone, Copy)]
 struct Lateness {
     arrival: Duration,
@@ -120,9 +120,9 @@ impl fmt::Display for Lateness {
     }
 }
 
-/// The same events in both: half are for the sick ones, however many they are, and where those are
-/// absent nobody hears that half. A publisher's events cost the disk a sync each, which is no
-/// neighbour's doing.
+/// Publishes the same events with and without the sick endpoints: half are theirs, and no hook hears
+/// that half if they are absent. Each published event costs a sync, which is not the neighbours'
+/// doing and so must be the same in both.
 async fn run(size: Size, healthy: usize, sick: &[Mood], present: bool) -> Result<Run> {
     let cluster = Cluster::builder().dispatchers(2).start().await?;
     let beside = if present { sick } else { &[] };
@@ -135,7 +135,7 @@ async fn run(size: Size, healthy: usize, sick: &[Mood], present: bool) -> Result
     let offered = load.stop().await?;
     stage.settle(&(0..healthy).collect::<Vec<_>>()).await;
     let mut evidence = Evidence {
-        observed: Some("no sick ones".to_owned()),
+        observed: Some("no sick endpoints".to_owned()),
         ..Evidence::default()
     };
     if present {
@@ -157,7 +157,7 @@ async fn run(size: Size, healthy: usize, sick: &[Mood], present: bool) -> Result
     })
 }
 
-/// All of the sick ones' events are parked or dead, none is missing.
+/// Requires all events of the sick endpoints to be parked or dead.
 async fn reconcile_sick(stage: &Stage, healthy: usize, evidence: &mut Evidence) -> Result<()> {
     let kept = stage.kept().await;
     evidence.require(kept.is_ok(), || "events stay open".to_owned());
@@ -166,16 +166,16 @@ async fn reconcile_sick(stage: &Stage, healthy: usize, evidence: &mut Evidence) 
         .iter()
         .map(|endpoint| endpoint.ledger.entries().len())
         .sum();
-    // The pings that told them of their hooks are deliveries as well.
+    // Each new hook's ping is a delivery as well.
     let pings = stage.endpoints.len() - healthy;
     evidence.dead = dead as u64;
     let kept = parked + dead;
     evidence.require(kept == sent + pings, || {
-        format!("{kept} of the sick ones' deliveries are parked or dead, {sent} were sent with {pings} pings")
+        format!("{kept} deliveries of the sick endpoints are parked or dead, of {sent} sent and {pings} pings")
     });
     let rewritten = stage.metric("hookline_deferrals_total", &[]).await;
     evidence.require(rewritten <= 3.0 * kept as f64, || {
-        format!("{rewritten} deferrals of {kept} deliveries")
+        format!("{rewritten} deferrals for {kept} deliveries")
     });
     evidence.observed = Some(format!(
         "{parked} parked, {dead} dead, {rewritten} deferrals"

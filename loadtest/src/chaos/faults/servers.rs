@@ -1,4 +1,4 @@
-//! Faults of the servers that everything stands on, and of the gateway.
+//! Faults of NATS, of Redis and of the gateway.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use crate::chaos::load::Offered;
 use crate::chaos::row::{Evidence, Row};
 use crate::chaos::stage::{Size, Stage};
 
-/// How long NATS and the wire are away.
+/// Downtime of a killed server.
 const AWAY: Duration = Duration::from_secs(5);
-/// How long Redis hangs, and how long the wire is cut.
+/// How long Redis is frozen, and the network cut.
 const LONG_AWAY: Duration = Duration::from_secs(10);
-/// After its return, how soon deliveries go on.
+/// Time allowed until deliveries go on.
 const RESUMES: Duration = Duration::from_secs(5);
-/// The ack wait that dispatchers run with here: what was attempted that long ago is settled.
+/// The dispatchers' ack wait: deliveries attempted longer ago are settled.
 const ACK_WAIT: Duration = Duration::from_secs(8);
 
 const WELL: [Mood; 2] = [Mood::Well, Mood::Well];
@@ -28,7 +28,7 @@ fn repeats() -> Evidence {
     }
 }
 
-/// Waits until something arrives that was not there before, and says how long that took.
+/// Waits for new arrivals, and returns how long that took.
 async fn resumes(stage: &Stage) -> Result<Duration> {
     let since = Instant::now();
     let count = || stage.endpoints.iter().map(Endpoint::requests).sum::<u64>();
@@ -66,7 +66,7 @@ pub(super) async fn nats_kill(name: &str, size: Size) -> Result<Row> {
     stage.cluster.nats.kill();
     evidence.mark(stage.began, "kill");
     tokio::time::sleep(AWAY).await;
-    // What was on its way at the kill may have been answered.
+    // Acknowledgements may have been on their way at the kill.
     let since = killed + Duration::from_secs(1);
     let taken: usize = stage
         .endpoints
@@ -79,14 +79,14 @@ pub(super) async fn nats_kill(name: &str, size: Size) -> Result<Row> {
     evidence.require(pause <= RESUMES, || format!("it took {pause:.1?} to go on"));
     evidence.observed =
         (taken == 0).then(|| format!("away {AWAY:?}, delivering {pause:.1?} after its return"));
-    // Acks that were lost with it.
+    // Acks may have been lost with the server.
     evidence
         .repeats
         .push((killed - ACK_WAIT, killed + ACK_WAIT + AWAY));
     finish(name, stage, load, evidence).await
 }
 
-/// The server that leads the events is lost; the others elect another.
+/// Loses the leader of the event stream; the other servers elect a new one.
 pub(super) async fn nats_leader(name: &str, size: Size) -> Result<Row> {
     let builder = Cluster::builder().nats_servers(3).dispatchers(2);
     let mut stage = Stage::set(builder.start().await?, &WELL, size).await?;
@@ -105,7 +105,7 @@ pub(super) async fn nats_leader(name: &str, size: Size) -> Result<Row> {
     let elected = stage.cluster.nats.leader(wire::EVENTS).await?;
     evidence.observed = (elected != leader).then(|| {
         format!(
-            "server {} led and was killed, {} was elected, delivering {after:.1?} after the kill at the latest",
+            "server {} led and was killed, {} was elected, delivering within {after:.1?} of the kill",
             leader + 1,
             elected + 1
         )
@@ -199,7 +199,7 @@ pub(super) async fn redis_cluster(name: &str, size: Size) -> Result<Row> {
         .dispatcher_env("HOOKLINE_REDIS_URL", &redis.url())
         .start()
         .await?;
-    // Many hooks, so that every master has some.
+    // Enough hooks for every master to have some.
     let stage = Stage::set(cluster, &[Mood::Well; 12], size).await?;
     let mut evidence = repeats();
     let load = stage.load().await?;
@@ -228,8 +228,8 @@ pub(super) async fn redis_cluster(name: &str, size: Size) -> Result<Row> {
     Ok(row)
 }
 
-/// Consumers are created one after the other while the gateway is killed again and again. An
-/// entity exists if and only if its event was delivered.
+/// Creates consumers one by one while the gateway is killed repeatedly. An entity must exist if and
+/// only if its event was delivered.
 pub(super) async fn gateway_kill(name: &str, size: Size) -> Result<Row> {
     let mut cluster = Cluster::builder()
         .dispatchers(2)
@@ -266,7 +266,7 @@ pub(super) async fn gateway_kill(name: &str, size: Size) -> Result<Row> {
         number += 1;
     }
     evidence.observed = (kills > 0).then(|| format!("{kills} kills, {number} creates"));
-    // What exists is what counts, whatever was answered.
+    // Whatever was answered, an entity that exists must have its event.
     let all = cluster.gateways[1].admin().list("/consumers").await?;
     for consumer in &all {
         let custom_id = consumer["custom_id"].as_str().context("a custom_id")?;
@@ -285,7 +285,7 @@ pub(super) async fn gateway_kill(name: &str, size: Size) -> Result<Row> {
     cluster.rest().await?;
     let invented = endpoint.ledger.invented();
     evidence.require(invented == 0, || {
-        format!("{invented} events tell of nothing")
+        format!("{invented} events of entities that do not exist")
     });
     evidence.require(all.len() > kills * 2, || {
         format!("only {} consumers were created", all.len())

@@ -1,4 +1,4 @@
-//! Storage that runs out, and comes back.
+//! Storage that runs out, then has room again.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,15 @@ use crate::chaos::endpoint::{Endpoint, Mood, SECRET};
 use crate::chaos::row::{Evidence, Row};
 use crate::chaos::stage::{Size, Stage};
 
-/// How long events that were dealt with may stay in their stream.
+/// Time allowed for acked events to be purged.
 const TRIMMED: Duration = Duration::from_secs(3);
-/// What the server has.
+/// The server's storage, in bytes.
 const STORE: u64 = 64 << 20;
-/// The smallest event stream that there can be.
+/// The smallest allowed event stream, in bytes.
 const SMALL: &str = "4194304";
-/// What takes it up.
+/// The stream that uses up the storage.
 const FILL: &str = "FILL";
-/// How long there is no room: longer than what waits takes to fall due.
+/// How long there is no room: longer than a retry's delay.
 const FULL: Duration = Duration::from_secs(12);
 
 pub(super) async fn full(name: &str, size: Size) -> Result<Row> {
@@ -53,10 +53,10 @@ pub(super) async fn full(name: &str, size: Size) -> Result<Row> {
     evidence.require(refusal.is_some(), || {
         "publishers were not refused".to_owned()
     });
-    evidence.require(stored > 0, || "nothing waited".to_owned());
+    evidence.require(stored > 0, || "no delivery waited".to_owned());
     evidence.observed =
-        refusal.map(|error| format!("{stored} deliveries waited; publishers were told: {error}"));
-    // What could not be settled is attempted again.
+        refusal.map(|error| format!("{stored} deliveries waited; publishers got: {error}"));
+    // Deliveries that could not be settled are attempted again.
     let now = std::time::Instant::now();
     evidence.repeats.push((
         began - Duration::from_secs(10),
@@ -68,7 +68,7 @@ pub(super) async fn full(name: &str, size: Size) -> Result<Row> {
     stage.settle(&[0, 1]).await;
     let swept = stage.metric("hookline_swept_total", &[]).await;
     if let Some(observed) = &mut evidence.observed {
-        observed.push_str(&format!("; {swept} were swept"));
+        observed.push_str(&format!("; {swept} parked again by the sweeper"));
     }
     let endpoints: Vec<_> = stage.endpoints.iter().collect();
     let row = Row::reconcile(name, &endpoints, offered, evidence, stage.began);
@@ -76,8 +76,8 @@ pub(super) async fn full(name: &str, size: Size) -> Result<Row> {
     Ok(row)
 }
 
-/// The event stream is full: publishers and the Admin API are refused, and what was accepted until
-/// then is delivered once dispatchers take events again.
+/// The event stream is full: publishers and the Admin API are refused, and events accepted before that
+/// are delivered once dispatchers pull again.
 pub(super) async fn events_full(name: &str, size: Size) -> Result<Row> {
     let cluster = Cluster::builder()
         .dispatchers(2)
@@ -98,7 +98,7 @@ pub(super) async fn events_full(name: &str, size: Size) -> Result<Row> {
     let nats = &stage.cluster.nats;
     nats.pause_consumer(wire::EVENTS, wire::DISPATCHERS, paused)
         .await?;
-    // What was dealt with leaves the stream a moment later, and would make room.
+    // Acked events are purged a moment later, which would make room.
     tokio::time::sleep(TRIMMED).await;
     evidence.mark(stage.began, "full");
     let context = nats.jetstream();
@@ -115,19 +115,19 @@ pub(super) async fn events_full(name: &str, size: Size) -> Result<Row> {
         "the Admin API did not answer 503 with Retry-After".to_owned()
     });
     evidence.observed = refusal.filter(|_| taken == 0).map(|error| {
-        format!("publishers were told: {error}; the Admin API took {accepted} changes until then")
+        format!("publishers got: {error}; the Admin API took {accepted} changes before it refused")
     });
     nats.pause_consumer(wire::EVENTS, wire::DISPATCHERS, Duration::ZERO)
         .await?;
     evidence.mark(stage.began, "room");
 
     let admin = stage.cluster.admin().clone();
-    let again = eventually(size.deadline, "changes are taken again", async || {
+    let again = eventually(size.deadline, "changes are accepted again", async || {
         let consumer = json!({"username": "after"});
         admin.post("/consumers", &consumer).await?.expect(201)
     });
     evidence.require(again.await.is_ok(), || {
-        "the Admin API stays shut".to_owned()
+        "the Admin API goes on refusing changes".to_owned()
     });
     tokio::time::sleep(size.calm).await;
     let offered = load.stop().await?;
@@ -139,8 +139,8 @@ pub(super) async fn events_full(name: &str, size: Size) -> Result<Row> {
     Ok(row)
 }
 
-/// Creates consumers until the Admin API refuses; how many it took, and whether it then said when to
-/// come back.
+/// Creates consumers until the Admin API refuses; returns how many it accepted, and whether it answered
+/// 503 with `Retry-After`.
 async fn change_until_refused(stage: &Stage, changes: &Endpoint) -> Result<(usize, bool)> {
     let end = Instant::now() + Duration::from_secs(10);
     let mut number = 0;
@@ -158,7 +158,7 @@ async fn change_until_refused(stage: &Stage, changes: &Endpoint) -> Result<(usiz
     Ok((number, false))
 }
 
-/// Takes up all storage that there is.
+/// Uses up the server's storage, to the last kilobyte.
 async fn fill(context: &jetstream::Context) -> Result<()> {
     let config = jetstream::stream::Config {
         name: FILL.to_owned(),
@@ -173,14 +173,13 @@ async fn fill(context: &jetstream::Context) -> Result<()> {
             if bytes.len() <= 1 << 10 {
                 return Ok(());
             }
-            // Down to the last kilobyte.
             bytes.truncate(bytes.len() / 2);
         }
     }
     anyhow::bail!("the storage does not fill")
 }
 
-/// What a publisher is told when there is no more room.
+/// Publishes until the server refuses, and returns its error.
 async fn refusal(context: &jetstream::Context) -> Option<String> {
     for _ in 0..(2 * STORE) >> 16 {
         let body = format!(r#"{{"filler":"{}"}}"#, "x".repeat(64 << 10));

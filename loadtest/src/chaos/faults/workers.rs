@@ -1,4 +1,4 @@
-//! Faults of dispatchers.
+//! Dispatchers that are killed, frozen and restarted.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use crate::chaos::endpoint::Mood;
 use crate::chaos::row::{Evidence, Row};
 use crate::chaos::stage::{Size, Stage};
 
-/// The lease that dispatchers run with here.
+/// The dispatchers' lease.
 const LEASE: Duration = Duration::from_secs(6);
 /// Time between two kills.
 const PERIOD: Duration = Duration::from_secs(2);
-/// How long requests that a killed dispatcher sent may lie unread at their receiver.
+/// How long a killed dispatcher's last requests may wait to be read by the endpoint.
 const UNREAD: Duration = Duration::from_millis(250);
-/// How late what a killed dispatcher held may be.
+/// Lateness allowed for deliveries that a killed dispatcher held.
 const LATEST: Duration = Duration::from_secs(10);
 
 async fn three(size: Size) -> Result<Stage> {
@@ -34,14 +34,14 @@ pub(super) async fn kill(name: &str, size: Size) -> Result<Row> {
     let end = Instant::now() + size.fault;
     let mut kills = 0_usize;
     while Instant::now() < end {
-        // Not in turn, but the same in every run.
+        // Not in turn, yet the same in every run.
         let victim = (kills * 7 + kills / 3) % 3;
         let killed = Instant::now();
         let dispatcher = &mut stage.cluster.dispatchers[victim];
         dispatcher.process_mut().kill();
         evidence.mark(stage.began, "kill");
         dispatcher.start()?;
-        // What was in flight then is delivered again, when its lease has run out.
+        // Deliveries in flight at the kill repeat once their lease has expired.
         evidence.repeats.push((killed - LEASE, killed + UNREAD));
         kills += 1;
         tokio::time::sleep(PERIOD).await;
@@ -53,7 +53,8 @@ pub(super) async fn kill(name: &str, size: Size) -> Result<Row> {
     let endpoints: Vec<_> = stage.endpoints.iter().collect();
     let mut row = Row::reconcile(name, &endpoints, offered, evidence, stage.began);
     if row.late_max > LATEST {
-        row.broken.push(format!("one was {:?} late", row.late_max));
+        row.broken
+            .push(format!("the latest was {:?} late", row.late_max));
     }
     stage.cluster.finish().await?;
     Ok(row)
@@ -75,7 +76,7 @@ pub(super) async fn freeze(name: &str, size: Size) -> Result<Row> {
     evidence.mark(stage.began, "continue");
     let asleep = frozen.elapsed();
     evidence.observed = (asleep > LEASE).then(|| format!("stopped for {asleep:.1?}"));
-    // Requests that it had sent, and whose answers it could not read.
+    // Requests whose answers the frozen dispatcher could not read.
     evidence
         .repeats
         .push((frozen - LEASE, frozen + Duration::from_secs(1)));
