@@ -13,6 +13,9 @@ use crate::handler::{Class, Delivery};
 /// The longest reason that is stored.
 const REASON_BYTES: usize = 1_024;
 
+/// The most attempts, deferrals or refusals that a stored delivery may claim to have had.
+const MAX_COUNT: u32 = 1_000_000;
+
 #[derive(Debug, Clone)]
 pub(crate) struct PendingDelivery {
     pub delivery: Delivery,
@@ -75,10 +78,12 @@ impl PendingDelivery {
         };
         let body = message.payload.clone();
         let event = Event::parse_with_id(get(header::SUBJECT)?, headers, body, id).ok()?;
-        let count = |name| get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
+        // Far from where counting on would overflow.
+        let number = |text: &str| text.parse().ok().filter(|n: &u32| *n <= MAX_COUNT);
+        let count = |name| get(name).and_then(number).unwrap_or(0);
         Some(Self {
             delivery: delivery(&Arc::new(event), hook, event_name),
-            attempt: get(header::ATTEMPT)?.parse().ok()?,
+            attempt: number(get(header::ATTEMPT)?).filter(|attempt| *attempt > 0)?,
             first_attempt: get(header::FIRST_ATTEMPT)?.parse().ok()?,
             deferrals: count(header::DEFERRALS),
             place: get(header::RESERVED)
@@ -249,6 +254,8 @@ pub(crate) mod tests {
             (header::EVENT_ID, "%ff"),
             (header::ATTEMPT, "one"),
             (header::ATTEMPT, "-1"),
+            (header::ATTEMPT, "0"),
+            (header::ATTEMPT, "4294967295"),
             (header::ATTEMPT, "4294967296"),
             (header::FIRST_ATTEMPT, ""),
             (header::EVENT_ID_GIVEN, "0"),
