@@ -13,7 +13,7 @@ fn redelivered(info: &Info) -> i128 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dispatcher_keeps_to_the_ack_wait_of_a_consumer_that_is_there() -> Result {
+async fn a_dispatcher_keeps_to_the_ack_wait_of_an_existing_consumer() -> Result {
     let mut cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_LEASE", "1s")
         .dispatcher_env("HOOKLINE_ACK_WAIT", "3s")
@@ -60,5 +60,19 @@ async fn a_dispatcher_keeps_to_the_ack_wait_of_a_consumer_that_is_there() -> Res
         redelivered(&info),
         "its message was kept alive"
     );
+
+    // The message of a killed dispatcher is redelivered.
+    cluster.receiver.delay("/hook", Duration::ZERO);
+    let hold = cluster.receiver.hold("/hook", 1);
+    cluster
+        .publish("crud", "consumers", &json!({"n": 2}))
+        .await?;
+    cluster.receiver.wait_for("/hook", 2).await?;
+    cluster.dispatchers[1].process_mut().kill();
+    hold.release(200);
+    cluster.dispatchers[0].start()?;
+    cluster.receiver.wait_for("/hook", 3).await?;
+    cluster.rest().await?;
+    assert_eq!(redelivered(&consumer().await?), redelivered(&info) + 1);
     cluster.finish().await
 }
