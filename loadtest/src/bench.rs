@@ -1,4 +1,4 @@
-//! All questions one after the other, in one report: `make bench` and `make bench-full`.
+//! All questions in one report: `make bench` and `make bench-full`.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,12 @@ use crate::question::Question;
 use crate::report::{self, Goal, Section};
 use crate::{fanout, hooks, latency, limit, neighbours, publish, scaling, soak, throughput};
 
-/// What to run.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Run the long set, the soak included.
+    /// Run longer, and the soak as well.
     #[arg(long)]
     full: bool,
-    /// Where the report goes.
+    /// Folder of the report.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
 }
@@ -44,7 +43,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     Ok(outcome(&bench.answers, &bench.unanswered))
 }
 
-/// Answers one question, in a report of its own.
+/// Answers one question, with its own report.
 #[expect(clippy::print_stdout, reason = "the table is what the command is for")]
 pub async fn one<Q: Question>(question: &Q) -> Result<Outcome> {
     let section = question.run().await?;
@@ -98,8 +97,8 @@ struct Defaults<Q: clap::Args> {
 }
 
 impl Bench {
-    /// Asks, and writes the report anew, so that what is known survives whatever comes.
-    #[expect(clippy::print_stdout, reason = "it takes minutes")]
+    /// Answers a question and rewrites the report, so that an interrupted run keeps its results.
+    #[expect(clippy::print_stdout, reason = "progress")]
     async fn ask<Q: Question>(&mut self) -> Result<()> {
         println!("{}", Q::NAME);
         let question = if self.full {

@@ -1,5 +1,5 @@
-//! The fault ledger: faults on real processes under load, and every number reconciled at receivers
-//! that verify signatures.
+//! Injects faults into real processes under load, and accounts for every delivery at receivers that
+//! verify signatures.
 
 pub mod endpoint;
 mod faults;
@@ -19,20 +19,18 @@ pub use faults::{FAULTS, Fault};
 pub use row::Row;
 pub use stage::Size;
 
-/// What to run.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Faults to run, by name; all of them if none is named.
+    /// Faults to run, by name; all if none is named.
     faults: Vec<String>,
-    /// Run each for a few seconds only, with little load.
+    /// Run each fault for a few seconds, with little load.
     #[arg(long)]
     short: bool,
-    /// Where the report goes.
+    /// Folder of the report.
     #[arg(long, default_value = "target/chaos")]
     out: PathBuf,
 }
 
-/// The fault with a name.
 #[must_use]
 pub fn fault(name: &str) -> Option<&'static Fault> {
     FAULTS.iter().find(|fault| fault.name == name)
@@ -59,7 +57,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
             println!("      {broken}");
         }
         rows.push(row);
-        // After each, so that what is known survives whatever comes.
+        // After each fault, so that an interrupted run keeps its results.
         report(&options.out, &rows)?;
     }
     println!("\n{HEADER}");

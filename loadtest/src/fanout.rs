@@ -1,4 +1,4 @@
-//! One event for many hooks: deliveries a second, against the same number of events for one hook.
+//! Fan-out: deliveries per second of events with many hooks, against as many events with one hook.
 
 use anyhow::Result;
 
@@ -8,13 +8,12 @@ use crate::receiver::Receiver;
 use crate::report::{Goal, Measure, Section};
 use crate::rig;
 
-/// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// How many hooks hear each event.
+    /// Numbers of hooks that hear each event.
     #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1_000])]
     pub hooks: Vec<u64>,
-    /// Deliveries of each run.
+    /// Deliveries per run.
     #[arg(long, default_value_t = 20_000)]
     pub deliveries: u64,
     /// Pairs of runs.
@@ -38,11 +37,10 @@ impl Question for Options {
     }
 }
 
-/// An event for more hooks than this is spread over all workers (the dispatcher's `MANY_HOOKS`).
-const HELD: u64 = 64;
+/// Events with more hooks than this are spread over all dispatchers (their `MANY_HOOKS`).
+const SPREAD_OVER: u64 = 64;
 
-/// Measures with each number of hooks.
-#[expect(clippy::print_stdout, reason = "it takes minutes")]
+#[expect(clippy::print_stdout, reason = "progress")]
 async fn measure(options: &Options) -> Result<Section> {
     let (mut measures, mut points) = (Vec::new(), Vec::new());
     for hooks in &options.hooks {
@@ -57,26 +55,31 @@ async fn measure(options: &Options) -> Result<Section> {
             );
             pairs.push((many, one));
         }
-        let (how, least) = if *hooks > HELD {
-            ("spread over all", 0.4)
+        let (how, least) = if *hooks > SPREAD_OVER {
+            ("spread over all dispatchers", 0.4)
         } else {
-            ("held by one worker", 0.8)
+            ("on one dispatcher", 0.8)
         };
         let name = format!("fan-out to {hooks} hooks, {how} / one hook");
         let measure = Measure::of_pairs(name, "/s", &pairs).goal(Goal::AtLeast(least));
         points.push((*hooks as f64, measure.value));
         measures.push(measure);
     }
-    let axes = (Axis::log("hooks"), Axis::even("deliveries a second"));
+    let axes = (Axis::log("hooks"), Axis::even("deliveries per second"));
     let series = [("webhook".to_owned(), points)];
     Ok(Section {
         title: "Fan-out: one event for many hooks".to_owned(),
         about: format!(
-            "{} deliveries in each run, one dispatcher, all hooks to the same receiver.",
+            "{} deliveries per run, one dispatcher, one receiver for all hooks.",
             options.deliveries
         ),
         measures,
-        plots: vec![plot::lines("deliveries a second", axes.0, axes.1, &series)],
+        plots: vec![plot::lines(
+            "deliveries per second",
+            axes.0,
+            axes.1,
+            &series,
+        )],
     })
 }
 
@@ -90,7 +93,7 @@ async fn deliveries(hooks: u64, deliveries: u64) -> Result<f64> {
     let events = deliveries / hooks;
     rig::store(&cluster.nats.jetstream(), rig::SUBJECT, events).await?;
     cluster.add_dispatcher()?.start()?;
-    // Each hook has its ping.
+    // Each hook sends a ping.
     let took = receiver.measure(events * hooks + hooks).await?;
     cluster.finish_unchecked().await?;
     rig::rate(events * hooks, took)

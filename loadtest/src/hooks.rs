@@ -1,4 +1,4 @@
-//! What many hooks cost: per event, in memory, and until a change is live.
+//! What many hooks cost: processor time per event, memory, and the time until a change is live.
 
 use std::time::{Duration, Instant};
 
@@ -13,24 +13,23 @@ use crate::receiver::Receiver;
 use crate::report::{Goal, Measure, Section, median};
 use crate::rig;
 
-/// Hooks that are created at the same time.
+/// Concurrent requests that create hooks.
 const CREATES: usize = 64;
-/// After how many of them that is said.
-const TOLD: u64 = 10_000;
+/// Created hooks between two lines of progress.
+const PROGRESS: u64 = 10_000;
 const KIB: f64 = 1024.0;
-/// How many changes are made to see how soon they are live.
+/// Changes whose median time counts.
 const CHANGES: usize = 20;
 
-/// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// How many hooks, one of which the events are for.
+    /// Numbers of hooks, one of which hears the events.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 10_000])]
     pub hooks: Vec<u64>,
-    /// Events of each run.
+    /// Events per run.
     #[arg(long, default_value_t = 20_000)]
     pub events: u64,
-    /// Runs with each number of hooks, of which the median counts.
+    /// Runs per number of hooks; the median counts.
     #[arg(long, default_value_t = 3)]
     pub runs: usize,
 }
@@ -51,14 +50,13 @@ impl Question for Options {
     }
 }
 
-/// Measures with each number of hooks.
-#[expect(clippy::print_stdout, reason = "it takes minutes")]
+#[expect(clippy::print_stdout, reason = "progress")]
 async fn measure(options: &Options) -> Result<Section> {
     let (mut costs, mut memories, mut lives) = (Vec::new(), Vec::new(), Vec::new());
     for hooks in &options.hooks {
         let seen = with(*hooks, options).await?;
         println!(
-            "  {hooks:>7} hooks  {:>6.1} µs an event  {:>6.1} MiB  a change is live after {:.1} ms",
+            "  {hooks:>7} hooks  {:>6.1} µs per event  {:>6.1} MiB  a change is live after {:.1} ms",
             seen.cost,
             seen.memory / KIB / KIB,
             seen.live
@@ -78,20 +76,20 @@ async fn measure(options: &Options) -> Result<Section> {
     let name = format!("memory per hook, at {} hooks", most.0);
     measures.push(Measure::stated(name, each, "KiB").goal(Goal::Value(10.0)));
     for (hooks, live) in &lives {
-        let name = format!("a changed hook is live after, at {hooks} hooks");
+        let name = format!("time until a change is live, at {hooks} hooks");
         measures.push(Measure::stated(name, *live, "ms"));
     }
     let axes = (
         Axis::log("hooks"),
-        Axis::even("µs of a dispatcher's time an event"),
+        Axis::even("µs of processor time per event"),
     );
     let series = [("webhook".to_owned(), costs)];
     Ok(Section {
-        title: "Hooks: what many of them cost".to_owned(),
+        title: "Hooks: what many hooks cost".to_owned(),
         about: format!(
-            "{} stored events for one hook, beside others on other events; the dispatcher's own \
-             processor time, the median of {} runs. A change is live when an event that is published \
-             right after the Admin API's answer has arrived where the changed hook sends it.",
+            "{} stored events for one hook, beside hooks on other events; the dispatcher's processor \
+             time, median of {} runs. A change is live when an event published right after the Admin \
+             API's answer has arrived at the hook's new URL.",
             options.events, options.runs
         ),
         measures,
@@ -100,7 +98,7 @@ async fn measure(options: &Options) -> Result<Section> {
 }
 
 struct Seen {
-    /// Microseconds of processor time an event.
+    /// Microseconds of processor time per event.
     cost: f64,
     /// Resident bytes.
     memory: f64,
@@ -116,7 +114,7 @@ async fn with(hooks: u64, options: &Options) -> Result<Seen> {
     others(&cluster, hooks - 1, &receiver.url).await?;
     cluster.add_dispatcher()?.start()?;
     cluster.ready().await?;
-    // The pings are no part of it.
+    // Leave out the pings.
     let mut requests = hooks;
     receiver.measure(requests).await?;
     rig::events_drained(&cluster).await?;
@@ -139,8 +137,8 @@ async fn with(hooks: u64, options: &Options) -> Result<Seen> {
     })
 }
 
-/// Hooks that hear something else, of the same source and of others.
-#[expect(clippy::print_stdout, reason = "it takes minutes")]
+/// Creates hooks on other events, of the same source and of another.
+#[expect(clippy::print_stdout, reason = "progress")]
 async fn others(cluster: &Cluster, count: u64, url: &str) -> Result<()> {
     let creates = futures::stream::iter(0..count).map(|number| {
         let hook = json!({
@@ -152,17 +150,17 @@ async fn others(cluster: &Cluster, count: u64, url: &str) -> Result<()> {
     });
     let (mut creates, mut made) = (creates.buffer_unordered(CREATES), 0);
     while let Some(created) = creates.next().await {
-        created.context("the other hooks cannot be created")?;
+        created.context("cannot create the other hooks")?;
         made += 1;
-        if made % TOLD == 0 {
-            println!("    {made} of {count} hooks are made");
+        if made % PROGRESS == 0 {
+            println!("    {made} of {count} hooks created");
         }
     }
     Ok(())
 }
 
-/// The median of the times from the answer to a change until an event that was published right then
-/// has arrived where the changed hook sends it.
+/// The median time in milliseconds from the answer to a change of the hook's URL until an event
+/// published at that moment has arrived at the new URL.
 async fn live(cluster: &Cluster, hook: &Value) -> Result<f64> {
     let path = format!("/event-hooks/{}", e2e::admin::id(hook)?);
     let context = cluster.nats.jetstream();
@@ -177,7 +175,7 @@ async fn live(cluster: &Cluster, hook: &Value) -> Result<f64> {
         while receiver.count() == 0 {
             ensure!(
                 changed.elapsed() < Duration::from_secs(10),
-                "a change is not live"
+                "a change is not live after 10 s"
             );
             tokio::time::sleep(Duration::from_micros(200)).await;
         }

@@ -1,7 +1,7 @@
-//! How long an event takes from when it was due to its receipt, at a given rate.
+//! Latency at a given rate.
 //!
-//! The load is open: an event counts from the moment at which it was due, whatever else is late, so
-//! that no stall hides the events that it held up.
+//! The load is open: latency counts from the moment an event was due, not from when it was published, so
+//! a stall also counts for the events that it delays.
 
 use std::time::{Duration, Instant};
 
@@ -15,21 +15,20 @@ use crate::receiver::{Receiver, Stamp};
 use crate::report::{Goal, Measure, Section};
 use crate::{limit, rig};
 
-/// How often events that are due are published.
+/// How often due events are published.
 const TICK: Duration = Duration::from_millis(1);
-/// How long connections may warm up, which does not count.
+/// Warm-up of connections, which does not count.
 const WARM: Duration = Duration::from_secs(2);
-/// How long the last ones may take.
+/// Time allowed for the last arrivals.
 const LAST: Duration = Duration::from_secs(30);
 const PERCENTILES: [f64; 6] = [50.0, 90.0, 99.0, 99.9, 99.99, 100.0];
 
-/// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Events a second.
+    /// Events per second.
     #[arg(long, default_value_t = 1_000)]
     pub rate: u64,
-    /// Seconds of each run.
+    /// Seconds per run.
     #[arg(long, default_value_t = 10)]
     pub seconds: u64,
     /// Pairs of runs.
@@ -53,8 +52,7 @@ impl Question for Options {
     }
 }
 
-/// Measures the bare pipe and a dispatcher in turn.
-#[expect(clippy::print_stdout, reason = "it takes minutes")]
+#[expect(clippy::print_stdout, reason = "progress")]
 async fn measure(options: &Options) -> Result<Section> {
     let (mut all, mut bare) = (Vec::new(), Vec::new());
     let mut pairs = Vec::new();
@@ -94,9 +92,9 @@ async fn measure(options: &Options) -> Result<Section> {
     ];
     let (nines, ms) = (Axis::even("nines: 2 is p99, 3 is p99.9"), Axis::log("ms"));
     Ok(Section {
-        title: "Latency: from when an event was due to its receipt".to_owned(),
+        title: "Latency: from when an event is due to its arrival".to_owned(),
         about: format!(
-            "Open load of {} events a second, {} s in each run, NATS syncs every event to disk.",
+            "Open load of {} events per second, {} s per run; NATS syncs each event to disk.",
             options.rate, options.seconds
         ),
         measures,
@@ -128,7 +126,7 @@ async fn hookline(options: &Options) -> Result<Vec<Stamp>> {
     Ok(stamps)
 }
 
-/// Publishes at the rate and gives what arrived of it, without the time to warm up.
+/// Publishes at the rate, and returns all arrivals but those of the warm-up.
 async fn load(
     cluster: &Cluster,
     subject: &str,
@@ -175,7 +173,7 @@ fn histogram(stamps: &[Stamp]) -> Result<Histogram<u64>> {
     Ok(histogram)
 }
 
-/// The latency in milliseconds that so many of a hundred do not exceed.
+/// A percentile in milliseconds.
 fn at(histogram: &Histogram<u64>, percent: f64) -> f64 {
     histogram.value_at_percentile(percent) as f64 / 1_000.0
 }

@@ -1,9 +1,9 @@
-//! Every claim about Hookline's speed and about what it survives, repeatable.
+//! Reproducible measurements of Hookline's speed and fault tolerance.
 //!
-//! * [`mod@bench`] asks all questions about speed: [`limit`], the bare pipe that everything is divided by,
+//! * [`mod@bench`] answers all questions about speed: [`limit`] (the bare pipe, the reference),
 //!   [`throughput`], [`latency`], [`neighbours`], [`hooks`], [`fanout`], [`scaling`], [`publish`] and
-//!   [`soak`], with a [`receiver`] that costs little;
-//! * [`chaos`]: faults on real processes under load, and a ledger of every delivery.
+//!   [`soak`], with a cheap [`receiver`];
+//! * [`chaos`] injects faults into real processes under load and accounts for every delivery.
 
 pub mod bench;
 pub mod chaos;

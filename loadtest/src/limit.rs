@@ -1,5 +1,5 @@
-//! The bare pipe: JetStream pull, HTTP POST, ack, and nothing else; and each of its parts alone. What
-//! every ratio is made with.
+//! The bare pipe (JetStream pull, HTTP POST, ack, nothing else) and each of its parts alone: the
+//! reference of every ratio.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,25 +17,21 @@ use crate::receiver::Receiver;
 use crate::report::{Measure, Section, median};
 use crate::rig;
 
-/// The stream that the bare pipe works on.
 pub const STREAM: &str = "LIMIT";
-/// Its subject.
 pub const SUBJECT: &str = "limit.events";
-/// Its consumer.
 pub const CONSUMER: &str = "limit";
-/// Messages of one pull.
+/// Messages per pull.
 const PULL: usize = 512;
 
-/// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Events, requests or calls of each run.
+    /// Events, requests or calls per run.
     #[arg(long, default_value_t = 20_000)]
     pub events: u64,
-    /// Runs, of which the median counts.
+    /// Runs; the median counts.
     #[arg(long, default_value_t = 3)]
     pub runs: usize,
-    /// Requests or calls at the same time.
+    /// Concurrent requests or calls.
     #[arg(long, default_value_t = 32)]
     pub concurrency: usize,
 }
@@ -56,7 +52,6 @@ impl Question for Options {
     }
 }
 
-/// Measures each part alone, and all together.
 async fn measure(options: &Options) -> Result<Section> {
     let mut rates: [Vec<f64>; 5] = Default::default();
     for _ in 0..options.runs {
@@ -77,9 +72,9 @@ async fn measure(options: &Options) -> Result<Section> {
     let measures = names.into_iter().zip(rates);
     let measures = measures.map(|(name, rates)| Measure::stated(name, median(rates), "/s"));
     Ok(Section {
-        title: "Limit: what this machine does without Hookline".to_owned(),
+        title: "Limit: this machine without Hookline".to_owned(),
         about: format!(
-            "Events of 200 bytes, {} requests or calls at the same time, the median of {} runs.",
+            "Events of 200 bytes, {} concurrent requests or calls, the median of {} runs.",
             options.concurrency, options.runs
         ),
         measures: measures.collect(),
@@ -87,10 +82,7 @@ async fn measure(options: &Options) -> Result<Section> {
     })
 }
 
-/// Events a second through the bare pipe.
-///
-/// # Errors
-/// When a server does not start or something gets stuck.
+/// Events per second through the bare pipe.
 pub async fn pipe(events: u64, concurrency: usize) -> Result<f64> {
     let cluster = bare().await?;
     let mut receiver = Receiver::start().await?;
@@ -102,10 +94,7 @@ pub async fn pipe(events: u64, concurrency: usize) -> Result<f64> {
     rig::rate(events, took)
 }
 
-/// Messages a second, pulled and acked.
-///
-/// # Errors
-/// When a server does not start or something gets stuck.
+/// Messages per second, pulled and acked.
 pub async fn consume(events: u64) -> Result<f64> {
     let cluster = bare().await?;
     let context = cluster.nats.jetstream();
@@ -167,7 +156,7 @@ async fn redis(events: u64, concurrency: usize) -> Result<f64> {
     rig::rate(events, took)
 }
 
-/// Servers alone, with the stream of the bare pipe.
+/// Servers without services, and the stream of the bare pipe.
 async fn bare() -> Result<Cluster> {
     let builder = Cluster::builder().gateways(0).dispatchers(0);
     let cluster = builder.nats_store(e2e::Store::Unsynced).start().await?;
@@ -175,10 +164,7 @@ async fn bare() -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Creates the stream, with the settings of Hookline's own.
-///
-/// # Errors
-/// When NATS refuses it.
+/// Creates the stream.
 pub async fn create_stream(context: &jetstream::Context) -> Result<()> {
     let config = jetstream::stream::Config {
         name: STREAM.to_owned(),
@@ -205,10 +191,7 @@ fn http_client() -> Result<reqwest::Client> {
     Ok(reqwest::Client::builder().no_proxy().build()?)
 }
 
-/// Runs the pipe until the handle is dropped.
-///
-/// # Errors
-/// When NATS refuses the consumer.
+/// Runs the pipe until the result is dropped.
 pub async fn start(nats: &str, url: &str, concurrency: usize) -> Result<AbortOnDrop> {
     let mut messages = messages(nats).await?;
     let client = http_client()?;
@@ -232,7 +215,6 @@ pub async fn start(nats: &str, url: &str, concurrency: usize) -> Result<AbortOnD
     Ok(AbortOnDrop(task))
 }
 
-/// Ends a task when it is dropped.
 pub struct AbortOnDrop(JoinHandle<()>);
 
 impl Drop for AbortOnDrop {

@@ -1,7 +1,7 @@
-//! `hookline-loadtest`: one subcommand a question.
+//! `hookline-loadtest`: one subcommand per question.
 //!
-//! Every answer about speed is a ratio within one run, against the bare pipe that the same machine
-//! manages at that moment: a figure of its own says more about the machine than about Hookline.
+//! Speed is measured as a ratio to the bare pipe in the same run: an absolute number says more about the
+//! machine than about Hookline.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use hookline_loadtest::{
     publish, receiver, scaling, soak, throughput,
 };
 
-/// A delivery allocates some dozens of times.
+/// A delivery makes some dozens of allocations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -21,7 +21,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(
     name = "hookline-loadtest",
     version,
-    about = "Measures Hookline on this machine, and what it survives"
+    about = "Measures the speed and the fault tolerance of Hookline on this machine"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -32,33 +32,33 @@ struct Arguments {
 enum Question {
     /// All questions about speed, in one report.
     Bench(bench::Options),
-    /// What this machine does without Hookline: the bare pipe, and each of its parts.
+    /// The bare pipe (pull, POST, ack) and each of its parts: this machine without Hookline.
     Limit(limit::Options),
-    /// Deliveries a second of one dispatcher, by handler, against the bare pipe.
+    /// Deliveries per second of one dispatcher, by handler, against the bare pipe.
     Throughput(throughput::Options),
-    /// From when an event was due to its receipt, at a given rate.
+    /// Latency at a given rate, from when an event was due to its receipt.
     Latency(latency::Options),
-    /// What a healthy hook notices of a sick one.
+    /// The p99 of a healthy hook beside a sick one and without.
     Neighbours(neighbours::Options),
-    /// What many hooks cost: per event, in memory, and until a change is live.
+    /// The cost of many hooks: processor time per event, memory, time until a change is live.
     Hooks(hooks::Options),
-    /// One event for many hooks.
+    /// One event for many hooks, against one hook.
     Fanout(fanout::Options),
-    /// Several dispatchers against one, where the receiver takes its time.
+    /// Several dispatchers against one, at a slow receiver.
     Scaling(scaling::Options),
-    /// Durable publishing, one by one, in groups, and through the Admin API.
+    /// Durable publishing: one event per sync, in groups, and through the Admin API.
     Publish(publish::Options),
-    /// Whether anything grows in ten minutes at half speed.
+    /// Growth of memory, files and storage in ten minutes at half speed.
     Soak(soak::Options),
-    /// A receiver to try things with: it counts, verifies, delays, fails, and keeps a ledger.
+    /// A receiver for experiments: counts, verifies, delays, fails, detects repeats.
     Receiver(receiver::Options),
-    /// Faults under load: what is missing, what came twice, how late.
+    /// Faults under load: missing, repeated and late deliveries.
     Chaos(chaos::Options),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Fails only if it is installed already.
+    // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     outcome::end(run(Arguments::parse().question).await)
 }

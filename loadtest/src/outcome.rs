@@ -4,17 +4,17 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-/// The outcome of a command that could do its work.
+/// The outcome of a command that did its work; a command that could not returns an error.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     Reached,
-    /// Goals that were missed, in one line.
+    /// The missed goals, in one line.
     Missed(String),
 }
 
-/// Prints the reason, if there is one: a line for missed goals; for a fault of the harness its chain of
-/// causes, with a backtrace only if `RUST_BACKTRACE` asks for one.
+/// Prints missed goals as a line, and an error with its chain of causes. Only an error has a backtrace, and
+/// only if `RUST_BACKTRACE` asks for one.
 #[must_use]
 #[expect(clippy::print_stderr, reason = "the reason for the exit code")]
 pub fn end(result: Result<Outcome>) -> ExitCode {

@@ -1,4 +1,4 @@
-//! Line plots, as SVG.
+//! Line plots as SVG.
 
 use std::fmt::Write as _;
 
@@ -10,23 +10,20 @@ const TOP: f64 = 26.0;
 const BOTTOM: f64 = 36.0;
 const COLORS: [&str; 6] = ["#036", "#b50", "#283", "#92a", "#a80", "#666"];
 
-/// An axis.
 #[derive(Debug, Clone, Copy)]
 pub struct Axis {
-    /// What it shows, with its unit.
+    /// With the unit.
     pub label: &'static str,
-    /// Whether each step is a factor.
+    /// Logarithmic.
     pub log: bool,
 }
 
 impl Axis {
-    /// An axis whose steps are equal.
     #[must_use]
     pub const fn even(label: &'static str) -> Self {
         Self { label, log: false }
     }
 
-    /// An axis whose steps are factors.
     #[must_use]
     pub const fn log(label: &'static str) -> Self {
         Self { label, log: true }
@@ -41,10 +38,10 @@ impl Axis {
     }
 }
 
-/// A line with its name.
+/// Name and points of a line.
 pub type Series = (String, Vec<(f64, f64)>);
 
-/// A plot with a legend.
+/// A plot of all series, with a legend.
 #[must_use]
 pub fn lines(title: &str, x: Axis, y: Axis, series: &[Series]) -> String {
     let points = || series.iter().flat_map(|(_, points)| points);
@@ -125,7 +122,7 @@ pub fn lines(title: &str, x: Axis, y: Axis, series: &[Series]) -> String {
     svg
 }
 
-/// From where to where an axis goes, as places. One of equal steps begins at zero.
+/// The range of an axis, in places. A linear axis includes zero.
 fn range(places: impl Iterator<Item = f64>, log: bool) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for place in places.filter(|place| place.is_finite()) {
@@ -142,7 +139,7 @@ fn range(places: impl Iterator<Item = f64>, log: bool) -> (f64, f64) {
     (low, if high > low { high } else { low + 1.0 })
 }
 
-/// The values that an axis names.
+/// The labelled values of an axis.
 fn ticks(low: f64, high: f64, log: bool) -> Vec<f64> {
     if log {
         return (low as i32..=high as i32)
@@ -170,7 +167,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Text as it may stand in a page.
+/// Escapes text for HTML.
 #[must_use]
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")

@@ -1,4 +1,4 @@
-//! Durable publishing, every event synced to disk: one by one, in groups, and through the Admin API.
+//! Durable publishing, where NATS syncs each event: one by one, in groups, and through the Admin API.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -15,22 +15,21 @@ use crate::question::Question;
 use crate::report::{Goal, Measure, Section};
 use crate::rig;
 
-/// Writers of the group at the same time.
+/// Concurrent writers that share group commits.
 const WRITERS: usize = 2_000;
-/// Publishers one by one, which wait for each acknowledgement, at the same time.
+/// Concurrent publishers that wait for each acknowledgement.
 const PUBLISHERS: usize = 256;
 const CLIENTS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
-/// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Events of each run.
+    /// Events per run.
     #[arg(long, default_value_t = 10_000)]
     pub events: u64,
     /// Pairs of runs.
     #[arg(long, default_value_t = 3)]
     pub pairs: usize,
-    /// Admin API writes of each run.
+    /// Admin API writes per run, at most 100 per client.
     #[arg(long, default_value_t = 500)]
     pub writes: u64,
 }
@@ -51,8 +50,7 @@ impl Question for Options {
     }
 }
 
-/// Measures both ways of publishing, and the Admin API.
-#[expect(clippy::print_stdout, reason = "it takes minutes")]
+#[expect(clippy::print_stdout, reason = "progress")]
 async fn measure(options: &Options) -> Result<Section> {
     let builder = Cluster::builder().dispatchers(0);
     let cluster = builder.start().await?;
@@ -70,7 +68,7 @@ async fn measure(options: &Options) -> Result<Section> {
         );
         pairs.push((group, single));
     }
-    let name = "durable events published, group commit / one per sync";
+    let name = "durable publishing, in groups / one event per sync";
     let mut measures = vec![Measure::of_pairs(name, "/s", &pairs).goal(Goal::AtLeast(5.0))];
     let (mut points, names) = (Vec::new(), AtomicU64::new(0));
     for clients in CLIENTS {
@@ -81,13 +79,13 @@ async fn measure(options: &Options) -> Result<Section> {
         points.push((clients as f64, rate));
     }
     cluster.finish_unchecked().await?;
-    let axes = (Axis::log("clients"), Axis::even("writes a second"));
+    let axes = (Axis::log("clients"), Axis::even("writes per second"));
     let series = [("POST /consumers".to_owned(), points)];
     Ok(Section {
-        title: "Publishing: every event on disk before it is acknowledged".to_owned(),
+        title: "Publishing: events on disk before they are acknowledged".to_owned(),
         about: format!(
-            "{PUBLISHERS} publishers of single messages, {WRITERS} writers that share commits; events \
-             of 200 bytes. An Admin API write is a consumer, its unique keys and its event."
+            "{PUBLISHERS} publishers of single events, {WRITERS} writers that share commits; events of \
+             200 bytes. An Admin API write is a consumer, its unique keys and its event."
         ),
         measures,
         plots: vec![plot::lines("Admin API writes", axes.0, axes.1, &series)],

@@ -1,5 +1,5 @@
-//! A receiver that is cheap enough not to be what is measured: it reads requests as far as it must to
-//! find their end, counts them, and answers. It can verify, delay, fail and keep a ledger as well.
+//! A receiver cheap enough not to dominate the measurement: it parses requests only to find their end,
+//! counts them, and responds. On request it verifies, delays, fails and detects repeats.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,44 +16,39 @@ use tokio::sync::{oneshot, watch};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 const FAILURE: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
-/// Larger than any request of a measurement.
+/// In bytes; larger than any measured request.
 const BUFFER: usize = 64 << 10;
 
-/// What a receiver does beyond counting.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Behaviour {
-    /// Wait before each answer, in milliseconds.
+    /// Delay before each response, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub delay: u64,
-    /// Answer 500 to so many of a hundred requests.
+    /// Percentage of requests to answer with 500.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
     pub fail: u64,
     /// Verify the Standard Webhooks signature with this secret.
     #[arg(long)]
     pub secret: Option<String>,
-    /// Remember every webhook-id, and count those that come again.
+    /// Remember every webhook-id and count repeats.
     #[arg(long)]
     pub ledger: bool,
 }
 
-/// The `receiver` subcommand.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:9000")]
     listen: String,
     #[command(flatten)]
     behaviour: Behaviour,
 }
 
-/// Runs a receiver until it is interrupted, and says every second what came.
-///
-/// # Errors
-/// When it cannot listen.
+/// Runs a receiver until interrupted, and prints counts every second.
 #[expect(clippy::print_stdout, reason = "the lines are what the command is for")]
 pub async fn run(options: &Options) -> Result<()> {
     let receiver = Receiver::listen(&options.listen, options.behaviour.clone()).await?;
-    println!("listening at {}, until interrupted", receiver.url);
+    println!("listening on {}, until interrupted", receiver.url);
     let mut before = 0;
     loop {
         tokio::select! {
@@ -63,7 +58,7 @@ pub async fn run(options: &Options) -> Result<()> {
         let now = receiver.count();
         if now != before {
             println!(
-                "{:>8} /s  {now:>10} in all  {:>8} failed on purpose  {:>6} came again  {:>6} forged",
+                "{:>8} /s  {now:>10} in all  {:>8} failed on purpose  {:>6} repeats  {:>6} bad signatures",
                 now - before,
                 receiver.state.failed.load(Ordering::Relaxed),
                 receiver.repeats(),
@@ -74,13 +69,11 @@ pub async fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// A running receiver.
 pub struct Receiver {
-    /// Where it listens.
     pub url: String,
     state: Arc<State>,
     first: watch::Receiver<Option<Instant>>,
-    /// Dropped, it stops.
+    /// Stops the receiver when dropped.
     _stop: oneshot::Sender<()>,
 }
 
@@ -90,51 +83,40 @@ struct State {
     count: AtomicU64,
     failed: AtomicU64,
     forged: AtomicU64,
-    /// How often each webhook-id was answered with success.
+    /// Successful responses by webhook-id.
     ledger: Mutex<HashMap<String, u32>>,
-    /// Since when times in events count, and what was read of them: when it arrived, how late.
+    /// The epoch of the times in events, and one stamp per event.
     stamps: Option<(Instant, Mutex<Vec<Stamp>>)>,
     started: watch::Sender<Option<Instant>>,
 }
 
-/// One arrival: when it was due and how late it was, in microseconds.
+/// An arrival, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// Since the beginning.
+    /// Since the epoch.
     pub due: u64,
-    /// Its latency.
+    /// From due to arrival.
     pub late: u64,
 }
 
 impl Receiver {
-    /// Starts one on a free port that only counts.
-    ///
-    /// # Errors
-    /// When it cannot listen.
+    /// Counts only, on a free port.
     pub async fn start() -> Result<Self> {
         Self::listen("127.0.0.1:0", Behaviour::default()).await
     }
 
-    /// Starts one that behaves so.
-    ///
-    /// # Errors
-    /// When it cannot listen.
     pub async fn listen(address: &str, behaviour: Behaviour) -> Result<Self> {
         Self::serve(address, behaviour, None).await
     }
 
-    /// Starts one that reads from each event when it was due: `"at":` and the microseconds since
-    /// `epoch`.
-    ///
-    /// # Errors
-    /// When it cannot listen.
+    /// Reads from each event when it was due: `"at":` and the microseconds since `epoch`.
     pub async fn stamping(epoch: Instant) -> Result<Self> {
         Self::serve("127.0.0.1:0", Behaviour::default(), Some(epoch)).await
     }
 
     async fn serve(address: &str, behaviour: Behaviour, epoch: Option<Instant>) -> Result<Self> {
         let listener = TcpListener::bind(address).await;
-        let listener = listener.with_context(|| format!("cannot listen at {address}"))?;
+        let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
         let url = format!("http://{}/", listener.local_addr()?);
         let (started, first) = watch::channel(None);
         let secret = behaviour.secret.as_deref();
@@ -163,15 +145,12 @@ impl Receiver {
         })
     }
 
-    /// Waits until so many requests came, and returns how long they took from the first one on.
-    ///
-    /// # Errors
-    /// When they stop coming.
+    /// Waits for a number of requests and returns the time since the first.
     pub async fn measure(&mut self, wanted: u64) -> Result<Duration> {
         let first = self.first.wait_for(Option::is_some);
         let first = *tokio::time::timeout(Duration::from_secs(60), first)
             .await
-            .context("no request came within a minute")??;
+            .context("no request arrived within a minute")??;
         let first = first.context("the time of the first request is known")?;
         let (mut seen, mut since) = (0, Instant::now());
         loop {
@@ -184,32 +163,30 @@ impl Receiver {
             }
             ensure!(
                 since.elapsed() < Duration::from_secs(30),
-                "stuck at {count} of {wanted} requests"
+                "no progress in 30 s at {count} of {wanted} requests"
             );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Requests so far.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.state.count.load(Ordering::Relaxed)
     }
 
-    /// Requests whose signature was wrong or missing.
+    /// Requests with a wrong or missing signature.
     #[must_use]
     pub fn forged(&self) -> u64 {
         self.state.forged.load(Ordering::Relaxed)
     }
 
-    /// Requests that were answered with success before.
+    /// Requests whose delivery had succeeded before.
     #[must_use]
     pub fn repeats(&self) -> u64 {
         let ledger = lock(&self.state.ledger);
         ledger.values().map(|times| u64::from(times - 1)).sum()
     }
 
-    /// What was read of the events' times.
     #[must_use]
     pub fn stamps(&self) -> Vec<Stamp> {
         let stamps = self.state.stamps.as_ref();
@@ -218,7 +195,7 @@ impl Receiver {
 }
 
 impl State {
-    /// Takes a request; whether it is answered with success.
+    /// Records a request; returns whether to answer with success.
     fn take(&self, head: &[u8], body: &[u8]) -> bool {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         if number == 0 {
@@ -237,7 +214,7 @@ impl State {
         {
             self.forged.fetch_add(1, Ordering::Relaxed);
         }
-        // Spread evenly, without a die.
+        // Failures are spread evenly and the same in every run.
         if number * 37 % 100 < self.behaviour.fail {
             self.failed.fetch_add(1, Ordering::Relaxed);
             return false;
@@ -251,8 +228,7 @@ impl State {
     }
 }
 
-/// Serves connections until it is told to stop, on a thread of its own: one that handles many requests
-/// costs less than two that wake each other.
+/// Serves connections on a thread of its own: one busy thread costs less than two that wake each other.
 async fn accept(
     listener: std::net::TcpListener,
     state: Arc<State>,
@@ -265,12 +241,12 @@ async fn accept(
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else {
-            // Too many are open; those go on.
+            // Too many open files; connections that are open go on.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
         let state = Arc::clone(&state);
-        // A connection that breaks is the client's to notice.
+        // A broken connection is the client's concern.
         tokio::spawn(async move { serve(stream, &state).await.ok() });
     }
 }
@@ -298,11 +274,11 @@ async fn serve(mut stream: TcpStream, state: &State) -> Result<()> {
             buffer.copy_within(end..filled, 0);
             filled -= end;
         }
-        ensure!(filled < buffer.len(), "a request is too large");
+        ensure!(filled < buffer.len(), "a request exceeds 64 KiB");
     }
 }
 
-/// Where the first request's head and body end, if all of it is there.
+/// The ends of the first request's head and body, once it is complete.
 fn request(bytes: &[u8]) -> Option<(usize, usize)> {
     let head = memmem::find(bytes, b"\r\n\r\n")? + 4;
     let length = header(&bytes[..head], "content-length");
@@ -311,15 +287,14 @@ fn request(bytes: &[u8]) -> Option<(usize, usize)> {
     (bytes.len() >= end).then_some((head, end))
 }
 
-/// A header's value.
 fn header<'a>(head: &'a [u8], wanted: &str) -> Option<&'a str> {
     let mut start = 0;
     memchr_iter(b'\n', head).find_map(|end| {
         let line = &head[std::mem::replace(&mut start, end + 1)..end];
         let (name, value) = line.split_at_checked(wanted.len())?;
         let value = value.strip_prefix(b":")?;
-        let is_it = name.eq_ignore_ascii_case(wanted.as_bytes());
-        is_it.then(|| std::str::from_utf8(value.trim_ascii()).ok())?
+        let found = name.eq_ignore_ascii_case(wanted.as_bytes());
+        found.then(|| std::str::from_utf8(value.trim_ascii()).ok())?
     })
 }
 

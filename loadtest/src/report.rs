@@ -1,4 +1,4 @@
-//! What was measured: a table on the terminal, JSON for programs, a page with plots for people.
+//! Results as a table for the terminal, as JSON, and as an HTML page with plots.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,40 +8,35 @@ use serde_json::{Value, json};
 
 use crate::plot::escape;
 
-/// What a measure is to reach.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Goal {
     /// The ratio is at least this.
     AtLeast(f64),
     /// The ratio is at most this.
     AtMost(f64),
-    /// The ratio is at most this, or the value is at most so much more than the reference.
+    /// The ratio is at most the first, or the value exceeds the reference by at most the second.
     AtMostOr(f64, f64),
     /// The value itself is at most this.
     Value(f64),
-    /// It is only stated.
+    /// No goal.
     Stated,
 }
 
-/// One number, and what it is compared with.
 #[derive(Debug, Clone)]
 pub struct Measure {
-    /// What was measured.
     pub name: String,
-    /// What value and reference are counted in.
+    /// Of value and reference.
     pub unit: &'static str,
-    /// The number.
     pub value: f64,
-    /// What it is compared with, from the same run.
+    /// The value to compare with, from the same run.
     pub reference: Option<f64>,
-    /// The ratio of the two, where it is not simply that: the median of several pairs.
+    /// Value / reference, or the median of the pairs' ratios.
     pub ratio: Option<f64>,
-    /// What is to be reached.
     pub goal: Goal,
 }
 
 impl Measure {
-    /// A number that is compared with nothing.
+    /// A number without a reference or a goal.
     #[must_use]
     pub fn stated(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self {
@@ -54,7 +49,6 @@ impl Measure {
         }
     }
 
-    /// Compares it.
     #[must_use]
     pub fn against(mut self, reference: f64) -> Self {
         self.reference = Some(reference);
@@ -62,7 +56,7 @@ impl Measure {
         self
     }
 
-    /// Compares it pair by pair: the medians are shown, and the median ratio decides.
+    /// Shows the medians of both; the median of the pairs' ratios decides.
     #[must_use]
     pub fn of_pairs(name: impl Into<String>, unit: &'static str, pairs: &[(f64, f64)]) -> Self {
         let values = pairs.iter().map(|(value, _)| *value).collect();
@@ -74,14 +68,13 @@ impl Measure {
         }
     }
 
-    /// Sets what is to be reached.
     #[must_use]
     pub fn goal(mut self, goal: Goal) -> Self {
         self.goal = goal;
         self
     }
 
-    /// Whether it was.
+    /// Whether the goal is reached; false for NaN.
     #[must_use]
     pub fn passed(&self) -> bool {
         let ratio = self.ratio.unwrap_or(f64::NAN);
@@ -122,7 +115,7 @@ impl Measure {
         }
     }
 
-    /// The cells of its line: measure, value, reference, ratio, goal, result.
+    /// In the order of [`COLUMNS`].
     fn cells(&self) -> [String; 6] {
         let number = |value: Option<f64>| value.map(|value| with_unit(value, self.unit));
         [
@@ -141,19 +134,16 @@ impl Measure {
 /// The answer to one question.
 #[derive(Debug, Clone, Default)]
 pub struct Section {
-    /// The question, in a few words.
     pub title: String,
-    /// How it was measured.
+    /// How it is measured.
     pub about: String,
-    /// The numbers.
     pub measures: Vec<Measure>,
-    /// Plots, as SVG.
+    /// As SVG.
     pub plots: Vec<String>,
 }
 
 const COLUMNS: [&str; 6] = ["measure", "value", "reference", "ratio", "goal", "result"];
 
-/// A section as a table for the terminal.
 #[must_use]
 pub fn table(section: &Section) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
@@ -165,7 +155,7 @@ pub fn table(section: &Section) -> String {
     let widths: [usize; 5] = std::array::from_fn(width);
     let mut table = format!("\n{}\n", section.title);
     for row in &rows {
-        // What is a number stands at the right.
+        // Numbers are aligned right.
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
             let _ = match column {
                 1..=3 => write!(table, "  {cell:>width$}"),
@@ -177,10 +167,7 @@ pub fn table(section: &Section) -> String {
     table
 }
 
-/// Writes `<stem>.json` and `<stem>.html`.
-///
-/// # Errors
-/// When the folder cannot be written to.
+/// Writes `<stem>.json` and `<stem>.html` into `out`.
 pub fn write(out: &Path, stem: &str, sections: &[Section]) -> Result<()> {
     std::fs::create_dir_all(out)?;
     let measures = sections.iter().flat_map(|section| &section.measures);
@@ -193,11 +180,11 @@ pub fn write(out: &Path, stem: &str, sections: &[Section]) -> Result<()> {
 
 fn page(sections: &[Section]) -> String {
     let mut page = String::from(
-        "<!doctype html><meta charset=\"utf-8\"><title>Hookline: how fast</title>\
+        "<!doctype html><meta charset=\"utf-8\"><title>Hookline: speed</title>\
          <style>body{font:14px sans-serif;margin:2em;max-width:960px}td,th{padding:2px 10px;\
          text-align:right}td:first-child,th:first-child{text-align:left}.failed{color:#b00}\
          svg{display:block;margin:4px 0 24px}text{font-size:11px}</style>\
-         <h1>How fast Hookline is</h1>",
+         <h1>Hookline: speed</h1>",
     );
     let _ = write!(page, "<p>{}</p>", escape(&machine()));
     for section in sections {
@@ -227,7 +214,7 @@ fn page(sections: &[Section]) -> String {
     page
 }
 
-/// The processor, how many there are, and which version was measured.
+/// Processor, number of cores, and the measured commit.
 fn machine() -> String {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| {
@@ -240,7 +227,7 @@ fn machine() -> String {
     let commit = git.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     format!(
-        "{cores} cores of {}, which servers, services, load and receivers share; commit {}",
+        "{cores} cores of {}, shared by servers, services, load and receivers; commit {}",
         model.unwrap_or_else(|| "an unknown processor".to_owned()),
         commit.unwrap_or_else(|_| "unknown".to_owned()),
     )
@@ -268,7 +255,7 @@ fn thousands(value: f64) -> String {
     text
 }
 
-/// The value in the middle; not a number of none.
+/// NaN if there are no values.
 #[must_use]
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -296,7 +283,7 @@ mod tests {
             assert_eq!(ten.clone().goal(goal).passed(), passed, "{goal:?}");
         }
         let none = Measure::stated("none", f64::NAN, "ms").goal(Goal::Value(1.0));
-        assert!(!none.passed(), "what was not measured is not reached");
+        assert!(!none.passed(), "a NaN reaches no goal");
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! What the measurements share: servers, events that are stored beforehand, and how it is seen that all
-//! of them are dealt with.
+//! Shared by the measurements: servers, stored events, and waiting until all are acked.
 
 use std::time::{Duration, Instant};
 
@@ -11,30 +10,27 @@ use hookline_shared::subject;
 use redis::AsyncCommands as _;
 use serde_json::{Value, json};
 
-/// Where the measured events are published.
+/// The subject of the measured events.
 pub const SUBJECT: &str = "hookline.events.default.crud.consumers";
-/// Events that no measured hook hears.
+/// The subject of events that match no measured hook.
 pub const OTHER_SUBJECT: &str = "hookline.events.default.crud.services";
-/// Publishes that wait for their acknowledgement at the same time.
+/// Publishes in flight.
 const PUBLISHES: usize = 256;
-/// How often it is looked whether all is dealt with.
-const LOOK: Duration = Duration::from_millis(5);
-/// Ticks of a second in `/proc`; Linux says 100 everywhere.
+/// How often the consumer's state is polled.
+const POLL: Duration = Duration::from_millis(5);
+/// Clock ticks per second in `/proc` on Linux.
 const TICKS: f64 = 100.0;
-/// How long nothing may happen.
+/// The longest time without progress.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// Servers and a gateway; dispatchers are started once there is work. NATS syncs now and then only: what
-/// is measured here reads events that are stored already.
-///
-/// # Errors
-/// When something does not start.
+/// Servers and a gateway; dispatchers are added once events are stored. NATS does not sync each write:
+/// these measurements read events that are stored already.
 pub async fn cluster() -> Result<Cluster> {
     let builder = Cluster::builder().dispatchers(0);
     builder.nats_store(Store::Unsynced).start().await
 }
 
-/// An event of about 200 bytes, as an entity's change has it.
+/// An event of about 200 bytes, like a CRUD event.
 #[must_use]
 pub fn event(number: u64) -> Vec<u8> {
     let event = json!({"operation": "create", "schema": "consumers", "entity": {
@@ -43,10 +39,6 @@ pub fn event(number: u64) -> Vec<u8> {
     event.to_string().into_bytes()
 }
 
-/// Stores so many events.
-///
-/// # Errors
-/// When NATS does not take them.
 pub async fn store(context: &jetstream::Context, subject: &str, events: u64) -> Result<()> {
     let publishes = futures::stream::iter(0..events).map(|number| async move {
         let stored = context.publish(subject.to_owned(), event(number).into());
@@ -57,13 +49,10 @@ pub async fn store(context: &jetstream::Context, subject: &str, events: u64) -> 
         .buffer_unordered(PUBLISHES)
         .try_collect::<()>()
         .await
-        .context("the events cannot be stored")
+        .context("cannot store the events")
 }
 
-/// How long a consumer takes from its first message until every one is acked, as the server tells.
-///
-/// # Errors
-/// When it gets stuck.
+/// The time from a consumer's first message until all are acked, by the server's count.
 pub async fn drained(
     context: &jetstream::Context,
     stream: &str,
@@ -85,15 +74,16 @@ pub async fn drained(
                 (seen, since) = ((delivered, open), Instant::now());
             }
         }
-        ensure!(since.elapsed() < STUCK, "stuck, {} are open", seen.1);
-        tokio::time::sleep(LOOK).await;
+        ensure!(
+            since.elapsed() < STUCK,
+            "no progress in 30 s, {} messages are open",
+            seen.1
+        );
+        tokio::time::sleep(POLL).await;
     }
 }
 
-/// As [`drained`], for the events that dispatchers work off.
-///
-/// # Errors
-/// When they get stuck.
+/// [`drained`] for the dispatchers' consumer.
 pub async fn events_drained(cluster: &Cluster) -> Result<Duration> {
     drained(
         &cluster.nats.jetstream(),
@@ -103,31 +93,23 @@ pub async fn events_drained(cluster: &Cluster) -> Result<Duration> {
     .await
 }
 
-/// A hook on the measured events.
 #[must_use]
 pub fn hook(handler: &str, config: Value) -> Value {
     json!({"source": "crud", "event": "consumers", "handler": handler, "config": config})
 }
 
-/// The configuration of a signed webhook.
 #[must_use]
 pub fn webhook(url: &str) -> Value {
     json!({"url": url, "secret": "measured with both signatures"})
 }
 
-/// Events a second.
-///
-/// # Errors
-/// When it took no time.
+/// Events per second.
 pub fn rate(events: u64, took: Duration) -> Result<f64> {
     ensure!(!took.is_zero(), "the run took no time");
     Ok(events as f64 / took.as_secs_f64())
 }
 
-/// Bytes that the keys of a pattern take in Redis.
-///
-/// # Errors
-/// When Redis does not answer.
+/// Bytes in Redis of all keys that match a pattern.
 pub async fn redis_memory(url: &str, pattern: &str) -> Result<f64> {
     let client = redis::Client::open(url)?;
     let mut connection = client.get_multiplexed_async_connection().await?;
@@ -149,26 +131,21 @@ pub async fn redis_memory(url: &str, pattern: &str) -> Result<f64> {
     Ok(bytes)
 }
 
-/// A metric of all dispatchers together.
-///
-/// # Errors
-/// When one does not answer.
+/// The sum of a metric over all dispatchers.
 pub async fn metric(cluster: &Cluster, name: &str) -> Result<f64> {
     cluster.dispatchers_metric(name, &[]).await
 }
 
-/// Seconds of processor time that the dispatchers have used, to a hundredth: their own metric has whole
-/// seconds.
-///
-/// # Errors
-/// When one does not run.
+/// The dispatchers' processor time in seconds, to a hundredth; their own metric has whole seconds.
 pub fn processor_time(cluster: &Cluster) -> Result<f64> {
     let mut seconds = 0.0;
     for dispatcher in &cluster.dispatchers {
         let path = format!("/proc/{}/stat", dispatcher.process().pid()?);
         let stat = std::fs::read_to_string(path)?;
-        // The name, in parentheses, may hold anything. Times in user and kernel are fields 14 and 15.
-        let (_, fields) = stat.rsplit_once(')').context("a line of /proc")?;
+        // The name, in parentheses, may contain anything. Fields 14 and 15 are user and kernel time.
+        let (_, fields) = stat
+            .rsplit_once(')')
+            .context("/proc/<pid>/stat has no name")?;
         let ticks = fields.split_whitespace().skip(11).take(2);
         let ticks = ticks.map(str::parse::<f64>).sum::<Result<f64, _>>()?;
         seconds += ticks / TICKS;

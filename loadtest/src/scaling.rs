@@ -1,4 +1,4 @@
-//! How much faster several dispatchers are than one, where the receiver takes its time.
+//! How much faster several dispatchers are than one, with a slow receiver.
 
 use anyhow::Result;
 
@@ -8,19 +8,18 @@ use crate::receiver::{Behaviour, Receiver};
 use crate::report::{Goal, Measure, Section, median};
 use crate::rig;
 
-/// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// How many dispatchers.
+    /// Numbers of dispatchers.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8])]
     pub dispatchers: Vec<u64>,
-    /// Milliseconds that the receiver takes.
+    /// The receiver's delay, in milliseconds.
     #[arg(long, default_value_t = 50)]
     pub delay: u64,
-    /// Events of each run, for each dispatcher.
+    /// Events per run and dispatcher.
     #[arg(long, default_value_t = 8_000)]
     pub events: u64,
-    /// Runs with each number, of which the median counts.
+    /// Runs per number of dispatchers; the median counts.
     #[arg(long, default_value_t = 3)]
     pub runs: usize,
 }
@@ -42,8 +41,7 @@ impl Question for Options {
     }
 }
 
-/// Measures with each number of dispatchers.
-#[expect(clippy::print_stdout, reason = "it takes minutes")]
+#[expect(clippy::print_stdout, reason = "progress")]
 async fn measure(options: &Options) -> Result<Section> {
     let mut points = Vec::new();
     for dispatchers in &options.dispatchers {
@@ -74,15 +72,26 @@ async fn measure(options: &Options) -> Result<Section> {
         ("ideal".to_owned(), ideal.collect()),
         ("webhook".to_owned(), points.clone()),
     ];
-    let axes = (Axis::even("dispatchers"), Axis::even("deliveries a second"));
+    let axes = (
+        Axis::even("dispatchers"),
+        Axis::even("deliveries per second"),
+    );
     Ok(Section {
-        title: format!("Scaling: a receiver that takes {} ms", options.delay),
+        title: format!(
+            "Scaling: a receiver that responds after {} ms",
+            options.delay
+        ),
         about: format!(
-            "{} stored events for each dispatcher, 32 requests at the same time on each.",
+            "{} stored events per dispatcher, each with 32 concurrent requests.",
             options.events
         ),
         measures: measures.collect(),
-        plots: vec![plot::lines("deliveries a second", axes.0, axes.1, &series)],
+        plots: vec![plot::lines(
+            "deliveries per second",
+            axes.0,
+            axes.1,
+            &series,
+        )],
     })
 }
 

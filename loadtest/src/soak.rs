@@ -1,4 +1,4 @@
-//! Whether anything grows that should not, at half of the speed that is possible.
+//! Looks for growth of memory, files and storage at half speed.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,11 @@ use crate::report::{Goal, Measure, Section, median};
 use crate::rig;
 
 const MIB: f64 = (1 << 20) as f64;
-/// How many times everything is looked at.
-const LOOKS: u32 = 120;
-/// How often events are published.
+/// Samples per run.
+const SAMPLES: u32 = 120;
+/// How often due events are published.
 const TICK: Duration = Duration::from_millis(5);
-/// What is watched, with its unit.
+/// Name and unit of each sampled value.
 const WATCHED: [(&str, &str); 4] = [
     ("resident memory of the dispatcher", "MiB"),
     ("open files of the dispatcher", ""),
@@ -25,13 +25,12 @@ const WATCHED: [(&str, &str); 4] = [
     ("Redis", "MiB"),
 ];
 
-/// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// How long it lasts.
+    /// Duration of the run, in seconds.
     #[arg(long, default_value_t = 600)]
     pub seconds: u64,
-    /// Events by which the speed that is possible is found.
+    /// Stored events to find full speed with.
     #[arg(long, default_value_t = 20_000)]
     pub trial: u64,
 }
@@ -51,8 +50,7 @@ impl Question for Options {
     }
 }
 
-/// Runs at half speed and watches what might grow.
-#[expect(clippy::print_stdout, reason = "it takes minutes")]
+#[expect(clippy::print_stdout, reason = "progress")]
 async fn measure(options: &Options) -> Result<Section> {
     let mut cluster = rig::cluster().await?;
     let mut receiver = Receiver::start().await?;
@@ -64,7 +62,7 @@ async fn measure(options: &Options) -> Result<Section> {
     cluster.add_dispatcher()?.start()?;
     let full = rig::rate(trial, receiver.measure(trial + 1).await?)?;
     let rate = full / 2.0;
-    println!("  {rate:.0} events a second for {seconds} seconds");
+    println!("  {rate:.0} events per second for {seconds} seconds");
 
     let client = async_nats::connect(cluster.nats.url()).await?;
     let (began, mut sent, mut looked) = (Instant::now(), 0, Instant::now());
@@ -80,7 +78,7 @@ async fn measure(options: &Options) -> Result<Section> {
                 .await?;
         }
         sent = due;
-        if looked.elapsed() >= time / LOOKS {
+        if looked.elapsed() >= time / SAMPLES {
             looked = Instant::now();
             let at = began.elapsed().as_secs_f64();
             for (samples, value) in samples.iter_mut().zip(sample(&cluster).await?) {
@@ -88,7 +86,7 @@ async fn measure(options: &Options) -> Result<Section> {
             }
             let behind = trial + 1 + sent - receiver.count();
             println!(
-                "  {at:>4.0} s  {:>9} delivered, {behind} to come",
+                "  {at:>4.0} s  {:>9} delivered, {behind} outstanding",
                 receiver.count()
             );
         }
@@ -97,14 +95,14 @@ async fn measure(options: &Options) -> Result<Section> {
     receiver.measure(trial + 1 + sent).await?;
     cluster.finish_unchecked().await?;
     let mut section = Section {
-        title: format!("Soak: {seconds} seconds at half speed"),
+        title: format!("Soak: {seconds} s at half speed"),
         about: format!(
-            "{rate:.0} events a second, {sent} in all; the last third of the time against the second."
+            "{rate:.0} events per second, {sent} in total; the last third of the time against the second."
         ),
         ..Section::default()
     };
     for ((name, unit), samples) in WATCHED.into_iter().zip(samples) {
-        ensure!(samples.len() >= 6, "too short to see anything grow");
+        ensure!(samples.len() >= 6, "the run is too short to see growth");
         let third = samples.len() / 3;
         let mean = |part: &[(f64, f64)]| median(part.iter().map(|(_, value)| *value).collect());
         let (before, after) = (
@@ -112,7 +110,7 @@ async fn measure(options: &Options) -> Result<Section> {
             mean(&samples[2 * third..]),
         );
         let measure = Measure::stated(name, after, unit).against(before);
-        // A few buffers more are no growth.
+        // A few more buffers are not growth.
         section
             .measures
             .push(measure.goal(Goal::AtMostOr(1.1, 8.0)));

@@ -1,6 +1,6 @@
-//! How many deliveries a second one dispatcher makes, by handler, as a ratio to the bare pipe.
+//! Deliveries per second of one dispatcher, by handler, as a ratio to the bare pipe.
 //!
-//! Both work off the same number of events that are stored beforehand. They alternate, pair by pair.
+//! Dispatcher and bare pipe take turns at the same number of stored events.
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -12,27 +12,26 @@ use crate::report::{Goal, Measure, Section, median};
 use crate::{limit, rig};
 
 const MIB: f64 = (1 << 20) as f64;
-/// The keys in which deliveries are remembered.
+/// The keys that record deliveries.
 const MARKS: &str = "hookline:{*}:p:*";
-/// Events that match, where few do.
+/// Matching events of the sparse measure.
 const MATCHES: u64 = 10;
 
-/// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Handlers; all of them if none is named.
+    /// Handlers; all by default.
     #[arg(long, value_delimiter = ',')]
     pub handlers: Vec<Handler>,
-    /// Events of each run.
+    /// Events per run.
     #[arg(long, default_value_t = 20_000)]
     pub events: u64,
     /// Pairs of runs.
     #[arg(long, default_value_t = 5)]
     pub pairs: usize,
-    /// Requests of the bare pipe at the same time; Hookline's own setting stays as it is.
+    /// Concurrent requests of the bare pipe; the dispatcher keeps its default.
     #[arg(long, default_value_t = 32)]
     pub concurrency: usize,
-    /// Events to one that matches, where it is seen what a delivery costs in Redis if few do.
+    /// Events per match, to measure Redis memory where few events match.
     #[arg(long, default_value_t = 10_000)]
     pub sparse: u64,
 }
@@ -55,16 +54,14 @@ impl Question for Options {
     }
 }
 
-/// A handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Handler {
-    /// `webhook`, signed in both ways.
+    /// With both signatures.
     Webhook,
-    /// `webhook-custom` with a JSON template.
+    /// With a JSON template.
     WebhookCustom,
-    /// `log`.
     Log,
-    /// `lambda` that reads the event.
+    /// With a function that reads the event.
     Lambda,
 }
 
@@ -78,12 +75,12 @@ impl Handler {
         }
     }
 
-    /// Whether it calls a receiver.
+    /// Whether the handler calls a receiver.
     const fn calls(self) -> bool {
         matches!(self, Self::Webhook | Self::WebhookCustom)
     }
 
-    /// Requests at a hook's creation.
+    /// Requests when a hook is created.
     const fn pings(self) -> u64 {
         match self {
             Self::Webhook => 1,
@@ -117,8 +114,7 @@ impl Handler {
     }
 }
 
-/// Measures each handler.
-#[expect(clippy::print_stdout, reason = "it takes minutes")]
+#[expect(clippy::print_stdout, reason = "progress")]
 async fn measure(options: &Options) -> Result<Section> {
     let all = Handler::value_variants();
     let chosen = if options.handlers.is_empty() {
@@ -183,9 +179,8 @@ async fn measure(options: &Options) -> Result<Section> {
     Ok(Section {
         title: "Throughput: one hook, one dispatcher".to_owned(),
         about: format!(
-            "{} stored events are worked off, {} at the same time; everything on: matching, read \
-             barrier, claims in Redis, both signatures, metrics, delivery log. Alternating with the \
-             bare pipe, {} pairs, the median ratio.",
+            "{} stored events, {} concurrent requests; with matching, read barrier, claims in Redis, \
+             both signatures, metrics and delivery log. Median ratio of {} pairs with the bare pipe.",
             options.events, options.concurrency, options.pairs
         ),
         measures,
@@ -193,7 +188,7 @@ async fn measure(options: &Options) -> Result<Section> {
     })
 }
 
-/// Bytes in Redis for each delivery where few events match.
+/// Bytes in Redis per delivery where few events match.
 async fn sparse_mark(events: u64) -> Result<f64> {
     let mut cluster = rig::cluster().await?;
     let hook = rig::hook("log", json!({}));
@@ -212,9 +207,9 @@ async fn sparse_mark(events: u64) -> Result<f64> {
 
 struct Seen {
     rate: f64,
-    /// Resident bytes of the dispatcher at the end.
+    /// The dispatcher's resident bytes.
     memory: f64,
-    /// Bytes in Redis for each delivery that is done.
+    /// Bytes in Redis per done delivery.
     mark: f64,
 }
 
@@ -226,7 +221,7 @@ async fn dispatcher(handler: Handler, events: u64) -> Result<Seen> {
     rig::store(&cluster.nats.jetstream(), rig::SUBJECT, events).await?;
     cluster.add_dispatcher()?.start()?;
     let took = if handler.calls() {
-        // The events of the hook's own creation match no hook.
+        // The event of the hook's creation matches no hook.
         receiver.measure(events + handler.pings()).await?
     } else {
         rig::events_drained(&cluster).await?

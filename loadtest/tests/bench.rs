@@ -1,5 +1,5 @@
-//! Every question about speed can be asked and has an answer. How fast anything is does not matter here:
-//! the load is tiny, and the build is not optimised.
+//! Every question about speed has an answer. The load is tiny and the build unoptimised: the numbers do
+//! not matter.
 
 use anyhow::{Result, ensure};
 use hookline_loadtest::chaos::Size;
@@ -100,9 +100,9 @@ async fn events_are_published_one_by_one_and_in_groups() -> Result<()> {
     answered(&question, 1 + 7).await
 }
 
-/// So many measures, each of them a number.
+/// Asserts the number of measures, and that each is finite.
 async fn answered(question: &impl Question, count: usize) -> Result<()> {
-    // Fails only if it is installed already.
+    // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let measures = question.run().await?.measures;
     ensure!(measures.len() == count, "{} measures", measures.len());

@@ -1,4 +1,4 @@
-//! How `hookline-loadtest` ends if something did not hold, and if it could not do its work.
+//! How `hookline-loadtest` ends if a goal is missed, and if it cannot do its work.
 
 use std::process::{Command, Output};
 

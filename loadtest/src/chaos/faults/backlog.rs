@@ -111,7 +111,7 @@ pub(super) async fn million(name: &str, size: Size) -> Result<Row> {
 }
 
 /// Publishes a million events; returns the larger dispatcher's memory after each step, in bytes.
-#[expect(clippy::print_stdout, reason = "it takes minutes")]
+#[expect(clippy::print_stdout, reason = "progress")]
 async fn publish(stage: &Stage, event: &str) -> Result<Vec<f64>> {
     let client = async_nats::connect(&stage.nats).await?;
     let context = jetstream::ContextBuilder::new()

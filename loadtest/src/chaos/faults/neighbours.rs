@@ -35,7 +35,7 @@ pub(super) async fn many(name: &str, size: Size) -> Result<Row> {
 }
 
 /// Compares the medians of the healthy hooks' p99s, without and with the sick ones.
-#[expect(clippy::print_stdout, reason = "it takes minutes")]
+#[expect(clippy::print_stdout, reason = "progress")]
 async fn beside(name: &str, size: Size, healthy: usize, sick: &[Mood]) -> Result<Row> {
     let (mut without, mut with) = (Vec::new(), Vec::new());
     let last = loop {
