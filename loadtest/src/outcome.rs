@@ -13,15 +13,15 @@ pub enum Outcome {
     Missed(String),
 }
 
-/// Prints missed goals as a line, and an error with its chain of causes. Only an error has a backtrace, and
-/// only if `RUST_BACKTRACE` asks for one.
+/// Prints missed goals as a line, and an error with its chain of causes, without a backtrace whatever
+/// `RUST_BACKTRACE` says: the chain names the step that failed.
 #[must_use]
 #[expect(clippy::print_stderr, reason = "the reason for the exit code")]
 pub fn end(result: Result<Outcome>) -> ExitCode {
     match result {
         Ok(Outcome::Reached) => return ExitCode::SUCCESS,
         Ok(Outcome::Missed(goals)) => eprintln!("failed: {goals}"),
-        Err(error) => eprintln!("error: {error:?}"),
+        Err(error) => eprintln!("error: {error:#}"),
     }
     ExitCode::FAILURE
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use hookline_loadtest::chaos::{FAULTS, Size, fault};
 
 async fn holds(name: &str) -> Result<()> {
-    // Fails only if it is installed already.
+    // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let row = fault(name)
         .context("a fault of that name")?
