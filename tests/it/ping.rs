@@ -95,6 +95,7 @@ async fn a_test_delivers_what_was_posted_and_answers_the_result() -> Result {
     let cluster = Cluster::double().await?;
     let hook = cluster.webhook("/hook").await?;
     let receiver = &cluster.receiver;
+    receiver.wait_for_ping("/hook").await?;
     receiver.answer_body("/hook", "thank you", ("x-receiver", "e2e"));
 
     let path = format!("/event-hooks/{}/test", e2e::admin::id(&hook)?);
