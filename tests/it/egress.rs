@@ -1,7 +1,7 @@
 //! The egress policy: which addresses hooks may reach.
 
 use e2e::nats::reason;
-use e2e::{Cluster, Leftovers, Result};
+use e2e::{Cluster, Leftovers, Result, SOON, eventually};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,7 +53,10 @@ async fn a_loopback_address_is_refused_unless_allowed() -> Result {
         dispatcher.start()?;
         dispatcher.ready().await?;
     }
-    let answer = cluster.admin().post(&path, &json!({})).await?.expect(200)?;
+    let answer = eventually(SOON, "the test connects", async || {
+        cluster.admin().post(&path, &json!({})).await?.expect(200)
+    })
+    .await?;
     assert_eq!(answer["result"]["status"], 200);
     assert_eq!(cluster.receiver.events("/hook").len(), 1);
     let leftovers = Leftovers {
