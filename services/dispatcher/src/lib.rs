@@ -54,7 +54,7 @@ pub async fn run(
     tls::install_provider();
     let registry = telemetry::registry()?;
     let metrics = Metrics::register(&registry)?;
-    let readiness = Readiness::waiting_for(&["nats", "redis", "hooks"]);
+    let readiness = Readiness::waiting_for(&["nats", "redis", "hooks", "lanes"]);
     let health = Readiness::default();
     let mut supervisor = Supervisor::new(health.clone());
     let stopped = CancellationToken::new();
@@ -111,6 +111,7 @@ pub async fn run(
         health,
     };
     let worker = Worker::start(parts, &mut supervisor).await?;
+    readiness.ready("lanes");
     tracing::info!("ready");
     supervisor.spawn(
         "connection watch",

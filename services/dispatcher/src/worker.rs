@@ -262,6 +262,12 @@ impl Worker {
             subject::FANOUT_CONSUMER,
             subject::NOW_SUBJECTS,
         );
+        let requests = ping_and_test::serve(
+            self.client.clone(),
+            Arc::clone(&parts.index),
+            self.pulling.clone(),
+        );
+        self.lanes.spawn(requests);
         // If the server refuses a consumer, the start fails.
         for consumer in [&events, &fanout, &retries] {
             consumer.make(&self.keepalive).await?;
@@ -302,12 +308,6 @@ impl Worker {
             &event_lane,
             sink,
         );
-        let requests = ping_and_test::serve(
-            self.client.clone(),
-            Arc::clone(&parts.index),
-            self.pulling.clone(),
-        );
-        self.lanes.spawn(requests);
         Ok(())
     }
 
