@@ -1,8 +1,8 @@
 //! A hook: a subscription to events, with its handler and that handler's config.
 //!
-//! The JSON form is Kong's entity (`source`, `event`, `handler`, `config`, `snooze`, `on_change`)
-//! with one optional object of our own, `delivery`. The gateway checks the form against its schema
-//! table before anything gets here; [`Hook::validate`] checks what only compiling can tell.
+//! The JSON form is Kong's entity (`source`, `event`, `handler`, `config`, `snooze`, `on_change`) with one optional
+//! object of our own, `delivery`. The gateway first checks the form against its schema table. [`Hook::validate`]
+//! checks what needs compiling.
 
 mod config;
 mod delivery_options;
@@ -19,7 +19,6 @@ pub use delivery_options::{CircuitBreaker, DeliveryOptions};
 pub use handlers::*;
 pub use validate::{MAX_TIMEOUT, Violation};
 
-/// A subscription to events.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Hook {
     /// UUID.
@@ -29,42 +28,34 @@ pub struct Hook {
     /// Unix seconds.
     #[serde(default)]
     pub updated_at: Option<i64>,
-    /// The source it listens to.
     pub source: String,
-    /// The event it listens to, also as `name:operation`; nothing: all of the source.
+    /// Also as `name:operation`; None for all events of the source.
     #[serde(default)]
     pub event: Option<String>,
-    /// After a delivery, equal events are silent for that many seconds.
+    /// Seconds for which events about the same are suppressed after a delivery.
     #[serde(default)]
     pub snooze: Option<u32>,
-    /// Fire only when key parts of the payload have changed.
+    /// Fire only if a watched value has changed.
     #[serde(default)]
     pub on_change: Option<bool>,
-    /// Handler and config.
     #[serde(flatten)]
     pub handler: HandlerConfig,
-    /// How its deliveries are made: an extension to Kong's entity.
     #[serde(default)]
     pub delivery: Option<DeliveryOptions>,
 }
 
 impl Hook {
-    /// Reads a stored hook.
-    ///
-    /// # Errors
-    /// If the JSON does not have the form of a hook.
     pub fn from_json(json: &Value) -> Result<Self, serde_json::Error> {
         Self::deserialize(json)
     }
 
-    /// The hook's own delivery options, or the defaults.
     #[must_use]
     pub fn options(&self) -> DeliveryOptions {
         self.delivery.clone().unwrap_or_default()
     }
 
-    /// Everything about the hook that a dispatcher could not prepare: URL, method, headers,
-    /// templates and Lua are compiled, nothing is run. Empty if it is sound.
+    /// Lists everything that a dispatcher could not prepare. URL, method, headers, templates and Lua are compiled, and
+    /// no user code runs.
     #[must_use]
     pub fn validate(&self) -> Vec<Violation> {
         let mut found = Found::default();

@@ -1,18 +1,20 @@
-//! What gateway and dispatcher must agree on.
+//! Everything that gateway and dispatcher must agree on.
 //!
-//! * [`event`] and [`hook`]: the two things everything is about;
+//! * [`event`], [`hook`]: the wire contract, and subscriptions with their handlers' config;
 //! * [`attempt`]: an entry of the delivery log;
 //! * [`subject`]: every stream, subject, key and header name;
-//! * [`streams`]: connecting, and creating or checking streams and consumers;
-//! * [`watch`]: following keys of the bucket;
+//! * [`streams`]: connects, and creates or checks streams and consumers;
+//! * [`watch`]: follows keys of the bucket;
 //! * [`batch`]: group commit by atomic batches;
-//! * [`pull`]: pulling the messages of a consumer;
+//! * [`pull`]: pulls the messages of a consumer;
+//! * [`parking`]: how many deliveries may be parked;
 //! * [`retry`], [`signature`]: pure functions;
 //! * [`template`], [`lua`]: user code, compiled by both services;
-//! * [`stream_reader`]: reading a stream by subject;
-//! * [`registry`]: what is known of sources and events beforehand;
-//! * [`rpc`]: what a gateway asks a dispatcher;
-//! * [`settings`], [`telemetry`], [`status`], [`shutdown`], [`files`]: the shape of a service process.
+//! * [`stream_reader`]: reads a stream by subject;
+//! * [`registry`]: built-in event metadata;
+//! * [`rpc`]: ping and test, from gateway to dispatcher;
+//! * [`supervisor`], [`status`], [`shutdown`], [`settings`], [`telemetry`], [`files`], [`clock`]: the shape of a
+//!   service process.
 
 pub mod attempt;
 pub mod batch;

@@ -2,7 +2,7 @@
 //! letters.
 //!
 //! Their stream has no bound of its own, since it could only refuse by forgetting old deliveries. So nothing
-//! more is parked while NATS' storage is nearly full, and at most so many deliveries of a hook wait.
+//! more is parked while NATS' storage is nearly full, and the number of waiting deliveries per hook is bounded.
 
 use async_nats::jetstream::account::Account;
 

@@ -1,9 +1,8 @@
-//! Pulling the messages of a consumer.
+//! Pulls the messages of a consumer.
 //!
-//! All pulls of a [`Puller`] share one subscription. What the server sends for a pull that this side
-//! takes for over, because the wire was cut meanwhile or because a cluster said so before its quorum
-//! let the messages go, is received nonetheless. With a subscription for each pull such messages are
-//! sent to nobody, and come again only after their `ack_wait`.
+//! All pulls of a [`Puller`] share one subscription. So it also receives messages of a pull that seemed to be over,
+//! because the connection broke or because a cluster ended the pull before its quorum released the messages. With
+//! a subscription per pull nobody would receive them, and they would be redelivered only after their `ack_wait`.
 
 use std::time::Duration;
 
@@ -24,36 +23,26 @@ pub struct Puller {
     pulls: u64,
 }
 
-/// What came together.
 #[derive(Debug, Default)]
 pub struct Chunk {
-    /// The messages.
     pub messages: Vec<Message>,
-    /// The server says that the last pull brings no more.
+    /// The last pull brings no more messages.
     pub is_over: bool,
-    /// Why, where that is neither time nor number.
+    /// Why the pull is over, unless by time or number.
     pub error: Option<String>,
 }
 
-/// Why no message can be pulled or answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The client takes no command.
     #[error("the connection takes no command")]
     Client(#[source] async_nats::Error),
-    /// The client was closed.
     #[error("the connection is closed")]
     Closed,
-    /// A message did not come from a consumer.
     #[error("nobody waits for an answer to this message")]
     Unasked,
 }
 
 impl Puller {
-    /// Pulls from a consumer through a client.
-    ///
-    /// # Errors
-    /// [`Error::Client`]
     pub async fn new(client: &Client, consumer: PullConsumer) -> Result<Self, Error> {
         let inbox = client.new_inbox();
         let subscriber = client.subscribe(format!("{inbox}.*")).await;
@@ -65,11 +54,7 @@ impl Puller {
         })
     }
 
-    /// Asks for so many messages, of so many bytes in all where they are not 0. The server keeps
-    /// the pull for as long as `open`.
-    ///
-    /// # Errors
-    /// [`Error::Client`]
+    /// Asks for messages. `bytes` bounds them all together; 0 is no bound. The server keeps the pull for `open`.
     pub async fn ask(
         &mut self,
         messages: usize,
@@ -88,10 +73,7 @@ impl Puller {
         asked.map_err(|error| Error::Client(error.into()))
     }
 
-    /// Waits for something, and takes what has come with it, at most so many messages.
-    ///
-    /// # Errors
-    /// [`Error::Closed`]
+    /// Waits for a message, and takes those that have arrived with it, up to `most`.
     pub async fn next(&mut self, most: usize) -> Result<Chunk, Error> {
         let mut chunk = Chunk::default();
         let mut next = Some(self.subscriber.next().await.ok_or(Error::Closed)?);
@@ -120,37 +102,32 @@ impl Puller {
         }
     }
 
-    /// Where the answer to the last pull goes.
+    /// The subject of the answers to the last pull.
     fn reply(&self) -> String {
         format!("{}.{}", self.inbox, self.pulls)
     }
 }
 
-/// Says what becomes of a message that was pulled.
-///
-/// # Errors
-/// [`Error::Client`], [`Error::Unasked`]
+/// Acks a message, or gives it back.
 pub async fn answer(client: &Client, message: &Message, kind: AckKind) -> Result<(), Error> {
     let reply = message.reply.clone().ok_or(Error::Unasked)?;
     let sent = client.publish(reply, kind.into()).await;
     sent.map_err(|error| Error::Client(error.into()))
 }
 
-/// The fewest tokens of an answer's subject, after `$JS.ACK.`, that begins with domain and account.
+/// The fewest tokens after `$JS.ACK.` in an ack subject that begins with domain and account.
 const TOKENS: usize = 9;
 
-/// Where a message that was pulled stands.
+/// The place of a pulled message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// Where it stands in its stream.
     pub stored: Stored,
-    /// How many messages the consumer has after it.
+    /// Messages that the consumer has after it.
     pub pending: u64,
 }
 
 impl Place {
-    /// Reads the subject that the answer goes to; none if it is not a consumer's (ADR-15, both
-    /// versions).
+    /// Reads the ack subject (ADR-15, both versions). None if the message is not a consumer's.
     #[must_use]
     pub fn of(message: &Message) -> Option<Self> {
         let text = message.reply.as_ref()?.strip_prefix("$JS.ACK.")?;

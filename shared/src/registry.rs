@@ -1,7 +1,6 @@
-//! What is known of sources and events beforehand.
+//! Built-in event metadata.
 
-/// The fields that tell one event of a kind from another, as Kong's `/event-hooks/sources` lists
-/// them under `unique`. Empty where there are none.
+/// The fields by which events of a kind differ, as Kong's `/event-hooks/sources` lists them under `unique`.
 #[must_use]
 pub fn unique(source: &str, event: &str) -> &'static [&'static str] {
     match (source, event) {

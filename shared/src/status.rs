@@ -1,23 +1,23 @@
 //! The status API of a service: `/metrics`, `/healthz` and `/readyz`.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use parking_lot::Mutex;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// What the process lacks to do its work, by name. Clones share it.
+/// Missing or broken parts of the process, by name. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, String>>>);
 
 impl Readiness {
-    /// A process that waits for the things named.
     #[must_use]
     pub fn waiting_for(things: &[&'static str]) -> Self {
         let readiness = Self::default();
@@ -27,31 +27,22 @@ impl Readiness {
         readiness
     }
 
-    /// The thing is there.
     pub fn ready(&self, thing: &str) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(thing);
+        self.0.lock().remove(thing);
     }
 
-    /// The thing is missing, for the reason given.
     pub fn missing(&self, thing: &'static str, reason: &str) {
-        let mut missing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing = self.0.lock();
         missing.insert(thing, reason.to_owned());
     }
 
-    /// Whether nothing is missing.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
+        self.0.lock().is_empty()
     }
 
     fn answer(&self, all_there: &'static str) -> Response {
-        let missing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = self.0.lock();
         if missing.is_empty() {
             return all_there.into_response();
         }
@@ -63,11 +54,8 @@ impl Readiness {
     }
 }
 
-/// Serves the status API until `shutdown`: `/readyz` by what is missing of `readiness`, `/healthz`
-/// by what is wrong in `health`.
-///
-/// # Errors
-/// If the listener fails.
+/// Serves the status API until `shutdown`. `/readyz` lists the parts missing in `readiness`, `/healthz` those in
+/// `health`.
 pub async fn serve(
     listener: TcpListener,
     registry: Registry,

@@ -1,7 +1,7 @@
-//! Connecting to NATS, and creating or checking the streams and consumers.
+//! Connects to NATS, and creates or checks the streams and consumers.
 //!
-//! Every service does this at its start, so there is no set-up step and no first service. What
-//! exists is never changed: an operator may have tuned it. Settings that differ are reported.
+//! Every service does this at its start, so there is no set-up step and no first service. Streams and consumers that
+//! exist are never changed, since an operator may have tuned them. Settings that differ are reported.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,13 +21,13 @@ use crate::subject;
 
 /// The oldest nats-server that has message schedules and atomic batches with ids.
 pub const MIN_SERVER: (u64, u64) = (2, 14);
-/// What is left of the server's `max_payload` for the headers of a parked delivery.
+/// The part of the server's `max_payload` that is left for the headers of a parked delivery.
 const HEADER_ROOM: usize = 64 << 10;
-/// How often an unreachable server is tried.
+/// Between attempts to reach a server.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// Window in which JetStream drops a repeated `Nats-Msg-Id`.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
-/// Messages of a consumer that may be out at the same time, over all dispatchers.
+/// Messages of a consumer in flight, over all dispatchers.
 const MAX_ACK_PENDING: i64 = 100_000;
 /// How long the servers of a cluster may take to find each other.
 const GATHERING: Duration = Duration::from_secs(30);
@@ -37,7 +37,6 @@ const DEAD_AGE: Duration = Duration::from_secs(30 * 86_400);
 /// How long attempts are logged.
 const ATTEMPTS_AGE: Duration = Duration::from_secs(7 * 86_400);
 
-/// Where NATS is and how the streams are made.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "NATS")]
 #[group(skip)]
@@ -80,58 +79,44 @@ pub struct Options {
 }
 
 impl Options {
-    /// The servers.
-    ///
-    /// # Errors
-    /// If an address cannot be read. The error quotes nothing, since there may be a password.
+    /// The error quotes nothing, since an address may hold a password.
     pub fn servers(&self) -> Result<Vec<ServerAddr>, Error> {
         let parse = |url: &String| url.trim().parse().map_err(|_| Error::Address);
         self.nats_url.iter().map(parse).collect()
     }
 }
 
-/// Why the streams cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A server's address cannot be read.
     #[error(
         "HOOKLINE_NATS_URL must be nats://HOST:PORT, several separated by commas; user and password with special characters must be percent-encoded"
     )]
     Address,
-    /// The credentials file cannot be read.
     #[error("cannot read the NATS credentials file")]
     Credentials(#[source] std::io::Error),
-    /// The server refuses these credentials.
     #[error("NATS refuses the credentials given")]
     Authorization,
-    /// The server is older than [`MIN_SERVER`].
+    /// Older than [`MIN_SERVER`].
     #[error("nats-server {0} is too old: 2.14 or newer is required (message schedules)")]
     ServerTooOld(String),
-    /// A stream or consumer cannot be created.
     #[error("cannot create {name}: {reason}")]
     Create {
-        /// Its name.
         name: &'static str,
-        /// The server's words.
+        /// In the server's words.
         reason: String,
     },
-    /// The server or the account has less storage than a stream is to have.
+    /// The server or the account has less storage than the stream may take.
     #[error(
         "cannot create {name}: NATS has too little storage for it; lower HOOKLINE_EVENTS_MAX_BYTES, or give JetStream more (max_file_store)"
     )]
-    Storage {
-        /// The stream's name.
-        name: &'static str,
-    },
-    /// The process is to stop before the server was reached.
+    Storage { name: &'static str },
+    /// By a shutdown.
     #[error("stopped while waiting for NATS")]
     Stopped,
 }
 
-/// Connects, and goes on trying until the server is there.
-///
-/// # Errors
-/// If waiting does not help: wrong credentials, a server that is too old, or a shutdown.
+/// Connects, and tries until the server answers. Fails only if waiting does not help: wrong credentials, a server that
+/// is too old, or a shutdown.
 pub async fn connect(
     options: &Options,
     name: &str,
@@ -175,7 +160,7 @@ pub async fn connect(
     }
 }
 
-/// The servers' hosts and ports, without what else the URLs may hold.
+/// Hosts and ports, without user and password.
 fn address(servers: &[ServerAddr]) -> String {
     let hosts = servers
         .iter()
@@ -208,17 +193,13 @@ fn check_version(version: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The largest event in bytes that this server lets through when parked with its headers.
+/// The largest event in bytes that fits this server when parked with its headers.
 #[must_use]
 pub fn max_event_bytes(client: &Client) -> usize {
     MAX_EVENT_BYTES.min(client.server_info().max_payload.saturating_sub(HEADER_ROOM))
 }
 
-/// Creates the streams that do not exist and reports how existing ones differ; goes on trying
-/// while JetStream has no leader yet.
-///
-/// # Errors
-/// If the server refuses a stream for good, or a shutdown.
+/// Creates the streams that do not exist, and reports how existing ones differ. Waits while JetStream has no leader.
 pub async fn ensure(
     context: &jetstream::Context,
     options: &Options,
@@ -415,8 +396,8 @@ fn differences<T: Serialize>(want: &T, have: &T, checked: &[&str]) -> Vec<String
         .collect()
 }
 
-/// Creates a durable pull consumer that all dispatchers share, unless it exists: that one is used as it is,
-/// and settings that differ are reported. Its `ack_wait` is in the consumer's `cached_info`.
+/// Creates a durable pull consumer that all dispatchers share. One that exists is used as it is, and settings that
+/// differ are reported; its `ack_wait` is in `cached_info`.
 pub async fn ensure_consumer(
     context: &jetstream::Context,
     stream: &'static str,

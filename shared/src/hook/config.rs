@@ -1,4 +1,4 @@
-//! The types of a handler's config fields, each with what the Admin API makes of it.
+//! The types of config fields, and how the Admin API describes them.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -89,13 +89,12 @@ impl<'de, const DEFAULT: bool> Deserialize<'de> for Flag<DEFAULT> {
     }
 }
 
-/// A text that shows nowhere: not in debug output, and so in no log line and no error.
+/// A text that debug output, and so logs and errors, never show.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The secret itself.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -108,7 +107,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Request headers by name. Values often hold tokens, so debug output has the names only.
+/// Request headers by name. Values often hold tokens, so debug output shows only names.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Headers(pub BTreeMap<String, String>);

@@ -11,13 +11,13 @@ pub struct DeliveryOptions {
     /// Deliveries wait while this is set.
     #[serde(default)]
     pub paused: bool,
-    /// Why a dispatcher paused the hook.
+    /// Set by a dispatcher that paused the hook.
     #[serde(default)]
     pub paused_reason: Option<String>,
     /// Attempts at the same time, per dispatcher.
     #[serde(default)]
     pub concurrency: Option<u32>,
-    /// Seconds that an attempt may take in all.
+    /// Seconds.
     #[serde(default)]
     pub timeout: Option<f64>,
     /// Seconds to wait after each failed attempt; after the last one the delivery is dead.
@@ -29,30 +29,28 @@ pub struct DeliveryOptions {
     /// Deliveries a second, over all dispatchers.
     #[serde(default)]
     pub rate_limit: Option<f64>,
-    /// Seconds that a delivery may become old before it is dead.
+    /// Seconds after which a delivery is dead.
     #[serde(default)]
     pub max_age: Option<f64>,
-    /// When deliveries wait since the receiver fails.
     #[serde(default)]
     pub circuit_breaker: Option<CircuitBreaker>,
 }
 
-/// When deliveries wait since the receiver fails; what is not said is the dispatcher's default.
+/// Missing values are the dispatcher's defaults.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CircuitBreaker {
-    /// Failures in a row, on one dispatcher; 0: never.
+    /// Failures in a row on one dispatcher; 0 for never.
     #[serde(default)]
     pub failures: Option<u32>,
-    /// Failed part of the attempts of half a minute, from 0 to 1.
+    /// Share of failed attempts in half a minute, from 0 to 1.
     #[serde(default)]
     pub failure_rate: Option<f64>,
-    /// Seconds that deliveries wait at first; twice as long each time that a probe fails.
+    /// Seconds for which it opens at first; twice as long after each failed probe.
     #[serde(default)]
     pub open: Option<f64>,
 }
 
 impl CircuitBreaker {
-    /// How long deliveries wait at first, if the hook says so.
     #[must_use]
     pub fn open(&self) -> Option<Duration> {
         Duration::try_from_secs_f64(self.open?).ok()
@@ -60,7 +58,6 @@ impl CircuitBreaker {
 }
 
 impl DeliveryOptions {
-    /// The retry schedule, if the hook has its own.
     #[must_use]
     pub fn retry_schedule(&self) -> Option<Vec<Duration>> {
         let steps = self.retry.as_ref()?;
@@ -70,13 +67,11 @@ impl DeliveryOptions {
             .collect()
     }
 
-    /// How old a delivery may become, if the hook has its own.
     #[must_use]
     pub fn oldest(&self) -> Option<Duration> {
         Duration::try_from_secs_f64(self.max_age?).ok()
     }
 
-    /// The time an attempt may take, if the hook has its own.
     #[must_use]
     pub fn attempt_timeout(&self) -> Option<Duration> {
         Duration::try_from_secs_f64(self.timeout?).ok()

@@ -1,6 +1,6 @@
-//! All handlers. An entry of the table gives a handler's name, its config and what is checked of it, and so
-//! its config type, its form in the Admin API, its validation and its documentation. A dispatcher has one
-//! file of the same name that makes the attempts, and does not compile without.
+//! The table of handlers. From an entry follow the handler's config type, its form in the Admin API, its validation
+//! and its documentation. The dispatcher has a file of the same name that makes the attempts, and does not compile
+//! without it.
 
 use std::collections::BTreeMap;
 

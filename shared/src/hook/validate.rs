@@ -1,4 +1,4 @@
-//! What is wrong with a hook, field by field, in the words of Kong's schema errors.
+//! Checks of a hook, field by field, in the words of Kong's schema errors.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,33 +11,30 @@ use super::delivery_options::DeliveryOptions;
 use crate::template::{Escape, Template};
 use crate::{lua, template};
 
-/// The most attempts that a hook's own schedule may ask for.
+/// The most retries in a hook's own schedule.
 const MAX_RETRIES: usize = 50;
 /// The longest single delay in seconds: 30 days.
 const MAX_RETRY_DELAY: f64 = 2_592_000.0;
-/// The longest that a hook may let an attempt take.
+/// The longest timeout of an attempt that a hook may set.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most attempts at the same time per dispatcher.
 const MAX_CONCURRENCY: u32 = 1_000;
 /// The highest rate limit, in deliveries a second.
 const MAX_RATE: f64 = 100_000.0;
-/// The longest that a circuit may be open at first, in seconds.
+/// The longest first opening of a circuit, in seconds.
 const MAX_OPEN: f64 = 300.0;
 /// The most headers, and the most keys of a payload.
 const MAX_PARTS: usize = 100;
 /// The most Lua functions in a hook.
 const MAX_FUNCTIONS: usize = 16;
 
-/// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The field's path, such as `config.url`.
+    /// Its path, such as `config.url`.
     pub field: String,
-    /// What is wrong with it.
     pub message: String,
 }
 
-/// What was found wrong so far.
 #[derive(Default)]
 pub(super) struct Found(pub(super) Vec<Violation>);
 

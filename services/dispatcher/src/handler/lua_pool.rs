@@ -7,10 +7,11 @@
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hookline_shared::lua::{self, Call, Limits, Sandbox, Script, Verdict};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::{Delivery, DeliveryError};
@@ -88,7 +89,7 @@ impl Pool {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        lock(&self.0.turns).ended = true;
+        self.0.turns.lock().ended = true;
         self.0.more.notify_all();
     }
 }
@@ -104,7 +105,7 @@ impl Place {
     pub(super) async fn run(&self, delivery: Delivery) -> Result<(), DeliveryError> {
         let (done, result) = oneshot::channel();
         let wants_thread = {
-            let mut jobs = lock(&self.hook.jobs);
+            let mut jobs = self.hook.jobs.lock();
             jobs.waiting.push_back(Job { delivery, done });
             let wants = jobs.threads < PER_HOOK && jobs.waiting.len() > jobs.threads * MANY;
             jobs.threads += usize::from(wants);
@@ -119,7 +120,7 @@ impl Place {
 
 impl Threads {
     fn add(&self, hook: Arc<Hook>) {
-        lock(&self.turns).hooks.push_back(hook);
+        self.turns.lock().hooks.push_back(hook);
         self.more.notify_one();
     }
 
@@ -146,7 +147,7 @@ impl Threads {
     }
 
     fn next(&self) -> Option<Arc<Hook>> {
-        let mut turns = lock(&self.turns);
+        let mut turns = self.turns.lock();
         loop {
             if let Some(hook) = turns.hooks.pop_front() {
                 return Some(hook);
@@ -154,8 +155,7 @@ impl Threads {
             if turns.ended {
                 return None;
             }
-            let waited = self.more.wait(turns);
-            turns = waited.unwrap_or_else(PoisonError::into_inner);
+            self.more.wait(&mut turns);
         }
     }
 }
@@ -163,7 +163,7 @@ impl Threads {
 impl Hook {
     /// None: the thread has left the hook.
     fn next(&self) -> Option<Job> {
-        let mut jobs = lock(&self.jobs);
+        let mut jobs = self.jobs.lock();
         let job = jobs.waiting.pop_front();
         jobs.threads -= usize::from(job.is_none());
         job
@@ -206,8 +206,4 @@ fn run(
     }
     *slot = Some(sandbox);
     Ok(())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
