@@ -17,7 +17,7 @@ use crate::signature::hex_digits;
 use crate::subject::{self, header};
 use data_scan::Outline;
 
-/// The limit of a body. A server with a smaller `max_payload` lowers it, see [`streams`](crate::streams).
+/// The limit of a body. A server with a smaller `max_payload` lowers it, see `streams`.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// The limit of a publisher's event id, which is stored with every parked delivery.
@@ -169,11 +169,8 @@ pub struct Event {
 pub enum Malformed {
     #[error(transparent)]
     Subject(#[from] subject::Error),
-    /// A syntax error, too many levels, or a number out of range.
-    #[error("the body is not JSON: {0}")]
-    Json(#[source] serde_json::Error),
-    #[error("the body is not a JSON object but {0}")]
-    NotAnObject(&'static str),
+    #[error(transparent)]
+    Data(#[from] data_scan::Error),
     #[error("the event id has {0} bytes, more than {MAX_ID_BYTES}")]
     LongId(usize),
     #[error("the body has {0} bytes, more than {MAX_EVENT_BYTES}")]

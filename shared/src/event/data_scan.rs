@@ -5,7 +5,15 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::Malformed;
+/// Why a body is not an event's data.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A syntax error, too many levels, or a number out of range.
+    #[error("the body is not JSON: {0}")]
+    Json(#[source] serde_json::Error),
+    #[error("the body is not a JSON object but {0}")]
+    NotAnObject(&'static str),
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Outline {
@@ -16,16 +24,16 @@ pub(super) struct Outline {
 }
 
 impl Outline {
-    pub(super) fn read(body: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn read(body: &[u8]) -> Result<Self, Error> {
         let read = match std::str::from_utf8(body) {
             Ok(text) => finish(serde_json::Deserializer::from_str(text)),
             // Fails as well, with the position.
             Err(_) => finish(serde_json::Deserializer::from_slice(body)),
         };
-        match read.map_err(Malformed::Json)? {
+        match read.map_err(Error::Json)? {
             Seen::Object(outline) => Ok(outline),
-            Seen::Other(kind) => Err(Malformed::NotAnObject(kind)),
-            Seen::Text(_) => Err(Malformed::NotAnObject("a string")),
+            Seen::Other(kind) => Err(Error::NotAnObject(kind)),
+            Seen::Text(_) => Err(Error::NotAnObject("a string")),
         }
     }
 }
@@ -212,10 +220,10 @@ mod tests {
             let text = String::from_utf8_lossy(&body).into_owned();
             match (Outline::read(&body), whole) {
                 (Ok(_), Ok(Value::Object(_))) => {}
-                (Err(Malformed::NotAnObject(_)), Ok(other)) => {
+                (Err(Error::NotAnObject(_)), Ok(other)) => {
                     assert!(!other.is_object(), "{text}")
                 }
-                (Err(Malformed::Json(one)), Err(other)) => {
+                (Err(Error::Json(one)), Err(other)) => {
                     assert_eq!(one.to_string(), other.to_string(), "{text}");
                 }
                 (outline, whole) => panic!("{text}: {outline:?}, {whole:?}"),
