@@ -115,8 +115,7 @@ fn hex_after(prefix: &str, bytes: &[u8]) -> String {
     hex
 }
 
-#[must_use]
-pub fn hex_digits(byte: u8) -> [u8; 2] {
+pub(crate) fn hex_digits(byte: u8) -> [u8; 2] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     [byte >> 4, byte & 15].map(|half| DIGITS[usize::from(half)])
 }

@@ -20,7 +20,7 @@ use crate::event::MAX_EVENT_BYTES;
 use crate::subject;
 
 /// The oldest nats-server that has message schedules and atomic batches with ids.
-pub const MIN_SERVER: (u64, u64) = (2, 14);
+const MIN_SERVER: (u64, u64) = (2, 14);
 /// The part of the server's `max_payload` that is left for the headers of a parked delivery.
 const HEADER_ROOM: usize = 64 << 10;
 /// Between attempts to reach a server.
@@ -96,7 +96,6 @@ pub enum Error {
     Credentials(#[source] std::io::Error),
     #[error("NATS refuses the credentials given")]
     Authorization,
-    /// Older than [`MIN_SERVER`].
     #[error("nats-server {0} is too old: 2.14 or newer is required (message schedules)")]
     ServerTooOld(String),
     #[error("cannot create {name}: {reason}")]
