@@ -1,9 +1,9 @@
-//! The limit of open files, and so of connections.
+//! The limit on open files, and so on connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the soft limit to the hard one: the usual default of 1,024 is too low for a busy service. Returns
-/// the new limit, or `None` if there is none.
+/// the new limit, or `None` if it is unlimited.
 pub fn raise_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {

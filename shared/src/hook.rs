@@ -29,10 +29,10 @@ pub struct Hook {
     #[serde(default)]
     pub updated_at: Option<i64>,
     pub source: String,
-    /// Also as `name:operation`; None for all events of the source.
+    /// A name, or `name:operation`. `None` for all events of the source.
     #[serde(default)]
     pub event: Option<String>,
-    /// Seconds for which events about the same are suppressed after a delivery.
+    /// Seconds after a delivery during which events with the same entity or unique fields are suppressed.
     #[serde(default)]
     pub snooze: Option<u32>,
     /// Fire only if a watched value has changed.
@@ -54,8 +54,7 @@ impl Hook {
         self.delivery.clone().unwrap_or_default()
     }
 
-    /// Lists everything that a dispatcher could not prepare. URL, method, headers, templates and Lua are compiled, and
-    /// no user code runs.
+    /// Lists everything that a dispatcher could not prepare. Compiles templates and Lua, but runs no user code.
     #[must_use]
     pub fn validate(&self) -> Vec<Violation> {
         let mut found = Found::default();
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documents_four_hooks_are_sound() {
+    fn the_four_hooks_of_the_document_are_valid() {
         let hooks = [
             hook(
                 "webhook",
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_prepared_is_named_by_its_field() {
+    fn violations_name_the_field() {
         let cases = [
             (hook("webhook", json!({"url": "ftp://x"})), "config.url"),
             (hook("webhook", json!({"url": "http://"})), "config.url"),
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_and_payloads_are_bounded_in_number() {
+    fn headers_and_payload_keys_are_limited_in_number() {
         let many: std::collections::BTreeMap<_, _> =
             (0..101).map(|n| (format!("x-{n}"), "")).collect();
         let webhook = hook("webhook", json!({"url": "http://x", "headers": many}));

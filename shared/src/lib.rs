@@ -6,8 +6,8 @@
 //! * [`streams`]: connects, and creates or checks streams and consumers;
 //! * [`watch`]: follows keys of the bucket;
 //! * [`batch`]: group commit by atomic batches;
-//! * [`pull`]: pulls the messages of a consumer;
-//! * [`parking`]: how many deliveries may be parked;
+//! * [`pull`]: pulls messages of a consumer;
+//! * [`parking`]: limits on parked deliveries;
 //! * [`retry`], [`signature`]: pure functions;
 //! * [`template`], [`lua`]: user code, compiled by both services;
 //! * [`stream_reader`]: reads a stream by subject;

@@ -1,18 +1,16 @@
-//! How many deliveries may be parked, whichever service parks them: dispatchers, and gateways that replay dead
-//! letters.
+//! Limits on parked deliveries, for dispatchers and for gateways that replay dead letters.
 //!
-//! Their stream has no bound of its own, since it could only refuse by forgetting old deliveries. So nothing
-//! more is parked while NATS' storage is nearly full, and the number of waiting deliveries per hook is bounded.
+//! The stream of deliveries has no size limit, since it could only discard old deliveries. Instead, parking stops while
+//! NATS' storage is nearly full, and the number of waiting deliveries per hook is limited.
 
 use async_nats::jetstream::account::Account;
 
-/// The share of the account's storage above which nothing more is parked.
+/// The share of the account's storage above which parking stops.
 pub const STORAGE_PERCENT: u64 = 80;
-/// Default of the most deliveries of one hook that may wait.
+/// Default limit of waiting deliveries per hook.
 pub const HOOK_BACKLOG: u64 = 2_000_000;
 
-/// Whether nothing more may be parked. A server reports how much an account may store only where the account
-/// has a limit; without one storage is never scarce.
+/// Whether parking must stop. An account without a limit is never short of storage.
 #[must_use]
 pub fn is_storage_scarce(account: &Account) -> bool {
     let limited = |used: u64, limit: Option<i64>| {

@@ -1,8 +1,8 @@
 //! Pulls the messages of a consumer.
 //!
-//! All pulls of a [`Puller`] share one subscription. So it also receives messages of a pull that seemed to be over,
-//! because the connection broke or because a cluster ended the pull before its quorum released the messages. With
-//! a subscription per pull nobody would receive them, and they would be redelivered only after their `ack_wait`.
+//! All pulls of a [`Puller`] share one subscription, so it also receives late messages of an earlier pull: the
+//! connection may have broken, or a cluster may have ended the pull before its quorum released the messages. With
+//! a subscription per pull they would be missed, and redelivered only after `ack_wait`.
 
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use futures::{FutureExt as _, StreamExt as _};
 
 use crate::event::Stored;
 
-/// The messages of one consumer.
 #[derive(Debug)]
 pub struct Puller {
     consumer: PullConsumer,
@@ -26,19 +25,19 @@ pub struct Puller {
 #[derive(Debug, Default)]
 pub struct Chunk {
     pub messages: Vec<Message>,
-    /// The last pull brings no more messages.
+    /// Whether the last pull has ended.
     pub is_over: bool,
-    /// Why the pull is over, unless by time or number.
+    /// Why the pull ended, unless it expired or was fulfilled.
     pub error: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the connection takes no command")]
+    #[error("cannot send to NATS")]
     Client(#[source] async_nats::Error),
-    #[error("the connection is closed")]
+    #[error("the connection to NATS is closed")]
     Closed,
-    #[error("nobody waits for an answer to this message")]
+    #[error("the message has no ack subject")]
     Unasked,
 }
 
@@ -54,7 +53,7 @@ impl Puller {
         })
     }
 
-    /// Asks for messages. `bytes` bounds them all together; 0 is no bound. The server keeps the pull for `open`.
+    /// Requests messages, up to `bytes` in total (0 for no limit). The pull expires after `open`.
     pub async fn ask(
         &mut self,
         messages: usize,
@@ -73,7 +72,7 @@ impl Puller {
         asked.map_err(|error| Error::Client(error.into()))
     }
 
-    /// Waits for a message, and takes those that have arrived with it, up to `most`.
+    /// Waits for a message, and returns it with all that have already arrived, up to `most`.
     pub async fn next(&mut self, most: usize) -> Result<Chunk, Error> {
         let mut chunk = Chunk::default();
         let mut next = Some(self.subscriber.next().await.ok_or(Error::Closed)?);
@@ -102,13 +101,12 @@ impl Puller {
         }
     }
 
-    /// The subject of the answers to the last pull.
+    /// The reply subject of the last pull.
     fn reply(&self) -> String {
         format!("{}.{}", self.inbox, self.pulls)
     }
 }
 
-/// Acks a message, or gives it back.
 pub async fn answer(client: &Client, message: &Message, kind: AckKind) -> Result<(), Error> {
     let reply = message.reply.clone().ok_or(Error::Unasked)?;
     let sent = client.publish(reply, kind.into()).await;
@@ -118,16 +116,15 @@ pub async fn answer(client: &Client, message: &Message, kind: AckKind) -> Result
 /// The fewest tokens after `$JS.ACK.` in an ack subject that begins with domain and account.
 const TOKENS: usize = 9;
 
-/// The place of a pulled message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     pub stored: Stored,
-    /// Messages that the consumer has after it.
+    /// How many messages the consumer has after this one.
     pub pending: u64,
 }
 
 impl Place {
-    /// Reads the ack subject (ADR-15, both versions). None if the message is not a consumer's.
+    /// Parses the ack subject (both versions of ADR-15). `None` if the message is not from a consumer.
     #[must_use]
     pub fn of(message: &Message) -> Option<Self> {
         let text = message.reply.as_ref()?.strip_prefix("$JS.ACK.")?;

@@ -7,7 +7,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; examples of durations: 500ms, 15s, 2m"))
 }
 
-/// The host's name, the default name of a process; `otherwise` if the host has none.
+/// The default name of a process: the host's, or `otherwise` if the host has none.
 #[must_use]
 pub fn host_name(otherwise: &str) -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

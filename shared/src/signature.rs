@@ -101,7 +101,6 @@ fn key<M: hmac::KeyInit>(bytes: &[u8]) -> M {
     M::new_from_slice(bytes).expect("an HMAC key may have any length")
 }
 
-/// Lowercase hex.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     hex_after("", bytes)

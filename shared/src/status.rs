@@ -13,7 +13,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Missing or broken parts of the process, by name. Clones share it.
+/// Missing or broken parts of the process, by name. Clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, String>>>);
 
@@ -22,7 +22,7 @@ impl Readiness {
     pub fn waiting_for(things: &[&'static str]) -> Self {
         let readiness = Self::default();
         for thing in things {
-            readiness.missing(thing, "not there yet");
+            readiness.missing(thing, "not ready yet");
         }
         readiness
     }
@@ -54,8 +54,7 @@ impl Readiness {
     }
 }
 
-/// Serves the status API until `shutdown`. `/readyz` lists the parts missing in `readiness`, `/healthz` those in
-/// `health`.
+/// `/readyz` lists the parts missing in `readiness`, `/healthz` those in `health`.
 pub async fn serve(
     listener: TcpListener,
     registry: Registry,
@@ -82,7 +81,7 @@ fn metrics(registry: &Registry) -> Response {
         )
             .into_response(),
         Err(error) => {
-            tracing::error!(%error, "metrics cannot be encoded");
+            tracing::error!(%error, "cannot encode metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -29,12 +29,9 @@ const RECONNECT: Duration = Duration::from_secs(1);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// Messages of a consumer in flight, over all dispatchers.
 const MAX_ACK_PENDING: i64 = 100_000;
-/// How long the servers of a cluster may take to find each other.
+/// How long the servers of a cluster may take to form it.
 const GATHERING: Duration = Duration::from_secs(30);
-/// How long dead letters are kept.
 const DEAD_AGE: Duration = Duration::from_secs(30 * 86_400);
-
-/// How long attempts are logged.
 const ATTEMPTS_AGE: Duration = Duration::from_secs(7 * 86_400);
 
 #[derive(Debug, Clone, clap::Args)]
@@ -79,7 +76,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The error quotes nothing, since an address may hold a password.
+    /// The error does not quote the address, which may hold a password.
     pub fn servers(&self) -> Result<Vec<ServerAddr>, Error> {
         let parse = |url: &String| url.trim().parse().map_err(|_| Error::Address);
         self.nats_url.iter().map(parse).collect()
@@ -94,7 +91,7 @@ pub enum Error {
     Address,
     #[error("cannot read the NATS credentials file")]
     Credentials(#[source] std::io::Error),
-    #[error("NATS refuses the credentials given")]
+    #[error("NATS refused the credentials")]
     Authorization,
     #[error("nats-server {0} is too old: 2.14 or newer is required (message schedules)")]
     ServerTooOld(String),
@@ -109,19 +106,18 @@ pub enum Error {
         "cannot create {name}: NATS has too little storage for it; lower HOOKLINE_EVENTS_MAX_BYTES, or give JetStream more (max_file_store)"
     )]
     Storage { name: &'static str },
-    /// By a shutdown.
-    #[error("stopped while waiting for NATS")]
+    #[error("shut down while waiting for NATS")]
     Stopped,
 }
 
-/// Connects, and tries until the server answers. Fails only if waiting does not help: wrong credentials, a server that
+/// Connects, retrying until the server answers. Fails only if waiting does not help: wrong credentials, a server that
 /// is too old, or a shutdown.
 pub async fn connect(
     options: &Options,
     name: &str,
     shutdown: &CancellationToken,
 ) -> Result<Client, Error> {
-    let mut told = false;
+    let mut warned = false;
     let servers = options.servers()?;
     loop {
         let mut connect = async_nats::ConnectOptions::new()
@@ -146,11 +142,11 @@ pub async fn connect(
             Err(error) if error.kind() == ConnectErrorKind::AuthorizationViolation => {
                 return Err(Error::Authorization);
             }
-            Err(error) if !told => {
-                told = true;
-                tracing::warn!(server = %address(&servers), %error, "NATS is not there yet, trying every second");
+            Err(error) if !warned => {
+                warned = true;
+                tracing::warn!(server = %address(&servers), %error, "NATS is not reachable, retrying every second");
             }
-            Err(error) => tracing::debug!(%error, "NATS is not there yet"),
+            Err(error) => tracing::debug!(%error, "NATS is not reachable"),
         }
         tokio::select! {
             () = tokio::time::sleep(RECONNECT) => {}
@@ -174,7 +170,7 @@ async fn log_event(event: async_nats::Event) {
         async_nats::Event::SlowConsumer(subscription) => {
             tracing::debug!(
                 subscription,
-                "messages were dropped, they will be delivered again"
+                "messages were dropped and will be redelivered"
             );
         }
         other => tracing::debug!(event = %other, "NATS"),
@@ -236,9 +232,8 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
     };
     let outbox = Source {
         name: subject::BUCKET_STREAM.to_owned(),
-        // Without it, a server that sets the source up while the stream is empty skips whatever
-        // was written to the outbox before the last event. With it, what is still in the outbox
-        // may come again, under the same event id.
+        // Without this, a server that sets up the source while the stream is empty skips outbox entries older
+        // than the last event. With it, remaining entries may be copied again, under the same event ids.
         start_sequence: Some(1),
         subject_transforms: vec![SubjectTransform {
             source: subject::OUTBOX_SUBJECTS.to_owned(),
@@ -251,7 +246,7 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         discard: DiscardPolicy::New,
         max_bytes: options.events_max_bytes,
         max_message_size: max_event as i32,
-        // Who publishes many events may do so in batches, each with one sync.
+        // Publishers of many events can batch them, with one sync per batch.
         allow_atomic_publish: true,
         sources: Some(vec![outbox]),
         republish: Some(Republish {
@@ -299,7 +294,7 @@ async fn ensure_stream(
     config: Config,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
-    let (mut told, started) = (false, Instant::now());
+    let (mut warned, started) = (false, Instant::now());
     loop {
         let error = match context.get_or_create_stream(config.clone()).await {
             Ok(stream) => {
@@ -317,15 +312,15 @@ async fn ensure_stream(
         use jetstream::context::CreateStreamErrorKind as Kind;
         let refused = match error.kind() {
             Kind::JetStreamUnavailable | Kind::TimedOut => false,
-            // There is less than the streams are to have: waiting makes no room.
+            // Waiting does not free storage.
             Kind::JetStream(error)
                 if error.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED =>
             {
                 return Err(Error::Storage { name });
             }
-            // Another service created it a moment ago with settings of its own: read it.
+            // Another service has just created it with other settings: read those.
             Kind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST => false,
-            // The servers of a cluster have not found each other yet.
+            // The cluster is still forming.
             Kind::JetStream(error) if error.error_code() == ErrorCode::CLUSTER_NO_PEERS => {
                 started.elapsed() > GATHERING
             }
@@ -338,9 +333,9 @@ async fn ensure_stream(
                 reason: error.to_string(),
             });
         }
-        if !told {
-            told = true;
-            tracing::warn!(stream = name, %error, "JetStream is not ready, trying every second; is it enabled on the server?");
+        if !warned {
+            warned = true;
+            tracing::warn!(stream = name, %error, "JetStream is not ready, retrying every second; is it enabled on the server?");
         }
         tokio::select! {
             () = tokio::time::sleep(RECONNECT) => {}
@@ -395,8 +390,8 @@ fn differences<T: Serialize>(want: &T, have: &T, checked: &[&str]) -> Vec<String
         .collect()
 }
 
-/// Creates a durable pull consumer that all dispatchers share. One that exists is used as it is, and settings that
-/// differ are reported; its `ack_wait` is in `cached_info`.
+/// Creates a durable pull consumer that all dispatchers share. An existing one is used as it is, and settings that
+/// differ are reported. Its `ack_wait` is in `cached_info`.
 pub async fn ensure_consumer(
     context: &jetstream::Context,
     stream: &'static str,

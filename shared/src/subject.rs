@@ -37,8 +37,8 @@ pub const HOOKS_SUBJECTS: &str = "$KV.hookline.entity.*.event_hooks.*";
 /// dispatcher's snapshot of the hooks must be. No hook has this id.
 pub const HOOKS_REVISION: &str = "$KV.hookline.entity.%2A.event_hooks.revision";
 
-/// All subjects of a stream. For any other filter the server walks all subjects of the stream and locks it
-/// meanwhile, with a million of them for a good part of a second.
+/// All subjects of a stream. Any other filter makes the server walk all subjects while it locks the stream; with a
+/// million subjects that takes a good part of a second.
 pub const ALL_SUBJECTS: &str = ">";
 
 pub const EVENT_SUBJECTS: &str = "hookline.events.>";
@@ -57,7 +57,7 @@ pub const DEAD_EVENT_SUBJECTS: &str = "hookline.dead.event.>";
 
 /// The workspace of entities that are created without a workspace prefix.
 pub const DEFAULT_WORKSPACE: &str = "default";
-/// The workspace token of hooks that hear all workspaces. No workspace can have this name.
+/// The workspace of hooks that hear all workspaces. No workspace can have this name.
 pub const ALL_WORKSPACES: &str = "*";
 pub const HOOK_KIND: &str = "event_hooks";
 /// The source of pings. Hooks cannot subscribe to it.
@@ -171,7 +171,6 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 const HEADER_ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Encodes any text as one subject token.
-#[must_use]
 fn encode_token(text: &str) -> Cow<'_, str> {
     percent_encode(text.as_bytes(), ENCODED).into()
 }

@@ -1,5 +1,5 @@
-//! The background loops of a process. None ends while the process works, so one that ends or panics is
-//! logged with its name, makes `/healthz` fail, and stops the process: an orchestrator starts a whole one.
+//! The background loops of a process, which should run until shutdown. One that ends early or panics is logged
+//! with its name, fails `/healthz`, and stops the process, so that an orchestrator restarts it.
 
 use std::panic::AssertUnwindSafe;
 
@@ -24,7 +24,7 @@ pub struct Stopped {
 }
 
 impl Supervisor {
-    /// `health`: what `/healthz` answers by.
+    /// `/healthz` answers from `health`.
     #[must_use]
     pub fn new(health: Readiness) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Supervisor {
         });
     }
 
-    /// Waits until a loop stops. Never returns if there is none.
+    /// Waits until a loop stops, and never returns if there are no loops.
     pub async fn stopped(&mut self) -> Stopped {
         loop {
             match self.loops.join_next().await {
@@ -56,14 +56,14 @@ impl Supervisor {
                     self.health.missing(stopped.name, &stopped.how);
                     return stopped;
                 }
-                // Aborted, which nobody does before the supervisor is dropped.
+                // Aborted, which happens only when the supervisor is dropped.
                 Some(Err(_)) => {}
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Waits for the end of a loop that ends by itself at a shutdown.
+    /// Waits for a loop that ends by itself at shutdown.
     pub async fn finish(&mut self, name: &str) {
         while let Some(stopped) = self.loops.join_next().await {
             if stopped.is_ok_and(|stopped| stopped.name == name) {

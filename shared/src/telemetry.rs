@@ -47,7 +47,7 @@ pub enum Format {
 pub enum Error {
     #[error("invalid log filter (--log or HOOKLINE_LOG)")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    #[error("logging is set up twice")]
+    #[error("logging is already set up")]
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -8,7 +8,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// Stands for a secret in responses, pings and events.
 pub const REDACTED: &str = "[redacted]";
 
-/// A field of a handler's config.
 #[derive(Debug, Clone, Copy)]
 pub struct ConfigField {
     pub name: &'static str,
@@ -27,12 +26,11 @@ pub enum Kind {
     Headers,
     /// Texts by name.
     Map,
-    /// With its default.
+    /// A boolean with this default.
     Flag(bool),
     Texts,
 }
 
-/// A type that a config field may have.
 pub(super) trait ConfigValue {
     const KIND: Kind;
     const REQUIRED: bool = false;
@@ -68,7 +66,7 @@ impl<const DEFAULT: bool> ConfigValue for Flag<DEFAULT> {
     const KIND: Kind = Kind::Flag(DEFAULT);
 }
 
-/// A boolean with a default, which also stands for null and for a missing field.
+/// A boolean; null or a missing field means the default.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(transparent)]
 pub struct Flag<const DEFAULT: bool>(bool);
@@ -83,13 +81,13 @@ impl<const DEFAULT: bool> Deref for Flag<DEFAULT> {
 
 impl<'de, const DEFAULT: bool> Deserialize<'de> for Flag<DEFAULT> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As an option, which a missing field may be.
+        // serde accepts a missing field only for an option.
         let given = Option::deserialize(deserializer)?;
         Ok(Self(given.unwrap_or(DEFAULT)))
     }
 }
 
-/// A text that debug output, and so logs and errors, never show.
+/// A text that debug output never shows, and so neither do logs and errors.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);

@@ -1,4 +1,4 @@
-//! How a hook's deliveries are made: our extension to Kong's entity.
+//! Delivery options of a hook: our extension to Kong's entity.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ pub struct DeliveryOptions {
     /// Deliveries wait while this is set.
     #[serde(default)]
     pub paused: bool,
-    /// Set by a dispatcher that paused the hook.
+    /// Set when a dispatcher paused the hook.
     #[serde(default)]
     pub paused_reason: Option<String>,
-    /// Attempts at the same time, per dispatcher.
+    /// Concurrent attempts per dispatcher.
     #[serde(default)]
     pub concurrency: Option<u32>,
     /// Seconds.
@@ -26,7 +26,7 @@ pub struct DeliveryOptions {
     /// The hash in `X-Kong-Signature`.
     #[serde(default)]
     pub signature: Option<Algorithm>,
-    /// Deliveries a second, over all dispatchers.
+    /// Deliveries a second across all dispatchers.
     #[serde(default)]
     pub rate_limit: Option<f64>,
     /// Seconds after which a delivery is dead.
@@ -45,7 +45,7 @@ pub struct CircuitBreaker {
     /// Share of failed attempts in half a minute, from 0 to 1.
     #[serde(default)]
     pub failure_rate: Option<f64>,
-    /// Seconds for which it opens at first; twice as long after each failed probe.
+    /// Seconds for which the circuit opens at first; doubled after each failed probe.
     #[serde(default)]
     pub open: Option<f64>,
 }

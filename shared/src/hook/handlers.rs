@@ -1,6 +1,5 @@
-//! The table of handlers. From an entry follow the handler's config type, its form in the Admin API, its validation
-//! and its documentation. The dispatcher has a file of the same name that makes the attempts, and does not compile
-//! without it.
+//! The table of handlers. An entry generates the handler's config type, its form in the Admin API, its validation
+//! and its documentation. The dispatcher does not compile without a file of the same name, which makes the attempts.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +19,7 @@ pub struct HandlerForm {
     pub fields: &'static [ConfigField],
 }
 
-/// Also defines `for_each_handler`, which calls a macro with `file Variant,` of each handler.
+/// Also defines `for_each_handler`, which calls a macro with `file Variant,` for each handler.
 macro_rules! handlers {
     (($d:tt) $(
         #[doc = $about:literal]
@@ -37,7 +36,6 @@ macro_rules! handlers {
             }
         )*
 
-        /// A handler and its config.
         #[derive(Debug, Clone, Serialize, Deserialize)]
         #[serde(tag = "handler", content = "config")]
         pub enum HandlerConfig {
@@ -65,7 +63,6 @@ macro_rules! handlers {
         )*];
 
         impl HandlerConfig {
-            /// The handler's name, as in the entity.
             #[must_use]
             pub fn name(&self) -> &'static str {
                 match self {
@@ -164,7 +161,7 @@ mod tests {
     use super::super::config::Kind;
     use super::*;
 
-    /// The handlers and their config fields, as Markdown.
+    /// As Markdown.
     fn documentation() -> String {
         let mut text = String::new();
         for handler in HANDLERS {

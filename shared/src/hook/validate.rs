@@ -1,4 +1,4 @@
-//! Checks of a hook, field by field, in the words of Kong's schema errors.
+//! Checks a hook field by field. Messages use the words of Kong's schema errors.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,26 +11,23 @@ use super::delivery_options::DeliveryOptions;
 use crate::template::{Escape, Template};
 use crate::{lua, template};
 
-/// The most retries in a hook's own schedule.
 const MAX_RETRIES: usize = 50;
-/// The longest single delay in seconds: 30 days.
+/// Seconds: 30 days.
 const MAX_RETRY_DELAY: f64 = 2_592_000.0;
-/// The longest timeout of an attempt that a hook may set.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
-/// The most attempts at the same time per dispatcher.
+/// Per dispatcher.
 const MAX_CONCURRENCY: u32 = 1_000;
-/// The highest rate limit, in deliveries a second.
+/// Deliveries a second.
 const MAX_RATE: f64 = 100_000.0;
-/// The longest first opening of a circuit, in seconds.
+/// Seconds for which a circuit opens at first.
 const MAX_OPEN: f64 = 300.0;
-/// The most headers, and the most keys of a payload.
+/// Headers, and keys of a payload.
 const MAX_PARTS: usize = 100;
-/// The most Lua functions in a hook.
 const MAX_FUNCTIONS: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Its path, such as `config.url`.
+    /// A path, such as `config.url`.
     pub field: String,
     pub message: String,
 }
