@@ -177,8 +177,13 @@ def main(arguments: List[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hookline-local receiver", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--port", type=int, metavar="PORT", default=8080, help="on loopback (default: 8080)")
-    server = Receiver(parser.parse_args(arguments).port, echo=True)
+    parser.add_argument("--port", type=int, metavar="PORT", default=8080, help="port on loopback (default: 8080)")
+    port = parser.parse_args(arguments).port
+    try:
+        server = Receiver(port, echo=True)
+    except (OSError, OverflowError) as error:
+        print(f"hookline-local: cannot listen on {ports.LOOPBACK}:{port}: {error}", file=sys.stderr)
+        return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"receiver listening on http://{ports.LOOPBACK}:{server.server_port}", flush=True)
     try:
