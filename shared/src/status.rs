@@ -61,14 +61,17 @@ pub async fn serve(
     readiness: Readiness,
     health: Readiness,
     shutdown: CancellationToken,
-) -> std::io::Result<()> {
+) {
     let router = Router::new()
         .route("/metrics", get(async move || metrics(&registry)))
         .route("/healthz", get(async move || health.answer("ok\n")))
         .route("/readyz", get(async move || readiness.answer("ready\n")));
-    axum::serve(listener, router)
+    let served = axum::serve(listener, router)
         .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "status API failed");
+    }
 }
 
 fn metrics(registry: &Registry) -> Response {

@@ -12,6 +12,7 @@ use crate::status::Readiness;
 #[derive(Debug)]
 pub struct Supervisor {
     loops: JoinSet<Stopped>,
+    ended: Vec<&'static str>,
     health: Readiness,
 }
 
@@ -29,6 +30,7 @@ impl Supervisor {
     pub fn new(health: Readiness) -> Self {
         Self {
             loops: JoinSet::new(),
+            ended: Vec::new(),
             health,
         }
     }
@@ -53,6 +55,7 @@ impl Supervisor {
                         background_loop = stopped.name,
                         "{stopped}, stopping the process"
                     );
+                    self.ended.push(stopped.name);
                     self.health.missing(stopped.name, &stopped.how);
                     return stopped;
                 }
@@ -63,11 +66,13 @@ impl Supervisor {
         }
     }
 
-    /// Waits for a loop that ends by itself at shutdown.
-    pub async fn finish(&mut self, name: &str) {
-        while let Some(stopped) = self.loops.join_next().await {
-            if stopped.is_ok_and(|stopped| stopped.name == name) {
-                return;
+    /// Waits for loops that end by themselves at shutdown, in any order.
+    pub async fn finish(&mut self, names: &[&str]) {
+        while !names.iter().all(|name| self.ended.contains(name)) {
+            match self.loops.join_next().await {
+                Some(Ok(stopped)) => self.ended.push(stopped.name),
+                Some(Err(_)) => {}
+                None => return,
             }
         }
     }
@@ -99,5 +104,19 @@ mod tests {
             assert_eq!(supervisor.stopped().await.to_string(), text);
             assert!(!health.is_ready());
         }
+    }
+
+    #[tokio::test]
+    async fn loops_that_end_at_shutdown_are_waited_for_in_any_order() {
+        let mut supervisor = Supervisor::new(Readiness::default());
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        supervisor.spawn("others", std::future::pending::<()>());
+        supervisor.spawn("late", ended);
+        supervisor.spawn("early", std::future::ready(()));
+        let mut all = Box::pin(supervisor.finish(&["late", "early"]));
+        assert!(all.as_mut().now_or_never().is_none(), "one still runs");
+        end.send(()).expect("it waits");
+        all.await;
+        supervisor.finish(&["early"]).await;
     }
 }

@@ -54,6 +54,12 @@ const PARK_PACE: Duration = Duration::from_millis(250);
 const FLUSH: Duration = Duration::from_secs(2);
 /// The background loop that ends when the delivery log is written.
 const LOG: &str = "delivery log";
+const EVENT_LANE: &str = "event lane";
+const RETRY_LANE: &str = "retry lane";
+const FANOUT_LANE: &str = "fanout lane";
+const PINGS: &str = "pings and tests";
+/// The loops that end by themselves once pulling stops.
+const LANES: [&str; 4] = [EVENT_LANE, RETRY_LANE, FANOUT_LANE, PINGS];
 
 pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
@@ -82,7 +88,6 @@ pub(crate) struct Worker {
     keepalive: AckKeepalive,
     /// Messages and deliveries in flight.
     tasks: TaskTracker,
-    lanes: TaskTracker,
     /// Cancelled when pulling stops.
     pulling: CancellationToken,
     /// Cancelled when attempts in flight are abandoned.
@@ -109,7 +114,6 @@ impl Worker {
             keepalive: AckKeepalive::new(client.clone(), parts.config.lanes.ack_wait),
             client,
             tasks: TaskTracker::new(),
-            lanes: TaskTracker::new(),
             pulling: CancellationToken::new(),
             abandon: CancellationToken::new(),
             rebuild: Arc::default(),
@@ -128,7 +132,7 @@ impl Worker {
             metrics: parts.metrics.clone(),
         });
         worker.run_loops(&parts, &dispatch, supervisor);
-        worker.pull(&parts, dispatch).await?;
+        worker.pull(&parts, dispatch, supervisor).await?;
         Ok(worker)
     }
 
@@ -241,7 +245,12 @@ impl Worker {
     }
 
     /// Starts the lanes.
-    async fn pull(&self, parts: &Parts<'_>, dispatch: Arc<Dispatch>) -> anyhow::Result<()> {
+    async fn pull(
+        &self,
+        parts: &Parts<'_>,
+        dispatch: Arc<Dispatch>,
+        supervisor: &mut Supervisor,
+    ) -> anyhow::Result<()> {
         let lanes = &parts.config.lanes;
         let consumer = |stream, name, filter| Consumer {
             context: parts.context.clone(),
@@ -267,7 +276,7 @@ impl Worker {
             Arc::clone(&parts.index),
             self.pulling.clone(),
         );
-        self.lanes.spawn(requests);
+        supervisor.spawn(PINGS, requests);
         // If the server refuses a consumer, the start fails.
         for consumer in [&events, &fanout, &retries] {
             consumer.make(&self.keepalive).await?;
@@ -288,38 +297,24 @@ impl Worker {
             dispatch: Arc::clone(&dispatch),
             occupancy: Arc::clone(&lane.occupancy),
         };
-        self.lane("fanout", fanout, few, &event_lane, deliveries(&event_lane));
-        let most_retries = most(lanes.retry_permits);
-        self.lane(
-            "retries",
-            retries,
-            most_retries,
-            &retry_lane,
-            deliveries(&retry_lane),
-        );
+        let fanout = self.lane("fanout", fanout, few, &event_lane);
+        let run = fanout.run(Arc::new(deliveries(&event_lane)), self.pulling.clone());
+        supervisor.spawn(FANOUT_LANE, run);
+        let retries = self.lane("retries", retries, most(lanes.retry_permits), &retry_lane);
+        let run = retries.run(Arc::new(deliveries(&retry_lane)), self.pulling.clone());
+        supervisor.spawn(RETRY_LANE, run);
         let sink = Events {
             dispatch: Arc::clone(&dispatch),
             occupancy: Arc::clone(&event_lane.occupancy),
         };
-        self.lane(
-            "events",
-            events,
-            most(lanes.event_permits),
-            &event_lane,
-            sink,
-        );
+        let events = self.lane("events", events, most(lanes.event_permits), &event_lane);
+        let run = events.run(Arc::new(sink), self.pulling.clone());
+        supervisor.spawn(EVENT_LANE, run);
         Ok(())
     }
 
-    fn lane(
-        &self,
-        name: &'static str,
-        consumer: Consumer,
-        most: usize,
-        permits: &Permits,
-        sink: impl consumer::MessageSink,
-    ) {
-        let lane = Lane {
+    fn lane(&self, name: &'static str, consumer: Consumer, most: usize, permits: &Permits) -> Lane {
+        Lane {
             name,
             consumer,
             most,
@@ -329,19 +324,16 @@ impl Worker {
             keepalive: self.keepalive.clone(),
             tasks: self.tasks.clone(),
             gauge: self.metrics.in_flight(name),
-        };
-        self.lanes
-            .spawn(lane.run(Arc::new(sink), self.pulling.clone()));
+        }
     }
 
     /// Stops pulling and finishes deliveries in flight. After the deadline attempts are abandoned, and their claims and
     /// messages given back, in this order: a message that is redelivered before its claim is free waits for the lease.
     pub(crate) async fn stop(self, deadline: Duration, supervisor: &mut Supervisor) {
         self.pulling.cancel();
-        self.lanes.close();
         self.tasks.close();
         let finished = async {
-            self.lanes.wait().await;
+            supervisor.finish(&LANES).await;
             self.tasks.wait().await;
         };
         if tokio::time::timeout(deadline, finished).await.is_err() {
@@ -359,7 +351,7 @@ impl Worker {
                 self.keepalive.give_back().await;
             }
         }
-        let log = supervisor.finish(LOG);
+        let log = supervisor.finish(&[LOG]);
         if tokio::time::timeout(FLUSH, log).await.is_err() {
             tracing::warn!("cannot write the last records of the delivery log");
         }

@@ -170,6 +170,7 @@ async fn start(
     tokio::select! {
         () = load(&store) => Ok(Some(store)),
         () = shutdown.cancelled() => Ok(None),
+        stopped = supervisor.stopped() => Err(stopped.into()),
     }
 }
 
