@@ -6,7 +6,8 @@
 --       13 how long that is kept (ms), 14 the delivery's place in the rate limit (Unix ms, 0: none),
 --       15 how late it may be for its place (ms).
 -- Returns {answer, number, place in the rate limit (Unix ms)}.
--- A rate is `<next place>:<time of writing>`, in Unix microseconds by Redis' clock.
+-- A rate is `<next place>:<time of writing>:<next attempt>`, in Unix microseconds by Redis' clock. A delivery that is
+-- late for its place is attempted if the attempts made leave room, and takes another place otherwise.
 
 local attempt, token, set = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local bitmap = read(redis.call('GET', KEYS[1]))
@@ -31,19 +32,23 @@ if attempt == 1 and ARGV[12] ~= '' then
 end
 -- Before a place in the rate limit is taken, of which a delivery that may not probe has no use.
 if wait and redis.call('EXISTS', KEYS[3]) == 1 then return {PROBED, 1000, 0} end
-local interval, place = tonumber(ARGV[9]), tonumber(ARGV[14])
-if interval > 0 and (place == 0 or now > place + ARGV[15]) then
+local interval, place, burst = tonumber(ARGV[9]), tonumber(ARGV[14]), tonumber(ARGV[10])
+if interval > 0 then
   local micros = time[1] * 1000000 + time[2]
-  local free = micros
-  local next, written = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+):(%d+)$')
+  local next, written, used = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+):(%d+):(%d+)$')
   -- A rate from the future was written before a step back of the clock.
-  if next and tonumber(written) <= micros then free = math.max(tonumber(next), micros) end
-  next = string.format('%.0f:%.0f', free + interval, micros)
-  redis.call('SET', KEYS[4], next, 'PX', math.ceil((free + interval - micros) / 1000) + 1000)
-  if free - micros > tonumber(ARGV[10]) then
-    local wait = math.ceil((free - micros) / 1000)
-    return {LIMITED, wait, now + wait}
+  if not next or tonumber(written) > micros then next, used = 0, 0 end
+  next, used = math.max(tonumber(next), micros), math.max(tonumber(used), micros)
+  local limited = 0
+  if place == 0 or now > place + ARGV[15] and used - micros > burst then
+    if next - micros > burst then limited = math.ceil((next - micros) / 1000) end
+    next = next + interval
   end
+  if limited == 0 then used = used + interval end
+  local left = math.ceil((math.max(next, used) - micros) / 1000)
+  local rate = string.format('%.0f:%.0f:%.0f', next, micros, used)
+  redis.call('SET', KEYS[4], rate, 'PX', left + 1000)
+  if limited > 0 then return {LIMITED, limited, now + limited} end
 end
 if wait and not redis.call('SET', KEYS[3], token, 'NX', 'PX', ARGV[7]) then
   return {PROBED, 1000, 0}

@@ -490,6 +490,26 @@ async fn a_delivery_takes_one_place_in_the_rate_limit_until_it_expires() -> Resu
 }
 
 #[tokio::test]
+async fn late_deliveries_pass_as_far_as_attempts_leave_room() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    let rate = admission(RateLimit::per_second(1.0));
+    // Places are given out for a thousand seconds, and nobody came for the last one.
+    let now = hookline_shared::clock::unix_millis() * 1_000;
+    let value = format!("{}:{now}:{now}", now + 1_000_000_000);
+    stage
+        .redis
+        .ask(&format!("SET hookline:{{hook}}:rate {value}"))
+        .await?;
+    let claims = stage.claims(0, 1..=2, 1);
+    let late = Some(Place(1));
+    let first = stage.claim_alone(&rate, &claims[0], late).await;
+    assert_eq!(first, word::ATTEMPT);
+    let second = stage.claim_alone(&rate, &claims[1], late).await;
+    assert_eq!(second, word::LIMITED);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_clock_that_steps_back_delays_no_delivery() -> Result {
     let stage = Stage::new(SHORT).await?;
     // As if they had been written before the clock stepped back by hours.
@@ -522,7 +542,7 @@ async fn a_clock_that_steps_back_delays_no_delivery() -> Result {
     ahead.clear();
 
     let admission = admission(RateLimit::per_second(1.0));
-    let hours = "9999999999999999:9999999999990000";
+    let hours = "9999999999999999:9999999999990000:9999999999999999";
     stage
         .redis
         .ask(&format!("SET hookline:{{hook}}:rate {hours}"))
