@@ -41,10 +41,10 @@ impl Collection<'_> {
             }
         };
         let one = input.values.get("id").is_some_and(Value::is_string);
-        let (mut replayed, mut from) = (0, 1);
+        let (mut replayed, mut from, mut left) = (0, 1, 0);
         loop {
-            let room = match room(self.store, &hook.id).await {
-                Ok(room) => room.min(BATCH),
+            left = match room(self.store, &hook.id, left).await {
+                Ok(left) => left,
                 Err(full) if replayed > 0 => {
                     let message = format!("stopped: {full}");
                     let body = json!({ "replayed": replayed, "message": message });
@@ -52,13 +52,15 @@ impl Collection<'_> {
                 }
                 Err(full) => return Err(full),
             };
-            let (stream, size) = (subject::DEAD_STREAM, room as usize);
+            let (stream, size) = (subject::DEAD_STREAM, left.min(BATCH) as usize);
             let page = page(self.store, stream, &filter, from, size).await?;
             let Some(last) = page.last() else { break };
             from = last.sequence + 1;
             let wanted = page.iter().filter(|letter| stored_at(letter) >= since);
             let replays = wanted.map(|letter| replay(self.store, &hook.id, letter));
-            replayed += try_join_all(replays).await?.len();
+            let parked = try_join_all(replays).await?.len();
+            replayed += parked;
+            left -= parked as u64;
         }
         if one && replayed == 0 {
             return Err(ApiError::NotFound);
@@ -67,10 +69,14 @@ impl Collection<'_> {
     }
 }
 
-/// How many more deliveries of a hook may wait, at least one.
-async fn room(store: &Store, hook: &str) -> Result<u64, ApiError> {
+/// How many more deliveries of a hook may wait, at least one. The server goes through all of a hook's to count
+/// them, so they are counted only once none is left of the last count.
+async fn room(store: &Store, hook: &str, left: u64) -> Result<u64, ApiError> {
     if store.is_storage_scarce().await {
         return Err(ApiError::StorageScarce);
+    }
+    if left > 0 {
+        return Ok(left);
     }
     let waits = subject::waits_of(hook);
     let waiting = stream_reader::count(store.client(), subject::DELIVERIES_STREAM, &waits).await;
