@@ -218,19 +218,17 @@ impl Settle {
     /// Has the message of a delivery that could not be written redelivered when the delivery would have been due, so
     /// that a full disk means no more attempts for receivers.
     fn unsettled(&self, hook: &Prepared, delay: Duration, error: &batch::Error) -> Settled {
-        self.is_full(error);
+        self.refused(error);
         self.count(hook, DeliveryResult::Unsettled);
         Settled::NotYet(redelivery_delay(delay))
     }
 
-    /// Whether NATS is full, which counts as progress since a restart of this worker would not help. After other
-    /// errors it does not: a worker that gives back all messages is not healthy.
-    fn is_full(&self, error: &batch::Error) -> bool {
-        let is_full = matches!(error, batch::Error::Full);
-        if is_full {
+    /// A full server counts as progress, since a restart of this worker would not help. Other errors do not: a worker
+    /// that gives back all messages is not healthy.
+    fn refused(&self, error: &batch::Error) {
+        if matches!(error, batch::Error::Full) {
             self.progress.made();
         }
-        is_full
     }
 
     /// Counts a result. Returns what it means for the message.

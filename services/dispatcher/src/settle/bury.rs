@@ -123,11 +123,10 @@ impl Settle {
             }
             Err(error) => {
                 tracing::warn!(event = cut(id.as_str()), %error, "cannot bury a malformed message, it is redelivered");
-                let is_full = self.is_full(&error);
-                AckKind::Nak(Some(if is_full {
-                    MAX_REDELIVERY
-                } else {
-                    MIN_REDELIVERY
+                self.refused(&error);
+                AckKind::Nak(Some(match error {
+                    batch::Error::Full => MAX_REDELIVERY,
+                    _ => MIN_REDELIVERY,
                 }))
             }
         };
