@@ -14,6 +14,13 @@ const STORED: Stored = Stored {
     time: 100,
 };
 
+/// Of a hook that is older than every event here.
+const OLD: Created = Created {
+    sequence: 1,
+    time: 1,
+    slack: 0,
+};
+
 const CIRCUIT: circuit_breaker::Settings = circuit_breaker::Settings {
     failures: 1,
     failure_rate: 1.0,
@@ -75,17 +82,12 @@ fn fired(hooks: &[Arc<Prepared>], event: &Event) -> Vec<String> {
 
 #[test]
 fn a_hook_matches_by_source_and_by_event_name_or_operation() {
-    let old = Created {
-        sequence: 1,
-        time: 1,
-        slack: 0,
-    };
     let hooks = [
-        hook("all", "crud", None, "*", old),
-        hook("name", "crud", Some("consumers"), "*", old),
-        hook("operation", "crud", Some("consumers:create"), "*", old),
-        hook("other", "crud", Some("consumers:delete"), "*", old),
-        hook("source", "dao:crud", None, "*", old),
+        hook("all", "crud", None, "*", OLD),
+        hook("name", "crud", Some("consumers"), "*", OLD),
+        hook("operation", "crud", Some("consumers:create"), "*", OLD),
+        hook("other", "crud", Some("consumers:delete"), "*", OLD),
+        hook("source", "dao:crud", None, "*", OLD),
     ];
     let create = event("default", "crud", "consumers", r#"{"operation":"create"}"#);
     assert_eq!(fired(&hooks, &create), ["all", "name", "operation"]);
@@ -100,14 +102,9 @@ fn a_hook_matches_by_source_and_by_event_name_or_operation() {
 
 #[test]
 fn a_hook_hears_its_workspace_or_every_one() {
-    let old = Created {
-        sequence: 1,
-        time: 1,
-        slack: 0,
-    };
     let hooks = [
-        hook("every", "crud", None, "*", old),
-        hook("one", "crud", None, "team", old),
+        hook("every", "crud", None, "*", OLD),
+        hook("one", "crud", None, "team", OLD),
     ];
     assert_eq!(
         fired(&hooks, &event("team", "crud", "x", "{}")),
@@ -157,15 +154,10 @@ fn a_hook_does_not_hear_what_happened_before_it_was_made() {
 
 #[test]
 fn a_ping_fires_only_the_hook_it_is_addressed_to() {
-    let old = Created {
-        sequence: 1,
-        time: 1,
-        slack: 0,
-    };
     let hooks = [
-        hook("one", "crud", None, "*", old),
-        hook("two", "crud", None, "*", old),
-        hook("eavesdropper", subject::PING_SOURCE, None, "*", old),
+        hook("one", "crud", None, "*", OLD),
+        hook("two", "crud", None, "*", OLD),
+        hook("eavesdropper", subject::PING_SOURCE, None, "*", OLD),
     ];
     let mut ping = event("default", subject::PING_SOURCE, subject::PING_EVENT, "{}");
     assert!(fired(&hooks, &ping).is_empty());
@@ -175,13 +167,8 @@ fn a_ping_fires_only_the_hook_it_is_addressed_to() {
 
 #[test]
 fn a_hook_that_changed_is_no_longer_where_it_was() {
-    let old = Created {
-        sequence: 1,
-        time: 1,
-        slack: 0,
-    };
     let version = |source, event, unusable| {
-        let mut hook = hook("one", source, event, "*", old);
+        let mut hook = hook("one", source, event, "*", OLD);
         Arc::get_mut(&mut hook).expect("the only one").unusable = unusable;
         hook
     };
@@ -213,30 +200,20 @@ fn a_hook_that_changed_is_no_longer_where_it_was() {
 
 #[test]
 fn a_source_and_an_event_are_not_taken_for_another_source() {
-    let old = Created {
-        sequence: 1,
-        time: 1,
-        slack: 0,
-    };
-    let hooks = [hook("one", "a/b", None, "*", old)];
+    let hooks = [hook("one", "a/b", None, "*", OLD)];
     assert_eq!(fired(&hooks, &event("default", "a/b", "c", "{}")), ["one"]);
     assert_eq!(fired(&hooks, &event("default", "a", "b", "{}")), [""; 0]);
 }
 
 #[test]
 fn a_change_of_a_hook_leaves_older_snapshots_as_they_were() {
-    let old = Created {
-        sequence: 1,
-        time: 1,
-        slack: 0,
-    };
     // In all parts, with and without an event, and some of them of a source of their own.
     let hooks: Vec<_> = (0..1_000)
         .map(|n| {
             let (id, event) = (format!("hook-{n}"), format!("event-{}", n % 300));
             let source = if n < 990 { "crud" } else { "other" };
             let event = (n % 3 > 0).then_some(event.as_str());
-            hook(&id, source, event, "*", old)
+            hook(&id, source, event, "*", OLD)
         })
         .collect();
     let mut now = snapshot(&hooks);
