@@ -7,8 +7,21 @@ use async_nats::jetstream::account::Account;
 
 /// The share of the account's storage above which parking stops.
 pub const STORAGE_PERCENT: u64 = 80;
-/// Default limit of waiting deliveries per hook.
-pub const HOOK_BACKLOG: u64 = 2_000_000;
+
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Options {
+    /// Deliveries of one hook that may wait; the excess is dead-lettered, and replay stops there. The same on gateways
+    /// and dispatchers.
+    #[arg(
+        long,
+        env = "HOOKLINE_HOOK_BACKLOG",
+        value_name = "N",
+        default_value_t = 2_000_000,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub hook_backlog: u64,
+}
 
 /// Whether parking must stop. An account without a limit is never short of storage.
 #[must_use]

@@ -266,15 +266,8 @@ pub struct Hooks {
     )]
     pub max_age: Duration,
 
-    /// Deliveries of one hook that may wait; the excess is dead-lettered. The same on gateways and dispatchers.
-    #[arg(
-        long,
-        env = "HOOKLINE_HOOK_BACKLOG",
-        value_name = "N",
-        default_value_t = parking::HOOK_BACKLOG,
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
-    pub hook_backlog: u64,
+    #[command(flatten)]
+    pub parking: parking::Options,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -321,7 +314,7 @@ impl Config {
             circuit: self.hooks.circuit_breaker,
             rate_limit: self.hooks.rate_limit,
             max_age: self.hooks.max_age,
-            backlog: self.hooks.hook_backlog,
+            backlog: self.hooks.parking.hook_backlog,
         }
     }
 

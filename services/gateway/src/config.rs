@@ -54,15 +54,9 @@ pub struct Config {
     )]
     pub shutdown_timeout: Duration,
 
-    /// Most deliveries of one hook that may wait; replay stops there. The same as on dispatchers.
-    #[arg(
-        long,
-        env = "HOOKLINE_HOOK_BACKLOG",
-        value_name = "N",
-        default_value_t = parking::HOOK_BACKLOG,
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
-    pub hook_backlog: u64,
+    /// Limits on what waits, which replay keeps too.
+    #[command(flatten)]
+    pub parking: parking::Options,
 
     /// Connection to NATS, and the streams.
     #[command(flatten)]

@@ -161,7 +161,7 @@ async fn start(
             lists,
             (writer, deliveries),
             origin,
-            config.hook_backlog,
+            config.parking.hook_backlog,
             metrics.clone(),
         )
         .await?,
