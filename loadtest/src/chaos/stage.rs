@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use e2e::{Cluster, eventually, wire};
 use hookline_shared::stream_reader;
+use hookline_shared::subject::ALL_SUBJECTS;
 use serde_json::json;
 
 use super::endpoint::{self, Endpoint, Mood};
@@ -139,22 +140,30 @@ impl Stage {
         let _ = arrived.await;
     }
 
-    /// Waits until every event is acked, and counts the deliveries kept in NATS.
+    /// Waits until the deliveries of all endpoints from number `first` on are parked or dead: one per event, and
+    /// the ping of each hook. Deliveries move while they are counted, so it counts until none is missing.
     ///
     /// # Errors
-    /// When events stay open past the deadline.
-    pub async fn kept(&self) -> Result<Kept> {
+    /// When some are missing past the deadline, or an event stays open.
+    pub async fn kept(&self, first: usize) -> Result<Kept> {
+        let endpoints = &self.endpoints[first..];
+        let events = endpoints.iter().map(|endpoint| endpoint.ledger.open().0);
+        let (events, pings) = (events.sum::<usize>(), endpoints.len());
         let nats = &self.cluster.nats;
-        eventually(self.size.deadline, "every event is acked", async || {
+        eventually(self.size.deadline, "all are parked or dead", async || {
             let open = nats.open_events().await?;
             anyhow::ensure!(open == 0, "{open} events are open");
-            Ok(())
+            let parked = deliveries(nats.client(), wire::DELIVERIES).await?;
+            let dead = deliveries(nats.client(), wire::DEAD).await?;
+            let kept = parked.union(&dead).count();
+            let (parked, dead) = (kept - dead.len(), dead.len());
+            anyhow::ensure!(
+                kept == events + pings,
+                "{parked} parked and {dead} dead, of {events} events and {pings} pings"
+            );
+            Ok(Kept { parked, dead })
         })
-        .await?;
-        Ok(Kept {
-            parked: parked(nats.client()).await?,
-            dead: usize::try_from(nats.count(wire::DEAD).await?)?,
-        })
+        .await
     }
 
     /// The sum over the dispatchers that answer.
@@ -180,19 +189,20 @@ pub fn event(number: usize) -> String {
     format!("number-{number}")
 }
 
-/// Counts deliveries, not messages: one that is just being parked again has two messages.
-async fn parked(client: &async_nats::Client) -> Result<usize> {
+/// The deliveries in a stream, each as `<hook>.<delivery>`. One that is just being parked again has two messages.
+async fn deliveries(client: &async_nats::Client, stream: &str) -> Result<HashSet<String>> {
     let (mut ids, mut from) = (HashSet::new(), 1);
     loop {
-        let stream = wire::DELIVERIES;
-        let page =
-            stream_reader::page(client, stream, "hookline.deliveries.>", from, 1_000).await?;
+        let page = stream_reader::page(client, stream, ALL_SUBJECTS, from, 1_000).await?;
         let Some(last) = page.last() else {
-            return Ok(ids.len());
+            return Ok(ids);
         };
         from = last.sequence + 1;
-        // `<hook>.<delivery>`
-        let id = |subject: &str| subject.splitn(4, '.').nth(3).map(str::to_owned);
+        let id = |subject: &str| {
+            let (hook, delivery) = subject.rsplit_once('.')?;
+            let (_, hook) = hook.rsplit_once('.')?;
+            Some(format!("{hook}.{delivery}"))
+        };
         ids.extend(page.iter().filter_map(|stored| id(&stored.subject)));
     }
 }
