@@ -25,7 +25,7 @@ use crate::claims::Claims;
 use crate::config::Config;
 use crate::hooks::Index;
 use crate::intake::consumer::{self, Consumer, Lane, Weight};
-use crate::intake::dispatch::{Deliveries, Dispatch, Events, Handover};
+use crate::intake::dispatch::{Content, Dispatch, Handover, Sink};
 use crate::intake::spread_limit::SpreadLimit;
 use crate::metrics::Metrics;
 use crate::nats::ack_keepalive::AckKeepalive;
@@ -293,22 +293,21 @@ impl Worker {
         let few = consumer::SMALL_PULL
             .min(lanes.event_permits as usize / 8)
             .max(1);
-        let deliveries = |lane: &Permits| Deliveries {
-            dispatch: Arc::clone(&dispatch),
-            occupancy: Arc::clone(&lane.occupancy),
+        let sink = |lane: &Permits, content| {
+            Arc::new(Sink {
+                dispatch: Arc::clone(&dispatch),
+                occupancy: Arc::clone(&lane.occupancy),
+                content,
+            })
         };
         let fanout = self.lane("fanout", fanout, few, &event_lane);
-        let run = fanout.run(Arc::new(deliveries(&event_lane)), self.pulling.clone());
+        let run = fanout.run(sink(&event_lane, Content::Deliveries), self.pulling.clone());
         supervisor.spawn(FANOUT_LANE, run);
         let retries = self.lane("retries", retries, most(lanes.retry_permits), &retry_lane);
-        let run = retries.run(Arc::new(deliveries(&retry_lane)), self.pulling.clone());
+        let run = retries.run(sink(&retry_lane, Content::Deliveries), self.pulling.clone());
         supervisor.spawn(RETRY_LANE, run);
-        let sink = Events {
-            dispatch: Arc::clone(&dispatch),
-            occupancy: Arc::clone(&event_lane.occupancy),
-        };
         let events = self.lane("events", events, most(lanes.event_permits), &event_lane);
-        let run = events.run(Arc::new(sink), self.pulling.clone());
+        let run = events.run(sink(&event_lane, Content::Events), self.pulling.clone());
         supervisor.spawn(EVENT_LANE, run);
         Ok(())
     }

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::bulkhead::LaneOccupancy;
 use crate::claims::Claims;
 use crate::delivery::{PendingDelivery, delivery};
-use crate::hooks::{Index, Prepared};
+use crate::hooks::{Index, Prepared, Snapshot};
 use crate::intake::batches::Batches;
 use crate::intake::consumer;
 use crate::intake::spread_limit::SpreadLimit;
@@ -46,128 +46,28 @@ pub(crate) struct Dispatch {
     pub(crate) metrics: Metrics,
 }
 
-/// The sink for events, whose deliveries are first attempts.
-pub(crate) struct Events {
+/// Where a lane's messages go.
+pub(crate) struct Sink {
     pub dispatch: Arc<Dispatch>,
     pub occupancy: Arc<LaneOccupancy>,
+    pub content: Content,
 }
 
-/// The sink for stored deliveries: parked ones that fell due, and first attempts of events that were spread over all
-/// workers.
-pub(crate) struct Deliveries {
-    pub dispatch: Arc<Dispatch>,
-    pub occupancy: Arc<LaneOccupancy>,
+/// What messages hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Content {
+    /// Events, whose deliveries are first attempts.
+    Events,
+    /// Parked deliveries that fell due, or first attempts of events that were spread over all workers.
+    Deliveries,
 }
 
 #[async_trait]
-impl consumer::MessageSink for Events {
-    /// The read barrier: events are matched with hooks that are at least as new.
+impl consumer::MessageSink for Sink {
+    /// The read barrier: events are matched with hooks that are at least as new. A parked delivery may have been
+    /// attempted by a worker with newer hooks.
     async fn prepare(&self) -> bool {
-        self.dispatch.catch_up().await
-    }
-
-    async fn handle(&self, messages: Vec<PulledMessage>) {
-        let dispatch = &self.dispatch;
-        let snapshot = dispatch.index.snapshot();
-        let mut batches = dispatch.batches(&self.occupancy);
-        for pulled in messages {
-            batches.pause_before(pulled.message.payload.len()).await;
-            let message = &pulled.message;
-            let Some(Place { stored, .. }) = Place::of(message) else {
-                // Not from JetStream, so it needs no answer.
-                continue;
-            };
-            let headers = message.headers.as_ref();
-            match Event::parse(&message.subject, headers, message.payload.clone(), stored) {
-                Ok(event) => {
-                    let hooks = snapshot.matching(&event, stored);
-                    dispatch.note(&event, stored, &hooks);
-                    let deliveries = hooks.len();
-                    let open = OpenMessage::new(
-                        pulled,
-                        Some(stored),
-                        self.occupancy.message(),
-                        deliveries,
-                    );
-                    dispatch.event(event, open, hooks, &mut batches).await;
-                }
-                Err(reason) => {
-                    dispatch.metrics.event(EventResult::Malformed);
-                    let id = event::identify(headers, stored);
-                    let dispatch = Arc::clone(dispatch);
-                    self.dispatch.tasks.spawn(async move {
-                        let reason = reason.to_string();
-                        let message = &pulled.message;
-                        let settle = &dispatch.settle;
-                        settle.malformed(message, stored, &id, &reason).await;
-                    });
-                }
-            }
-        }
-        batches.hand_over_all();
-    }
-}
-
-#[async_trait]
-impl consumer::MessageSink for Deliveries {
-    /// A parked delivery may have been attempted by a worker with newer hooks.
-    async fn prepare(&self) -> bool {
-        self.dispatch.catch_up().await
-    }
-
-    async fn handle(&self, messages: Vec<PulledMessage>) {
-        let dispatch = &self.dispatch;
-        let snapshot = dispatch.index.snapshot();
-        let mut batches = dispatch.batches(&self.occupancy);
-        for pulled in messages {
-            batches.pause_before(pulled.message.payload.len()).await;
-            let message = &pulled.message;
-            if subject::is_for_any_worker(&message.subject)
-                && let Some(place) = Place::of(message)
-            {
-                dispatch.spread.note(place.pending);
-            }
-            let id = subject::parse_ready_subject(&message.subject);
-            let Some(hook) = id.and_then(|id| snapshot.get(id)) else {
-                let settled = if id.is_some_and(|id| snapshot.knows(id)) {
-                    Settled::NotYet(UNREADABLE)
-                } else {
-                    dispatch.metrics.delivery("none", DeliveryResult::Orphaned);
-                    Settled::Final
-                };
-                dispatch.settle.message(message, None, settled).await;
-                continue;
-            };
-            match PendingDelivery::read(message, &hook.id, hook.event_name.as_ref()) {
-                Some(pending) => {
-                    let open =
-                        Arc::new(OpenMessage::new(pulled, None, self.occupancy.message(), 1));
-                    let delivery = OpenDelivery { pending, open };
-                    batches.add(&hook.id, hook.is_plain(), (Arc::clone(hook), delivery));
-                }
-                None => {
-                    let (dispatch, hook) = (Arc::clone(dispatch), Arc::clone(hook));
-                    self.dispatch.tasks.spawn(async move {
-                        dispatch.settle.unreadable(&pulled.message, &hook).await;
-                    });
-                }
-            }
-        }
-        batches.hand_over_all();
-    }
-}
-
-impl Dispatch {
-    fn batches<'a>(
-        &'a self,
-        lane: &'a Arc<LaneOccupancy>,
-    ) -> Batches<Handed, impl Fn(Vec<Handed>) + Send + use<'a>> {
-        let hand_over = |deliveries| (self.hand_over)(Arc::clone(lane), deliveries);
-        Batches::new(self.claims.groups(), hand_over)
-    }
-
-    async fn catch_up(&self) -> bool {
-        match self.index.catch_up().await {
+        match self.dispatch.index.catch_up().await {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(%error, "cannot catch up with the hooks, messages are given back");
@@ -176,6 +76,98 @@ impl Dispatch {
         }
     }
 
+    async fn handle(&self, messages: Vec<PulledMessage>) {
+        let snapshot = self.dispatch.index.snapshot();
+        let hand_over = |deliveries| {
+            (self.dispatch.hand_over)(Arc::clone(&self.occupancy), deliveries);
+        };
+        let mut batches = Batches::new(self.dispatch.claims.groups(), hand_over);
+        for pulled in messages {
+            batches.pause_before(pulled.message.payload.len()).await;
+            match self.content {
+                Content::Events => self.event(pulled, &snapshot, &mut batches).await,
+                Content::Deliveries => self.delivery(pulled, &snapshot, &mut batches).await,
+            }
+        }
+        batches.hand_over_all();
+    }
+}
+
+impl Sink {
+    async fn event(
+        &self,
+        pulled: PulledMessage,
+        snapshot: &Snapshot,
+        batches: &mut Batches<Handed, impl Fn(Vec<Handed>)>,
+    ) {
+        let (dispatch, message) = (&self.dispatch, &pulled.message);
+        let Some(Place { stored, .. }) = Place::of(message) else {
+            // Not from JetStream, so it needs no answer.
+            return;
+        };
+        let headers = message.headers.as_ref();
+        match Event::parse(&message.subject, headers, message.payload.clone(), stored) {
+            Ok(event) => {
+                let hooks = snapshot.matching(&event, stored);
+                dispatch.note(&event, stored, &hooks);
+                let occupied = self.occupancy.message();
+                let open = OpenMessage::new(pulled, Some(stored), occupied, hooks.len());
+                dispatch.event(event, open, hooks, batches).await;
+            }
+            Err(reason) => {
+                dispatch.metrics.event(EventResult::Malformed);
+                let id = event::identify(headers, stored);
+                let settle = Arc::clone(&dispatch.settle);
+                dispatch.tasks.spawn(async move {
+                    let reason = reason.to_string();
+                    let message = &pulled.message;
+                    settle.malformed(message, stored, &id, &reason).await;
+                });
+            }
+        }
+    }
+
+    async fn delivery(
+        &self,
+        pulled: PulledMessage,
+        snapshot: &Snapshot,
+        batches: &mut Batches<Handed, impl Fn(Vec<Handed>)>,
+    ) {
+        let (dispatch, message) = (&self.dispatch, &pulled.message);
+        if subject::is_for_any_worker(&message.subject)
+            && let Some(place) = Place::of(message)
+        {
+            dispatch.spread.note(place.pending);
+        }
+        let id = subject::parse_ready_subject(&message.subject);
+        let Some(hook) = id.and_then(|id| snapshot.get(id)) else {
+            let settled = if id.is_some_and(|id| snapshot.knows(id)) {
+                Settled::NotYet(UNREADABLE)
+            } else {
+                dispatch.metrics.delivery("none", DeliveryResult::Orphaned);
+                Settled::Final
+            };
+            return dispatch.settle.message(message, None, settled).await;
+        };
+        let hook = Arc::clone(hook);
+        match PendingDelivery::read(message, &hook.id, hook.event_name.as_ref()) {
+            Some(pending) => {
+                let open = OpenMessage::new(pulled, None, self.occupancy.message(), 1);
+                let open = Arc::new(open);
+                let (id, is_plain) = (Arc::clone(&hook.id), hook.is_plain());
+                batches.add(&id, is_plain, (hook, OpenDelivery { pending, open }));
+            }
+            None => {
+                let settle = Arc::clone(&dispatch.settle);
+                dispatch.tasks.spawn(async move {
+                    settle.unreadable(&pulled.message, &hook).await;
+                });
+            }
+        }
+    }
+}
+
+impl Dispatch {
     fn note(&self, event: &Event, stored: Stored, hooks: &[Arc<Prepared>]) {
         self.outbox.note(event);
         let age = i128::from(unix_millis()) * 1_000_000 - stored.time;
