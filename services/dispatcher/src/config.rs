@@ -244,9 +244,9 @@ pub struct Hooks {
     #[arg(long, env = "HOOKLINE_RATE_LIMIT", value_name = "RATE", value_parser = rate)]
     pub rate_limit: Option<f64>,
 
-    /// When a hook's circuit opens, so that its deliveries wait without attempts. FAILURES: after this many in a row (0:
-    /// never; until the hook's first success dispatchers divide them, down to five each). RATE: at this failed part of
-    /// half a minute's attempts. TIME: how long it stays open at first.
+    /// When a hook's circuit opens, so that its deliveries wait without attempts. FAILURES: after this many in a row,
+    /// seen by one dispatcher (0: never). RATE: at this failed part of half a minute's attempts. TIME: how long it stays
+    /// open at first.
     #[arg(
         long,
         env = "HOOKLINE_CIRCUIT_BREAKER",

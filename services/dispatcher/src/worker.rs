@@ -184,7 +184,6 @@ impl Worker {
         let deliverer = Arc::new(Deliverer {
             index: Arc::clone(&parts.index),
             claims: self.claims.clone(),
-            workers: self.workers.clone(),
             circuits: Circuits::new(redis.clone(), metrics.clone()),
             slots: ReturnSlots::new(redis.clone(), self.workers.clone()),
             settle: Arc::clone(settle),

@@ -258,8 +258,7 @@ impl Bulkhead {
     }
 
     /// Whether an attempt has ever succeeded here.
-    #[must_use]
-    pub(crate) fn is_proven(&self) -> bool {
+    fn is_proven(&self) -> bool {
         self.success_nanos.load(Ordering::Relaxed) > 0
     }
 

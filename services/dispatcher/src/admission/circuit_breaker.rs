@@ -24,13 +24,11 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 const WINDOW: Duration = Duration::from_secs(30);
 /// Attempts before which the failure rate says nothing.
 const ENOUGH: u32 = 20;
-/// However many workers share a hook's attempts, each needs this many failures in a row.
-const FEW: u32 = 5;
 
 /// When a circuit opens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// In a row; 0: never. Until the hook's first success, workers divide them among themselves.
+    /// In a row, seen by one worker; 0: never.
     pub failures: u32,
     /// Failed part of half a minute's attempts, if there are at least twenty.
     pub failure_rate: f64,
@@ -134,10 +132,9 @@ impl CircuitBreaker {
         self.troubled.store(!calm, Ordering::Relaxed);
     }
 
-    /// Returns whether the caller must open the circuit. `workers`: those that may share the failures; 1 once an
-    /// attempt has succeeded here, since other workers may have had successes between.
+    /// Returns whether the caller must open the circuit.
     #[must_use]
-    pub(crate) fn failed(&self, probe: bool, workers: u32) -> bool {
+    pub(crate) fn failed(&self, probe: bool) -> bool {
         self.troubled.store(true, Ordering::Relaxed);
         let mut state = self.state();
         state.in_a_row += 1;
@@ -154,9 +151,7 @@ impl CircuitBreaker {
                 && f64::from(window.failures)
                     >= self.settings.failure_rate * f64::from(window.attempts)
         });
-        let failures = self.settings.failures;
-        let in_a_row = failures.div_ceil(workers.max(1)).max(failures.min(FEW));
-        probe || rate || state.in_a_row >= in_a_row
+        probe || rate || state.in_a_row >= self.settings.failures
     }
 
     /// For how long it opens while workers cannot coordinate.
@@ -277,13 +272,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_open_a_circuit_and_a_probe_closes_it() {
         let circuit = circuit();
-        assert!(!circuit.failed(false, 1) && !circuit.failed(false, 1));
+        assert!(!circuit.failed(false) && !circuit.failed(false));
         circuit.succeeded(false);
-        assert!(!circuit.failed(false, 1) && !circuit.failed(false, 1));
-        assert!(circuit.failed(false, 1), "the third in a row");
+        assert!(!circuit.failed(false) && !circuit.failed(false));
+        assert!(circuit.failed(false), "the third in a row");
         circuit.opened(circuit.next_opening());
         assert_eq!(circuit.verdict(), Verdict::Open(5 * SECOND));
-        assert!(!circuit.failed(false, 1), "it is open already");
+        assert!(!circuit.failed(false), "it is open already");
         tokio::time::advance(5 * SECOND).await;
         assert_eq!(circuit.verdict(), Verdict::HalfOpen);
         assert!(circuit.probe() && !circuit.probe(), "one at a time");
@@ -298,7 +293,7 @@ mod tests {
         for seconds in [10, 20, 40, 80, 160, 300, 300] {
             tokio::time::advance(LONGEST).await;
             assert_eq!(circuit.verdict(), Verdict::HalfOpen);
-            assert!(circuit.failed(true, 1));
+            assert!(circuit.failed(true));
             circuit.opened(circuit.next_opening());
             assert_eq!(circuit.verdict(), Verdict::Open(seconds * SECOND));
         }
@@ -309,33 +304,18 @@ mod tests {
         let circuit = circuit();
         let mut opened = false;
         for _ in 0..10 {
-            opened |= circuit.failed(false, 1);
+            opened |= circuit.failed(false);
             circuit.succeeded(false);
         }
         assert!(!opened, "too few to tell");
-        assert!(circuit.failed(false, 1));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn workers_share_the_failures_in_a_row_down_to_a_minimum() {
-        let opens = |workers| {
-            let circuit = CircuitBreaker::new(Settings {
-                failures: 10,
-                ..circuit().settings()
-            });
-            (1..).find(|_| circuit.failed(false, workers))
-        };
-        assert_eq!([1, 2, 3, 100].map(opens), [10, 5, 5, 5].map(Some));
-        let circuit = circuit();
-        assert!(!circuit.failed(false, 100) && !circuit.failed(false, 100));
-        assert!(circuit.failed(false, 100), "never more than is asked for");
+        assert!(circuit.failed(false));
     }
 
     #[tokio::test(start_paused = true)]
     async fn old_failures_are_forgotten() {
         let circuit = circuit();
         for _ in 0..40 {
-            assert!(!circuit.failed(false, 1));
+            assert!(!circuit.failed(false));
             tokio::time::advance(WINDOW + SECOND).await;
             circuit.succeeded(false);
         }
@@ -348,6 +328,6 @@ mod tests {
             failures: 0,
             ..circuit().settings()
         });
-        assert!((0..100).all(|_| !circuit.failed(false, 1)));
+        assert!((0..100).all(|_| !circuit.failed(false)));
     }
 }

@@ -22,7 +22,6 @@ use crate::delivery::PendingDelivery;
 use crate::handler::{Delivery, DeliveryError, Receipt};
 use crate::hooks::{Index, Prepared};
 use crate::metrics::{DeliveryResult, Metrics};
-use crate::redis::workers::Workers;
 use crate::settle::Settle;
 use crate::settle::deferral::Deferral;
 use crate::settle::open_message::{OpenDelivery, Settled};
@@ -37,7 +36,6 @@ const MAX_PERMIT_WAIT: Duration = Duration::from_secs(60);
 pub(crate) struct Deliverer {
     pub(crate) index: Arc<Index>,
     pub(crate) claims: Claims,
-    pub(crate) workers: Workers,
     pub(crate) circuits: Circuits,
     pub(crate) slots: ReturnSlots,
     pub(crate) settle: Arc<Settle>,
@@ -339,11 +337,7 @@ impl Deliverer {
         if !error.is_receivers_fault() {
             return admission.circuit.succeeded(lease.is_probe());
         }
-        let workers = match admission.bulkhead.is_proven() {
-            true => 1,
-            false => self.workers.count(),
-        };
-        if admission.circuit.failed(lease.is_probe(), workers) {
+        if admission.circuit.failed(lease.is_probe()) {
             let (revision, circuit) = (admission.revision, &admission.circuit);
             self.circuits.open(&hook.id, revision, circuit).await;
         }
@@ -446,7 +440,7 @@ mod tests {
             let permit = permit.expect("a free permit");
             permit.attempted(5 * SECOND, true);
             if !calm {
-                assert!(!admission.circuit.failed(false, 1));
+                assert!(!admission.circuit.failed(false));
             }
             let held = admit(false, &admission, &lane);
             assert_eq!(held.err(), Some(HeldBack::NoPermit { calm }));
