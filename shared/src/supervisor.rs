@@ -22,6 +22,13 @@ pub struct Supervisor {
 pub struct Stopped {
     name: &'static str,
     how: String,
+    panicked: bool,
+}
+
+impl Stopped {
+    fn log(&self) {
+        tracing::error!(background_loop = self.name, "{self}, stopping the process");
+    }
 }
 
 impl Supervisor {
@@ -38,11 +45,15 @@ impl Supervisor {
     pub fn spawn<T>(&mut self, name: &'static str, work: impl Future<Output = T> + Send + 'static) {
         self.loops.spawn(async move {
             let ended = AssertUnwindSafe(work.map(drop)).catch_unwind().await;
-            let how = match ended {
+            let how = match &ended {
                 Ok(()) => "ended".to_owned(),
-                Err(panic) => format!("panicked: {}", message(&*panic)),
+                Err(panic) => format!("panicked: {}", message(&**panic)),
             };
-            Stopped { name, how }
+            Stopped {
+                name,
+                how,
+                panicked: ended.is_err(),
+            }
         });
     }
 
@@ -51,10 +62,7 @@ impl Supervisor {
         loop {
             match self.loops.join_next().await {
                 Some(Ok(stopped)) => {
-                    tracing::error!(
-                        background_loop = stopped.name,
-                        "{stopped}, stopping the process"
-                    );
+                    stopped.log();
                     self.ended.push(stopped.name);
                     self.health.missing(stopped.name, &stopped.how);
                     return stopped;
@@ -70,7 +78,12 @@ impl Supervisor {
     pub async fn finish(&mut self, names: &[&str]) {
         while !names.iter().all(|name| self.ended.contains(name)) {
             match self.loops.join_next().await {
-                Some(Ok(stopped)) => self.ended.push(stopped.name),
+                Some(Ok(stopped)) => {
+                    if stopped.panicked || !names.contains(&stopped.name) {
+                        stopped.log();
+                    }
+                    self.ended.push(stopped.name);
+                }
                 Some(Err(_)) => {}
                 None => return,
             }

@@ -53,17 +53,10 @@ impl Watchdog {
                 rebuilt = Instant::now();
                 self.rebuild.notify_waiters();
             }
-            if since.elapsed() >= self.patience() {
+            let patience = patience(self.keepalive.is_empty(), self.longest_attempt);
+            if since.elapsed() >= patience {
                 self.report(Some(since.elapsed()));
             }
-        }
-    }
-
-    fn patience(&self) -> Duration {
-        if self.keepalive.is_empty() {
-            PATIENCE
-        } else {
-            PATIENCE + self.longest_attempt
         }
     }
 
@@ -99,5 +92,26 @@ impl Watchdog {
             tracing::error!(reason, "this dispatcher makes no progress");
         }
         self.health.missing(PROGRESS, &reason);
+    }
+}
+
+/// How long nothing may be settled: an attempt in flight may be the only message, and take as long as it may.
+fn patience(is_idle: bool, longest_attempt: Duration) -> Duration {
+    if is_idle {
+        PATIENCE
+    } else {
+        PATIENCE + longest_attempt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_in_flight_may_take_its_time() {
+        let longest = Duration::from_secs(300);
+        assert_eq!(patience(true, longest).as_secs(), 30);
+        assert_eq!(patience(false, longest).as_secs(), 330);
     }
 }
