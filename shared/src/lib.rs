@@ -22,6 +22,7 @@ pub mod clock;
 pub mod event;
 pub mod files;
 pub mod hook;
+pub mod known_stack;
 pub mod lua;
 pub mod parking;
 pub mod pull;

@@ -6,6 +6,8 @@
 //! contain a C function whose work the memory cap does not bound, such as `table.move` over two billion
 //! empty slots, because the interrupt does not fire inside it.
 
+mod operators;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 use mlua::chunk::{ChunkMode, Compiler};
 use mlua::{Function, Lua, LuaSerdeExt as _, Table, Value, VmState};
 use serde_json::Map;
+
+use crate::known_stack::on_known_stack;
 
 pub const MAX_SOURCE_BYTES: usize = 64 << 10;
 /// Longer error messages are cut.
@@ -73,23 +77,46 @@ const LIBRARIES: [(&str, &[&str]); 7] = [
     ),
 ];
 
-/// Replaces functions that could run too long without an interrupt: searching for plain text takes time
-/// proportional to the product of both lengths, and sorting without a comparison function is never
-/// interrupted, however long the strings.
+/// Replaces functions that could run too long without an interrupt. A search takes time proportional to the product
+/// of both lengths: one step of a pattern may look at the whole text, and each look at a whole set. Sorting without a
+/// comparison function is never interrupted, however long the strings. A date is made of as many parts as its format
+/// has.
 const BOUNDED: &str = r#"
-local find, split, sort = string.find, string.split, table.sort
-local function check(text, other)
-    if type(text) == "string" and type(other) == "string" and #text * #other > 2 ^ 26 then
+local find, match, gmatch, gsub, split = string.find, string.match, string.gmatch, string.gsub, string.split
+local sort, date = table.sort, os.date
+local function check(text, other, most)
+    local kind, other_kind = type(text), type(other)
+    if (kind == "string" or kind == "number") and (other_kind == "string" or other_kind == "number")
+        and #tostring(text) * #tostring(other) > most
+    then
         error("the texts are too long to be searched", 3)
     end
 end
-function string.find(text, pattern, ...)
-    check(text, pattern)
-    return find(text, pattern, ...)
+function string.find(text, pattern, init, plain, ...)
+    check(text, pattern, plain and 2 ^ 26 or 2 ^ 25)
+    return find(text, pattern, init, plain, ...)
+end
+function string.match(text, pattern, ...)
+    check(text, pattern, 2 ^ 25)
+    return match(text, pattern, ...)
+end
+function string.gmatch(text, pattern, ...)
+    check(text, pattern, 2 ^ 25)
+    return gmatch(text, pattern, ...)
+end
+function string.gsub(text, pattern, ...)
+    check(text, pattern, 2 ^ 25)
+    return gsub(text, pattern, ...)
 end
 function string.split(text, separator, ...)
-    check(text, separator)
+    check(text, separator or ",", 2 ^ 26)
     return split(text, separator, ...)
+end
+function os.date(format, ...)
+    if format ~= nil and #tostring(format) > 256 then
+        error("the date format is too long", 2)
+    end
+    return date(format, ...)
 end
 local function less(a, b)
     return a < b
@@ -142,9 +169,12 @@ pub fn compile(source: &str) -> Result<Script, Error> {
     if source.len() > MAX_SOURCE_BYTES {
         return Err(Error::TooLong);
     }
-    let bytecode = Compiler::new()
-        .compile(source)
-        .map_err(|error| describe(&error))?;
+    operators::check(source)?;
+    // The compiler recurses.
+    let bytecode = on_known_stack(|| {
+        let compiled = Compiler::new().compile(source);
+        compiled.map_err(|error| describe(&error))
+    })?;
     Ok(Script {
         source: source.into(),
         bytecode: bytecode.into(),

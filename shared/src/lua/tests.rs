@@ -148,7 +148,13 @@ fn bounded_functions_work_as_usual() {
     let checks = "local from, to, capture = ('hello world'):find('(o) w') \
         assert(from == 5 and to == 7 and capture == 'o') \
         assert(('a.b'):find('.', 1, true) == 2 and string.find(123, '2') == 2) \
-        assert(#('a,b,c'):split(',') == 3 and #('a b'):split(' ') == 2) \
+        assert(#('a,b,c'):split(',') == 3 and #('a b'):split(' ') == 2 and #('a,b'):split() == 2) \
+        local first, second = ('k=v'):match('(%w)=(%w)') assert(first == 'k' and second == 'v') \
+        assert(('abcabc'):match('b', 3) == 'b' and ('abc'):find('b', -2) == 2) \
+        local words = {} for word in ('a b c'):gmatch('%a') do words[#words + 1] = word end assert(#words == 3) \
+        local text, count = ('aXbX'):gsub('X', {X = 'y'}) assert(text == 'ayby' and count == 2) \
+        assert(('aa'):gsub('a', function() return 'b' end, 1) == 'ba') \
+        assert(os.date('%Y', 0) == '1970' and type(os.date()) == 'string' and os.date('!*t', 0).year == 1970) \
         local list = {3, 1, 2} table.sort(list) assert(table.concat(list) == '123') \
         table.sort(list, function(a, b) return a > b end) assert(table.concat(list) == '321')";
     assert_eq!(body(checks), Ok(Verdict::Done));
@@ -271,4 +277,57 @@ fn deep_nesting_does_not_break_the_compiler() {
     assert!(compile(&deep).is_err());
     let tables = format!("return {}{}", "{".repeat(20_000), "}".repeat(20_000));
     assert!(compile(&tables).is_err());
+}
+
+#[test]
+fn no_function_or_operator_works_longer_than_an_interrupt_reaches() {
+    let set = "'[^' .. ('b'):rep(60000) .. '%z]*x'";
+    let mut scripts = Vec::new();
+    for call in [
+        "s:match(p)",
+        "s:find(p)",
+        "s:gsub(p, '')",
+        "s:gmatch(p)()",
+        "string.match(s, p, 1)",
+        "pcall(string.match, s, p)",
+        "string.find(s, p, 1, false)",
+        "string.gsub(s, p, '', 1)",
+    ] {
+        scripts.push(format!(
+            "local s, p = ('a'):rep(6e6), {set} while true do local _ = {call} end"
+        ));
+        scripts.push(format!(
+            "local s, p = ('1'):rep(6e6), ('%d'):rep(30000) while true do local _ = {call} end"
+        ));
+        scripts.push(format!(
+            "local s, p = 1, {set} local t = {{}} while true do t[#t + 1] = {call} end"
+        ));
+    }
+    scripts.push("while true do os.date(('%c'):rep(1e6)) end".to_owned());
+    scripts.push("while true do os.date(('x'):rep(1e6)) end".to_owned());
+    for (operator, times) in [
+        ("a .. a", 256),
+        ("a < b", 256),
+        ("a >= b", 256),
+        ("d + 1", 128),
+        ("d * d", 128),
+        ("-d", 128),
+        ("d // 2", 128),
+        ("d % 7", 128),
+        ("d ^ 2", 128),
+    ] {
+        let line = format!("_ = {operator} ").repeat(times);
+        let texts = "local a, b, d = ('a'):rep(2e6), ('a'):rep(2e6), ('1'):rep(3e6)";
+        scripts.push(format!("{texts} {line} while true do end"));
+        let script = format!("return function() {line} _ = {operator} end");
+        let error = compile(&script).expect_err(operator).to_string();
+        assert!(error.contains(&format!("at most {times}")), "{error}");
+    }
+    for script in scripts {
+        let started = Instant::now();
+        let result = body(&script);
+        let took = started.elapsed();
+        assert!(result.is_err(), "{script}: {result:?}");
+        assert!(took < Duration::from_secs(5), "{script} took {took:?}");
+    }
 }
