@@ -5,6 +5,7 @@
 //! checks what needs compiling.
 
 mod config;
+pub mod custom_request;
 mod delivery_options;
 mod handlers;
 mod validate;

@@ -1,11 +1,11 @@
 //! Handlers: one call makes one attempt. No handler knows retries, acks or queues.
 
+pub(crate) mod code_pool;
 pub(crate) mod egress;
 pub(crate) mod http;
 mod lambda;
 mod log;
 mod lua_literal;
-pub(crate) mod lua_pool;
 mod outcome;
 pub(crate) mod preparation;
 pub(crate) mod registry;

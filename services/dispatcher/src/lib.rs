@@ -32,9 +32,9 @@ use tokio_util::sync::CancellationToken;
 pub use config::Config;
 
 use crate::redis::client::RedisClient;
+use handler::code_pool::{self, Pool};
 use handler::egress;
 use handler::http::Clients;
-use handler::lua_pool::Pool;
 use handler::preparation::Shared;
 use hooks::Index;
 use metrics::Metrics;
@@ -44,6 +44,9 @@ use worker::{Parts, Worker};
 const REDIS_WAIT: Duration = Duration::from_secs(10);
 /// Between looks at the state of a connection.
 const LOOK: Duration = Duration::from_millis(100);
+/// How much longer than its limit a hook's code may take before its thread is given up. A template's limits allow some
+/// 0.2 s.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// Runs a dispatcher until `shutdown`, then finishes what is in flight.
 pub async fn run(
@@ -89,7 +92,7 @@ pub async fn run(
 
     let index = Index::new(
         context.clone(),
-        shared(&config)?,
+        shared(&config, &metrics, &health)?,
         config.hook_defaults(),
         metrics.clone(),
     );
@@ -125,16 +128,24 @@ pub async fn run(
     stopped.map_or(Ok(()), |stopped| Err(stopped.into()))
 }
 
-fn shared(config: &Config) -> anyhow::Result<Shared> {
+fn shared(config: &Config, metrics: &Metrics, health: &Readiness) -> anyhow::Result<Shared> {
     let attempts = &config.attempts;
     let policy = egress::Policy::new(&attempts.egress_allow);
-    let memory = usize::try_from(attempts.lambda_memory)?;
+    let limits = Limits {
+        time: attempts.lambda_time,
+        memory: usize::try_from(attempts.lambda_memory)?,
+    };
+    let pool = |name, limit| code_pool::Settings {
+        name,
+        patience: limit + STUCK,
+        metrics: metrics.clone(),
+        health: health.clone(),
+    };
     Ok(Shared {
         clients: Arc::new(Clients::new(&policy, attempts.connect_timeout)?),
-        lua: Pool::start(Limits {
-            time: attempts.lambda_time,
-            memory,
-        })?,
+        scripts: Pool::start(pool("scripts", limits.time))?,
+        templates: Pool::start(pool("templates", Duration::ZERO))?,
+        limits,
         timeout: attempts.timeout,
     })
 }

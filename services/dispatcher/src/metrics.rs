@@ -71,6 +71,7 @@ pub(crate) struct Metrics {
     deliveries: IntCounterVec,
     parking: Parking,
     circuit_openings: IntCounter,
+    threads_stuck: IntCounter,
     attempt_records_dropped: IntCounter,
     attempt_seconds: HistogramVec,
     delay_seconds: Histogram,
@@ -138,6 +139,10 @@ impl Metrics {
             circuit_openings: new.counter(
                 "hookline_circuit_openings_total",
                 "Circuits opened by this worker, including after a failed probe",
+            )?,
+            threads_stuck: new.counter(
+                "hookline_stuck_threads_total",
+                "Threads given up because a hook's script or template did not come back",
             )?,
             attempt_records_dropped: new.counter(
                 "hookline_attempt_records_dropped_total",
@@ -221,6 +226,10 @@ impl Metrics {
 
     pub(crate) fn circuit_opened(&self) {
         self.circuit_openings.inc();
+    }
+
+    pub(crate) fn thread_stuck(&self) {
+        self.threads_stuck.inc();
     }
 
     pub(crate) fn swept(&self) {

@@ -145,7 +145,7 @@ impl Settle {
             }
             None => {
                 log_dead(&error);
-                if class == Class::Gone {
+                if class == Class::Pause {
                     let (workspace, id) = (&hook.workspace, &hook.hook.id);
                     self.pauser.pause(workspace, id, &error.to_string()).await;
                 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::config::{ConfigField, ConfigValue, Flag, Headers, Secret};
+use super::custom_request::CustomRequest;
 use super::validate::{self, Found};
 
 /// A handler's form in the Admin API.
@@ -132,11 +133,9 @@ handlers! { ($)
         found.check("config.method", validate::method(&config.method));
         let headers = validate::headers(config.headers.as_ref(), *config.headers_format);
         found.check("config.headers", headers);
-        if let Some(body) = config.body.as_ref().filter(|_| *config.body_format) {
-            found.check("config.body", validate::template(body));
-        }
-        if *config.payload_format {
-            found.check("config.payload", validate::payload(config.payload.as_ref()));
+        found.check("config.payload", validate::payload(config.payload.as_ref()));
+        if found.0.is_empty() {
+            CustomRequest::check(config, &mut found.0);
         }
     };
 

@@ -8,8 +8,7 @@ use url::Url;
 
 use super::config::Headers;
 use super::delivery_options::DeliveryOptions;
-use crate::template::{Escape, Template};
-use crate::{lua, template};
+use crate::lua;
 
 const MAX_RETRIES: usize = 50;
 /// Seconds: 30 days.
@@ -120,9 +119,7 @@ pub(super) fn headers(headers: Option<&Headers>, templated: bool) -> Result<(), 
     }
     for (name, value) in headers.iter().flat_map(|headers| &headers.0) {
         HeaderName::from_bytes(name.as_bytes()).map_err(|_| "invalid header name".to_owned())?;
-        if templated {
-            template(value).map_err(|message| format!("{name}: {message}"))?;
-        } else {
+        if !templated {
             HeaderValue::from_str(value).map_err(|_| format!("{name}: invalid header value"))?;
         }
     }
@@ -133,18 +130,7 @@ pub(super) fn payload(payload: Option<&BTreeMap<String, String>>) -> Result<(), 
     if payload.is_some_and(|payload| payload.len() > MAX_PARTS) {
         return Err(format!("length must be at most {MAX_PARTS}"));
     }
-    for (key, value) in payload.into_iter().flatten() {
-        template(value).map_err(|message| format!("{key}: {message}"))?;
-    }
     Ok(())
-}
-
-pub(super) fn template(source: &str) -> Result<(), String> {
-    match Template::compile(source, Escape::None) {
-        Ok(_) => Ok(()),
-        Err(template::Error::Compile(reason)) => Err(format!("invalid template: {reason}")),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 pub(super) fn functions(functions: &[String]) -> Result<(), String> {

@@ -1,41 +1,97 @@
 //! `lambda`: the hook's Lua functions.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use hookline_shared::hook::LambdaConfig;
-use hookline_shared::lua;
+use hookline_shared::lua::{self, Call, Limits, Sandbox, Script, Verdict};
 
-use super::lua_pool::{Place, Pool};
+use super::code_pool::{Place, Pool};
 use super::preparation::Preparation;
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
-struct Lambda(Place);
+/// A thread's VM, which belongs to one thread.
+pub(crate) type Vm = Option<Sandbox>;
+
+struct Lambda {
+    place: Place<Vm>,
+    scripts: Arc<[Script]>,
+    limits: Limits,
+}
 
 pub(super) fn prepare(
     config: &LambdaConfig,
     with: &Preparation<'_>,
 ) -> Result<Box<dyn Handler>, String> {
-    let lambda = Lambda::new(config, &with.shared.lua);
+    let lambda = Lambda::new(config, &with.shared.scripts, with.shared.limits);
     Ok(Box::new(lambda.map_err(|error| error.to_string())?))
 }
 
 impl Lambda {
-    fn new(config: &LambdaConfig, pool: &Pool) -> Result<Self, lua::Error> {
+    fn new(config: &LambdaConfig, pool: &Pool<Vm>, limits: Limits) -> Result<Self, lua::Error> {
         let scripts = config.functions.iter().map(|source| lua::compile(source));
-        Ok(Self(pool.place(scripts.collect::<Result<_, _>>()?)))
+        Ok(Self {
+            place: pool.place(),
+            scripts: scripts.collect::<Result<_, _>>()?,
+            limits,
+        })
     }
 }
 
 #[async_trait]
 impl Handler for Lambda {
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
-        self.0.run(delivery.clone()).await?;
+        let (scripts, delivery, limits) =
+            (Arc::clone(&self.scripts), delivery.clone(), self.limits);
+        let run = move |vm: &mut Vm| run(vm, &scripts, &delivery, limits);
+        self.place.run(run).await.map_err(DeliveryError::from)??;
         Ok(Receipt::Done)
     }
+}
+
+/// Runs scripts in order until one fails.
+fn run(
+    vm: &mut Vm,
+    scripts: &[Script],
+    delivery: &Delivery,
+    limits: Limits,
+) -> Result<(), DeliveryError> {
+    let sandbox = match vm.take() {
+        Some(sandbox) => sandbox,
+        None => Sandbox::new(limits)
+            .map_err(|_| DeliveryError::Script(lua::Error::Memory(limits.memory)))?,
+    };
+    let call = Call {
+        data: delivery.event.data(),
+        event: &delivery.event_name,
+        source: &delivery.event.source,
+        pid: delivery.pid(),
+    };
+    for script in scripts {
+        match sandbox.call(script, call) {
+            Ok(Verdict::Done) => {}
+            Ok(Verdict::Again) => {
+                *vm = Some(sandbox);
+                return Err(DeliveryError::Declined);
+            }
+            // The VM of a script that exceeded its limits is discarded.
+            Err(error @ (lua::Error::Time(_) | lua::Error::Memory(_))) => {
+                return Err(DeliveryError::Script(error));
+            }
+            Err(error) => {
+                *vm = Some(sandbox);
+                return Err(DeliveryError::Script(error));
+            }
+        }
+    }
+    *vm = Some(sandbox);
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handler::code_pool::tests::settings;
     use hookline_shared::event::{DeliveryId, Event, EventId};
     use hookline_shared::lua::Limits;
     use std::sync::Arc;
@@ -46,9 +102,9 @@ mod tests {
         memory: 16 << 20,
     };
 
-    fn lambda(pool: &Pool, functions: &[&str]) -> Lambda {
+    fn lambda(pool: &Pool<Vm>, functions: &[&str]) -> Lambda {
         let functions = functions.iter().map(|f| (*f).to_owned()).collect();
-        Lambda::new(&LambdaConfig { functions }, pool).expect("sound scripts")
+        Lambda::new(&LambdaConfig { functions }, pool, LIMITS).expect("sound scripts")
     }
 
     fn delivery() -> Delivery {
@@ -64,7 +120,7 @@ mod tests {
 
     #[tokio::test]
     async fn functions_run_in_order_until_one_fails() {
-        let pool = Pool::start(LIMITS).expect("threads");
+        let pool = Pool::start(settings()).expect("threads");
         let pass = "return function (data) return data.n == 1 end";
         let decline = "return function () return false end";
         let raise = "return function () error('raised') end";
@@ -85,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn endless_scripts_of_one_hook_do_not_stop_anothers() {
-        let pool = Pool::start(LIMITS).expect("threads");
+        let pool = Pool::start(settings()).expect("threads");
         let endless = Arc::new(lambda(&pool, &["return function () while true do end end"]));
         let endless: Vec<_> = (0..40)
             .map(|_| {

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use hookline_shared::{lua, template};
 use reqwest::header::HeaderMap;
 
+use super::code_pool::Failure;
+
 #[derive(Debug, Clone)]
 pub(crate) enum Receipt {
     /// The receiver's answer.
@@ -60,6 +62,18 @@ pub(crate) enum DeliveryError {
     Unusable(Arc<str>),
     #[error("the handler failed unexpectedly")]
     Panicked,
+    /// Neither its limits nor this process can stop the hook's script or template.
+    #[error("the hook's code does not come back, it blocks a thread")]
+    Stuck,
+}
+
+impl From<Failure> for DeliveryError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Panicked => Self::Panicked,
+            Failure::Stuck => Self::Stuck,
+        }
+    }
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -73,8 +87,8 @@ pub(crate) enum Class {
     RetryBriefly,
     /// Another attempt would fail in the same way.
     Dead,
-    /// The receiver is gone: dead, and the hook is paused.
-    Gone,
+    /// The receiver is gone, or the hook's code cannot be stopped: dead, and the hook is paused.
+    Pause,
 }
 
 impl DeliveryError {
@@ -96,6 +110,7 @@ impl DeliveryError {
             // On a loaded machine another try may meet the time limit.
             Self::Script(lua::Error::Time(_)) | Self::Declined => Class::Retry(None),
             Self::Script(_) => Class::Dead,
+            Self::Stuck => Class::Pause,
         }
     }
 }
@@ -113,6 +128,7 @@ impl DeliveryError {
             | Self::Unusable(_)
             | Self::Panicked
             | Self::Declined
+            | Self::Stuck
             | Self::Script(_) => false,
         }
     }
@@ -121,7 +137,7 @@ impl DeliveryError {
 /// What follows from a status that is not 2xx.
 fn class(status: u16, retry_after: Option<Duration>) -> Class {
     match status {
-        410 => Class::Gone,
+        410 => Class::Pause,
         408 | 425 | 429 | 500.. => Class::Retry(retry_after),
         _ => Class::RetryBriefly,
     }
@@ -139,6 +155,6 @@ mod tests {
         for status in [301, 302, 400, 401, 404, 409, 422] {
             assert_eq!(class(status, None), Class::RetryBriefly, "{status}");
         }
-        assert_eq!(class(410, None), Class::Gone);
+        assert_eq!(class(410, None), Class::Pause);
     }
 }

@@ -1,19 +1,24 @@
-//! The means to prepare a handler: clients, Lua threads, timeouts, signers.
+//! The means to prepare a handler: clients, threads for hooks' code, timeouts, signers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hookline_shared::hook::Secret;
+use hookline_shared::lua::Limits;
 use hookline_shared::signature::{Algorithm, Signer};
 
+use super::code_pool::Pool;
 use super::http::{Clients, Target};
-use super::lua_pool::Pool;
+use super::lambda::Vm;
 
 /// Shared by all hooks.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub clients: Arc<Clients>,
-    pub lua: Pool,
+    pub scripts: Pool<Vm>,
+    pub templates: Pool<()>,
+    /// Of a script.
+    pub limits: Limits,
     /// Of an attempt, unless the hook has its own.
     pub timeout: Duration,
 }

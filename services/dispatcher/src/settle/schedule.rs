@@ -53,7 +53,7 @@ pub(crate) fn retry_delay(
             policy.delay(attempt, seed)?;
             Policy::client_error().delay(pending.refusals + 1, seed)
         }
-        Class::Dead | Class::Gone => None,
+        Class::Dead | Class::Pause => None,
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(delay(Class::Retry(Some(60 * SECOND))), Some(60 * SECOND));
         assert_eq!(delay(Class::Retry(Some(100 * HOUR))), Some(HOUR));
         assert_eq!(delay(Class::Dead), None);
-        assert_eq!(delay(Class::Gone), None);
+        assert_eq!(delay(Class::Pause), None);
     }
 
     #[test]
