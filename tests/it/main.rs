@@ -7,6 +7,7 @@ mod dead_letters;
 mod duplicates;
 mod egress;
 mod entities;
+mod hostile_hooks;
 mod lambda;
 mod limits;
 mod log;

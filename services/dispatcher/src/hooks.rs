@@ -272,7 +272,7 @@ impl Index {
                 tracing::warn!(
                     hook = hook.id,
                     reason,
-                    "a hook cannot be used, its deliveries will be dead"
+                    "a hook cannot be used, its deliveries wait"
                 );
                 let reason = reason.into();
                 (Box::new(Unusable { reason }) as Box<dyn Handler>, true)

@@ -27,8 +27,8 @@ use crate::settle::deferral::Deferral;
 use crate::settle::open_message::{OpenDelivery, Settled};
 use crate::settle::schedule;
 
-/// First wait of a paused hook's deliveries.
-const PAUSED: Duration = Duration::from_secs(30);
+/// First wait of the deliveries of a hook that is paused or cannot be used.
+const STANDSTILL: Duration = Duration::from_secs(30);
 /// Bounds of the wait for a permit.
 const MIN_PERMIT_WAIT: Duration = Duration::from_secs(1);
 const MAX_PERMIT_WAIT: Duration = Duration::from_secs(60);
@@ -50,9 +50,12 @@ pub(crate) struct Deliverer {
 /// Reasons to defer before claiming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HeldBack {
-    Paused,
+    /// Until somebody does something about the hook.
+    Standstill(Deferral),
     Open(Duration),
-    NoPermit { calm: bool },
+    NoPermit {
+        calm: bool,
+    },
 }
 
 /// Why a claimed attempt is not made, or not finished.
@@ -74,7 +77,7 @@ impl Deliverer {
     ) {
         let mut admitted = Vec::with_capacity(deliveries.len());
         for (hook, delivery) in deliveries {
-            match admit(hook.is_paused(), &hook.admission, &lane) {
+            match admit(standstill(&hook), &hook.admission, &lane) {
                 Ok(permit) => admitted.push((hook, delivery, permit)),
                 Err(reason) => {
                     let (this, kind) = (self.clone(), lane.kind());
@@ -208,7 +211,7 @@ impl Deliverer {
         if !waited || !is_closed() || !self.index.snapshot().holds(hook) {
             return None;
         }
-        let admitted = admit(hook.is_paused(), &hook.admission, lane).ok()?;
+        let admitted = admit(standstill(hook), &hook.admission, lane).ok()?;
         if !self.claims.renew(lease).await {
             return None;
         }
@@ -256,7 +259,7 @@ impl Deliverer {
         reason: HeldBack,
     ) -> (Settled, Release) {
         match reason {
-            HeldBack::Paused => self.defer(hook, pending, Deferral::Paused, PAUSED).await,
+            HeldBack::Standstill(why) => self.defer(hook, pending, why, STANDSTILL).await,
             HeldBack::Open(wait) => {
                 let wait = self.slot(hook, wait).await;
                 self.defer(hook, pending, Deferral::CircuitOpen, wait).await
@@ -349,13 +352,20 @@ fn span(hook: &Prepared, pending: &PendingDelivery) -> Span {
     tracing::info_span!("attempt", hook = %hook.id, %delivery, attempt = pending.attempt)
 }
 
+fn standstill(hook: &Prepared) -> Option<Deferral> {
+    if hook.is_paused() {
+        return Some(Deferral::Paused);
+    }
+    hook.unusable.then_some(Deferral::Unusable)
+}
+
 fn admit(
-    is_paused: bool,
+    standstill: Option<Deferral>,
     admission: &Admission,
     lane: &Arc<LaneOccupancy>,
 ) -> Result<Admitted, HeldBack> {
-    if is_paused {
-        return Err(HeldBack::Paused);
+    if let Some(why) = standstill {
+        return Err(HeldBack::Standstill(why));
     }
     if let Some(wait) = open_for(admission) {
         return Err(HeldBack::Open(wait));
@@ -416,8 +426,9 @@ mod tests {
     async fn a_paused_hook_is_held_back_whatever_else() {
         let admission = admission();
         admission.circuit.opened(SECOND);
-        let held = admit(true, &admission, &lane());
-        assert_eq!(held.err(), Some(HeldBack::Paused));
+        let paused = Deferral::Paused;
+        let held = admit(Some(paused), &admission, &lane());
+        assert_eq!(held.err(), Some(HeldBack::Standstill(paused)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -425,27 +436,27 @@ mod tests {
         let (admission, lane) = (admission(), lane());
         admission.circuit.opened(3 * SECOND);
         tokio::time::advance(SECOND).await;
-        let held = admit(false, &admission, &lane);
+        let held = admit(None, &admission, &lane);
         assert_eq!(held.err(), Some(HeldBack::Open(2 * SECOND)));
         tokio::time::advance(2 * SECOND).await;
-        assert!(admit(false, &admission, &lane).is_ok());
+        assert!(admit(None, &admission, &lane).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_hook_without_a_permit_in_time_is_held_back() {
         for calm in [true, false] {
             let (admission, lane) = (admission(), lane());
-            let admitted = admit(false, &admission, &lane).expect("a free permit");
+            let admitted = admit(None, &admission, &lane).expect("a free permit");
             let permit = admitted.permit().now_or_never().flatten();
             let permit = permit.expect("a free permit");
             permit.attempted(5 * SECOND, true);
             if !calm {
                 assert!(!admission.circuit.failed(false));
             }
-            let held = admit(false, &admission, &lane);
+            let held = admit(None, &admission, &lane);
             assert_eq!(held.err(), Some(HeldBack::NoPermit { calm }));
             drop(permit);
-            assert!(admit(false, &admission, &lane).is_ok());
+            assert!(admit(None, &admission, &lane).is_ok());
         }
     }
 

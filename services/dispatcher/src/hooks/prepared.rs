@@ -26,7 +26,7 @@ pub(crate) struct Prepared {
     pub max_age: Duration,
     pub admission: Admission,
     /// Its handler cannot be prepared.
-    pub(super) unusable: bool,
+    pub unusable: bool,
     pub(super) created: Created,
 }
 

@@ -5,6 +5,8 @@ use crate::admission::refusal::Place;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deferral {
     Paused,
+    /// The hook's handler cannot be prepared.
+    Unusable,
     /// The hook's bulkhead has no permit in time.
     NoPermit,
     CircuitOpen,
@@ -15,6 +17,7 @@ impl Deferral {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Paused => "paused",
+            Self::Unusable => "unusable",
             Self::NoPermit => "no_room",
             Self::CircuitOpen => "circuit_open",
             Self::RateLimit(_) => "rate_limit",
@@ -24,6 +27,7 @@ impl Deferral {
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Paused => "the hook is paused",
+            Self::Unusable => "the hook cannot be used as it is",
             Self::NoPermit => "the hook has as many attempts in flight as it may",
             Self::CircuitOpen => "the hook's circuit is open",
             Self::RateLimit(_) => "the hook's rate limit is used up",
@@ -34,7 +38,7 @@ impl Deferral {
         match self {
             Self::RateLimit(place) => Some(place),
             // A place expires: a delivery that waits for another reason takes a new one.
-            Self::Paused | Self::NoPermit | Self::CircuitOpen => None,
+            Self::Paused | Self::Unusable | Self::NoPermit | Self::CircuitOpen => None,
         }
     }
 }

@@ -41,8 +41,8 @@ impl Settle {
         };
         let delay = deferral_delay(pending, deferral, wait);
         let reason = match deferral {
-            // A paused hook's deliveries wait for as long as the operator wants.
-            Deferral::Paused => None,
+            // Until the operator does something about the hook.
+            Deferral::Paused | Deferral::Unusable => None,
             _ if is_too_old(hook.max_age, pending, delay) => Some("too old"),
             _ if self.is_backlog_full(hook).await => Some("backlog full"),
             _ => None,
