@@ -1,17 +1,26 @@
 //! The status API of a service: `/metrics`, `/healthz` and `/readyz`.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
+use axum::middleware::map_request;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::http_server;
+use crate::same_site::SameSite;
+
+/// At a time.
+const CONNECTIONS: usize = 256;
 
 /// Missing or broken parts of the process, by name. Clones share their state.
 #[derive(Debug, Clone, Default)]
@@ -62,16 +71,22 @@ pub async fn serve(
     health: Readiness,
     shutdown: CancellationToken,
 ) {
+    let Ok(address) = listener.local_addr() else {
+        return tracing::error!("the status API has no address");
+    };
+    let same_site = SameSite::new(address, &[]);
     let router = Router::new()
         .route("/metrics", get(async move || metrics(&registry)))
         .route("/healthz", get(async move || health.answer("ok\n")))
-        .route("/readyz", get(async move || readiness.answer("ready\n")));
-    let served = axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "status API failed");
-    }
+        .route("/readyz", get(async move || readiness.answer("ready\n")))
+        .layer(map_request(move |request: Request| {
+            let checked = same_site.check(request.method(), request.headers());
+            ready(match checked {
+                Ok(()) => Ok(request),
+                Err(refused) => Err((StatusCode::FORBIDDEN, format!("{refused}\n"))),
+            })
+        }));
+    http_server::serve(listener, router, CONNECTIONS, shutdown).await;
 }
 
 fn metrics(registry: &Registry) -> Response {

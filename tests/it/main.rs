@@ -1,5 +1,6 @@
 //! Scenarios on real servers, a file per subject.
 
+mod admin_port;
 mod attempts;
 mod consumer_events;
 mod consumer_settings;

@@ -108,6 +108,12 @@ impl Service {
         Ok(metrics::sum(&self.metrics().await?, name, labels))
     }
 
+    /// Host and port of the status API.
+    #[must_use]
+    pub fn status_address(&self) -> &str {
+        self.status.trim_start_matches("http://")
+    }
+
     /// Of a gateway.
     #[must_use]
     pub fn admin(&self) -> &Admin {

@@ -18,7 +18,8 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::response::Response;
-use axum::serve::ListenerExt as _;
+use hookline_shared::http_server;
+use hookline_shared::same_site::SameSite;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,9 @@ use crate::store::Store;
 use collections::Collection;
 use path::{Path, Target};
 
+/// At a time.
+const CONNECTIONS: usize = 1_024;
+
 /// The Admin API of one node.
 #[derive(Debug)]
 pub(crate) struct Admin {
@@ -40,6 +44,7 @@ pub(crate) struct Admin {
     metrics: Metrics,
     node: String,
     max_body: usize,
+    same_site: SameSite,
     requests: TaskTracker,
 }
 
@@ -51,6 +56,7 @@ impl Admin {
             metrics,
             node: config.node.clone(),
             max_body: config.admin_max_body.get(),
+            same_site: SameSite::new(config.admin_listen, &config.admin_origins),
             requests: TaskTracker::new(),
         }
     }
@@ -160,30 +166,22 @@ pub(crate) async fn serve(
     admin: Admin,
     shutdown: CancellationToken,
     timeout: Duration,
-) -> std::io::Result<()> {
+) {
     let requests = admin.requests.clone();
-    let listener = listener.tap_io(|connection| {
-        // Nagle's algorithm would delay small responses.
-        let _ = connection.set_nodelay(true);
-    });
     let router = Router::new().fallback(handle).with_state(Arc::new(admin));
-    let server =
-        axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let drained = async {
-        server.await?;
+        http_server::serve(listener, router, CONNECTIONS, shutdown.clone()).await;
         requests.close();
         requests.wait().await;
-        Ok(())
     };
     let time_is_up = async {
         shutdown.cancelled().await;
         tokio::time::sleep(timeout).await;
     };
     tokio::select! {
-        result = drained => result,
+        () = drained => {}
         () = time_is_up => {
             tracing::warn!(open = requests.len(), "shutdown timed out, dropping requests in flight");
-            Ok(())
         }
     }
 }
@@ -191,12 +189,19 @@ pub(crate) async fn serve(
 async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    let Some(path) = Path::parse(request.uri().path()) else {
-        let response = ApiError::NotFound.into_response();
-        admin
-            .metrics
-            .answered("none", &method, response.status(), started.elapsed());
-        return response;
+    let let_in = admin.same_site.check(&method, request.headers());
+    let path = let_in.map_err(ApiError::from).and_then(|()| {
+        let path = Path::parse(request.uri().path());
+        path.ok_or(ApiError::NotFound)
+    });
+    let path = match path {
+        Ok(path) => path,
+        Err(error) => {
+            let response = error.into_response();
+            let (status, took) = (response.status(), started.elapsed());
+            admin.metrics.answered("none", &method, status, took);
+            return response;
+        }
     };
     let kind = path.kind();
     // In a task of its own, so that a change is completed even if the client disconnects.

@@ -22,6 +22,16 @@ pub struct Config {
     )]
     pub admin_listen: SocketAddr,
 
+    /// Origins of web pages that may change something through the Admin API, comma-separated, such as
+    /// https://console.example.com. Pages of its own address may. [default: none]
+    #[arg(
+        long,
+        env = "HOOKLINE_ADMIN_ORIGINS",
+        value_name = "ORIGINS",
+        value_delimiter = ','
+    )]
+    pub admin_origins: Vec<String>,
+
     /// Where the status API listens: /metrics, /healthz, /readyz.
     #[arg(
         long,

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use hookline_shared::same_site;
 use serde_json::{Value, json};
 
 use crate::admin::response;
@@ -21,6 +22,8 @@ pub(crate) enum ApiError {
     /// Carries the limit in bytes.
     #[error("Payload too large: a request body may have at most {0} bytes")]
     BodyTooLarge(usize),
+    #[error(transparent)]
+    CrossSite(#[from] same_site::Refused),
     #[error("Request timeout")]
     BodyTimeout,
     #[error("{0}")]
@@ -85,6 +88,7 @@ impl ApiError {
             Self::BodyTooLarge(_) | Self::Store(Store::TooLarge) => {
                 plain(StatusCode::PAYLOAD_TOO_LARGE)
             }
+            Self::CrossSite(_) => plain(StatusCode::FORBIDDEN),
             Self::BodyTimeout => plain(StatusCode::REQUEST_TIMEOUT),
             Self::BadRequest(_) | Self::Store(Store::DefaultWorkspace) => plain(BAD),
             Self::Schema(violations) => (BAD, 2, violations.fields()),

@@ -122,7 +122,7 @@ pub async fn run(
             }
         };
         match served {
-            Some(served) => served.unwrap_or_else(|error| Err(std::io::Error::other(error)))?,
+            Some(served) => served.map_err(std::io::Error::other)?,
             None => break,
         }
     }
