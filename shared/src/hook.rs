@@ -7,6 +7,7 @@
 mod config;
 pub mod custom_request;
 mod delivery_options;
+pub mod framing;
 mod handlers;
 mod validate;
 
@@ -58,12 +59,24 @@ impl Hook {
     /// Lists everything that a dispatcher could not prepare. Compiles templates and Lua, but runs no user code.
     #[must_use]
     pub fn validate(&self) -> Vec<Violation> {
-        let mut found = Found::default();
+        self.check(Found::default())
+    }
+
+    /// As [`validate`](Self::validate), with what is refused in new hooks only: dispatchers overrule it in stored ones.
+    #[must_use]
+    pub fn validate_new(&self) -> Vec<Violation> {
+        self.check(Found {
+            is_new: true,
+            ..Found::default()
+        })
+    }
+
+    fn check(&self, mut found: Found) -> Vec<Violation> {
         self.handler.check(&mut found);
         if let Some(options) = &self.delivery {
             found.delivery(options);
         }
-        found.0
+        found.violations
     }
 }
 
@@ -195,5 +208,42 @@ mod tests {
             !text.contains("s3cret") && !text.contains("t0ken"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn headers_that_frame_a_request_are_refused_in_new_hooks() {
+        let url = "http://localhost/";
+        for (headers, is_sound) in [
+            (json!({"X-A": "1", "content-type": "text/plain"}), true),
+            (json!({"Content-Length": "5"}), false),
+            (json!({"transfer-encoding": "chunked"}), false),
+            (json!({"TE": "trailers"}), false),
+            (json!({"Upgrade": "h2c"}), false),
+            (json!({"connection": "close"}), false),
+            (json!({"HOST": "internal"}), false),
+            (json!({"X-A": "1", "x-a": "2"}), false),
+        ] {
+            let custom =
+                json!({"url": url, "method": "POST", "headers": headers, "headers_format": true});
+            for (handler, config) in [
+                ("webhook", json!({"url": url, "headers": headers})),
+                ("webhook-custom", custom),
+            ] {
+                let hook = hook(handler, config);
+                let fields: Vec<_> = hook
+                    .validate_new()
+                    .into_iter()
+                    .map(|found| found.field)
+                    .collect();
+                assert_eq!(fields.is_empty(), is_sound, "{handler} {headers}");
+                assert!(
+                    fields.iter().all(|field| field == "config.headers"),
+                    "{fields:?}"
+                );
+                assert_eq!(hook.validate(), [], "stored before: {headers}");
+            }
+        }
+        let tunnel = hook("webhook-custom", json!({"url": url, "method": "CONNECT"}));
+        assert_eq!(tunnel.validate()[0].field, "config.method");
     }
 }

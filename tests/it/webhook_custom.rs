@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 use e2e::{Cluster, Request, Result, SOON, eventually, wire};
+use hookline_shared::subject;
 use serde_json::{Value, json};
 
 /// Characters that are special in JSON, in forms or in HTML.
@@ -211,4 +212,41 @@ async fn an_event_cannot_add_a_header_through_a_template() -> Result {
         assert_eq!(request.text(), "hello");
     }
     cluster.finish_unchecked().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_hook_cannot_frame_its_requests() -> Result {
+    let cluster = Cluster::single().await?;
+    let config = json!({
+        "url": cluster.receiver.url("/hook"), "method": "POST", "body": "{{ entity.username }}",
+        "headers": { "x-a": "1" },
+    });
+    let mut hook = cluster
+        .admin()
+        .hook_consumers("webhook-custom", config)
+        .await?;
+    // As an earlier version accepted it.
+    hook["config"]["headers"] = json!({
+        "x-a": "{{ 2 }}", "Content-Length": "5", "Host": "internal.example", "Transfer-Encoding": "chunked",
+        "Connection": "Upgrade", "Upgrade": "h2c", "Expect": "100-continue",
+    });
+    hook["config"]["headers_format"] = json!(true);
+    let key = subject::entity_key("default", subject::HOOK_KIND, e2e::admin::id(&hook)?);
+    cluster.nats.publish(&key, hook.to_string()).await?;
+    cluster.nats.publish(subject::HOOKS_REVISION, "").await?;
+    cluster.admin().create_consumer(ADA).await?;
+    let request = cluster.receiver.wait_for_one("/hook").await?;
+    assert_eq!(request.text(), ADA);
+    assert_eq!(request.header("x-a"), "2");
+    assert_eq!(request.header("content-length"), ADA.len().to_string());
+    let host = cluster.receiver.url("/hook");
+    assert!(
+        host.contains(request.header("host")),
+        "{}",
+        request.header("host")
+    );
+    for name in ["transfer-encoding", "connection", "upgrade", "expect"] {
+        assert!(!request.headers.contains_key(name), "{name}");
+    }
+    cluster.finish().await
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hookline_shared::hook::framing;
 use hookline_shared::settings::{duration, host_name};
 use hookline_shared::{parking, retry, streams, telemetry};
 use ipnet::IpNet;
@@ -265,6 +266,9 @@ pub struct Hooks {
         value_parser = duration
     )]
     pub max_age: Duration,
+
+    #[command(flatten)]
+    pub framing: framing::Options,
 
     #[command(flatten)]
     pub parking: parking::Options,

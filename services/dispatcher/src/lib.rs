@@ -55,6 +55,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     tls::install_provider();
+    config.hooks.framing.apply();
     let registry = telemetry::registry()?;
     let metrics = Metrics::register(&registry)?;
     let readiness = Readiness::waiting_for(&["nats", "redis", "hooks", "lanes"]);

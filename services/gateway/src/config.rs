@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use hookline_shared::hook::framing;
 use hookline_shared::settings::{duration, host_name};
 use hookline_shared::{parking, streams, telemetry};
 
@@ -63,6 +64,10 @@ pub struct Config {
         value_parser = duration
     )]
     pub shutdown_timeout: Duration,
+
+    /// Headers that hooks may set.
+    #[command(flatten)]
+    pub framing: framing::Options,
 
     /// Limits on what waits, which replay keeps too.
     #[command(flatten)]

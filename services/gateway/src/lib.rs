@@ -67,6 +67,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let registry = telemetry::registry()?;
+    config.framing.apply();
     let metrics = Metrics::register(&registry)?;
     let batches = batch::Metrics::register(&registry, "bucket")?;
     let readiness = Readiness::waiting_for(&["nats", "view"]);

@@ -102,7 +102,7 @@ handlers! { ($)
     }
     check |config, found| {
         found.check("config.url", validate::url(&config.url));
-        found.check("config.headers", validate::headers(config.headers.as_ref(), false));
+        found.headers(config.headers.as_ref(), false);
     };
 
     /// Any request, with templates.
@@ -131,11 +131,10 @@ handlers! { ($)
     check |config, found| {
         found.check("config.url", validate::url(&config.url));
         found.check("config.method", validate::method(&config.method));
-        let headers = validate::headers(config.headers.as_ref(), *config.headers_format);
-        found.check("config.headers", headers);
+        found.headers(config.headers.as_ref(), *config.headers_format);
         found.check("config.payload", validate::payload(config.payload.as_ref()));
-        if found.0.is_empty() {
-            CustomRequest::check(config, &mut found.0);
+        if found.violations.is_empty() {
+            CustomRequest::check(config, &mut found.violations);
         }
     };
 

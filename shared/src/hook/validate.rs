@@ -1,6 +1,6 @@
 //! Checks a hook field by field. Messages use the words of Kong's schema errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue};
@@ -8,6 +8,7 @@ use url::Url;
 
 use super::config::Headers;
 use super::delivery_options::DeliveryOptions;
+use super::framing::is_framing;
 use crate::lua;
 
 const MAX_RETRIES: usize = 50;
@@ -32,16 +33,32 @@ pub struct Violation {
 }
 
 #[derive(Default)]
-pub(super) struct Found(pub(super) Vec<Violation>);
+pub(super) struct Found {
+    pub(super) violations: Vec<Violation>,
+    /// Whether the hook is being made or changed.
+    pub(super) is_new: bool,
+}
 
 impl Found {
     pub(super) fn check(&mut self, field: &str, result: Result<(), String>) {
         if let Err(message) = result {
-            self.0.push(Violation {
+            self.violations.push(Violation {
                 field: field.to_owned(),
                 message,
             });
         }
+    }
+
+    pub(super) fn headers(&mut self, headers: Option<&Headers>, templated: bool) {
+        let framing = if self.is_new {
+            framing_headers(headers)
+        } else {
+            Ok(())
+        };
+        self.check(
+            "config.headers",
+            self::headers(headers, templated).and(framing),
+        );
     }
 
     pub(super) fn delivery(&mut self, options: &DeliveryOptions) {
@@ -106,14 +123,15 @@ pub(super) fn url(text: &str) -> Result<(), String> {
 
 pub(super) fn method(text: &str) -> Result<(), String> {
     let sound = (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_uppercase());
-    if sound {
+    // It asks a proxy for a tunnel.
+    if sound && text != "CONNECT" {
         Ok(())
     } else {
         Err(format!("invalid value: {text}"))
     }
 }
 
-pub(super) fn headers(headers: Option<&Headers>, templated: bool) -> Result<(), String> {
+fn headers(headers: Option<&Headers>, templated: bool) -> Result<(), String> {
     if headers.is_some_and(|headers| headers.0.len() > MAX_PARTS) {
         return Err(format!("length must be at most {MAX_PARTS}"));
     }
@@ -121,6 +139,26 @@ pub(super) fn headers(headers: Option<&Headers>, templated: bool) -> Result<(), 
         HeaderName::from_bytes(name.as_bytes()).map_err(|_| "invalid header name".to_owned())?;
         if !templated {
             HeaderValue::from_str(value).map_err(|_| format!("{name}: invalid header value"))?;
+        }
+    }
+    Ok(())
+}
+
+fn framing_headers(headers: Option<&Headers>) -> Result<(), String> {
+    let mut seen = HashSet::new();
+    for name in headers.iter().flat_map(|headers| headers.0.keys()) {
+        let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else {
+            continue;
+        };
+        if is_framing(&parsed) {
+            return Err(format!(
+                "{name}: this header frames the request and cannot be set"
+            ));
+        }
+        if !seen.insert(parsed) {
+            return Err(format!(
+                "{name}: the header is there twice, in two spellings"
+            ));
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use hickory_resolver::net::NetError;
-use hookline_shared::hook::Headers;
+use hookline_shared::hook::{Headers, framing};
 use hookline_shared::signature::{
     KONG_SIGNATURE, Signer, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
 };
@@ -135,6 +135,7 @@ impl Target {
         mut headers: HeaderMap,
         body: Bytes,
     ) -> Result<Receipt, DeliveryError> {
+        framing::strip(&mut headers);
         if let Some(credentials) = &self.credentials {
             headers
                 .entry(AUTHORIZATION)

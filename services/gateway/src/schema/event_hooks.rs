@@ -105,7 +105,7 @@ fn clear_paused_reason(values: &mut Entity, _: &mut Violations) {
 fn can_be_prepared(entity: &Entity, violations: &mut Violations) {
     match Hook::from_json(&Value::Object(entity.clone())) {
         Ok(hook) => {
-            for violation in hook.validate() {
+            for violation in hook.validate_new() {
                 let path: Vec<_> = violation.field.split('.').collect();
                 violations.add(&path, violation.message);
             }
