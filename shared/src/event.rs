@@ -171,6 +171,8 @@ pub enum Malformed {
     Subject(#[from] subject::Error),
     #[error(transparent)]
     Data(#[from] data_scan::Error),
+    #[error("events of this source come from gateways only")]
+    Internal,
     #[error("the event id has {0} bytes, more than {MAX_ID_BYTES}")]
     LongId(usize),
     #[error("the body has {0} bytes, more than {MAX_EVENT_BYTES}")]
@@ -186,7 +188,11 @@ impl Event {
         stored: Stored,
     ) -> Result<Self, Malformed> {
         let id = identify(headers, stored);
-        Self::parse_with_id(subject, headers, body, id)
+        let event = Self::parse_with_id(subject, headers, body, id)?;
+        if subject::is_internal_source(&event.source) && event.outbox_sequence.is_none() {
+            return Err(Malformed::Internal);
+        }
+        Ok(event)
     }
 
     /// Like [`parse`](Self::parse), for an event whose id is known.
@@ -310,6 +316,29 @@ mod tests {
             (event.id.as_str(), event.pid, event.outbox_sequence),
             ("e-1", Some(42), Some(12))
         );
+    }
+
+    #[test]
+    fn events_of_internal_sources_come_from_the_outbox_only() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOOK, "c57340ab-9fed-40fd-bb7e-1cef8d37c2df");
+        let parse = |subject: &str, headers: &HeaderMap| {
+            Event::parse(subject, Some(headers), Bytes::from_static(b"{}"), STORED)
+        };
+        for source in [
+            "kong:event_hooks",
+            "kong%3Aevent_hooks",
+            "%6Bong:event_hooks",
+            "hookline:audit",
+        ] {
+            let subject = format!("hookline.events.default.{source}.ping");
+            assert!(parse(&subject, &headers).is_err(), "{source}");
+        }
+        headers.insert(header::STREAM_SOURCE, "KV_hookline 12 a b c d");
+        let ping = parse("hookline.events.default.kong:event_hooks.ping", &headers);
+        assert!(ping.expect("a ping").addressed_to.is_some());
+        let alias = parse("hookline.events.default.kong%3Aevent_hooks.ping", &headers);
+        assert!(alias.is_err(), "one event, one subject");
     }
 
     #[test]

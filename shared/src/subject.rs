@@ -164,6 +164,8 @@ pub enum Error {
     Shape,
     #[error("a subject token is not percent-encoded UTF-8")]
     Encoding,
+    #[error("a subject token has another spelling than {0:?}, its only one")]
+    Alias(String),
 }
 
 /// All characters but letters, digits, `-`, `_` and `:`.
@@ -274,10 +276,26 @@ pub fn parse_event_subject(subject: &str) -> Result<(String, String, String), Er
         return Err(Error::Shape);
     };
     Ok((
-        decode_token(workspace)?.into_owned(),
-        decode_token(source)?.into_owned(),
-        decode_token(event)?.into_owned(),
+        decode_canonical(workspace)?,
+        decode_canonical(source)?,
+        decode_canonical(event)?,
     ))
+}
+
+/// A name has one spelling, so that permissions on subjects cannot be evaded.
+fn decode_canonical(token: &str) -> Result<String, Error> {
+    let text = decode_token(token)?;
+    let canonical = encode_token(&text);
+    if canonical != token {
+        return Err(Error::Alias(canonical.into_owned()));
+    }
+    Ok(text.into_owned())
+}
+
+/// Whether only gateways raise events of this source.
+#[must_use]
+pub fn is_internal_source(source: &str) -> bool {
+    source == PING_SOURCE || source.starts_with("hookline:")
 }
 
 /// The subject of a delivery that waits.

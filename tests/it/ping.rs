@@ -1,6 +1,6 @@
 //! Pings and tests, in the shapes of Kong's reference.
 
-use e2e::{Cluster, Result};
+use e2e::{Cluster, Leftovers, Result};
 use serde_json::{Value, json};
 
 /// The names of an object's fields, sorted.
@@ -167,4 +167,40 @@ async fn a_ping_without_a_dispatcher_is_answered_503() -> Result {
     );
     cluster.admin().get(&path).await?.expect(404)?;
     cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_injector_pings_no_hook() -> Result {
+    let cluster = Cluster::single().await?;
+    let hook = cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    let subjects = [
+        "kong:event_hooks.ping",
+        "kong%3Aevent_hooks.ping",
+        "%6Bong:event_hooks.ping",
+    ];
+    for (number, subject) in subjects.iter().enumerate() {
+        for workspace in ["default", "other"] {
+            let mut headers = async_nats::HeaderMap::new();
+            headers.insert("Hookline-Hook", e2e::admin::id(&hook)?);
+            let subject = format!("hookline.events.{workspace}.{subject}");
+            let body = json!({ "forged": number }).to_string();
+            let jetstream = cluster.nats.jetstream();
+            jetstream
+                .publish_with_headers(subject, headers, body.into())
+                .await?
+                .await?;
+        }
+    }
+    let dead = cluster.nats.dead_letters(6).await?;
+    assert!(
+        dead.iter()
+            .all(|letter| letter.subject.starts_with("hookline.dead.event."))
+    );
+    cluster.admin().create_consumer("one").await?;
+    cluster.receiver.wait_for("/hook", 1).await?;
+    assert_eq!(cluster.receiver.pings("/hook").len(), 1);
+    cluster
+        .finish_leaving(Leftovers { dead: 6, parked: 0 })
+        .await
 }

@@ -63,7 +63,11 @@ impl Prepared {
             Some(sequence) => sequence > self.created.sequence && !self.is_made_by(event),
             None => stored.time + self.created.slack >= self.created.time,
         };
-        after && (self.workspace == subject::ALL_WORKSPACES || self.workspace == event.workspace)
+        after && self.is_of(&event.workspace)
+    }
+
+    pub(super) fn is_of(&self, workspace: &str) -> bool {
+        self.workspace == subject::ALL_WORKSPACES || self.workspace == workspace
     }
 
     /// Whether the event reports the hook's own creation, which it follows in the same batch.

@@ -64,7 +64,8 @@ impl Snapshot {
     pub(crate) fn matching(&self, event: &Event, stored: Stored) -> Vec<Arc<Prepared>> {
         if event.source == subject::PING_SOURCE {
             let addressed = event.addressed_to.as_deref().and_then(|id| self.get(id));
-            return addressed.cloned().into_iter().collect();
+            let own = addressed.filter(|hook| hook.is_of(&event.workspace));
+            return own.cloned().into_iter().collect();
         }
         let mut place = place(&event.source, None);
         let all = self.listeners.get(&place);

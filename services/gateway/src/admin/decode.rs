@@ -85,6 +85,10 @@ fn json(body: &[u8]) -> Result<Input, ApiError> {
 }
 
 fn urlencoded(body: &[u8]) -> Result<Input, ApiError> {
+    // No character has a separator among its bytes, so the body as a whole shows whether each part is sound.
+    percent_encoding::percent_decode(body)
+        .decode_utf8()
+        .map_err(|_| ApiError::BadRequest("The form is not UTF-8"))?;
     let mut fields = Fields::default();
     for (name, value) in form_urlencoded::parse(body) {
         fields.insert(&name, Value::String(value.into_owned()))?;
@@ -202,6 +206,30 @@ mod tests {
             read(&["application/x-www-form-urlencoded"], form).await,
             Ok(json!({"source": "crud", "config": {"url": "http://x/?a=1"}, "a": ["1 2"]}))
         );
+    }
+
+    #[tokio::test]
+    async fn a_form_that_is_not_utf8_is_refused() {
+        let types = &["application/x-www-form-urlencoded"];
+        for form in ["a=%ff", "%ff=a", "a=%C3&b=%A9", "a=%ED%A0%80", "a=x%80"] {
+            assert_eq!(
+                read(types, form).await,
+                Err("The form is not UTF-8".into()),
+                "{form}"
+            );
+        }
+        assert_eq!(
+            read(types, "a=%C3%A9&%C3%A9=%25").await,
+            Ok(json!({"a": "é", "é": "%"}))
+        );
+        let mut body =
+            b"--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n\xff\r\n--b--\r\n".to_vec();
+        let mut headers = HeaderMap::new();
+        let multipart = HeaderValue::from_static("multipart/form-data; boundary=b");
+        headers.insert(header::CONTENT_TYPE, multipart);
+        assert!(decode(&headers, Bytes::from(body.clone())).await.is_err());
+        body.retain(|byte| *byte != 0xff);
+        assert!(decode(&headers, Bytes::from(body)).await.is_ok());
     }
 
     #[tokio::test]

@@ -28,8 +28,58 @@ pub(super) static TABLE: Schema = Schema {
     deep_check: None,
 };
 
-/// First segments of paths that do not name a kind.
-const RESERVED: &[&str] = &[".", "..", "status", "metrics", "schemas", "dead-events"];
+/// First segments of paths that do not name a kind, here or in Kong's Admin API: a workspace of that name would lose
+/// its entities once there is such a path.
+const RESERVED: &[&str] = &[
+    ".",
+    "..",
+    "acls",
+    "audit",
+    "auth",
+    "basic-auths",
+    "ca_certificates",
+    "cache",
+    "certificates",
+    "clustering",
+    "config",
+    "console",
+    "consumer_groups",
+    "dead-events",
+    "debug",
+    "developers",
+    "docs",
+    "endpoints",
+    "entities",
+    "events",
+    "files",
+    "groups",
+    "healthz",
+    "hmac-auths",
+    "jwts",
+    "key-auths",
+    "key-sets",
+    "keyring",
+    "keys",
+    "license",
+    "licenses",
+    "metrics",
+    "oauth2",
+    "oauth2_tokens",
+    "plugins",
+    "rbac",
+    "readyz",
+    "scaling",
+    "schemas",
+    "session",
+    "snis",
+    "status",
+    "tags",
+    "targets",
+    "timers",
+    "upstreams",
+    "userinfo",
+    "vaults",
+];
 
 fn workspace_name(value: &Value) -> Result<(), String> {
     rules::plain_name(value)?;
