@@ -41,4 +41,5 @@ pub mod subject;
 pub mod supervisor;
 pub mod telemetry;
 pub mod template;
+pub mod unreadable;
 pub mod watch;

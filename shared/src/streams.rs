@@ -14,6 +14,7 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{self, ErrorCode, consumer};
 use async_nats::{Client, ConnectErrorKind, ServerAddr};
 use serde::Serialize;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::MAX_EVENT_BYTES;
@@ -163,10 +164,19 @@ fn address(servers: &[ServerAddr]) -> String {
     hosts.collect::<Vec<_>>().join(",")
 }
 
+/// Notified when a connection of this process to NATS is lost.
+pub fn disconnects() -> &'static Notify {
+    static DISCONNECTS: Notify = Notify::const_new();
+    &DISCONNECTS
+}
+
 async fn log_event(event: async_nats::Event) {
     match event {
         async_nats::Event::Connected => tracing::info!("connected to NATS"),
-        async_nats::Event::Disconnected => tracing::warn!("lost the connection to NATS"),
+        async_nats::Event::Disconnected => {
+            disconnects().notify_one();
+            tracing::warn!("lost the connection to NATS");
+        }
         async_nats::Event::SlowConsumer(subscription) => {
             tracing::debug!(
                 subscription,

@@ -29,6 +29,7 @@ mod startup;
 mod storage;
 mod stream_reader;
 mod tls;
+mod unreadable;
 mod webhook;
 mod webhook_custom;
 mod workspaces;

@@ -25,7 +25,8 @@ use async_nats::jetstream;
 use hookline_shared::lua::Limits;
 use hookline_shared::status::{self, Readiness};
 use hookline_shared::supervisor::Supervisor;
-use hookline_shared::{streams, telemetry};
+use hookline_shared::unreadable::{self, Reads};
+use hookline_shared::{streams, subject, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,18 @@ use hooks::Index;
 use metrics::Metrics;
 use worker::{Parts, Worker};
 
+const READS: Reads = Reads {
+    consumers: &[
+        (subject::EVENTS_STREAM, subject::DISPATCHERS_CONSUMER),
+        (subject::DELIVERIES_STREAM, subject::RETRIES_CONSUMER),
+        (subject::DELIVERIES_STREAM, subject::FANOUT_CONSUMER),
+    ],
+    streams: &[
+        subject::BUCKET_STREAM,
+        subject::EVENTS_STREAM,
+        subject::DELIVERIES_STREAM,
+    ],
+};
 /// How long a start waits for Redis before it goes on without it.
 const REDIS_WAIT: Duration = Duration::from_secs(10);
 /// Between looks at the state of a connection.
@@ -90,6 +103,11 @@ pub async fn run(
         client => jetstream::new(client?),
     };
     readiness.ready("nats");
+    let clients = vec![client.clone(), asking.client()];
+    supervisor.spawn(
+        "NATS client",
+        unreadable::watch(config.nats.clone(), clients, READS),
+    );
 
     let index = Index::new(
         context.clone(),

@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use hookline_shared::status::{self, Readiness};
 use hookline_shared::supervisor::{Stopped, Supervisor};
-use hookline_shared::{batch, streams, telemetry};
+use hookline_shared::unreadable::{self, Reads};
+use hookline_shared::{batch, streams, subject, telemetry};
 
 pub use config::Config;
 
@@ -135,6 +136,16 @@ pub async fn run(
     Ok(())
 }
 
+const READS: Reads = Reads {
+    consumers: &[],
+    streams: &[
+        subject::BUCKET_STREAM,
+        subject::DEAD_STREAM,
+        subject::DELIVERIES_STREAM,
+        subject::ATTEMPTS_STREAM,
+    ],
+};
+
 /// Connects and loads the view. `None` if shutdown came first.
 async fn start(
     config: &Config,
@@ -148,6 +159,11 @@ async fn start(
         Err(streams::Error::Stopped) => return Ok(None),
         result => result.map_err(Error::Streams)?,
     };
+    let clients = vec![context.client(), lists.clone()];
+    supervisor.spawn(
+        "NATS client",
+        unreadable::watch(config.nats.clone(), clients, READS),
+    );
     let (writer, run) = batch::Writer::new(context.client(), Some(batches), Duration::ZERO);
     supervisor.spawn("bucket writer", run);
     let (deliveries, run) = batch::Writer::new(context.client(), None, Duration::ZERO);

@@ -1,0 +1,211 @@
+//! Stored messages that the NATS client cannot read: it closes its connection at them, or dies.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use e2e::{Cluster, Leftovers, Result, SOON, eventually, wire};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+
+const SUBJECT: &[u8] = b"hookline.events.default.crud.consumers";
+const LONG: Duration = Duration::from_secs(120);
+
+/// Subjects and header blocks at which a client closes its connection.
+fn cutting() -> Vec<(&'static [u8], &'static [u8])> {
+    vec![
+        (SUBJECT, b"NATS/1.0\r\nX-User: Andr\xe9\r\n\r\n"),
+        (SUBJECT, b"NATS/1.0\r\nNats-Msg-Id: \xff#\r\n\r\n"),
+        (SUBJECT, b"NATS/1.0\r\nno colon\r\n\r\n"),
+        (SUBJECT, b"NATS/1.0\r\nA B: c\r\n\r\n"),
+        (SUBJECT, b"NATS/1.0\r\nA : c\r\n\r\n"),
+        (SUBJECT, b"NATS/1.0\r\nA\tB: c\r\n\r\n"),
+        (SUBJECT, b"NATS/1.0\r\nA\x00: c\r\n\r\n"),
+        (SUBJECT, b"NATS/1.0\r\nA\x7f: c\r\n\r\n"),
+        (SUBJECT, b"NATS/1.0\r\n\xc3\xa9: c\r\n\r\n"),
+        (SUBJECT, b"NATS/1.0\r\n A: c\r\n\r\n"),
+        (SUBJECT, b"nats/1.0\r\nA: c\r\n\r\n"),
+        (SUBJECT, b"NATS/1.1\r\nA: c\r\n\r\n"),
+        (SUBJECT, b"\r\n"),
+        (
+            b"hookline.events.default.crud.\xe9",
+            b"NATS/1.0\r\nA: c\r\n\r\n",
+        ),
+        (
+            b"hookline.events.\xffdefault.crud.a",
+            b"NATS/1.0\r\nA: c\r\n\r\n",
+        ),
+        (
+            b"hookline.events.default.crud.a\xc2\xa0b",
+            b"NATS/1.0\r\nA: c\r\n\r\n",
+        ),
+        (
+            b"hookline.events.default.crud.a\x0bb",
+            b"NATS/1.0\r\nA: c\r\n\r\n",
+        ),
+        (
+            b"hookline.events.default.crud.a\xe2\x80\x83b",
+            b"NATS/1.0\r\nA: c\r\n\r\n",
+        ),
+    ]
+}
+
+/// A connection that sends what no client library would.
+struct Wire(BufReader<TcpStream>);
+
+impl Wire {
+    async fn connect(port: u16) -> Result<Self> {
+        let mut wire = Self(BufReader::new(
+            TcpStream::connect(("127.0.0.1", port)).await?,
+        ));
+        wire.line().await?;
+        let hello = b"CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB answers 1\r\n";
+        wire.0.get_mut().write_all(hello).await?;
+        Ok(wire)
+    }
+
+    async fn line(&mut self) -> Result<String> {
+        let mut line = Vec::new();
+        let read = self.0.read_until(b'\n', &mut line).await?;
+        ensure!(read > 0, "the server hung up");
+        Ok(String::from_utf8_lossy(&line).into_owned())
+    }
+
+    /// Publishes, and waits for the server's acknowledgement.
+    async fn publish(&mut self, subject: &[u8], headers: &[u8], body: &[u8]) -> Result {
+        let sizes = format!(
+            " answers {} {}\r\n",
+            headers.len(),
+            headers.len() + body.len()
+        );
+        let message = [b"HPUB ", subject, sizes.as_bytes(), headers, body, b"\r\n"].concat();
+        self.0.get_mut().write_all(&message).await?;
+        loop {
+            let line = self.line().await?;
+            if line.starts_with("PING") {
+                self.0.get_mut().write_all(b"PONG\r\n").await?;
+            } else if line.starts_with("MSG") {
+                let answer = self.line().await?;
+                ensure!(answer.contains("\"seq\""), "{answer}");
+                return Ok(());
+            } else {
+                ensure!(!line.starts_with("-ERR"), "{line}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unreadable_events_are_dead_letters_and_hold_up_nobody() -> Result {
+    let cluster = Cluster::builder().dispatchers(3).start().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    let mut wire = Wire::connect(cluster.nats.port()).await?;
+    let (kinds, rounds) = (cutting(), 5);
+    for round in 0..rounds {
+        for (number, (subject, headers)) in kinds.iter().enumerate() {
+            // An id is new in each round.
+            let digit = b'0' + round as u8;
+            let headers: Vec<_> = headers
+                .iter()
+                .map(|byte| if *byte == b'#' { digit } else { *byte })
+                .collect();
+            let body = format!("{{\"bad\":{number}}}");
+            wire.publish(subject, &headers, body.as_bytes()).await?;
+            let data = json!({ "round": round, "number": number });
+            cluster.publish("crud", "consumers", &data).await?;
+        }
+    }
+    let total = rounds * kinds.len();
+    cluster.receiver.wait_for_total(total, LONG).await?;
+    let dead = eventually(LONG, "all are dead letters", async || {
+        let count = cluster.nats.count(wire::DEAD).await?;
+        ensure!(count == total as u64, "{count} of {total}");
+        cluster.nats.dead_letters(total).await
+    })
+    .await?;
+    for letter in &dead {
+        assert!(
+            letter.subject.starts_with("hookline.dead.event."),
+            "{}",
+            letter.subject
+        );
+        assert!(
+            e2e::nats::reason(letter).len() > 10,
+            "{}",
+            e2e::nats::reason(letter)
+        );
+    }
+    let listed = cluster.admin().list("/dead-events").await?;
+    assert_eq!(listed.len(), total);
+    let leftovers = Leftovers {
+        dead: total as u64,
+        parked: 0,
+    };
+    cluster.finish_leaving(leftovers).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_that_kills_the_client_ends_one_process_and_is_gone() -> Result {
+    let mut cluster = Cluster::builder().dispatchers(3).start().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    let mut wire = Wire::connect(cluster.nats.port()).await?;
+    wire.publish(SUBJECT, b"NATS/1.0\r\nA: b\rc\r\n\r\n", b"{}")
+        .await?;
+    let dead = eventually(SOON, "it is a dead letter", async || {
+        cluster.nats.dead_letters(1).await
+    })
+    .await?;
+    assert!(e2e::nats::reason(&dead[0]).contains("carriage return"));
+    cluster
+        .publish("crud", "consumers", &json!({ "n": 1 }))
+        .await?;
+    cluster.receiver.wait_for("/hook", 1).await?;
+    let dispatchers = &mut cluster.dispatchers;
+    eventually(SOON, "one process ends", async || {
+        let ended = dispatchers
+            .iter_mut()
+            .filter_map(|one| one.check_running().err())
+            .count();
+        ensure!(ended == 1, "{ended} have ended");
+        Ok(())
+    })
+    .await?;
+    // Its panic is logged, which no other scenario may end with.
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unreadable_entities_and_dead_letters_are_removed() -> Result {
+    let cluster = Cluster::single().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    let mut wire = Wire::connect(cluster.nats.port()).await?;
+    let headers = b"NATS/1.0\r\nX-User: Andr\xe9\r\n\r\n";
+    for subject in [
+        "$KV.hookline.entity.default.consumers.c57340ab-9fed-40fd-bb7e-1cef8d37c2df",
+        "$KV.hookline.entity.default.event_hooks.c57340ab-9fed-40fd-bb7e-1cef8d37c2df",
+        "hookline.dead.event.00000000000000000000000000000000",
+        "hookline.deliveries.wait.c57340ab-9fed-40fd-bb7e-1cef8d37c2df.1",
+        "hookline.deliveries.due.c57340ab-9fed-40fd-bb7e-1cef8d37c2df.1",
+        "hookline.attempts.c57340ab-9fed-40fd-bb7e-1cef8d37c2df.1",
+    ] {
+        wire.publish(subject.as_bytes(), headers, b"{}").await?;
+    }
+    eventually(LONG, "dead letters can be listed", async || {
+        let answer = cluster.admin().get("/dead-events").await?.expect(200)?;
+        let listed = answer["data"].as_array().map_or(0, Vec::len);
+        ensure!(listed >= 4, "{listed} of them");
+        Ok(())
+    })
+    .await?;
+    for number in 0..3 {
+        cluster
+            .admin()
+            .create_consumer(&format!("consumer-{number}"))
+            .await?;
+    }
+    cluster.receiver.wait_for("/hook", 3).await?;
+    cluster.finish_unchecked().await
+}
