@@ -119,6 +119,8 @@ const TOKENS: usize = 9;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     pub stored: Stored,
+    /// How often the message was delivered, this time included.
+    pub deliveries: u64,
     /// How many messages the consumer has after this one.
     pub pending: u64,
 }
@@ -137,6 +139,7 @@ impl Place {
                 sequence: tokens.get(named + 1)?.parse().ok()?,
                 time: tokens.get(named + 3)?.parse().ok()?,
             },
+            deliveries: tokens.get(named)?.parse().ok()?,
             pending: tokens.get(named + 4)?.parse().ok()?,
         })
     }
@@ -165,6 +168,7 @@ mod tests {
                 sequence: 120,
                 time: 1_700_000_000_000_000_001,
             },
+            deliveries: 3,
             pending: 7,
         });
         let one = "$JS.ACK.EVENTS.workers.3.120.99.1700000000000000001.7";

@@ -222,3 +222,48 @@ async fn a_stored_hook_that_cannot_be_prepared_stops_no_start_and_its_deliveries
     assert_eq!(cluster.receiver.events("/broken")[0].text(), "one");
     cluster.finish_leaving(Leftovers::default()).await
 }
+
+/// An event at which each process that attempts it ends, among others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_ends_its_workers_is_buried_and_the_others_are_made_once() -> Result {
+    const OTHERS: usize = 400;
+    let cluster = Cluster::builder()
+        .dispatchers(3)
+        .dispatcher_env("HOOKLINE_TEST_ABORT", "poison");
+    let mut cluster = cluster.start().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    for number in 0..OTHERS {
+        if number == OTHERS / 2 {
+            cluster
+                .publish("crud", "consumers", &json!({ "text": "poison" }))
+                .await?;
+        }
+        cluster
+            .publish("crud", "consumers", &json!({ "n": number }))
+            .await?;
+    }
+    let mut ends = 0;
+    let end = std::time::Instant::now() + LONG;
+    while cluster.nats.count(e2e::wire::DEAD).await? == 0 {
+        ensure!(
+            std::time::Instant::now() < end,
+            "it is not buried after {ends} ends"
+        );
+        for dispatcher in &mut cluster.dispatchers {
+            if dispatcher.check_running().is_err() {
+                ends += 1;
+                dispatcher.start()?;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ends, 4, "deaths");
+    cluster.receiver.wait_for_total(OTHERS, LONG).await?;
+    let dead = cluster.nats.dead_letters(1).await?;
+    assert_eq!(e2e::nats::reason(&dead[0]), "it has stopped its workers");
+    // What was in flight in a process that ended may be made again, and nothing else.
+    let made = cluster.receiver.events("/hook").len();
+    assert!(made < OTHERS + 4 * 256, "{made} of {OTHERS}");
+    Ok(())
+}

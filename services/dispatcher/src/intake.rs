@@ -4,3 +4,4 @@ mod batches;
 pub(crate) mod consumer;
 pub(crate) mod dispatch;
 pub(crate) mod spread_limit;
+pub(crate) mod suspects;

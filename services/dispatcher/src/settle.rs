@@ -4,7 +4,7 @@
 //! The order is always the same: a write to a stream, the mark in Redis, the ack. The claim is renewed before the
 //! write: a worker whose delivery was taken over writes nothing.
 
-mod bury;
+pub(crate) mod bury;
 pub(crate) mod combiner;
 pub(crate) mod dead_letters;
 pub(crate) mod deferral;

@@ -27,6 +27,7 @@ use crate::hooks::Index;
 use crate::intake::consumer::{self, Consumer, Lane, Weight};
 use crate::intake::dispatch::{Content, Dispatch, Handover, Sink};
 use crate::intake::spread_limit::SpreadLimit;
+use crate::intake::suspects::Suspects;
 use crate::metrics::Metrics;
 use crate::nats::ack_keepalive::AckKeepalive;
 use crate::redis::client::RedisClient;
@@ -127,6 +128,7 @@ impl Worker {
             settle,
             outbox: OutboxPurge::default(),
             spread: SpreadLimit::default(),
+            suspects: Suspects::new(parts.redis.clone()),
             hand_over,
             tasks: worker.tasks.clone(),
             metrics: parts.metrics.clone(),

@@ -393,8 +393,26 @@ pub(crate) async fn attempt(
     hook: &Prepared,
     delivery: &Delivery,
 ) -> Result<Receipt, DeliveryError> {
+    #[cfg(debug_assertions)]
+    abort_for_tests(delivery);
     let attempt = AssertUnwindSafe(hook.handler.attempt(delivery)).catch_unwind();
     attempt.await.unwrap_or(Err(DeliveryError::Panicked))
+}
+
+/// Ends the process at an event that holds this text, as a fault of this process would.
+#[cfg(debug_assertions)]
+#[expect(clippy::disallowed_methods, reason = "not a setting")]
+fn abort_for_tests(delivery: &Delivery) {
+    let Ok(text) = std::env::var("HOOKLINE_TEST_ABORT") else {
+        return;
+    };
+    let raw = &delivery.event.raw;
+    if raw
+        .windows(text.len().max(1))
+        .any(|window| window == text.as_bytes())
+    {
+        std::process::abort();
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use hookline_shared::clock::unix_millis;
 use hookline_shared::event::{self, Event, Stored};
 use hookline_shared::pull::Place;
@@ -17,9 +18,11 @@ use crate::hooks::{Index, Prepared, Snapshot};
 use crate::intake::batches::Batches;
 use crate::intake::consumer;
 use crate::intake::spread_limit::SpreadLimit;
+use crate::intake::suspects::{self, Suspects};
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
 use crate::nats::pulled_message::PulledMessage;
 use crate::settle::Settle;
+use crate::settle::bury::STOPS_WORKERS;
 use crate::settle::open_message::{OpenDelivery, OpenMessage, Settled};
 use crate::upkeep::outbox_purge::OutboxPurge;
 
@@ -41,6 +44,7 @@ pub(crate) struct Dispatch {
     pub(crate) settle: Arc<Settle>,
     pub(crate) outbox: OutboxPurge,
     pub(crate) spread: SpreadLimit,
+    pub(crate) suspects: Suspects,
     pub(crate) hand_over: Handover,
     pub(crate) tasks: TaskTracker,
     pub(crate) metrics: Metrics,
@@ -62,6 +66,15 @@ pub(crate) enum Content {
     Deliveries,
 }
 
+impl Content {
+    fn stream(self) -> &'static str {
+        match self {
+            Self::Events => subject::EVENTS_STREAM,
+            Self::Deliveries => subject::DELIVERIES_STREAM,
+        }
+    }
+}
+
 #[async_trait]
 impl consumer::MessageSink for Sink {
     /// The read barrier: events are matched with hooks that are at least as new. A parked delivery may have been
@@ -77,6 +90,63 @@ impl consumer::MessageSink for Sink {
     }
 
     async fn handle(&self, messages: Vec<PulledMessage>) {
+        let (new, before) = suspects::part(messages);
+        if !new.is_empty() {
+            self.read(new).await;
+        }
+        if !before.is_empty() {
+            self.suspect(before).await;
+        }
+    }
+}
+
+impl Sink {
+    /// Handles messages that were delivered before, up to their ends.
+    async fn suspect(&self, messages: Vec<PulledMessage>) {
+        let (suspects, stream) = (&self.dispatch.suspects, self.content.stream());
+        let plan = match suspects.plan(stream, messages).await {
+            Ok(plan) => plan,
+            Err(messages) => return self.read(messages).await,
+        };
+        for convicted in plan.convicted {
+            self.convict(&convicted).await;
+        }
+        let mut open = Vec::new();
+        for group in plan.groups {
+            let (messages, started) = suspects.start(stream, group).await;
+            self.read(messages).await;
+            let end = suspects.end(stream, started);
+            if plan.in_turn {
+                end.await;
+            } else {
+                open.push(end);
+            }
+        }
+        join_all(open).await;
+    }
+
+    /// Buries a message that has stopped its workers.
+    async fn convict(&self, pulled: &PulledMessage) {
+        let (dispatch, message) = (&self.dispatch, &pulled.message);
+        let snapshot = dispatch.index.snapshot();
+        let id = subject::parse_ready_subject(&message.subject);
+        if let Some(hook) = id.and_then(|id| snapshot.get(id))
+            && let Some(pending) =
+                PendingDelivery::read(message, &hook.id, hook.event_name.as_ref())
+        {
+            return dispatch.settle.convicted(message, hook, &pending).await;
+        }
+        if let Some(Place { stored, .. }) = pulled.place {
+            dispatch.metrics.event(EventResult::Malformed);
+            let id = event::identify(message.headers.as_ref(), stored);
+            dispatch
+                .settle
+                .malformed(message, stored, &id, STOPS_WORKERS)
+                .await;
+        }
+    }
+
+    async fn read(&self, messages: Vec<PulledMessage>) {
         let snapshot = self.dispatch.index.snapshot();
         let hand_over = |deliveries| {
             (self.dispatch.hand_over)(Arc::clone(&self.occupancy), deliveries);
@@ -91,9 +161,7 @@ impl consumer::MessageSink for Sink {
         }
         batches.hand_over_all();
     }
-}
 
-impl Sink {
     async fn event(
         &self,
         pulled: PulledMessage,
@@ -101,7 +169,7 @@ impl Sink {
         batches: &mut Batches<Handed, impl Fn(Vec<Handed>)>,
     ) {
         let (dispatch, message) = (&self.dispatch, &pulled.message);
-        let Some(Place { stored, .. }) = Place::of(message) else {
+        let Some(Place { stored, .. }) = pulled.place else {
             // Not from JetStream, so it needs no answer.
             return;
         };
@@ -135,7 +203,7 @@ impl Sink {
     ) {
         let (dispatch, message) = (&self.dispatch, &pulled.message);
         if subject::is_for_any_worker(&message.subject)
-            && let Some(place) = Place::of(message)
+            && let Some(place) = pulled.place
         {
             dispatch.spread.note(place.pending);
         }

@@ -1,8 +1,10 @@
 //! A pulled message and everything held for it.
 
 use async_nats::Message;
+use hookline_shared::pull::Place;
 use prometheus::IntGauge;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ack_keepalive::Guard;
 
@@ -10,7 +12,10 @@ use super::ack_keepalive::Guard;
 #[derive(Debug)]
 pub(crate) struct PulledMessage {
     pub(crate) message: Message,
+    /// None: the message is not from a consumer.
+    pub(crate) place: Option<Place>,
     _held: Held,
+    _tracked: Option<TaskTrackerToken>,
 }
 
 #[derive(Debug)]
@@ -24,9 +29,16 @@ pub(crate) struct Held {
 impl PulledMessage {
     pub(crate) fn new(message: Message, held: Held) -> Self {
         Self {
+            place: Place::of(&message),
             message,
             _held: held,
+            _tracked: None,
         }
+    }
+
+    /// Holds the token of a tracker, which waits for it.
+    pub(crate) fn track(&mut self, token: TaskTrackerToken) {
+        self._tracked = Some(token);
     }
 }
 

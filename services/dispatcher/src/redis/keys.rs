@@ -4,7 +4,7 @@ use std::fmt;
 
 use hookline_shared::event::DeliveryId;
 
-/// The first field is the hook.
+/// The first field is the hook, if there is one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Key<'a> {
     /// Bitmap of neighbouring events: the second they were stored in, and its number.
@@ -23,6 +23,8 @@ pub(crate) enum Key<'a> {
     Health(&'a str),
     Workers,
     Turn(&'a str),
+    /// How often messages of a stream were started without an end.
+    Started(&'a str),
 }
 
 impl fmt::Display for Key<'_> {
@@ -41,6 +43,7 @@ impl fmt::Display for Key<'_> {
             Self::Health(hook) => write!(f, "hookline:{{{hook}}}:health"),
             Self::Workers => f.write_str("hookline:workers"),
             Self::Turn(what) => write!(f, "hookline:turn:{what}"),
+            Self::Started(stream) => write!(f, "hookline:started:{stream}"),
         }
     }
 }
@@ -70,6 +73,7 @@ mod tests {
             Key::Health("hook"),
             Key::Workers,
             Key::Turn("workers"),
+            Key::Started("workers"),
         ];
         let texts: HashSet<_> = keys.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), keys.len());

@@ -23,7 +23,32 @@ const FULL: Duration = Duration::from_secs(300);
 /// The part of a malformed message that is kept.
 const KEPT_BYTES: usize = 64 << 10;
 
+/// Why a message is buried that no worker has survived.
+pub(crate) const STOPS_WORKERS: &str = "it has stopped its workers";
+
 impl Settle {
+    /// Buries a stored delivery that has stopped its workers, and terminates its message.
+    pub(crate) async fn convicted(
+        &self,
+        message: &Message,
+        hook: &Prepared,
+        pending: &PendingDelivery,
+    ) {
+        let kind = match self.bury(hook, pending, STOPS_WORKERS).await {
+            Ok(()) => {
+                tracing::error!(hook = %hook.id, delivery = %pending.delivery.id, reason = STOPS_WORKERS, "delivery dead-lettered");
+                self.count(hook, DeliveryResult::Dead);
+                AckKind::Term
+            }
+            Err(error) => {
+                tracing::warn!(hook = %hook.id, %error, "cannot bury the delivery, its message is redelivered");
+                self.refused(&error);
+                AckKind::Nak(Some(MAX_REDELIVERY))
+            }
+        };
+        self.send(message, None, kind).await;
+    }
+
     /// Buries a delivery that may not wait any longer.
     pub(super) async fn give_up(
         &self,
