@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use validate::Found;
 
-pub use config::{ConfigField, Flag, Headers, Kind, REDACTED, Secret};
+pub use config::{Address, ConfigField, Flag, Headers, Kind, REDACTED, Secret};
 pub use delivery_options::{CircuitBreaker, DeliveryOptions};
 pub use handlers::*;
 pub use validate::{MAX_TIMEOUT, Violation};

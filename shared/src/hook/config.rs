@@ -20,15 +20,19 @@ pub struct ConfigField {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Text,
+    /// A URL, of which events show scheme and host.
+    Address,
     /// Write-only text.
     Secret,
-    /// Texts by name, with an empty default. Shown in responses, but not in events.
+    /// Text that is shown in responses, but not in events, as the next three.
+    Code,
+    /// Texts by name, with an empty default.
     Headers,
     /// Texts by name.
     Map,
+    Codes,
     /// A boolean with this default.
     Flag(bool),
-    Texts,
 }
 
 pub(super) trait ConfigValue {
@@ -41,8 +45,13 @@ impl ConfigValue for String {
     const REQUIRED: bool = true;
 }
 
+impl ConfigValue for Address {
+    const KIND: Kind = Kind::Address;
+    const REQUIRED: bool = true;
+}
+
 impl ConfigValue for Option<String> {
-    const KIND: Kind = Kind::Text;
+    const KIND: Kind = Kind::Code;
 }
 
 impl ConfigValue for Option<Secret> {
@@ -58,12 +67,31 @@ impl ConfigValue for Option<BTreeMap<String, String>> {
 }
 
 impl ConfigValue for Vec<String> {
-    const KIND: Kind = Kind::Texts;
+    const KIND: Kind = Kind::Codes;
     const REQUIRED: bool = true;
 }
 
 impl<const DEFAULT: bool> ConfigValue for Flag<DEFAULT> {
     const KIND: Kind = Kind::Flag(DEFAULT);
+}
+
+/// A URL, which may hold credentials.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Address(String);
+
+impl Deref for Address {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(REDACTED)
+    }
 }
 
 /// A boolean; null or a missing field means the default.

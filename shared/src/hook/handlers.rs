@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{ConfigField, ConfigValue, Flag, Headers, Secret};
+use super::config::{Address, ConfigField, ConfigValue, Flag, Headers, Secret};
 use super::custom_request::CustomRequest;
 use super::validate::{self, Found};
 
@@ -92,7 +92,7 @@ handlers! { ($)
     /// A JSON POST of the event's data, with `source` and `event` on top.
     webhook = "webhook", Webhook(WebhookConfig), pinged: true {
         /// Where requests go.
-        url: String,
+        url: Address,
         /// Further request headers.
         headers: Option<Headers>,
         /// Signs the body.
@@ -108,7 +108,7 @@ handlers! { ($)
     /// Any request, with templates.
     webhook_custom = "webhook-custom", WebhookCustom(WebhookCustomConfig), pinged: false {
         /// Where requests go.
-        url: String,
+        url: Address,
         /// Request method, in upper case.
         method: String,
         /// Request headers.
@@ -173,13 +173,13 @@ mod tests {
             text.push_str("| `config.` | type | default | |\n| --- | --- | --- | --- |\n");
             for field in handler.fields {
                 let (kind, default) = match field.kind {
-                    Kind::Text => ("text", "none"),
+                    Kind::Text | Kind::Code | Kind::Address => ("text", "none"),
                     Kind::Secret => ("text, write-only", "none"),
                     Kind::Headers => ("texts by name", "`{}`"),
                     Kind::Map => ("texts by name", "none"),
                     Kind::Flag(true) => ("boolean", "`true`"),
                     Kind::Flag(false) => ("boolean", "`false`"),
-                    Kind::Texts => ("list of texts", "none"),
+                    Kind::Codes => ("list of texts", "none"),
                 };
                 let default = if field.required { "required" } else { default };
                 let (name, about) = (field.name, field.about.trim());

@@ -8,6 +8,7 @@ use axum::http::Uri;
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use hookline_shared::clock::unix_millis;
 use hookline_shared::stream_reader;
 use hookline_shared::subject;
 
@@ -104,7 +105,11 @@ async fn newest(
     ) else {
         return Ok((Vec::new(), None));
     };
-    let hour = |message: &stream_reader::Stored| subject::parse_attempt_hour(&message.subject);
+    // No attempt began in the future, whatever a subject says.
+    let now = unix_millis() / 3_600_000;
+    let hour = |message: &stream_reader::Stored| {
+        subject::parse_attempt_hour(&message.subject).map(|hour| hour.min(now))
+    };
     let (oldest, newest) = (hour(&first).unwrap_or(0), hour(&last).unwrap_or(0));
     // The last message may be of an earlier hour than the newest: look one hour further.
     let mut before = before.unwrap_or(Before::end_of(newest + 1));

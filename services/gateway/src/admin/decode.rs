@@ -256,4 +256,57 @@ mod tests {
                       "config": {"functions": "return function() end"}}))
         );
     }
+
+    #[tokio::test]
+    async fn random_bodies_get_an_answer() {
+        let pieces: [&[u8]; 24] = [
+            b"a",
+            b"=",
+            b"&",
+            b"[",
+            b"]",
+            b".",
+            b"%5B",
+            b"%ff",
+            b"%",
+            b"+",
+            b"[]",
+            b"[1]",
+            b"--b",
+            b"\r\n",
+            b"--",
+            b"\xff",
+            b"\0",
+            b"Content-Disposition: form-data; name=\"a.b[c]\"",
+            b"; filename=\"x\"",
+            b"\r\n\r\n",
+            b"{",
+            b"\"",
+            b"config.",
+            b"Content-Type: application/json",
+        ];
+        let types = [
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=b",
+            "application/json",
+        ];
+        for seed in 0..3_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut body = if random.bool() {
+                b"--b\r\n".to_vec()
+            } else {
+                Vec::new()
+            };
+            for _ in 0..random.usize(..60) {
+                let piece = random.choice(pieces).unwrap_or_default();
+                body.extend_from_slice(&piece.repeat([1, 1, 1, 50][random.usize(..4)]));
+            }
+            for content_type in types {
+                let mut headers = HeaderMap::new();
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+                // An error is an answer too.
+                let _ = decode(&headers, Bytes::from(body.clone())).await;
+            }
+        }
+    }
 }

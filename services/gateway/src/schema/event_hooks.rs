@@ -52,11 +52,13 @@ fn config_field(field: &ConfigField) -> Field {
     let name = field.name;
     let form = match field.kind {
         Kind::Text => Field::string(name),
+        Kind::Address => Field::string(name).address(),
+        Kind::Code => Field::string(name).private(),
         Kind::Secret => Field::string(name).secret(),
         Kind::Headers => Field::map(name, &TEXT).default(Default::EmptyMap).private(),
-        Kind::Map => Field::map(name, &TEXT),
+        Kind::Map => Field::map(name, &TEXT).private(),
         Kind::Flag(default) => Field::boolean(name).default(Default::Boolean(default)),
-        Kind::Texts => Field::array(name, &TEXT),
+        Kind::Codes => Field::array(name, &TEXT).private(),
     };
     if field.required {
         form.required()

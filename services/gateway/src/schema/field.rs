@@ -99,6 +99,8 @@ pub(crate) enum Visibility {
     Public,
     /// In responses, but not in events.
     Private,
+    /// A URL, of which events show scheme and host.
+    Address,
     /// Write-only.
     Secret,
 }
@@ -240,6 +242,13 @@ impl Field {
     pub(crate) const fn private(self) -> Self {
         Self {
             visibility: Visibility::Private,
+            ..self
+        }
+    }
+
+    pub(crate) const fn address(self) -> Self {
+        Self {
+            visibility: Visibility::Address,
             ..self
         }
     }

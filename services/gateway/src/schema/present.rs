@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use hookline_shared::hook::REDACTED;
+use url::Url;
 
 use super::field::{Field, Type, Visibility};
 use super::table::{Entity, Schema};
@@ -28,19 +29,23 @@ impl Schema {
     }
 }
 
-/// The ping of a new webhook: the hook as its receiver may see it. Headers are shown, since they are
-/// the receiver's own; the secret is left out.
+/// The ping of a new webhook: the hook as its receiver may see it. The secret is left out, and so are the values of
+/// headers: the receiver gets them as such, and pings are stored.
 pub(crate) fn ping(hook: &Entity) -> Entity {
     let mut hook = hook.clone();
     if let Some(Value::Object(config)) = hook.get_mut("config") {
         config.shift_remove("secret");
         let headers = config.entry("headers").or_insert_with(|| json!({}));
-        if let Value::Object(headers) = headers
-            && !headers
-                .keys()
-                .any(|name| name.eq_ignore_ascii_case("content-type"))
-        {
-            headers.insert("content-type".into(), json!("application/json"));
+        if let Value::Object(headers) = headers {
+            let is_type = |name: &String| name.eq_ignore_ascii_case("content-type");
+            if !headers.keys().any(is_type) {
+                headers.insert("content-type".into(), json!("application/json"));
+            }
+            for (name, value) in headers.iter_mut() {
+                if !is_type(name) {
+                    *value = json!(REDACTED);
+                }
+            }
         }
     }
     Entity::from_iter([
@@ -79,9 +84,23 @@ fn redact(fields: &[Field], form: &'static [Field], entity: &mut Entity) {
             (_, Type::Map(_), Value::Object(map)) => {
                 map.values_mut().for_each(|value| *value = json!(REDACTED));
             }
+            (_, Type::Array(_), Value::Array(list)) => {
+                list.iter_mut().for_each(|value| *value = json!(REDACTED));
+            }
+            (Visibility::Address, _, value) => *value = json!(origin(value)),
             (_, _, value) => *value = json!(REDACTED),
         }
     }
+}
+
+/// Scheme and host of a URL: user, path and query may hold tokens.
+fn origin(url: &Value) -> String {
+    let url = url.as_str().and_then(|url| Url::parse(url).ok());
+    let origin = url.map(|url| url.origin().ascii_serialization());
+    origin.map_or_else(
+        || REDACTED.to_owned(),
+        |origin| format!("{origin}/{REDACTED}"),
+    )
 }
 
 #[cfg(test)]
@@ -126,11 +145,39 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_has_the_headers_and_a_content_type_but_no_secret() {
+    fn an_event_has_no_credential_of_a_hook() {
+        let secrets = ["us3r", "pa55", "t0ken", "qu3ry", "b0dy", "payl0ad", "c0de"];
+        for (handler, config) in [
+            (
+                "webhook",
+                json!({"url": "https://us3r:pa55@hooks.example.com:8443/t0ken?k=qu3ry", "ssl_verify": true}),
+            ),
+            (
+                "webhook-custom",
+                json!({"url": "https://hooks.example.com:8443/t0ken", "method": "POST", "body": "b0dy",
+                "payload": {"text": "payl0ad"}, "headers": {"x": "t0ken"}}),
+            ),
+            ("lambda", json!({"functions": ["c0de", "c0de"]})),
+        ] {
+            let mut hook = hook();
+            hook.insert("handler".to_owned(), handler.into());
+            hook.insert("config".to_owned(), config);
+            let event = Value::Object(schema().event(&hook)).to_string();
+            assert!(
+                secrets.iter().all(|secret| !event.contains(secret)),
+                "{event}"
+            );
+            let shows_host = event.contains("https://hooks.example.com:8443/");
+            assert_eq!(shows_host, handler != "lambda", "{event}");
+        }
+    }
+
+    #[test]
+    fn a_ping_has_the_names_of_headers_and_a_content_type_but_no_secret() {
         assert_eq!(
             ping(&hook())["event_hooks"]["config"],
             json!({"url": "http://x", "ssl_verify": true,
-                   "headers": {"authorization": "t0ken", "content-type": "application/json"}})
+                   "headers": {"authorization": REDACTED, "content-type": "application/json"}})
         );
     }
 }
