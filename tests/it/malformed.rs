@@ -93,6 +93,62 @@ async fn a_stored_delivery_that_cannot_be_read_is_a_dead_letter_of_its_hook() ->
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forged_in_internal_subjects_reaches_no_hook_and_no_subject() -> Result {
+    let cluster = Cluster::single().await?;
+    let team = json!({ "name": "team" });
+    cluster
+        .admin()
+        .post("/workspaces", &team)
+        .await?
+        .expect(201)?;
+    let config = json!({ "url": cluster.receiver.url("/hook") });
+    let hook = e2e::admin::hook("crud", "consumers", "webhook", config);
+    let hook = cluster
+        .admin()
+        .post("/team/event-hooks", &hook)
+        .await?
+        .expect(201)?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    let id = e2e::admin::id(&hook)?;
+    let jetstream = cluster.nats.jetstream();
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("Hookline-Subject", "hookline.events.other.crud.consumers"),
+        ("Hookline-Event-Id", "1"),
+        ("Hookline-Event-Id-Given", "1"),
+        ("Hookline-Attempt", "1"),
+        ("Hookline-First-Attempt", "1"),
+    ] {
+        headers.insert(name, value);
+    }
+    for kind in ["now", "due"] {
+        let subject = format!("hookline.deliveries.{kind}.{id}.forged");
+        let sent = jetstream.publish_with_headers(subject, headers.clone(), "{}".into());
+        sent.await?.await?;
+    }
+    cluster.nats.dead_letters(2).await?;
+    // The answer would be an event.
+    let request = json!({ "hook": id }).to_string();
+    let client = cluster.nats.client();
+    let reply = "hookline.events.team.crud.consumers";
+    client
+        .publish_with_reply("hookline.rpc.ping", reply, request.into())
+        .await?;
+    client.flush().await?;
+    let consumer = json!({ "username": "one" });
+    cluster
+        .admin()
+        .post("/team/consumers", &consumer)
+        .await?
+        .expect(201)?;
+    cluster.receiver.wait_for("/hook", 1).await?;
+    let leftovers = Leftovers { dead: 2, parked: 0 };
+    cluster.rest_leaving(leftovers).await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 1);
+    cluster.finish_leaving(leftovers).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stored_hook_that_is_invalid_or_under_another_key_is_ignored() -> Result {
     let cluster = Cluster::single().await?;
     let mut hook = cluster.webhook("/hook").await?;

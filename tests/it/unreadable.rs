@@ -145,6 +145,66 @@ async fn unreadable_events_are_dead_letters_and_hold_up_nobody() -> Result {
     cluster.finish_leaving(leftovers).await
 }
 
+/// 3,000 malformed messages of 24 kinds among 3,000 good ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_malformed_messages_holds_up_no_good_one() -> Result {
+    const EACH: usize = 125;
+    let cluster = Cluster::builder().dispatchers(3).start().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    let mut kinds: Vec<_> = cutting()
+        .into_iter()
+        .map(|(subject, headers)| (subject, headers, &b"{}"[..]))
+        .collect();
+    let plain: &[u8] = b"NATS/1.0\r\n\r\n";
+    kinds.extend([
+        (SUBJECT, plain, &b"hello"[..]),
+        (SUBJECT, plain, b""),
+        (SUBJECT, plain, b"[1]"),
+        (b"hookline.events.default", plain, b"{}"),
+        (
+            b"hookline.events.default.kong:event_hooks.ping",
+            plain,
+            b"{}",
+        ),
+        (b"hookline.events.default.crud.a%2db", plain, b"{}"),
+    ]);
+    let total = EACH * kinds.len();
+    assert_eq!(total, 3_000);
+    let mut wire = Wire::connect(cluster.nats.port()).await?;
+    for round in 0..EACH {
+        for (number, (subject, headers, body)) in kinds.iter().enumerate() {
+            let text = String::from_utf8_lossy(headers);
+            let id = format!("{round}");
+            let headers: Vec<u8> = match text.contains('#') {
+                true => headers
+                    .iter()
+                    .flat_map(|byte| match byte {
+                        b'#' => id.clone().into_bytes(),
+                        byte => vec![*byte],
+                    })
+                    .collect(),
+                false => headers.to_vec(),
+            };
+            wire.publish(subject, &headers, body).await?;
+            let good = format!("{{\"round\":{round},\"number\":{number}}}");
+            wire.publish(SUBJECT, plain, good.as_bytes()).await?;
+        }
+    }
+    cluster.receiver.wait_for_total(total, LONG).await?;
+    eventually(LONG, "all others are dead letters", async || {
+        let count = cluster.nats.count(wire::DEAD).await?;
+        ensure!(count == total as u64, "{count} of {total}");
+        Ok(())
+    })
+    .await?;
+    let leftovers = Leftovers {
+        dead: total as u64,
+        parked: 0,
+    };
+    cluster.finish_leaving(leftovers).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_header_that_kills_the_client_ends_one_process_and_is_gone() -> Result {
     let mut cluster = Cluster::builder().dispatchers(3).start().await?;

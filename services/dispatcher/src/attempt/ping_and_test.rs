@@ -55,8 +55,13 @@ pub(crate) async fn serve(client: Client, index: Arc<Index>, shutdown: Cancellat
     }
 }
 
+/// With what the inboxes of clients begin.
+const INBOXES: &str = "_INBOX";
+
 async fn answer(client: &Client, index: &Index, message: Message) {
-    let Some(reply_to) = message.reply.clone() else {
+    // An answer is a write in the name of this service: it goes to inboxes only.
+    let reply_to = message.reply.clone();
+    let Some(reply_to) = reply_to.filter(|subject| subject.starts_with(INBOXES)) else {
         return;
     };
     let reply = match serde_json::from_slice::<Request>(&message.payload) {

@@ -66,7 +66,8 @@ impl Prepared {
         after && self.is_of(&event.workspace)
     }
 
-    pub(super) fn is_of(&self, workspace: &str) -> bool {
+    #[must_use]
+    pub(crate) fn is_of(&self, workspace: &str) -> bool {
         self.workspace == subject::ALL_WORKSPACES || self.workspace == workspace
     }
 

@@ -219,13 +219,14 @@ impl Sink {
         };
         let hook = Arc::clone(hook);
         match PendingDelivery::read(message, &hook.id, hook.event_name.as_ref()) {
-            Some(pending) => {
+            Some(pending) if hook.is_of(&pending.delivery.event.workspace) => {
                 let open = OpenMessage::new(pulled, None, self.occupancy.message(), 1);
                 let open = Arc::new(open);
                 let (id, is_plain) = (Arc::clone(&hook.id), hook.is_plain());
                 batches.add(&id, is_plain, (hook, OpenDelivery { pending, open }));
             }
-            None => {
+            // A hook gets no event of another workspace, whatever is stored.
+            _ => {
                 let settle = Arc::clone(&dispatch.settle);
                 dispatch.tasks.spawn(async move {
                     settle.unreadable(&pulled.message, &hook).await;
