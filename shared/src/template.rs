@@ -1,8 +1,8 @@
 //! Templates of `webhook-custom`: compiled once per change of a hook, rendered once per attempt.
 //!
 //! Values are escaped for the format around them ([`Escape`]). A missing name renders as an empty string, even below
-//! a missing parent. Neither templates nor events are trusted: [`bounds`] limits the syntax before it is parsed, and
-//! [`rewrite`] has each value charged before it is used, so that fuel bounds the time and memory of rendering.
+//! a missing parent. Neither templates nor events are trusted: `bounds` limits the syntax before it is parsed, and
+//! `rewrite` has each value charged before it is used, so that fuel bounds the time and memory of rendering.
 
 mod bounds;
 mod budget;

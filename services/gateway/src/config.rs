@@ -24,7 +24,7 @@ pub struct Config {
     pub admin_listen: SocketAddr,
 
     /// Origins of web pages that may change something through the Admin API, comma-separated, such as
-    /// https://console.example.com. Pages of its own address may. [default: none]
+    /// `https://console.example.com`. Pages of its own address may. [default: none]
     #[arg(
         long,
         env = "HOOKLINE_ADMIN_ORIGINS",
