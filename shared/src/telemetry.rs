@@ -1,5 +1,6 @@
 //! Sets up logs and the metrics registry of a service.
 
+use std::cell::Cell;
 use std::fmt::{self, Debug, Write};
 use std::io::IsTerminal as _;
 
@@ -10,7 +11,9 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
@@ -63,6 +66,7 @@ pub fn init(options: &Options) -> Result<(), Error> {
         .with_ansi(std::io::stderr().is_terminal());
     let logs = match options.log_format {
         Format::Text => logs
+            .event_format(Records(tracing_subscriber::fmt::format()))
             .fmt_fields(debug_fn(write_field).delimited(" "))
             .boxed(),
         Format::Json => logs.json().flatten_event(true).boxed(),
@@ -72,6 +76,34 @@ pub fn init(options: &Options) -> Result<(), Error> {
         .with(logs.with_filter(filter_fn(is_safe)))
         .try_init()
         .map_err(|error| Error::Twice(error.into()))
+}
+
+/// The target of the `log` handler's records, whose lines are our own: their texts are escaped already.
+pub const OWN_RECORDS: &str = "hookline::log";
+
+thread_local! {
+    /// Whether the record that this thread formats is one of those.
+    static IS_OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Records(tracing_subscriber::fmt::format::Format);
+
+impl<S, N> FormatEvent<S, N> for Records
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        out: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> fmt::Result {
+        IS_OWN.set(event.metadata().target() == OWN_RECORDS);
+        let written = self.0.format_event(context, out, event);
+        IS_OWN.set(false);
+        written
+    }
 }
 
 /// Writes a field so that nothing in it looks like another line: values come from events, hooks and receivers.
@@ -101,7 +133,7 @@ impl Write for Escaping<'_, '_> {
 
 /// Control characters, line separators, and those that change the direction of text.
 fn breaks_a_line(char: char) -> bool {
-    char.is_control()
+    (char.is_control() && !(char == '\n' && IS_OWN.get()))
         || matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -148,6 +180,7 @@ mod tests {
         let layer = tracing_subscriber::fmt::layer()
             .with_writer(move || written.clone())
             .with_ansi(false)
+            .event_format(Records(tracing_subscriber::fmt::format()))
             .fmt_fields(debug_fn(write_field).delimited(" "));
         let forged = "a\r\n2026-01-01 ERROR b\u{2028}c\u{85}d\u{1b}[31me\u{202e}f\u{0}g é";
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
@@ -155,6 +188,20 @@ mod tests {
             let _in_span = span.enter();
             tracing::error!(error = %forged, text = forged, "{forged}");
         });
+        let own = Lines::default();
+        let written = own.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(move || written.clone())
+            .event_format(Records(tracing_subscriber::fmt::format()))
+            .fmt_fields(debug_fn(write_field).delimited(" "));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::info!(target: OWN_RECORDS, "a\nb");
+            tracing::info!("a\nb");
+        });
+        assert_eq!(
+            own.0.lock().iter().filter(|byte| **byte == b'\n').count(),
+            3
+        );
         let text = String::from_utf8(lines.0.lock().clone()).expect("UTF-8");
         let escaped = r"a\r\n2026-01-01 ERROR b\u{2028}c\u{85}d\u{1b}[31me\u{202e}f\u{0}g é";
         assert_eq!(text.matches(escaped).count(), 3, "{text}");

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use async_trait::async_trait;
 use hookline_shared::event::Event;
 use hookline_shared::hook::LogConfig;
+use hookline_shared::telemetry::OWN_RECORDS;
 
 use super::lua_literal::inspect;
 use super::preparation::Preparation;
@@ -26,7 +27,7 @@ impl Handler for Log {
         );
         let data = delivery.event.data();
         tracing::info!(
-            target: "hookline::log",
+            target: OWN_RECORDS,
             event,
             source,
             data = %text(&delivery.event),
