@@ -42,6 +42,12 @@ impl Supervisor {
         }
     }
 
+    /// From which `/healthz` answers.
+    #[must_use]
+    pub fn health(&self) -> Readiness {
+        self.health.clone()
+    }
+
     pub fn spawn<T>(&mut self, name: &'static str, work: impl Future<Output = T> + Send + 'static) {
         self.loops.spawn(async move {
             let ended = AssertUnwindSafe(work.map(drop)).catch_unwind().await;

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::EventId;
+use crate::status::Readiness;
 use crate::streams;
 use crate::subject::{self, ALL_SUBJECTS, encode_header, header};
 use rules::{Reason, Way};
@@ -67,7 +68,12 @@ enum Error {
 
 /// Cures after each disconnect. Ends when one of the clients is dead, after a last cure over a new connection: the
 /// process cannot go on then.
-pub async fn watch(options: streams::Options, clients: Vec<Client>, reads: Reads) {
+pub async fn watch(
+    options: streams::Options,
+    clients: Vec<Client>,
+    reads: Reads,
+    health: Readiness,
+) {
     let mut cure = Cure::new(reads);
     let disconnects = streams::disconnects();
     loop {
@@ -86,6 +92,8 @@ pub async fn watch(options: streams::Options, clients: Vec<Client>, reads: Reads
             break;
         }
     }
+    // The last cure may take a while.
+    health.missing("NATS client", "it is dead");
     tracing::error!("the NATS client is dead: a message that it cannot read made it panic");
     let never = CancellationToken::new();
     match streams::connect(&options, "hookline-cure", &never).await {

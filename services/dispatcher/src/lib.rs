@@ -106,7 +106,7 @@ pub async fn run(
     let clients = vec![client.clone(), asking.client()];
     supervisor.spawn(
         "NATS client",
-        unreadable::watch(config.nats.clone(), clients, READS),
+        unreadable::watch(config.nats.clone(), clients, READS, health.clone()),
     );
 
     let index = Index::new(

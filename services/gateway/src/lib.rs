@@ -160,9 +160,10 @@ async fn start(
         result => result.map_err(Error::Streams)?,
     };
     let clients = vec![context.client(), lists.clone()];
+    let health = supervisor.health();
     supervisor.spawn(
         "NATS client",
-        unreadable::watch(config.nats.clone(), clients, READS),
+        unreadable::watch(config.nats.clone(), clients, READS, health),
     );
     let (writer, run) = batch::Writer::new(context.client(), Some(batches), Duration::ZERO);
     supervisor.spawn("bucket writer", run);

@@ -242,7 +242,7 @@ fn escapes(headers: &[(HeaderName, Text)], body: &str) -> Vec<Escape> {
     }
 }
 
-/// A receiver that is told no content type may take such a text for JSON.
+/// Without a content type, a receiver would guess that such a text is JSON.
 fn looks_like_json(body: &str) -> bool {
     let mut text = body;
     // The first character that is no tag's.

@@ -245,12 +245,12 @@ impl<S: Default + 'static> Threads<S> {
     fn next(&self, serves: Serves) -> Option<Arc<Hook<S>>> {
         let mut turns = self.turns.lock();
         loop {
-            if let Some(hook) = turns.quick.pop_front() {
-                return Some(hook);
-            }
-            if serves == Serves::All
-                && let Some(hook) = turns.slow.pop_front()
-            {
+            // Slow ones first: the quick ones have threads of their own.
+            let slow = match serves {
+                Serves::All => turns.slow.pop_front(),
+                Serves::Quick => None,
+            };
+            if let Some(hook) = slow.or_else(|| turns.quick.pop_front()) {
                 return Some(hook);
             }
             if turns.ended {
@@ -482,5 +482,36 @@ pub(super) mod tests {
         for one in all {
             one.await.expect("no panic").expect("a result");
         }
+    }
+
+    #[tokio::test]
+    async fn quick_code_does_not_keep_out_slow_code() {
+        let (pool, _) = pool(Duration::from_secs(60));
+        let slow = pool.place();
+        slow.run(|()| std::thread::sleep(QUICK * 2))
+            .await
+            .expect("a result");
+        let quick: Vec<_> = (0..4 * THREADS).map(|_| Arc::new(pool.place())).collect();
+        let busy: Vec<_> = quick
+            .iter()
+            .map(|place| {
+                let place = Arc::clone(place);
+                tokio::spawn(async move {
+                    while place.run(|()| std::thread::sleep(QUICK / 5)).await.is_ok() {}
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let served = async {
+            for _ in 0..5 {
+                let work = |(): &mut ()| std::thread::sleep(QUICK * 2);
+                slow.run(work).await.expect("a result");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), served)
+            .await
+            .expect("it is served");
+        assert!(busy.iter().all(|one| !one.is_finished()));
+        busy.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
