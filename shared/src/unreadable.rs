@@ -23,9 +23,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::connection;
 use crate::event::EventId;
 use crate::status::Readiness;
-use crate::streams;
 use crate::subject::{self, ALL_SUBJECTS, encode_header, header};
 use rules::{Reason, Way};
 
@@ -69,13 +69,13 @@ enum Error {
 /// Cures after each disconnect. Ends when one of the clients is dead, after a last cure over a new connection: the
 /// process cannot go on then.
 pub async fn watch(
-    options: streams::Options,
+    options: connection::Options,
     clients: Vec<Client>,
     reads: Reads,
     health: Readiness,
 ) {
     let mut cure = Cure::new(reads);
-    let disconnects = streams::disconnects();
+    let disconnects = connection::disconnects();
     loop {
         tokio::select! {
             () = disconnects.notified() => {
@@ -96,7 +96,7 @@ pub async fn watch(
     health.missing("NATS client", "it is dead");
     tracing::error!("the NATS client is dead: a message that it cannot read made it panic");
     let never = CancellationToken::new();
-    match streams::connect(&options, "hookline-cure", &never).await {
+    match connection::connect(&options, "hookline-cure", &never).await {
         Ok(client) => {
             cure.thoroughly();
             cure.repeat(&client, pending()).await;

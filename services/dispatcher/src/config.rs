@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hookline_shared::hook::framing;
 use hookline_shared::settings::{duration, host_name};
-use hookline_shared::{parking, retry, streams, telemetry};
+use hookline_shared::{connection, parking, retry, streams, telemetry};
 use ipnet::IpNet;
 
 use crate::admission::circuit_breaker;
@@ -43,7 +43,10 @@ pub struct Config {
     pub shutdown_timeout: Duration,
 
     #[command(flatten)]
-    pub nats: streams::Options,
+    pub nats: connection::Options,
+
+    #[command(flatten)]
+    pub streams: streams::Options,
 
     #[command(flatten)]
     pub redis: Coordination,

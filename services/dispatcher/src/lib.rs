@@ -26,7 +26,7 @@ use hookline_shared::lua::Limits;
 use hookline_shared::status::{self, Readiness};
 use hookline_shared::supervisor::Supervisor;
 use hookline_shared::unreadable::{self, Reads};
-use hookline_shared::{streams, subject, telemetry};
+use hookline_shared::{connection, streams, subject, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -87,21 +87,21 @@ pub async fn run(
 
     let (redis, keep_up) = RedisClient::new(&config.redis.url()?, metrics.clone())?;
     supervisor.spawn("Redis client", keep_up);
-    let client = match streams::connect(&config.nats, "hookline-dispatcher", &shutdown).await {
-        Err(streams::Error::Stopped) => return Ok(()),
+    let client = match connection::connect(&config.nats, "hookline-dispatcher", &shutdown).await {
+        Err(connection::Error::Stopped) => return Ok(()),
         client => client?,
     };
     let context = jetstream::new(client.clone());
-    match streams::ensure(&context, &config.nats, &shutdown).await {
-        Err(streams::Error::Stopped) => return Ok(()),
+    match streams::ensure(&context, &config.streams, &shutdown).await {
+        Err(streams::Error::Connection(connection::Error::Stopped)) => return Ok(()),
         done => done?,
     }
     // Some requests about a long stream keep the server busy for a second, and their connection with it.
-    let asking = match streams::connect(&config.nats, "hookline-dispatcher-asking", &shutdown).await
-    {
-        Err(streams::Error::Stopped) => return Ok(()),
-        client => jetstream::new(client?),
-    };
+    let asking =
+        match connection::connect(&config.nats, "hookline-dispatcher-asking", &shutdown).await {
+            Err(connection::Error::Stopped) => return Ok(()),
+            client => jetstream::new(client?),
+        };
     readiness.ready("nats");
     let clients = vec![client.clone(), asking.client()];
     supervisor.spawn(

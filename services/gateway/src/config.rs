@@ -8,7 +8,7 @@ use clap::Parser;
 
 use hookline_shared::hook::framing;
 use hookline_shared::settings::{duration, host_name};
-use hookline_shared::{parking, streams, telemetry};
+use hookline_shared::{connection, parking, streams, telemetry};
 
 /// A gateway node of Hookline: the Admin API, which raises an event for every change.
 #[derive(Debug, Clone, Parser)]
@@ -73,9 +73,13 @@ pub struct Config {
     #[command(flatten)]
     pub parking: parking::Options,
 
-    /// Connection to NATS, and the streams.
+    /// Connection to NATS.
     #[command(flatten)]
-    pub nats: streams::Options,
+    pub nats: connection::Options,
+
+    /// The streams.
+    #[command(flatten)]
+    pub streams: streams::Options,
 
     /// Logs.
     #[command(flatten)]

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use hookline_shared::status::{self, Readiness};
 use hookline_shared::supervisor::{Stopped, Supervisor};
 use hookline_shared::unreadable::{self, Reads};
-use hookline_shared::{batch, streams, subject, telemetry};
+use hookline_shared::{batch, connection, streams, subject, telemetry};
 
 pub use config::Config;
 
@@ -156,7 +156,7 @@ async fn start(
     shutdown: &CancellationToken,
 ) -> Result<Option<Arc<Store>>, Error> {
     let (context, lists) = match connect(config, shutdown).await {
-        Err(streams::Error::Stopped) => return Ok(None),
+        Err(streams::Error::Connection(connection::Error::Stopped)) => return Ok(None),
         result => result.map_err(Error::Streams)?,
     };
     let clients = vec![context.client(), lists.clone()];
@@ -198,10 +198,10 @@ async fn connect(
     shutdown: &CancellationToken,
 ) -> Result<(jetstream::Context, Client), streams::Error> {
     let name = format!("hookline-gateway {}", config.node);
-    let client = streams::connect(&config.nats, &name, shutdown).await?;
+    let client = connection::connect(&config.nats, &name, shutdown).await?;
     let context = jetstream::new(client);
-    streams::ensure(&context, &config.nats, shutdown).await?;
-    let lists = streams::connect(&config.nats, &format!("{name} lists"), shutdown).await?;
+    streams::ensure(&context, &config.streams, shutdown).await?;
+    let lists = connection::connect(&config.nats, &format!("{name} lists"), shutdown).await?;
     Ok((context, lists))
 }
 
