@@ -1,10 +1,14 @@
 //! Connects to NATS.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectErrorKind, ServerAddr};
-use tokio::sync::Notify;
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The oldest nats-server that has message schedules and atomic batches with ids.
@@ -16,7 +20,7 @@ pub(crate) const RETRY: Duration = Duration::from_secs(1);
 #[command(next_help_heading = "NATS")]
 #[group(skip)]
 pub struct Options {
-    /// NATS servers, separated by commas; user and password or a token may stand in the URL.
+    /// NATS servers, separated by commas; a user and password or a token may stand in each URL, percent-encoded.
     #[arg(
         long,
         env = "HOOKLINE_NATS_URL",
@@ -33,10 +37,73 @@ pub struct Options {
 }
 
 impl Options {
-    /// The error does not quote the address, which may hold a password.
+    /// Hosts and ports; the client takes no user from a URL. Errors do not quote addresses, which may hold passwords.
     pub fn servers(&self) -> Result<Vec<ServerAddr>, Error> {
-        let parse = |url: &String| url.trim().parse().map_err(|_| Error::Address);
+        self.login()?;
+        let parse = |url: &String| -> Result<ServerAddr, Error> {
+            let mut url = parse(url)?.into_inner();
+            let stripped = url.set_username("").and_then(|()| url.set_password(None));
+            stripped.map_err(|()| Error::Address)?;
+            ServerAddr::from_url(url).map_err(|_| Error::Address)
+        };
         self.nats_url.iter().map(parse).collect()
+    }
+
+    /// What the URLs say, all of them the same.
+    fn login(&self) -> Result<Login, Error> {
+        let mut logins = self.nats_url.iter().map(|url| Login::of(&parse(url)?));
+        let first = logins.next().unwrap_or(Ok(Login::None))?;
+        for other in logins {
+            if other? != first {
+                return Err(Error::Logins);
+            }
+        }
+        if self.nats_credentials.is_some() && first != Login::None {
+            return Err(Error::TwoLogins);
+        }
+        Ok(first)
+    }
+
+    async fn connect_options(&self) -> Result<ConnectOptions, Error> {
+        let options = match self.login()? {
+            Login::None => ConnectOptions::new(),
+            Login::Token(token) => ConnectOptions::with_token(token),
+            Login::User(user, password) => ConnectOptions::with_user_and_password(user, password),
+        };
+        match &self.nats_credentials {
+            Some(file) => options
+                .credentials_file(file)
+                .await
+                .map_err(Error::Credentials),
+            None => Ok(options),
+        }
+    }
+}
+
+fn parse(url: &str) -> Result<ServerAddr, Error> {
+    url.trim().parse().map_err(|_| Error::Address)
+}
+
+/// How a client says who it is.
+#[derive(PartialEq, Eq)]
+enum Login {
+    None,
+    Token(String),
+    User(String, String),
+}
+
+impl Login {
+    /// `nats://TOKEN@HOST` or `nats://USER:PASSWORD@HOST`, percent-encoded.
+    fn of(server: &ServerAddr) -> Result<Self, Error> {
+        let decode = |text: &str| {
+            let text = percent_decode_str(text).decode_utf8();
+            text.map(Cow::into_owned).map_err(|_| Error::Address)
+        };
+        Ok(match (server.username(), server.password()) {
+            (None, None) => Self::None,
+            (None, Some(token)) | (Some(token), None) => Self::Token(decode(token)?),
+            (Some(user), Some(password)) => Self::User(decode(user)?, decode(password)?),
+        })
     }
 }
 
@@ -46,10 +113,17 @@ pub enum Error {
         "HOOKLINE_NATS_URL must be nats://HOST:PORT, several separated by commas; user and password with special characters must be percent-encoded"
     )]
     Address,
+    #[error("the URLs in HOOKLINE_NATS_URL must have the same user and password")]
+    Logins,
+    #[error("give either a user in HOOKLINE_NATS_URL or HOOKLINE_NATS_CREDENTIALS")]
+    TwoLogins,
     #[error("cannot read the NATS credentials file")]
     Credentials(#[source] std::io::Error),
     #[error("NATS refused the credentials")]
     Authorization,
+    /// In the server's words.
+    #[error("NATS forbids this user the {0}; docs/security.md lists the permissions it needs")]
+    Forbidden(String),
     #[error("nats-server {0} is too old: 2.14 or newer is required (message schedules)")]
     ServerTooOld(String),
     #[error("shut down while waiting for NATS")]
@@ -58,26 +132,25 @@ pub enum Error {
 
 /// Connects, retrying until the server answers. Fails only if waiting does not help: wrong credentials, a server that
 /// is too old, or a shutdown.
+///
+/// Each `service` has inboxes of its own, so that none may read another's answers.
 pub async fn connect(
     options: &Options,
+    service: &str,
     name: &str,
     shutdown: &CancellationToken,
 ) -> Result<Client, Error> {
     let mut warned = false;
     let servers = options.servers()?;
     loop {
-        let mut connect = async_nats::ConnectOptions::new()
-            .name(name)
+        let connect = options.connect_options().await?;
+        let connect = connect
+            .name(format!("hookline-{service} {name}"))
+            .custom_inbox_prefix(format!("_INBOX.{service}"))
             .ping_interval(Duration::from_secs(10))
             .connection_timeout(Duration::from_secs(5))
             .reconnect_delay_callback(|tries| RETRY.min(Duration::from_millis(100) * tries as u32))
             .event_callback(log_event);
-        if let Some(file) = &options.nats_credentials {
-            connect = connect
-                .credentials_file(file)
-                .await
-                .map_err(Error::Credentials)?;
-        }
         match connect.connect(&servers[..]).await {
             Ok(client) => {
                 check_version(&client.server_info().version)?;
@@ -96,6 +169,19 @@ pub async fn connect(
             () = tokio::time::sleep(RETRY) => {}
             () = shutdown.cancelled() => return Err(Error::Stopped),
         }
+    }
+}
+
+/// What the server last forbade this process.
+static FORBIDDEN: LazyLock<watch::Sender<String>> = LazyLock::new(watch::Sender::default);
+
+/// Ends `call` as soon as the server forbids this process something: an answer would never come.
+pub async fn permitted<T>(call: impl Future<Output = T>) -> Result<T, Error> {
+    let mut forbidden = FORBIDDEN.subscribe();
+    tokio::select! {
+        biased;
+        done = call => Ok(done),
+        _ = forbidden.changed() => Err(Error::Forbidden(forbidden.borrow().clone())),
     }
 }
 
@@ -126,7 +212,24 @@ async fn log_event(event: async_nats::Event) {
                 "messages were dropped and will be redelivered"
             );
         }
+        async_nats::Event::ServerError(error) => report(&error.to_string()),
         other => tracing::debug!(event = %other, "NATS"),
+    }
+}
+
+fn report(error: &str) {
+    let Some((_, what)) = error.split_once("Permissions Violation for ") else {
+        tracing::warn!(error, "NATS reports an error");
+        return;
+    };
+    FORBIDDEN.send_replace(what.to_owned());
+    // A subject that cannot be published to may be one of thousands.
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock();
+    if last.is_none_or(|last| last.elapsed() >= RETRY) {
+        *last = Some(Instant::now());
+        let error = Error::Forbidden(what.to_owned());
+        tracing::error!("{error}");
     }
 }
 
@@ -181,5 +284,30 @@ mod tests {
         let options = options(&["--nats-url", "nats://user:hush@localhost:notaport"]);
         let error = options.servers().expect_err("no port").to_string();
         assert!(error.contains("HOOKLINE_NATS_URL") && !error.contains("hush"));
+    }
+
+    #[test]
+    fn user_and_password_are_taken_from_the_url() {
+        let login = |urls| options(&["--nats-url", urls]).login();
+        let user = |user: &str, password: &str| Login::User(user.to_owned(), password.to_owned());
+        for (urls, want) in [
+            ("nats://localhost:4222", Login::None),
+            ("nats://a:b@localhost:4222", user("a", "b")),
+            ("nats://a%40b:%2F%25@localhost", user("a@b", "/%")),
+            ("nats://a:b@one,nats://a:b@two", user("a", "b")),
+            ("nats://t%3Ak@localhost", Login::Token("t:k".to_owned())),
+            ("nats://:t@localhost", Login::Token("t".to_owned())),
+        ] {
+            assert!(login(urls).is_ok_and(|login| login == want), "{urls}");
+        }
+        for urls in [
+            "nats://a:b@one,nats://two",
+            "nats://a:b@one,nats://a:c@two",
+            "nats://a:%FF@one",
+        ] {
+            assert!(login(urls).is_err(), "{urls}");
+        }
+        let both = ["--nats-url", "nats://a:b@c", "--nats-credentials", "file"];
+        assert!(options(&both).login().is_err());
     }
 }

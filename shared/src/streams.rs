@@ -15,7 +15,7 @@ use async_nats::jetstream::{self, ErrorCode, consumer};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::{self, RETRY};
+use crate::connection::{self, RETRY, permitted};
 use crate::event::MAX_EVENT_BYTES;
 use crate::subject;
 
@@ -181,7 +181,7 @@ async fn ensure_stream(
 ) -> Result<(), Error> {
     let (mut warned, started) = (false, Instant::now());
     loop {
-        let error = match context.get_or_create_stream(config.clone()).await {
+        let error = match permitted(context.get_or_create_stream(config.clone())).await? {
             Ok(stream) => {
                 for difference in stream_differences(&config, &stream.cached_info().config) {
                     tracing::warn!(
@@ -298,14 +298,14 @@ pub async fn ensure_consumer(
         reason: error.to_string(),
     };
     let created = context.create_consumer_strict_on_stream(config.clone(), stream);
-    match created.await {
+    match permitted(created).await? {
         Err(error) if error.kind() == ConsumerCreateStrictErrorKind::AlreadyExists => {}
         created => return created.map_err(|error| refused(&error)),
     }
-    let existing: consumer::PullConsumer = context
-        .get_consumer_from_stream(name, stream)
-        .await
-        .map_err(|error| refused(&error))?;
+    let existing: consumer::PullConsumer =
+        permitted(context.get_consumer_from_stream(name, stream))
+            .await?
+            .map_err(|error| refused(&error))?;
     let have = &existing.cached_info().config;
     for difference in consumer_differences(&config.into_consumer_config(), have) {
         tracing::warn!(

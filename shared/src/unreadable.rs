@@ -50,6 +50,8 @@ const NO_MESSAGE: u64 = 10_037;
 /// What a service reads, the most urgent first.
 #[derive(Debug, Clone, Copy)]
 pub struct Reads {
+    /// The service's name.
+    pub service: &'static str,
     pub consumers: &'static [(&'static str, &'static str)],
     pub streams: &'static [&'static str],
 }
@@ -96,7 +98,7 @@ pub async fn watch(
     health.missing("NATS client", "it is dead");
     tracing::error!("the NATS client is dead: a message that it cannot read made it panic");
     let never = CancellationToken::new();
-    match connection::connect(&options, "hookline-cure", &never).await {
+    match connection::connect(&options, cure.reads.service, "cure", &never).await {
         Ok(client) => {
             cure.thoroughly();
             cure.repeat(&client, pending()).await;

@@ -41,7 +41,9 @@ use hooks::Index;
 use metrics::Metrics;
 use worker::{Parts, Worker};
 
+const SERVICE: &str = "dispatcher";
 const READS: Reads = Reads {
+    service: SERVICE,
     consumers: &[
         (subject::EVENTS_STREAM, subject::DISPATCHERS_CONSUMER),
         (subject::DELIVERIES_STREAM, subject::RETRIES_CONSUMER),
@@ -87,23 +89,12 @@ pub async fn run(
 
     let (redis, keep_up) = RedisClient::new(&config.redis.url()?, metrics.clone())?;
     supervisor.spawn("Redis client", keep_up);
-    let client = match connection::connect(&config.nats, "hookline-dispatcher", &shutdown).await {
-        Err(connection::Error::Stopped) => return Ok(()),
-        client => client?,
-    };
-    let context = jetstream::new(client.clone());
-    match streams::ensure(&context, &config.streams, &shutdown).await {
+    let (context, asking) = match connect(&config, &shutdown).await {
         Err(streams::Error::Connection(connection::Error::Stopped)) => return Ok(()),
-        done => done?,
-    }
-    // Some requests about a long stream keep the server busy for a second, and their connection with it.
-    let asking =
-        match connection::connect(&config.nats, "hookline-dispatcher-asking", &shutdown).await {
-            Err(connection::Error::Stopped) => return Ok(()),
-            client => jetstream::new(client?),
-        };
+        connected => connected?,
+    };
     readiness.ready("nats");
-    let clients = vec![client.clone(), asking.client()];
+    let clients = vec![context.client(), asking.client()];
     supervisor.spawn(
         "NATS client",
         unreadable::watch(config.nats.clone(), clients, READS, health.clone()),
@@ -137,7 +128,7 @@ pub async fn run(
     tracing::info!("ready");
     supervisor.spawn(
         "connection watch",
-        watch_connection(client, readiness, metrics),
+        watch_connection(context.client(), readiness, metrics),
     );
     let stopped = tokio::select! {
         () = shutdown.cancelled() => None,
@@ -145,6 +136,22 @@ pub async fn run(
     };
     worker.stop(config.shutdown_timeout, &mut supervisor).await;
     stopped.map_or(Ok(()), |stopped| Err(stopped.into()))
+}
+
+/// The main connection, and one for requests about a long stream: some keep the server busy for a second, and their
+/// connection with it.
+async fn connect(
+    config: &Config,
+    shutdown: &CancellationToken,
+) -> Result<(jetstream::Context, jetstream::Context), streams::Error> {
+    let connect = async |name: &str| {
+        let client = connection::connect(&config.nats, SERVICE, name, shutdown);
+        client.await.map(jetstream::new)
+    };
+    let context = connect(&config.node).await?;
+    streams::ensure(&context, &config.streams, shutdown).await?;
+    let asking = connect(&format!("{} asking", config.node)).await?;
+    Ok((context, asking))
 }
 
 fn shared(config: &Config, metrics: &Metrics, health: &Readiness) -> anyhow::Result<Shared> {

@@ -136,7 +136,9 @@ pub async fn run(
     Ok(())
 }
 
+const SERVICE: &str = "gateway";
 const READS: Reads = Reads {
+    service: SERVICE,
     consumers: &[],
     streams: &[
         subject::BUCKET_STREAM,
@@ -197,11 +199,12 @@ async fn connect(
     config: &Config,
     shutdown: &CancellationToken,
 ) -> Result<(jetstream::Context, Client), streams::Error> {
-    let name = format!("hookline-gateway {}", config.node);
-    let client = connection::connect(&config.nats, &name, shutdown).await?;
+    let connect =
+        async |name: &str| connection::connect(&config.nats, SERVICE, name, shutdown).await;
+    let client = connect(&config.node).await?;
     let context = jetstream::new(client);
     streams::ensure(&context, &config.streams, shutdown).await?;
-    let lists = connection::connect(&config.nats, &format!("{name} lists"), shutdown).await?;
+    let lists = connect(&format!("{} lists", config.node)).await?;
     Ok((context, lists))
 }
 
