@@ -22,7 +22,7 @@ fn publish_both(cluster: &Cluster, subject: &str, id: &str, data: &Value) -> Res
     let header = format!("Nats-Msg-Id:{id}");
     for headers in [&[][..], &["-H", &header][..]] {
         let output = Command::new(nats_cli()?)
-            .args(["--server", &cluster.nats.url(), "pub", subject])
+            .args(["--server", &cluster.nats.url_as("injector"), "pub", subject])
             .arg(data.to_string())
             .args(headers)
             .output()?;
@@ -44,9 +44,10 @@ fn consumer(username: &str) -> Value {
 
 /// Starts `nats sub hookline.watch.>`, and waits until it hears an event.
 async fn watch(cluster: &Cluster, dir: &std::path::Path) -> Result<Process> {
+    let server = cluster.nats.url_as("observer");
     let mut watch = Process::new("nats-sub", nats_cli()?, dir)
         .env("HOME", dir.display().to_string())
-        .args(["--server", &cluster.nats.url(), "sub", "hookline.watch.>"]);
+        .args(["--server", &server, "sub", "hookline.watch.>"]);
     watch.start()?;
     eventually(SOON, "nats sub hears events", async || {
         watch.check_running()?;

@@ -15,6 +15,7 @@ mod log;
 mod malformed;
 mod outages;
 mod outbox;
+mod permissions;
 mod ping;
 mod propagation;
 mod pull;

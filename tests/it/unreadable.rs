@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use e2e::{Cluster, Leftovers, Result, SOON, eventually, wire};
+use e2e::{Cluster, Leftovers, RawNats, Result, SOON, eventually, wire};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
 
 const SUBJECT: &[u8] = b"hookline.events.default.crud.consumers";
 const LONG: Duration = Duration::from_secs(120);
@@ -50,57 +48,12 @@ fn cutting() -> Vec<(&'static [u8], &'static [u8])> {
     ]
 }
 
-/// A connection that sends what no client library would.
-struct Wire(BufReader<TcpStream>);
-
-impl Wire {
-    async fn connect(port: u16) -> Result<Self> {
-        let mut wire = Self(BufReader::new(
-            TcpStream::connect(("127.0.0.1", port)).await?,
-        ));
-        wire.line().await?;
-        let hello = b"CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB answers 1\r\n";
-        wire.0.get_mut().write_all(hello).await?;
-        Ok(wire)
-    }
-
-    async fn line(&mut self) -> Result<String> {
-        let mut line = Vec::new();
-        let read = self.0.read_until(b'\n', &mut line).await?;
-        ensure!(read > 0, "the server hung up");
-        Ok(String::from_utf8_lossy(&line).into_owned())
-    }
-
-    /// Publishes, and waits for the server's acknowledgement.
-    async fn publish(&mut self, subject: &[u8], headers: &[u8], body: &[u8]) -> Result {
-        let sizes = format!(
-            " answers {} {}\r\n",
-            headers.len(),
-            headers.len() + body.len()
-        );
-        let message = [b"HPUB ", subject, sizes.as_bytes(), headers, body, b"\r\n"].concat();
-        self.0.get_mut().write_all(&message).await?;
-        loop {
-            let line = self.line().await?;
-            if line.starts_with("PING") {
-                self.0.get_mut().write_all(b"PONG\r\n").await?;
-            } else if line.starts_with("MSG") {
-                let answer = self.line().await?;
-                ensure!(answer.contains("\"seq\""), "{answer}");
-                return Ok(());
-            } else {
-                ensure!(!line.starts_with("-ERR"), "{line}");
-            }
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreadable_events_are_dead_letters_and_hold_up_nobody() -> Result {
     let cluster = Cluster::builder().dispatchers(3).start().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
-    let mut wire = Wire::connect(cluster.nats.port()).await?;
+    let mut wire = RawNats::connect(cluster.nats.port(), "operator").await?;
     let (kinds, rounds) = (cutting(), 5);
     for round in 0..rounds {
         for (number, (subject, headers)) in kinds.iter().enumerate() {
@@ -171,7 +124,7 @@ async fn a_flood_of_malformed_messages_holds_up_no_good_one() -> Result {
     ]);
     let total = EACH * kinds.len();
     assert_eq!(total, 3_000);
-    let mut wire = Wire::connect(cluster.nats.port()).await?;
+    let mut wire = RawNats::connect(cluster.nats.port(), "operator").await?;
     for round in 0..EACH {
         for (number, (subject, headers, body)) in kinds.iter().enumerate() {
             let text = String::from_utf8_lossy(headers);
@@ -210,7 +163,7 @@ async fn a_header_that_kills_the_client_ends_one_process_and_is_gone() -> Result
     let mut cluster = Cluster::builder().dispatchers(3).start().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
-    let mut wire = Wire::connect(cluster.nats.port()).await?;
+    let mut wire = RawNats::connect(cluster.nats.port(), "operator").await?;
     wire.publish(SUBJECT, b"NATS/1.0\r\nA: b\rc\r\n\r\n", b"{}")
         .await?;
     let dead = eventually(SOON, "it is a dead letter", async || {
@@ -241,7 +194,7 @@ async fn unreadable_entities_and_dead_letters_are_removed() -> Result {
     let cluster = Cluster::single().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
-    let mut wire = Wire::connect(cluster.nats.port()).await?;
+    let mut wire = RawNats::connect(cluster.nats.port(), "operator").await?;
     let headers = b"NATS/1.0\r\nX-User: Andr\xe9\r\n\r\n";
     for subject in [
         "$KV.hookline.entity.default.consumers.c57340ab-9fed-40fd-bb7e-1cef8d37c2df",

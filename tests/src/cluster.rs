@@ -162,7 +162,7 @@ impl Cluster {
     /// Prepares another gateway, without starting it.
     pub fn add_gateway(&mut self) -> Result<&mut Service> {
         let name = format!("gateway-{}", self.gateways.len() + 1);
-        let mut gateway = Service::gateway(&name, self.dir.path(), &self.nats.url())?;
+        let mut gateway = Service::gateway(&name, self.dir.path(), &self.nats.url_as("gateway"))?;
         for (name, value) in &self.builder.gateway_env {
             gateway.set(name, value);
         }
@@ -173,7 +173,7 @@ impl Cluster {
     /// Prepares another dispatcher, without starting it.
     pub fn add_dispatcher(&mut self) -> Result<&mut Service> {
         let name = format!("dispatcher-{}", self.dispatchers.len() + 1);
-        let (nats, redis) = (self.nats.url(), self.redis.url());
+        let (nats, redis) = (self.nats.url_as("dispatcher"), self.redis.url());
         let mut dispatcher = Service::dispatcher(&name, self.dir.path(), &nats, &redis)?;
         for (name, value) in &self.builder.dispatcher_env {
             dispatcher.set(name, value);
@@ -282,11 +282,11 @@ impl Cluster {
     /// Stops all running services at once.
     async fn stop(&mut self) -> Result<()> {
         let stops = self.services_mut().map(async |service| {
-            service.check_no_panic()?;
+            service.check_log()?;
             if service.process().pid().is_ok() && service.check_running().is_ok() {
                 service.stop().await?;
             }
-            service.check_no_panic()
+            service.check_log()
         });
         futures::future::try_join_all(stops).await?;
         Ok(())

@@ -1,6 +1,8 @@
 //! Real nats-servers with JetStream. Unless a scenario says otherwise, they sync before they acknowledge.
+//!
+//! They have the accounts and permissions that are shipped; who names no user is the operator.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -22,6 +24,7 @@ pub struct NatsServer {
 
 #[derive(Debug)]
 struct Node {
+    config: PathBuf,
     process: Process,
     port: u16,
 }
@@ -75,6 +78,21 @@ impl NatsServer {
             nodes,
             client: None,
         }
+    }
+
+    /// Takes a right from a user, at the next start.
+    pub fn forbid(&self, user: &str, right: &str) -> Result<()> {
+        for node in &self.nodes {
+            let config = std::fs::read_to_string(&node.config)?;
+            let place = config.find(&format!("user: {user}\n"));
+            let (before, rest) = config.split_at(place.context("there is no such user")?);
+            let right = format!("\"{right}\"");
+            anyhow::ensure!(rest.contains(&right), "{user} has no {right}");
+            // An empty list would allow all.
+            let rest = rest.replacen(&right, "\"nothing\"", 1);
+            std::fs::write(&node.config, format!("{before}{rest}"))?;
+        }
+        Ok(())
     }
 
     /// Starts the server, or restarts it on the same port and data.
@@ -148,6 +166,17 @@ impl NatsServer {
     pub fn url(&self) -> String {
         let urls: Vec<_> = self.nodes.iter().map(Node::url).collect();
         urls.join(",")
+    }
+
+    /// [`Self::url`] for a user of the shipped accounts.
+    #[must_use]
+    pub fn url_as(&self, user: &str) -> String {
+        login(user, &self.url())
+    }
+
+    pub async fn client_as(&self, user: &str) -> Result<async_nats::Client> {
+        let login = async_nats::ConnectOptions::with_user_and_password(user.into(), password(user));
+        Ok(login.connect(self.nodes[0].url()).await?)
     }
 
     #[must_use]
@@ -303,6 +332,25 @@ impl NatsServer {
     }
 }
 
+/// The users of the shipped accounts.
+const USERS: [&str; 5] = ["operator", "gateway", "dispatcher", "injector", "observer"];
+
+/// The shipped accounts and permissions.
+#[must_use]
+pub fn accounts() -> PathBuf {
+    binaries::workspace().join("deploy/nats/accounts.conf")
+}
+
+pub(crate) fn password(user: &str) -> String {
+    format!("of{user}")
+}
+
+/// URLs with a user of the shipped accounts.
+#[must_use]
+pub fn login(user: &str, urls: &str) -> String {
+    urls.replace("nats://", &format!("nats://{user}:{}@", password(user)))
+}
+
 #[must_use]
 pub fn reason(message: &StreamMessage) -> &str {
     let value = message.headers.get(wire::REASON);
@@ -312,18 +360,18 @@ pub fn reason(message: &StreamMessage) -> &str {
 impl Node {
     fn new(dir: &Path, name: &str, store: Store, cluster: &str) -> Result<Self> {
         let port = ports::free()?;
-        let (limit, account) = match store {
-            Store::Unlimited | Store::Unsynced => (String::new(), String::new()),
-            Store::Server(bytes) => (format!(", max_file_store: {bytes}"), String::new()),
-            Store::Account(bytes) => (
-                String::new(),
-                format!(
-                    "accounts {{ HOOKLINE {{ jetstream {{ max_file: {bytes} }}\n\
-                     users: [ {{ user: hookline, password: hookline }} ] }} }}\n\
-                     no_auth_user: hookline\n"
-                ),
-            ),
-        };
+        let shipped = accounts();
+        let mut accounts = std::fs::read_to_string(&shipped)
+            .with_context(|| format!("cannot read {}", shipped.display()))?;
+        let mut limit = String::new();
+        match store {
+            Store::Unlimited | Store::Unsynced => {}
+            Store::Server(bytes) => limit = format!(", max_file_store: {bytes}"),
+            Store::Account(bytes) => {
+                let limited = format!("jetstream {{ max_file: {bytes} }}");
+                accounts = accounts.replace("jetstream: enabled", &limited);
+            }
+        }
         let sync = if store == Store::Unsynced {
             "2m"
         } else {
@@ -332,15 +380,24 @@ impl Node {
         let config = format!(
             "listen: \"127.0.0.1:{port}\"\n\
              max_payload: 2MB\n\
-             jetstream {{ store_dir: \"{}\", sync_interval: {sync}{limit} }}\n{account}{cluster}",
+             jetstream {{ store_dir: \"{}\", sync_interval: {sync}{limit} }}\n\
+             no_auth_user: operator\n{cluster}{accounts}",
             dir.join(format!("{name}-data")).display()
         );
         let path = dir.join(format!("{name}.conf"));
         std::fs::write(&path, config)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        let process = Process::new(name, binaries::server("nats-server")?, dir)
+        let mut process = Process::new(name, binaries::server("nats-server")?, dir)
             .args(["-c".to_owned(), path.display().to_string()]);
-        Ok(Self { process, port })
+        for user in USERS {
+            let variable = format!("HOOKLINE_NATS_{}_PASSWORD", user.to_uppercase());
+            process.set_env(&variable, password(user));
+        }
+        Ok(Self {
+            config: path,
+            process,
+            port,
+        })
     }
 
     fn url(&self) -> String {

@@ -12,6 +12,8 @@ use crate::{SOON, binaries, logs, metrics, ports};
 
 /// Logged by a dispatcher that gives deliveries in flight back instead of finishing them.
 const DEADLINE_PASSED: &str = "deadline passed";
+/// Logged by a service that does what its user may not.
+pub const FORBIDDEN: &str = "NATS forbids this user";
 
 /// What a service did with deliveries in flight when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,11 +156,16 @@ impl Service {
         Ok(InFlight::Finished)
     }
 
-    /// Fails if the service ever panicked.
-    pub fn check_no_panic(&self) -> Result<()> {
+    /// Fails if the service ever panicked, or lacked a permission.
+    pub fn check_log(&self) -> Result<()> {
         let log = self.process.log();
-        let panic = log.lines().find(|line| line.contains("panicked at"));
-        ensure!(panic.is_none(), "{}: {panic:?}", self.process.name());
+        let is_bad = |line: &&str| {
+            ["panicked at", FORBIDDEN]
+                .iter()
+                .any(|bad| line.contains(bad))
+        };
+        let bad = log.lines().find(is_bad);
+        ensure!(bad.is_none(), "{}: {bad:?}", self.process.name());
         Ok(())
     }
 

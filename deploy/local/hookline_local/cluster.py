@@ -1,6 +1,6 @@
 """A cluster on the loopback interface: NATS, Redis, a gateway, dispatchers and a receiver.
 
-<folder>/state.json   ports and processes, for later runs
+<folder>/state.json   ports, processes and the password of NATS' users, for later runs
 <folder>/data/        data of NATS and Redis
 <folder>/logs/        a log for each process, and its previous log
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import secrets
 import socket
 import sys
 import time
@@ -33,6 +34,7 @@ READY_WITHIN_S = 60.0
 # Services finish attempts in flight before they stop.
 SERVICES_END_WITHIN_S = 40.0
 SERVERS_END_WITHIN_S = 10.0
+NATS_USERS = ("operator", "gateway", "dispatcher", "injector", "observer")
 # The environment overrides these.
 DEFAULTS = {
     # By default dispatchers deliver to public addresses only, but the receiver is on loopback.
@@ -66,10 +68,16 @@ class Cluster:
         self.temporary = temporary
         self.ports: Dict[str, int] = {}
         self.processes: Dict[str, processes.Process] = {}
+        # Begins with a letter: NATS would read digits as a number.
+        self.password = "p" + secrets.token_hex(16)
         self._load()
 
     def url(self, name: str, path: str = "") -> str:
         return f"{SCHEMES.get(name, 'http')}://{LOOPBACK}:{self.ports[name]}{path}"
+
+    def nats_url(self, user: str) -> str:
+        """For a user of deploy/nats/accounts.conf; without one a client is the operator."""
+        return f"nats://{user}:{self.password}@{LOOPBACK}:{self.ports['nats']}"
 
     def log(self, name: str) -> pathlib.Path:
         return self.folder / "logs" / f"{name}.log"
@@ -82,7 +90,7 @@ class Cluster:
         """The settings of a dispatcher of this cluster."""
         return {
             "HOOKLINE_STATUS_LISTEN": f"{LOOPBACK}:{status_port}",
-            "HOOKLINE_NATS_URL": self.url("nats"),
+            "HOOKLINE_NATS_URL": self.nats_url("dispatcher"),
             "HOOKLINE_REDIS_URL": self.url("redis"),
             **{name: self.env.get(name, default) for name, default in DEFAULTS.items()},
         }
@@ -125,7 +133,7 @@ class Cluster:
                 "nats",
                 [str(paths.NATS_SERVER), "-c", str(paths.NATS_CONF), "-a", LOOPBACK]
                 + ["-p", str(self.ports["nats"]), "-sd", str(data / "nats")],
-                plain,
+                {**plain, **{f"HOOKLINE_NATS_{user.upper()}_PASSWORD": self.password for user in NATS_USERS}},
                 lambda: nats.is_ready((LOOPBACK, self.ports["nats"])),
             ),
             Service(
@@ -149,7 +157,7 @@ class Cluster:
                     **self.env,
                     "HOOKLINE_ADMIN_LISTEN": f"{LOOPBACK}:{self.ports['admin']}",
                     "HOOKLINE_STATUS_LISTEN": f"{LOOPBACK}:{self.ports['gateway']}",
-                    "HOOKLINE_NATS_URL": self.url("nats"),
+                    "HOOKLINE_NATS_URL": self.nats_url("gateway"),
                 },
                 lambda: answers_ok(self.url("gateway", "/readyz")),
             ),
@@ -203,6 +211,7 @@ class Cluster:
         try:
             state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
             self.ports = {name: int(port) for name, port in state["ports"].items() if name in USUAL_PORTS}
+            self.password = str(state.get("password", self.password))
             self.processes = {entry["name"]: processes.Process(**entry) for entry in state["processes"]}
         except FileNotFoundError:
             pass
@@ -210,8 +219,10 @@ class Cluster:
             raise Failure(f"cannot read {self.folder / 'state.json'}: {error!r}; delete it and try again") from None
 
     def _save(self) -> None:
-        state = {"ports": self.ports, "processes": [process._asdict() for process in self.processes.values()]}
+        started = [process._asdict() for process in self.processes.values()]
+        state = {"ports": self.ports, "password": self.password, "processes": started}
         new = self.folder / ".state.new"
+        new.touch(mode=0o600)
         new.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         os.replace(new, self.folder / "state.json")
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use e2e::nats::login;
 use e2e::{Cluster, Proxy, RedisCluster, eventually, wire};
 
 use crate::chaos::endpoint::{Endpoint, Mood};
@@ -118,9 +119,10 @@ pub(super) async fn nats_leader(name: &str, size: Size) -> Result<Row> {
 
 pub(super) async fn nats_cut(name: &str, size: Size) -> Result<Row> {
     let proxy = Proxy::start().await?;
+    let url = login("dispatcher", &format!("nats://{}", proxy.address()));
     let mut cluster = Cluster::builder()
         .dispatchers(2)
-        .dispatcher_env("HOOKLINE_NATS_URL", &format!("nats://{}", proxy.address()))
+        .dispatcher_env("HOOKLINE_NATS_URL", &url)
         .prepare()
         .await?;
     proxy.lead_to(cluster.nats.port());
