@@ -53,6 +53,7 @@ impl Question for Options {
 #[expect(clippy::print_stdout, reason = "progress")]
 async fn measure(options: &Options) -> Result<Section> {
     let builder = Cluster::builder().dispatchers(0);
+    let builder = builder.gateway_env("HOOKLINE_EVENT_BATCHES", "true");
     let cluster = builder.start().await?;
     let context = cluster.nats.jetstream();
     let stored = cluster.nats.stream(wire::EVENTS).await?;

@@ -23,6 +23,9 @@ use crate::subject;
 const HEADER_ROOM: usize = 64 << 10;
 /// Window in which JetStream drops a repeated `Nats-Msg-Id`.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// JetStream knows no workspaces: in its window a publisher could silence another's event. This is the shortest that it
+/// allows; Redis drops repeats within a workspace.
+const EVENTS_DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 /// Messages of a consumer in flight, over all dispatchers.
 const MAX_ACK_PENDING: i64 = 100_000;
 /// How long the servers of a cluster may take to form it.
@@ -54,6 +57,11 @@ pub struct Options {
         value_parser = clap::value_parser!(i64).range(4 << 20..)
     )]
     pub events_max_bytes: i64,
+
+    /// Let publishers send many events as one atomic batch, when the event stream is created. NATS allows 50 open
+    /// batches: a publisher who leaves them open keeps out the others'.
+    #[arg(long, env = "HOOKLINE_EVENT_BATCHES")]
+    pub event_batches: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +139,8 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         discard: DiscardPolicy::New,
         max_bytes: options.events_max_bytes,
         max_message_size: max_event as i32,
-        // Publishers of many events can batch them, with one sync per batch.
-        allow_atomic_publish: true,
+        allow_atomic_publish: options.event_batches,
+        duplicate_window: EVENTS_DUPLICATE_WINDOW,
         sources: Some(vec![outbox]),
         republish: Some(Republish {
             source: subject::EVENT_SUBJECTS.to_owned(),

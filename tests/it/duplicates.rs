@@ -1,6 +1,5 @@
 //! Repeats, redeliveries and takeovers cause no needless second delivery.
 
-use std::time::Duration;
 
 use anyhow::ensure;
 use async_nats::HeaderMap;
@@ -11,12 +10,6 @@ use serde_json::{Value, json};
 async fn an_event_id_published_again_is_not_delivered_again() -> Result {
     let cluster = Cluster::builder().dispatchers(2).start().await?;
     cluster.webhook("/hook").await?;
-    let window = Duration::from_secs(1);
-    cluster
-        .nats
-        .set_duplicate_window(wire::EVENTS, window)
-        .await?;
-
     let subject = wire::event("crud", "consumers");
     let body = json!({ "n": 1 }).to_string();
     let publish = async || {
@@ -73,6 +66,10 @@ async fn a_batch_published_to_a_cluster_is_delivered_once_each_or_not_at_all() -
 }
 
 async fn in_batches(builder: Builder) -> Result {
+    let name = "HOOKLINE_EVENT_BATCHES";
+    let builder = builder
+        .gateway_env(name, "true")
+        .dispatcher_env(name, "true");
     let cluster = builder.start().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
@@ -104,7 +101,8 @@ async fn in_batches(builder: Builder) -> Result {
     };
     let stored = batch("first", &["a", "b", "bad", "c", "d"]).await?;
     assert_eq!(stored["count"], 5, "{stored}");
-    let refused = batch("second", &["e", "c", "f"]).await?;
+    // An id is not twice in a batch.
+    let refused = batch("second", &["e", "f", "e"]).await?;
     assert_eq!(refused["error"]["err_code"], 10_201, "{refused}");
     let stored = batch("third", &["e", "f"]).await?;
     assert_eq!(stored["count"], 2, "{stored}");
@@ -129,6 +127,22 @@ async fn in_batches(builder: Builder) -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_are_refused_unless_they_are_allowed() -> Result {
+    let cluster = Cluster::single().await?;
+    let injector = cluster.nats.client_as("injector").await?;
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Batch-Id", "one");
+    headers.insert("Nats-Batch-Sequence", "1");
+    let subject = wire::event("crud", "consumers");
+    let refused = injector
+        .request_with_headers(subject, headers, "{}".into())
+        .await?;
+    let refused: Value = serde_json::from_slice(&refused.payload)?;
+    assert_eq!(refused["error"]["err_code"], 10_174, "{refused}");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_event_does_not_reset_a_delivery_that_waits_for_a_retry() -> Result {
     let cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "6s")
@@ -137,11 +151,6 @@ async fn a_repeated_event_does_not_reset_a_delivery_that_waits_for_a_retry() -> 
     let hook = cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
     cluster.rest().await?;
-    let window = Duration::from_secs(1);
-    cluster
-        .nats
-        .set_duplicate_window(wire::EVENTS, window)
-        .await?;
     // Held until the hook is paused, so that no retry comes before that.
     let hold = cluster.receiver.hold("/hook", 1);
     let subject = wire::event("crud", "consumers");
