@@ -151,7 +151,8 @@ pub async fn connect(
             .connection_timeout(Duration::from_secs(5))
             .reconnect_delay_callback(|tries| RETRY.min(Duration::from_millis(100) * tries as u32))
             .event_callback(log_event);
-        match connect.connect(&servers[..]).await {
+        // Its future is large.
+        match Box::pin(connect.connect(&servers[..])).await {
             Ok(client) => {
                 check_version(&client.server_info().version)?;
                 return Ok(client);

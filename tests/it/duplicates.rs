@@ -1,6 +1,5 @@
 //! Repeats, redeliveries and takeovers cause no needless second delivery.
 
-
 use anyhow::ensure;
 use async_nats::HeaderMap;
 use e2e::{Builder, Cluster, Leftovers, Proxy, Result, SOON, eventually, wire};
