@@ -178,7 +178,7 @@ static FORBIDDEN: LazyLock<watch::Sender<String>> = LazyLock::new(watch::Sender:
 
 /// Ends `call` as soon as the server forbids this process something: an answer would never come.
 pub async fn permitted<T>(call: impl Future<Output = T>) -> Result<T, Error> {
-    let mut forbidden = FORBIDDEN.subscribe();
+    let (mut forbidden, call) = (FORBIDDEN.subscribe(), Box::pin(call));
     tokio::select! {
         biased;
         done = call => Ok(done),

@@ -1,9 +1,10 @@
-//! Secrets stay out of logs and metrics.
+//! Secrets stay out of logs, metrics, events and dead letters.
 
 use e2e::{Cluster, Result, SOON, eventually};
+use futures::StreamExt as _;
 use serde_json::json;
 
-/// Parts of hooks and events that no log may contain.
+/// Parts of hooks, which no event may contain, and of events: neither may stand in a log.
 const MARKERS: [(&str, &str); 6] = [
     ("a secret", "marker1secret"),
     ("a header's value", "marker2token"),
@@ -14,7 +15,7 @@ const MARKERS: [(&str, &str); 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
+async fn secrets_reach_no_event_and_neither_they_nor_bodies_reach_logs_or_metrics() -> Result {
     let cluster = Cluster::builder()
         .dispatchers(2)
         .gateway_env("HOOKLINE_LOG", "debug")
@@ -24,6 +25,9 @@ async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
         .await?;
     let receiver = &cluster.receiver;
     let admin = cluster.admin();
+    let observer = cluster.nats.client_as("observer").await?;
+    let mut events = observer.subscribe("hookline.watch.>").await?;
+    observer.flush().await?;
     // A path for each outcome of a delivery.
     let ends = [("/ok", 200), ("/failing", 500), ("/gone", 410)];
     for (path, code) in ends {
@@ -76,6 +80,28 @@ async fn secrets_and_bodies_never_reach_logs_or_metrics() -> Result {
     .await?;
 
     markers_were_sent(&cluster);
+    let mut texts = Vec::new();
+    for stream in [e2e::wire::DEAD, e2e::wire::ATTEMPTS] {
+        let stored = cluster.nats.messages(stream).await?;
+        texts.extend(stored.into_iter().map(|message| message.payload));
+    }
+    let seen = tokio::time::timeout(SOON, async {
+        while let Some(event) = events.next().await {
+            texts.push(event.payload);
+            if event.subject.contains("crud.consumers") {
+                break;
+            }
+        }
+    });
+    seen.await?;
+    let texts = texts.iter().map(|text| String::from_utf8_lossy(text));
+    let texts: Vec<_> = texts.collect();
+    // Of each hook two events about it, and the pings of the four that are pinged; all of the dead letters.
+    assert!(texts.len() > 8 + 8 + 4 + 7, "{}", texts.len());
+    for (what, marker) in &MARKERS[..4] {
+        let text = texts.iter().find(|text| text.contains(marker));
+        assert_eq!(text, None, "{what}");
+    }
     // A dead letter is stored before it is logged.
     eventually(SOON, "the logs name each hook that failed", async || {
         let logs = cluster.dispatchers.iter().map(|d| d.process().log());

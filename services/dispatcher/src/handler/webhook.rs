@@ -5,14 +5,17 @@ use bytes::Bytes;
 use hookline_shared::event::Event;
 use hookline_shared::hook::WebhookConfig;
 use hookline_shared::signature::Signer;
+use hookline_shared::subject::PING_SOURCE;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde_json::Value;
 
 use super::http::{ADDED, Target, parse_headers, sign};
 use super::preparation::Preparation;
 use super::{Delivery, DeliveryError, Handler, Receipt};
 
 struct Webhook {
+    url: String,
     target: Target,
     headers: HeaderMap,
     signer: Option<Signer>,
@@ -27,6 +30,7 @@ pub(super) fn prepare(
         .entry(CONTENT_TYPE)
         .or_insert(HeaderValue::from_static("application/json"));
     Ok(Box::new(Webhook {
+        url: config.url.to_string(),
         target: with.target(&config.url, *config.ssl_verify)?,
         headers,
         signer: with.signer(config.secret.as_ref()),
@@ -36,7 +40,7 @@ pub(super) fn prepare(
 #[async_trait]
 impl Handler for Webhook {
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
-        let body = body(&delivery.event, &delivery.event_name);
+        let body = body(&delivery.event, &delivery.event_name, &self.url);
         let mut headers = HeaderMap::with_capacity(self.headers.len() + ADDED);
         for (name, value) in &self.headers {
             headers.append(name, value.clone());
@@ -46,14 +50,20 @@ impl Handler for Webhook {
     }
 }
 
-/// Splices the published bytes in as they are. Only data with its own `source` or `event` is serialized again,
-/// without them.
-fn body(event: &Event, event_name: &str) -> Bytes {
+/// Splices the published bytes in as they are. Only pings, and data with its own `source` or `event`, are serialized
+/// again: these without them, a ping with the hook's URL, of which only the host is stored.
+fn body(event: &Event, event_name: &str, url: &str) -> Bytes {
     let written;
-    let data: &[u8] = if event.names_itself() {
+    let data: &[u8] = if event.names_itself() || event.source == PING_SOURCE {
         let mut data = event.data().clone();
         data.retain(|name, _| !matches!(name.as_str(), "source" | "event"));
-        written = serde_json::Value::Object(data).to_string();
+        let mut data = Value::Object(data);
+        if event.source == PING_SOURCE
+            && let Some(shown) = data.pointer_mut("/event_hooks/config/url")
+        {
+            *shown = url.into();
+        }
+        written = data.to_string();
         written.as_bytes()
     } else {
         event.raw.trim_ascii()
@@ -81,17 +91,26 @@ fn quote(body: &mut Vec<u8>, text: &str) {
 mod tests {
     use super::*;
     use hookline_shared::event::EventId;
-    use serde_json::{Value, json};
+    use serde_json::json;
+
+    fn event(source: &str, data: &str) -> Event {
+        let subject = format!("hookline.events.default.{source}.consumers");
+        let data = Bytes::copy_from_slice(data.as_bytes());
+        Event::parse_with_id(&subject, None, data, EventId::given("1")).expect("an event")
+    }
 
     fn body_of(data: &str) -> Bytes {
-        let event = Event::parse_with_id(
-            "hookline.events.default.crud.consumers",
-            None,
-            Bytes::copy_from_slice(data.as_bytes()),
-            EventId::given("1"),
-        )
-        .expect("an event");
-        body(&event, "consumers:create")
+        body(&event("crud", data), "consumers:create", "http://x/y")
+    }
+
+    #[test]
+    fn only_a_ping_tells_the_url() {
+        let data = r#"{"event_hooks":{"config":{"url":"http://x/REDACTED"}}}"#;
+        for (source, want) in [(PING_SOURCE, "http://x/y"), ("crud", "http://x/REDACTED")] {
+            let body = body(&event(source, data), "ping", "http://x/y");
+            let got: Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(got["event_hooks"]["config"]["url"], want);
+        }
     }
 
     #[test]

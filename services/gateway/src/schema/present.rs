@@ -29,12 +29,15 @@ impl Schema {
     }
 }
 
-/// The ping of a new webhook: the hook as its receiver may see it. The secret is left out, and so are the values of
-/// headers: the receiver gets them as such, and pings are stored.
+/// The ping of a new webhook, as it is stored: without the secret, values of headers, and the URL behind its host. The
+/// dispatcher puts in the URL; the receiver gets the headers as such.
 pub(crate) fn ping(hook: &Entity) -> Entity {
     let mut hook = hook.clone();
     if let Some(Value::Object(config)) = hook.get_mut("config") {
         config.shift_remove("secret");
+        if let Some(url) = config.get_mut("url") {
+            *url = json!(origin(url));
+        }
         let headers = config.entry("headers").or_insert_with(|| json!({}));
         if let Value::Object(headers) = headers {
             let is_type = |name: &String| name.eq_ignore_ascii_case("content-type");
@@ -173,10 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_has_the_names_of_headers_and_a_content_type_but_no_secret() {
+    fn a_stored_ping_has_the_names_of_headers_and_a_content_type_but_no_secret() {
         assert_eq!(
             ping(&hook())["event_hooks"]["config"],
-            json!({"url": "http://x", "ssl_verify": true,
+            json!({"url": format!("http://x/{REDACTED}"), "ssl_verify": true,
                    "headers": {"authorization": REDACTED, "content-type": "application/json"}})
         );
     }
