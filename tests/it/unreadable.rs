@@ -3,50 +3,12 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use e2e::hostile::UNREADABLE;
 use e2e::{Cluster, Leftovers, RawNats, Result, SOON, eventually, wire};
 use serde_json::json;
 
 const SUBJECT: &[u8] = b"hookline.events.default.crud.consumers";
 const LONG: Duration = Duration::from_secs(120);
-
-/// Subjects and header blocks at which a client closes its connection.
-fn cutting() -> Vec<(&'static [u8], &'static [u8])> {
-    vec![
-        (SUBJECT, b"NATS/1.0\r\nX-User: Andr\xe9\r\n\r\n"),
-        (SUBJECT, b"NATS/1.0\r\nNats-Msg-Id: \xff#\r\n\r\n"),
-        (SUBJECT, b"NATS/1.0\r\nno colon\r\n\r\n"),
-        (SUBJECT, b"NATS/1.0\r\nA B: c\r\n\r\n"),
-        (SUBJECT, b"NATS/1.0\r\nA : c\r\n\r\n"),
-        (SUBJECT, b"NATS/1.0\r\nA\tB: c\r\n\r\n"),
-        (SUBJECT, b"NATS/1.0\r\nA\x00: c\r\n\r\n"),
-        (SUBJECT, b"NATS/1.0\r\nA\x7f: c\r\n\r\n"),
-        (SUBJECT, b"NATS/1.0\r\n\xc3\xa9: c\r\n\r\n"),
-        (SUBJECT, b"NATS/1.0\r\n A: c\r\n\r\n"),
-        (SUBJECT, b"nats/1.0\r\nA: c\r\n\r\n"),
-        (SUBJECT, b"NATS/1.1\r\nA: c\r\n\r\n"),
-        (SUBJECT, b"\r\n"),
-        (
-            b"hookline.events.default.crud.\xe9",
-            b"NATS/1.0\r\nA: c\r\n\r\n",
-        ),
-        (
-            b"hookline.events.\xffdefault.crud.a",
-            b"NATS/1.0\r\nA: c\r\n\r\n",
-        ),
-        (
-            b"hookline.events.default.crud.a\xc2\xa0b",
-            b"NATS/1.0\r\nA: c\r\n\r\n",
-        ),
-        (
-            b"hookline.events.default.crud.a\x0bb",
-            b"NATS/1.0\r\nA: c\r\n\r\n",
-        ),
-        (
-            b"hookline.events.default.crud.a\xe2\x80\x83b",
-            b"NATS/1.0\r\nA: c\r\n\r\n",
-        ),
-    ]
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreadable_events_are_dead_letters_and_hold_up_nobody() -> Result {
@@ -54,7 +16,7 @@ async fn unreadable_events_are_dead_letters_and_hold_up_nobody() -> Result {
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
     let mut wire = RawNats::connect(cluster.nats.port(), "operator").await?;
-    let (kinds, rounds) = (cutting(), 5);
+    let (kinds, rounds) = (UNREADABLE, 5);
     for round in 0..rounds {
         for (number, (subject, headers)) in kinds.iter().enumerate() {
             // An id is new in each round.
@@ -105,7 +67,7 @@ async fn a_flood_of_malformed_messages_holds_up_no_good_one() -> Result {
     let cluster = Cluster::builder().dispatchers(3).start().await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
-    let mut kinds: Vec<_> = cutting()
+    let mut kinds: Vec<_> = UNREADABLE
         .into_iter()
         .map(|(subject, headers)| (subject, headers, &b"{}"[..]))
         .collect();

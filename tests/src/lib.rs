@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod binaries;
 pub mod cluster;
+pub mod hostile;
 pub mod logs;
 pub mod metrics;
 pub mod nats;
