@@ -25,9 +25,7 @@ async fn secrets_reach_no_event_and_neither_they_nor_bodies_reach_logs_or_metric
         .await?;
     let receiver = &cluster.receiver;
     let admin = cluster.admin();
-    let observer = cluster.nats.client_as("observer").await?;
-    let mut events = observer.subscribe("hookline.watch.>").await?;
-    observer.flush().await?;
+    let events = watch(&cluster).await?;
     // A path for each outcome of a delivery.
     let ends = [("/ok", 200), ("/failing", 500), ("/gone", 410)];
     for (path, code) in ends {
@@ -80,28 +78,7 @@ async fn secrets_reach_no_event_and_neither_they_nor_bodies_reach_logs_or_metric
     .await?;
 
     markers_were_sent(&cluster);
-    let mut texts = Vec::new();
-    for stream in [e2e::wire::DEAD, e2e::wire::ATTEMPTS] {
-        let stored = cluster.nats.messages(stream).await?;
-        texts.extend(stored.into_iter().map(|message| message.payload));
-    }
-    let seen = tokio::time::timeout(SOON, async {
-        while let Some(event) = events.next().await {
-            texts.push(event.payload);
-            if event.subject.contains("crud.consumers") {
-                break;
-            }
-        }
-    });
-    seen.await?;
-    let texts = texts.iter().map(|text| String::from_utf8_lossy(text));
-    let texts: Vec<_> = texts.collect();
-    // Of each hook two events about it, and the pings of the four that are pinged; all of the dead letters.
-    assert!(texts.len() > 8 + 8 + 4 + 7, "{}", texts.len());
-    for (what, marker) in &MARKERS[..4] {
-        let text = texts.iter().find(|text| text.contains(marker));
-        assert_eq!(text, None, "{what}");
-    }
+    nothing_is_stored(&cluster, events).await?;
     // A dead letter is stored before it is logged.
     eventually(SOON, "the logs name each hook that failed", async || {
         let logs = cluster.dispatchers.iter().map(|d| d.process().log());
@@ -125,6 +102,40 @@ async fn secrets_reach_no_event_and_neither_they_nor_bodies_reach_logs_or_metric
         }
     }
     cluster.finish_unchecked().await
+}
+
+async fn watch(cluster: &Cluster) -> Result<async_nats::Subscriber> {
+    let observer = cluster.nats.client_as("observer").await?;
+    let events = observer.subscribe("hookline.watch.>").await?;
+    observer.flush().await?;
+    Ok(events)
+}
+
+/// No event, dead letter or attempt has a part of a hook.
+async fn nothing_is_stored(cluster: &Cluster, mut events: async_nats::Subscriber) -> Result {
+    let mut texts = Vec::new();
+    for stream in [e2e::wire::DEAD, e2e::wire::ATTEMPTS] {
+        let stored = cluster.nats.messages(stream).await?;
+        texts.extend(stored.into_iter().map(|message| message.payload));
+    }
+    let seen = tokio::time::timeout(SOON, async {
+        while let Some(event) = events.next().await {
+            texts.push(event.payload);
+            if event.subject.contains("crud.consumers") {
+                break;
+            }
+        }
+    });
+    seen.await?;
+    let texts = texts.iter().map(|text| String::from_utf8_lossy(text));
+    let texts: Vec<_> = texts.collect();
+    // Of each hook two events about it, and the pings of the four that are pinged; all of the dead letters.
+    assert!(texts.len() > 8 + 8 + 4 + 7, "{}", texts.len());
+    for (what, marker) in &MARKERS[..4] {
+        let text = texts.iter().find(|text| text.contains(marker));
+        assert_eq!(text, None, "{what}");
+    }
+    Ok(())
 }
 
 /// The positive control.

@@ -4,7 +4,7 @@ mod events;
 mod hooks;
 mod requests;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -79,54 +79,72 @@ pub fn inputs() -> Vec<Input> {
     inputs
 }
 
-/// What became of an attack.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Inputs of each class.
-    pub classes: HashMap<&'static str, usize>,
+/// All inputs, and what the Admin API made of them.
+#[derive(Debug)]
+pub struct Attack {
+    inputs: Vec<Input>,
+    /// The id of each hook that was accepted.
+    hooks: Vec<Option<String>>,
     /// What did not come to what it must.
-    pub wrong: Vec<String>,
+    wrong: Vec<String>,
 }
 
-/// Tries all inputs, with a pause after each, and waits until all of them have come to an end.
-pub async fn attack(cluster: &Cluster, pause: Duration) -> Result<Outcome> {
-    let inputs = inputs();
-    let mut outcome = Outcome::default();
-    let mut raw = RawNats::connect(cluster.nats.port(), "operator").await?;
-    let mut hooks = Vec::new();
-    for (number, input) in inputs.iter().enumerate() {
-        *outcome.classes.entry(input.class).or_default() += 1;
-        match input.give(number, cluster, &mut raw).await {
-            Ok(hook) => hooks.push(hook),
-            Err(error) => {
-                hooks.push(None);
-                outcome.wrong.push(format!("{input}: {error:#}"));
-            }
+impl Attack {
+    /// Tries all inputs, with a pause after each.
+    pub async fn start(cluster: &Cluster, pause: Duration) -> Result<Self> {
+        let mut attack = Self {
+            inputs: inputs(),
+            hooks: Vec::new(),
+            wrong: Vec::new(),
+        };
+        let mut raw = RawNats::connect(cluster.nats.port(), "operator").await?;
+        for (number, input) in attack.inputs.iter().enumerate() {
+            let hook = input.give(number, cluster, &mut raw).await;
+            attack.hooks.push(hook.unwrap_or_else(|error| {
+                attack.wrong.push(format!("{input}: {error:#}"));
+                None
+            }));
+            tokio::time::sleep(pause).await;
         }
-        tokio::time::sleep(pause).await;
+        Ok(attack)
     }
-    eventually(LONG, "every event is acked", async || {
-        let open = cluster.nats.open_events().await?;
-        ensure!(open == 0, "{open} events are open");
-        Ok(())
-    })
-    .await?;
-    // What was parked is attempted again.
-    let ended = eventually(LONG, "every input has ended", async || {
-        let dead = cluster.nats.messages(wire::DEAD).await?;
-        let mut wrong = Vec::new();
-        for (number, (input, hook)) in inputs.iter().zip(&hooks).enumerate() {
-            if let Err(error) = input.ended(number, hook.as_deref(), cluster, &dead) {
-                wrong.push(format!("{input}: {error:#}"));
-            }
+
+    /// How many inputs there are of each class.
+    #[must_use]
+    pub fn classes(&self) -> BTreeMap<&'static str, usize> {
+        let mut classes = BTreeMap::new();
+        for input in &self.inputs {
+            *classes.entry(input.class).or_default() += 1;
         }
-        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-        Ok(())
-    });
-    if let Err(error) = ended.await {
-        outcome.wrong.push(format!("{error:#}"));
+        classes
     }
-    Ok(outcome)
+
+    /// Waits until all inputs have come to an end, and names those that came to a wrong one.
+    pub async fn ends(mut self, cluster: &Cluster) -> Result<()> {
+        eventually(LONG, "every event is acked", async || {
+            let open = cluster.nats.open_events().await?;
+            ensure!(open == 0, "{open} events are open");
+            Ok(())
+        })
+        .await?;
+        // What was parked is attempted again.
+        let ended = eventually(LONG, "every input has ended", async || {
+            let dead = cluster.nats.messages(wire::DEAD).await?;
+            let mut wrong = Vec::new();
+            for (number, (input, hook)) in self.inputs.iter().zip(&self.hooks).enumerate() {
+                if let Err(error) = input.ended(number, hook.as_deref(), cluster, &dead) {
+                    wrong.push(format!("{input}: {error:#}"));
+                }
+            }
+            ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+            Ok(())
+        });
+        if let Err(error) = ended.await {
+            self.wrong.push(format!("{error:#}"));
+        }
+        ensure!(self.wrong.is_empty(), "{}", self.wrong.join("\n"));
+        Ok(())
+    }
 }
 
 impl Input {

@@ -118,6 +118,12 @@ pub static FAULTS: &[Fault] = &[
         run: |name, size| Box::pin(neighbours::many(name, size)),
     },
     Fault {
+        name: "hostile",
+        what: "hostile hooks, requests and events beside a healthy hook",
+        long: false,
+        run: |name, size| Box::pin(neighbours::hostile(name, size)),
+    },
+    Fault {
         name: "down",
         what: "an endpoint is down for a while, then recovers",
         long: false,

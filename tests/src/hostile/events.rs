@@ -59,6 +59,35 @@ pub(super) fn inputs() -> Vec<Input> {
             says,
         ));
     }
+    inputs.extend(subjects());
+    let deep = "{\"a\":".repeat(10_000) + "1" + &"}".repeat(10_000);
+    for body in [
+        b"hello".as_slice(),
+        b"[{\"list\":1}]",
+        b"\"text\"",
+        b"{\"cut\":",
+        b"{\"two\":1}{}",
+        b"{\"bytes\":\"\xff\"}",
+        b"\xef\xbb\xbf{\"mark\":1}",
+        b"{\"nan\":NaN}",
+        deep.as_bytes(),
+    ] {
+        inputs.push(message("no JSON object", SUBJECT, PLAIN, body, ""));
+    }
+    let long = format!("NATS/1.0\r\nNats-Msg-Id: {}\r\n\r\n", "x".repeat(513));
+    inputs.push(message(
+        "long id",
+        SUBJECT,
+        long.as_bytes(),
+        b"{\"id\":\"long\"}",
+        "id has 513",
+    ));
+    inputs
+}
+
+/// Subjects that are no event's, or that only gateways may use.
+fn subjects() -> Vec<Input> {
+    let mut inputs = Vec::new();
     for (number, (subject, says)) in [
         (
             "hookline.events.default.kong:event_hooks.ping",
@@ -104,28 +133,6 @@ pub(super) fn inputs() -> Vec<Input> {
             says,
         ));
     }
-    let deep = "{\"a\":".repeat(10_000) + "1" + &"}".repeat(10_000);
-    for body in [
-        b"hello".as_slice(),
-        b"[{\"list\":1}]",
-        b"\"text\"",
-        b"{\"cut\":",
-        b"{\"two\":1}{}",
-        b"{\"bytes\":\"\xff\"}",
-        b"\xef\xbb\xbf{\"mark\":1}",
-        b"{\"nan\":NaN}",
-        deep.as_bytes(),
-    ] {
-        inputs.push(message("no JSON object", SUBJECT, PLAIN, body, ""));
-    }
-    let long = format!("NATS/1.0\r\nNats-Msg-Id: {}\r\n\r\n", "x".repeat(513));
-    inputs.push(message(
-        "long id",
-        SUBJECT,
-        long.as_bytes(),
-        b"{\"id\":\"long\"}",
-        "id has 513",
-    ));
     inputs
 }
 

@@ -221,90 +221,73 @@ fn framing() -> Vec<Input> {
     inputs
 }
 
-/// Events that try to leave the value they are in.
+/// A value that tries to leave the place it is put in.
+const EVIL: &str = "\",\"admin\":true,\"x\":\"\\\n\u{2028}</b>&a=b";
+
+fn is_one_value(request: &Request) -> bool {
+    request.json == json!({ "text": EVIL })
+}
+
+fn is_an_object(request: &Request) -> bool {
+    request.json == json!({ "name": EVIL, "none": null })
+}
+
+fn is_one_pair(request: &Request) -> bool {
+    let text = request.text();
+    text.starts_with("text=") && !text.contains(['&', '"', '\n'])
+}
+
+fn is_one_element(request: &Request) -> bool {
+    let text = request.text();
+    text.starts_with("<b>") && !text.contains("</b>")
+}
+
 fn escaping() -> Vec<Input> {
-    const EVIL: &str = "\",\"admin\":true,\"x\":\"\\\n\u{2028}</b>&a=b";
-    fn is_one_value(request: &Request) -> bool {
-        request.json == json!({ "text": EVIL })
-    }
-    fn is_object(request: &Request) -> bool {
-        request.json == json!({ "name": EVIL, "none": null })
-    }
-    fn is_one_pair(request: &Request) -> bool {
-        let text = request.text();
-        !text.contains("&a=b") && text.starts_with("text=") && !text.contains('"')
-    }
-    let data = json!({ "name": EVIL, "type": "application/json" });
     let body = "{\"text\":\"{{ name }}\"}";
-    let typed = |kind: &str| json!({ "body": body, "headers": { "content-type": kind } });
-    let mut inputs = Vec::new();
-    for kind in [
+    let typed =
+        |kind: &str, body: &str| json!({ "body": body, "headers": { "content-type": kind } });
+    let mut one_value: Vec<_> = [
         "application/json",
         "text/json",
         "application/vnd.x+json",
         "APPLICATION/JSON; charset=utf-8",
-    ] {
-        inputs.push(custom(
-            "escaping",
-            typed(kind),
-            data.clone(),
-            Expect::Made(is_one_value),
-        ));
-    }
-    let rendered = json!({ "body": body, "headers": { "content-type": "{{ type }}" }, "headers_format": true });
-    inputs.push(custom(
-        "escaping",
-        rendered,
-        data.clone(),
-        Expect::Made(is_one_value),
-    ));
-    for body in [
+    ]
+    .map(|kind| typed(kind, body))
+    .into();
+    let bodies = [
         body,
         "{% set a = name %}{\"text\":\"{{ a }}\"}",
         "{\"text\":\"{% filter trim %}{{ name }}{% endfilter %}\"}",
         "{\"text\":\"{{ name|e }}\"}",
         "{\"text\":{{ name }}}",
         "{\"text\":{{ name|tojson }}}",
-    ] {
-        inputs.push(custom(
-            "escaping",
-            json!({ "body": body }),
-            data.clone(),
-            Expect::Made(is_one_value),
-        ));
-    }
-    let object = json!({ "body": "{\"name\":{{ name }},\"none\":{{ none }}}" });
-    inputs.push(custom(
-        "escaping",
-        object,
-        data.clone(),
-        Expect::Made(is_object),
-    ));
-    let payload = json!({ "payload": { "text": "{{ name }}" } });
-    inputs.push(custom(
-        "escaping",
-        payload,
-        data.clone(),
-        Expect::Made(is_one_value),
-    ));
-    let form = json!({ "headers": { "content-type": "application/x-www-form-urlencoded" }, "payload": { "text": "{{ name }}" } });
-    inputs.push(custom(
-        "escaping",
-        form,
-        data.clone(),
-        Expect::Made(is_one_pair),
-    ));
-    let html = json!({ "headers": { "content-type": "text/html" }, "body": "<b>{{ name }}" });
-    inputs.push(custom(
-        "escaping",
-        html,
-        data,
-        Expect::Made(|request| {
-            let text = request.text();
-            text.starts_with("<b>") && !text.contains("</b>")
-        }),
-    ));
-    inputs
+    ];
+    one_value.extend(bodies.map(|body| json!({ "body": body })));
+    one_value.push(json!({ "payload": { "text": "{{ name }}" } }));
+    let mut rendered = typed("{{ type }}", body);
+    rendered["headers_format"] = json!(true);
+    one_value.push(rendered);
+    let is_one_value: fn(&Request) -> bool = is_one_value;
+    let mut cases: Vec<_> = one_value
+        .into_iter()
+        .map(|config| (config, is_one_value))
+        .collect();
+    let object = "{\"name\":{{ name }},\"none\":{{ none }}}";
+    let mut form = typed("application/x-www-form-urlencoded", "");
+    form["body"].take();
+    form["payload"] = json!({ "text": "{{ name }}" });
+    cases.extend([
+        (
+            json!({ "body": object }),
+            is_an_object as fn(&Request) -> bool,
+        ),
+        (form, is_one_pair),
+        (typed("text/html", "<b>{{ name }}"), is_one_element),
+    ]);
+    let data = json!({ "name": EVIL, "type": "application/json" });
+    let input =
+        |(config, is_sound)| custom("escaping", config, data.clone(), Expect::Made(is_sound));
+    cases.into_iter().map(input).collect()
 }
 
 fn addresses() -> Vec<Input> {

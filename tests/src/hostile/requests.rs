@@ -2,7 +2,16 @@
 
 use super::{Act, Expect, Input};
 
+const OWN: &str = "Host: {address}\r\n";
+
 pub(super) fn inputs() -> Vec<Input> {
+    let mut inputs = other_sites();
+    inputs.extend(forms());
+    inputs.extend(broken());
+    inputs
+}
+
+fn other_sites() -> Vec<Input> {
     let mut inputs = Vec::new();
     for (headers, says) in [
         (
@@ -34,13 +43,17 @@ pub(super) fn inputs() -> Vec<Input> {
             Expect::Refused(403, says),
         ));
     }
-    let own = "Host: {address}\r\n";
+    inputs
+}
+
+fn forms() -> Vec<Input> {
+    let mut inputs = Vec::new();
     for body in [
         b"source=crud&handler=log&event=\xff".as_slice(),
         b"source=%ff&handler=log",
         b"%c3%28=1&source=crud&handler=log",
     ] {
-        inputs.push(form("form", own, body, Expect::Refused(400, "UTF-8")));
+        inputs.push(form("form", OWN, body, Expect::Refused(400, "UTF-8")));
     }
     for name in [
         "event-hooks",
@@ -51,7 +64,7 @@ pub(super) fn inputs() -> Vec<Input> {
     ] {
         let body = format!("name={name}");
         let head = format!(
-            "POST /workspaces HTTP/1.1\r\n{own}Content-Type: application/x-www-form-urlencoded\r\n\
+            "POST /workspaces HTTP/1.1\r\n{OWN}Content-Type: application/x-www-form-urlencoded\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );
@@ -65,9 +78,15 @@ pub(super) fn inputs() -> Vec<Input> {
             expect: Expect::Refused(400, "reserved"),
         });
     }
+    inputs
+}
+
+/// What is no HTTP, or too much of it.
+fn broken() -> Vec<Input> {
+    let mut inputs = Vec::new();
     let json = |what: &str, length: usize| {
         format!(
-            "POST /event-hooks HTTP/1.1\r\n{own}Content-Type: application/json\r\n{what}\
+            "POST /event-hooks HTTP/1.1\r\n{OWN}Content-Type: application/json\r\n{what}\
              Content-Length: {length}\r\nConnection: close\r\n\r\n"
         )
     };
@@ -87,17 +106,17 @@ pub(super) fn inputs() -> Vec<Input> {
             400,
         ),
         (
-            format!("POST /event-hooks HTTP/9.9\r\n{own}\r\n"),
+            format!("POST /event-hooks HTTP/9.9\r\n{OWN}\r\n"),
             Vec::new(),
             400,
         ),
         (
-            format!("PO ST /event-hooks HTTP/1.1\r\n{own}\r\n"),
+            format!("PO ST /event-hooks HTTP/1.1\r\n{OWN}\r\n"),
             Vec::new(),
             400,
         ),
         (
-            format!("POST /event-hooks HTTP/1.1\r\n{own}X A: b\r\n\r\n"),
+            format!("POST /event-hooks HTTP/1.1\r\n{OWN}X A: b\r\n\r\n"),
             Vec::new(),
             400,
         ),

@@ -1,10 +1,11 @@
-//! Sick endpoints beside healthy ones: how much later the healthy ones get their events.
+//! Sick endpoints and hostile inputs beside healthy hooks: how much later these get their events.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use e2e::Cluster;
+use e2e::hostile::{Attack, inputs};
+use e2e::{Cluster, wire};
 
 use crate::chaos::endpoint::{Endpoint, Mood};
 use crate::chaos::ledger::percentile;
@@ -34,15 +35,59 @@ pub(super) async fn many(name: &str, size: Size) -> Result<Row> {
     beside(name, size, 10, &sick).await
 }
 
-/// Compares the medians of the healthy hooks' p99s, without and with the sick ones.
-#[expect(clippy::print_stdout, reason = "progress")]
 async fn beside(name: &str, size: Size, healthy: usize, sick: &[Mood]) -> Result<Row> {
+    compare(name, size, async |present| {
+        run(size, healthy, sick, present).await
+    })
+    .await
+}
+
+/// Every input once, while one healthy hook gets half of the usual load.
+pub(super) async fn hostile(name: &str, size: Size) -> Result<Row> {
+    compare(name, size, async |present| attacked(size, present).await).await
+}
+
+async fn attacked(size: Size, present: bool) -> Result<Run> {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    let stage = Stage::set(cluster, &[Mood::Well], size).await?;
+    let load = stage.load_of(size.rate / 2).await?;
+    let mut evidence = Evidence {
+        observed: Some("no attack".to_owned()),
+        ..Evidence::default()
+    };
+    let time = size.calm + size.fault / 2;
+    let end = tokio::time::sleep(time);
+    let attack = if present {
+        let pause = time / inputs().len() as u32;
+        Some(Attack::start(&stage.cluster, pause).await?)
+    } else {
+        None
+    };
+    end.await;
+    let offered = load.stop().await?;
+    stage.settle(&[0]).await;
+    if let Some(attack) = attack {
+        let classes = attack.classes();
+        let (count, classes) = (classes.values().sum::<usize>(), classes.len());
+        let ended = attack.ends(&stage.cluster).await;
+        if let Err(error) = ended {
+            evidence.broken.push(format!("{error:#}"));
+        }
+        evidence.observed = Some(format!("{count} inputs of {classes} classes"));
+        evidence.dead = stage.cluster.nats.count(wire::DEAD).await?;
+    }
+    Run::end(stage, offered, evidence, 1).await
+}
+
+/// Compares the medians of the healthy hooks' p99s, without and with what is beside them.
+#[expect(clippy::print_stdout, reason = "progress")]
+async fn compare(name: &str, size: Size, run: impl AsyncFn(bool) -> Result<Run>) -> Result<Row> {
     let (mut without, mut with) = (Vec::new(), Vec::new());
     let last = loop {
         if size.pairs > 0 {
-            without.push(run(size, healthy, sick, false).await?.p99());
+            without.push(run(false).await?.p99());
         }
-        let last = run(size, healthy, sick, true).await?;
+        let last = run(true).await?;
         with.push(last.p99());
         if with.len() >= size.pairs {
             break last;
@@ -62,7 +107,7 @@ async fn beside(name: &str, size: Size, healthy: usize, sick: &[Mood]) -> Result
             observed.push_str(&format!("; {p99}"));
         }
     }
-    let endpoints: Vec<_> = last.endpoints[..healthy].iter().collect();
+    let endpoints: Vec<_> = last.endpoints[..last.healthy].iter().collect();
     Ok(Row::reconcile(
         name,
         &endpoints,
@@ -81,6 +126,28 @@ struct Run {
 }
 
 impl Run {
+    async fn end(
+        stage: Stage,
+        offered: Offered,
+        evidence: Evidence,
+        healthy: usize,
+    ) -> Result<Self> {
+        let Stage {
+            cluster,
+            endpoints,
+            began,
+            ..
+        } = stage;
+        cluster.finish_unchecked().await?;
+        Ok(Self {
+            endpoints,
+            offered,
+            evidence,
+            began,
+            healthy,
+        })
+    }
+
     /// The healthy hooks' p99.
     fn p99(&self) -> Lateness {
         let healthy = self.endpoints[..self.healthy].iter();
@@ -141,20 +208,7 @@ async fn run(size: Size, healthy: usize, sick: &[Mood], present: bool) -> Result
     if present {
         reconcile_sick(&stage, healthy, &mut evidence).await?;
     }
-    let Stage {
-        cluster,
-        endpoints,
-        began,
-        ..
-    } = stage;
-    cluster.finish_unchecked().await?;
-    Ok(Run {
-        endpoints,
-        offered,
-        evidence,
-        began,
-        healthy,
-    })
+    Run::end(stage, offered, evidence, healthy).await
 }
 
 /// Requires all deliveries of the sick endpoints to be parked or dead.
