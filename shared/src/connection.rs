@@ -149,7 +149,11 @@ pub async fn connect(
             .custom_inbox_prefix(format!("_INBOX.{service}"))
             .ping_interval(Duration::from_secs(10))
             .connection_timeout(Duration::from_secs(5))
-            .reconnect_delay_callback(|tries| RETRY.min(Duration::from_millis(100) * tries as u32))
+            // The first at once: until then the client keeps the broken connection open, and what the server sends over
+            // it is redelivered only after the ack wait.
+            .reconnect_delay_callback(|tries| {
+                RETRY.min(Duration::from_millis(100) * (tries as u32).saturating_sub(1))
+            })
             .event_callback(log_event);
         // Its future is large.
         match Box::pin(connect.connect(&servers[..])).await {
@@ -200,9 +204,21 @@ pub fn disconnects() -> &'static Notify {
     &DISCONNECTS
 }
 
+/// How often this process has connected to NATS.
+static CONNECTS: LazyLock<watch::Sender<u64>> = LazyLock::new(watch::Sender::default);
+
+/// Changes when a client of this process has connected again: its pulls are lost.
+#[must_use]
+pub fn connects() -> watch::Receiver<u64> {
+    CONNECTS.subscribe()
+}
+
 async fn log_event(event: async_nats::Event) {
     match event {
-        async_nats::Event::Connected => tracing::info!("connected to NATS"),
+        async_nats::Event::Connected => {
+            CONNECTS.send_modify(|connects| *connects += 1);
+            tracing::info!("connected to NATS");
+        }
         async_nats::Event::Disconnected => {
             disconnects().notify_one();
             tracing::warn!("lost the connection to NATS");

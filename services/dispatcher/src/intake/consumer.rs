@@ -9,9 +9,9 @@ use async_nats::jetstream::{self, AckKind};
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use hookline_shared::pull::{self, Puller};
-use hookline_shared::streams;
+use hookline_shared::{connection, streams};
 use prometheus::IntGauge;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,8 +24,7 @@ pub(crate) const PULL: usize = 256;
 /// The same for rare messages, since a pull holds its permits while it waits, and in a NATS cluster, where pulls are
 /// not bounded in bytes.
 pub(crate) const SMALL_PULL: usize = 64;
-/// How long the server keeps a pull open. A broken connection is noticed after this, and a worker that stops waits
-/// for it.
+/// How long the server keeps a pull open. A worker that stops waits for it.
 const OPEN: Duration = Duration::from_millis(500);
 /// How much longer than [`OPEN`] this side waits.
 const GRACE: Duration = Duration::from_millis(500);
@@ -161,12 +160,13 @@ impl Lane {
             }
         };
         let bytes = self.consumer.most_bytes();
+        let connects = connection::connects();
         let asked = puller.ask(permits.num_permits(), bytes, OPEN);
         match tokio::time::timeout(OPEN + GRACE, asked).await {
             Ok(asked) => asked?,
             Err(_) => return Ok(()),
         }
-        self.receive(puller, permits, sink).await
+        self.receive(puller, permits, sink, connects).await
     }
 
     /// At least one permit, and as many more as are free.
@@ -198,18 +198,22 @@ impl Lane {
         }
     }
 
-    /// Hands out the messages of one pull.
+    /// Hands out the messages of one pull, until it is over or lost.
     async fn receive(
         &self,
         puller: &mut Puller,
         mut permits: OwnedSemaphorePermit,
         sink: &Arc<impl MessageSink>,
+        mut connects: watch::Receiver<u64>,
     ) -> Result<(), Error> {
         let mut is_empty = true;
         while permits.num_permits() > 0 {
-            let Ok(chunk) = tokio::time::timeout(OPEN + GRACE, puller.next(PULL)).await else {
-                return Ok(());
+            let chunk = tokio::select! {
+                biased;
+                chunk = tokio::time::timeout(OPEN + GRACE, puller.next(PULL)) => chunk,
+                _ = connects.changed() => return Ok(()),
             };
+            let Ok(chunk) = chunk else { return Ok(()) };
             let chunk = chunk?;
             if !chunk.messages.is_empty() {
                 is_empty = false;
