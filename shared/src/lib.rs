@@ -3,13 +3,16 @@
 //! * [`event`], [`hook`]: the wire contract, and subscriptions with their handlers' config;
 //! * [`attempt`]: an entry of the delivery log;
 //! * [`subject`]: every stream, subject, key and header name;
-//! * [`streams`]: connects, and creates or checks streams and consumers;
+//! * [`connection`]: connects to NATS, and says what it forbids;
+//! * [`streams`]: creates or checks streams and consumers;
 //! * [`watch`]: follows keys of the bucket;
 //! * [`batch`]: group commit by atomic batches;
 //! * [`pull`]: pulls messages of a consumer;
 //! * [`parking`]: limits on parked deliveries;
 //! * [`retry`], [`signature`]: pure functions;
-//! * [`template`], [`lua`]: user code, compiled by both services;
+//! * [`template`], [`lua`], [`known_stack`]: user code, compiled by both services;
+//! * [`http_server`], [`same_site`]: what the Admin and status ports let through;
+//! * [`unreadable`]: stored messages at which the NATS client breaks;
 //! * [`stream_reader`]: reads a stream by subject;
 //! * [`registry`]: built-in event metadata;
 //! * [`rpc`]: ping and test, from gateway to dispatcher;
