@@ -180,13 +180,23 @@ pub async fn connect(
 /// What the server last forbade this process.
 static FORBIDDEN: LazyLock<watch::Sender<String>> = LazyLock::new(watch::Sender::default);
 
-/// Ends `call` as soon as the server forbids this process something: an answer would never come.
-pub async fn permitted<T>(call: impl Future<Output = T>) -> Result<T, Error> {
-    let (mut forbidden, call) = (FORBIDDEN.subscribe(), Box::pin(call));
+/// Ends `call` as soon as the server forbids this process its subject, which has `about` in it, or the inbox for the
+/// answer: no answer would come.
+pub async fn permitted<T>(about: &str, call: impl Future<Output = T>) -> Result<T, Error> {
+    let mut forbidden = FORBIDDEN.subscribe();
+    let refused = async move {
+        while forbidden.changed().await.is_ok() {
+            let what = forbidden.borrow_and_update().clone();
+            if what.contains("_INBOX.") || what.contains(about) {
+                return what;
+            }
+        }
+        std::future::pending().await
+    };
     tokio::select! {
         biased;
-        done = call => Ok(done),
-        _ = forbidden.changed() => Err(Error::Forbidden(forbidden.borrow().clone())),
+        done = Box::pin(call) => Ok(done),
+        what = refused => Err(Error::Forbidden(what)),
     }
 }
 

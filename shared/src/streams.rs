@@ -189,7 +189,7 @@ async fn ensure_stream(
 ) -> Result<(), Error> {
     let (mut warned, started) = (false, Instant::now());
     loop {
-        let error = match permitted(context.get_or_create_stream(config.clone())).await? {
+        let error = match permitted(name, context.get_or_create_stream(config.clone())).await? {
             Ok(stream) => {
                 for difference in stream_differences(&config, &stream.cached_info().config) {
                     tracing::warn!(
@@ -306,12 +306,13 @@ pub async fn ensure_consumer(
         reason: error.to_string(),
     };
     let created = context.create_consumer_strict_on_stream(config.clone(), stream);
-    match permitted(created).await? {
+    let about = format!("{stream}.{name}");
+    match permitted(&about, created).await? {
         Err(error) if error.kind() == ConsumerCreateStrictErrorKind::AlreadyExists => {}
         created => return created.map_err(|error| refused(&error)),
     }
     let existing: consumer::PullConsumer =
-        permitted(context.get_consumer_from_stream(name, stream))
+        permitted(&about, context.get_consumer_from_stream(name, stream))
             .await?
             .map_err(|error| refused(&error))?;
     let have = &existing.cached_info().config;

@@ -62,6 +62,8 @@ impl Process {
             .args(&self.args)
             .env_clear()
             .env("RUST_BACKTRACE", "1")
+            // Of panics; with those of errors, the tail of a log would not show the error.
+            .env("RUST_LIB_BACKTRACE", "0")
             .envs(&self.env)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
