@@ -16,8 +16,11 @@ pub struct Attempt<'a> {
     pub duration_ms: f64,
     /// HTTP status of the receiver's response, if there was one.
     pub status: Option<u16>,
-    /// `None` if the attempt succeeded.
+    /// `None` if the attempt succeeded, or was not made.
     pub error: Option<&'a str>,
+    /// `snooze` or `on_change`, if the attempt was not made because of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<&'a str>,
     /// Name of the dispatcher.
     pub node: &'a str,
 }

@@ -181,6 +181,153 @@ async fn on_change_fires_when_the_entity_differs_from_what_was_seen_last() -> Re
     cluster.finish().await
 }
 
+/// Options of a hook, and the word for what they suppress.
+fn suppressions() -> [(&'static str, Value, &'static str); 2] {
+    [
+        ("/snooze", json!({"snooze": 600}), "snoozed"),
+        ("/change", json!({"on_change": true}), "unchanged"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_fails_suppresses_nothing_and_others_wait_for_it() -> Result {
+    let cluster = Cluster::builder()
+        .dispatchers(2)
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "6s")
+        .start()
+        .await?;
+    for (path, options, _) in suppressions() {
+        hook(&cluster, path, &options).await?;
+        cluster.receiver.answer(path, &[503, 503, 200]);
+    }
+    let same = |n: u64| json!({"entity": {"id": "same"}, "n": n});
+    publish(&cluster, &same(1)).await?;
+    for (path, _, _) in suppressions() {
+        cluster.receiver.wait_for(path, 1).await?;
+    }
+    publish(&cluster, &same(2)).await?;
+    let behind = [("reason", "behind")];
+    eventually(SOON, "the second waits for the first", async || {
+        let waits = cluster.dispatchers_metric(DEFERRALS, &behind).await?;
+        ensure!(waits >= 2.0, "{waits} wait");
+        Ok(())
+    })
+    .await?;
+    for (path, _, word) in suppressions() {
+        let events = cluster.receiver.wait_for(path, 3).await?;
+        let order: Vec<_> = events.iter().map(|event| event.json["n"].clone()).collect();
+        assert_eq!(order, [1, 1, 2], "{path}");
+        let outcome = [("outcome", word)];
+        let suppressed = cluster.dispatchers_metric(OUTCOMES, &outcome).await?;
+        assert_eq!(suppressed, 0.0, "{word}");
+    }
+    let leftovers = Leftovers { dead: 2, parked: 0 };
+    cluster.rest_leaving(leftovers).await?;
+    // The one that was made suppresses from now on.
+    publish(&cluster, &same(3)).await?;
+    cluster.rest_leaving(leftovers).await?;
+    for (path, _, word) in suppressions() {
+        let outcome = [("outcome", word)];
+        let suppressed = cluster.dispatchers_metric(OUTCOMES, &outcome).await?;
+        assert_eq!(suppressed, 1.0, "{word}");
+        assert_eq!(cluster.receiver.events(path).len(), 3);
+    }
+    cluster.finish_leaving(leftovers).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_for_a_delivery_that_is_made_is_suppressed_and_logged() -> Result {
+    let cluster = Cluster::builder()
+        .dispatchers(2)
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "6s")
+        .start()
+        .await?;
+    let mut hooks = Vec::new();
+    for (path, options, _) in suppressions() {
+        hooks.push(hook(&cluster, path, &options).await?);
+        cluster.receiver.answer(path, &[503, 200]);
+    }
+    let same = |n: u64| json!({"entity": {"id": "same"}, "n": n});
+    publish(&cluster, &same(1)).await?;
+    for (path, _, _) in suppressions() {
+        cluster.receiver.wait_for(path, 1).await?;
+    }
+    publish(&cluster, &same(2)).await?;
+    for (path, _, word) in suppressions() {
+        let events = cluster.receiver.wait_for(path, 2).await?;
+        assert_eq!(events[1].json["n"], 1, "{path}");
+        eventually(SOON, "the second is suppressed", async || {
+            let outcome = [("outcome", word)];
+            let suppressed = cluster.dispatchers_metric(OUTCOMES, &outcome).await?;
+            ensure!(suppressed == 1.0, "{suppressed}");
+            Ok(())
+        })
+        .await?;
+    }
+    for (hook, by) in hooks.iter().zip(["snooze", "on_change"]) {
+        let path = format!("/event-hooks/{}/attempts", e2e::admin::id(hook)?);
+        eventually(SOON, "it stands in the delivery log", async || {
+            let listed = cluster.admin().get(&path).await?.expect(200)?;
+            let attempts = listed["data"].as_array().cloned().unwrap_or_default();
+            let suppressed = attempts.iter().find(|one| one["suppressed"] == by);
+            let one = suppressed.ok_or_else(|| anyhow::anyhow!("{attempts:?}"))?;
+            ensure!(one["status"].is_null() && one["error"].is_null(), "{one}");
+            Ok(())
+        })
+        .await?;
+    }
+    for (path, _, _) in suppressions() {
+        assert_eq!(cluster.receiver.events(path).len(), 2);
+    }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_change_hears_a_deletion_and_a_new_creation() -> Result {
+    let cluster = Cluster::builder().dispatchers(2).start().await?;
+    hook(&cluster, "/hook", &json!({"on_change": true})).await?;
+    let entity = json!({"id": "same", "username": "Ada"});
+    let steps = [
+        ("create", true),
+        ("update", false),
+        ("delete", true),
+        ("create", true),
+        ("update", false),
+    ];
+    let mut expected = Vec::new();
+    for (n, (operation, fires)) in steps.iter().enumerate() {
+        publish(
+            &cluster,
+            &json!({"operation": operation, "entity": entity, "n": n}),
+        )
+        .await?;
+        cluster.rest().await?;
+        if *fires {
+            expected.push(json!(n));
+        }
+    }
+    // Numbers that only their text tells apart.
+    for (n, number) in ["123456789012345678901", "123456789012345678902"]
+        .iter()
+        .enumerate()
+    {
+        let body = format!(
+            r#"{{"entity":{{"id":"long","n":{number}}},"n":{}}}"#,
+            10 + n
+        );
+        cluster
+            .nats
+            .publish(e2e::wire::event("crud", "consumers"), body)
+            .await?;
+        cluster.rest().await?;
+        expected.push(json!(10 + n));
+    }
+    let events = cluster.receiver.events("/hook");
+    let fired: Vec<_> = events.iter().map(|event| event.json["n"].clone()).collect();
+    assert_eq!(fired, expected);
+    cluster.finish().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_is_not_suppressed_by_its_own_mark() -> Result {
     let mut cluster = Cluster::builder()

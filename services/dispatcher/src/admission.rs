@@ -13,6 +13,7 @@ pub(crate) mod return_slot;
 pub(crate) mod suppression;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hookline_shared::clock;
 use parking_lot::Mutex;
@@ -62,13 +63,11 @@ impl Admission {
         }
     }
 
-    /// Decides without Redis. Returns whether the attempt probes the circuit. Marks suppress only a delivery's
-    /// first attempt.
+    /// Decides without Redis. Returns whether the attempt probes the circuit.
     pub(crate) fn decide(
         &self,
         delivery: &str,
         marks: Option<&Marks>,
-        first: bool,
         place: Option<Place>,
     ) -> Result<bool, Refusal> {
         let verdict = self.circuit.verdict();
@@ -76,7 +75,6 @@ impl Admission {
             return Err(Refusal::Open(wait));
         }
         let mut memory = self.memory.lock();
-        let marks = marks.filter(|_| first);
         memory.marks.check(delivery, marks)?;
         if let Some(rate) = self.rate {
             memory.rate.take(rate, place, clock::unix_millis())?;
@@ -85,7 +83,25 @@ impl Admission {
         if probe && !self.circuit.probe() {
             return Err(Refusal::Open(PROBING));
         }
-        memory.marks.remember(delivery, marks);
+        if let Some(marks) = marks {
+            memory.marks.began(delivery, marks);
+        }
         Ok(probe)
+    }
+
+    /// Remembers an attempt's end for the time that Redis is away: whether the delivery was made, and for how long it
+    /// is in flight if not.
+    pub(crate) fn ended(
+        &self,
+        delivery: &str,
+        marks: &Marks,
+        made: bool,
+        in_flight: Option<Duration>,
+    ) {
+        let memory = &mut self.memory.lock().marks;
+        memory.ended(delivery, marks, in_flight);
+        if made {
+            memory.made(delivery, marks);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! In one round trip a script decides about a delivery: this worker may make attempt n; or the delivery is done,
 //! parked, another worker's, or suppressed by `snooze` or `on_change`; or it waits for the hook's circuit or rate
-//! limit. A claim has a token. A worker whose claim expired and was taken over finds another token or state, and
+//! limit, or for a delivery that could suppress it. A claim has a token. A worker whose claim expired and was taken over finds another token or state, and
 //! its result is void.
 //!
 //! Redis is not required. While it does not answer, attempts are made without a claim, so at least once, and
@@ -136,8 +136,14 @@ impl Claims {
     }
 
     /// Releases a claim. False: another worker has taken the delivery over.
-    pub(crate) async fn finish(&self, lease: &Lease, release: Release) -> bool {
+    pub(crate) async fn finish(&self, hook: &Prepared, lease: &Lease, release: Release) -> bool {
         lease.stop_renewing();
+        let claim = lease.claim();
+        if let Some(marks) = &claim.marks {
+            let (made, delivery) = (release == Release::Done, claim.delivery.as_str());
+            let (admission, in_flight) = (&hook.admission, release.in_flight());
+            admission.ended(delivery, marks, made, in_flight);
+        }
         self.inner
             .calls
             .release(lease.claim(), release)
@@ -278,6 +284,7 @@ impl Inner {
             word::SNOOZED => Decision::Refused(Refusal::Snoozed),
             word::UNCHANGED => Decision::Refused(Refusal::Unchanged),
             word::PROBED => Decision::Refused(Refusal::Open(wait.min(PROBING))),
+            word::WAITING => Decision::Refused(Refusal::Behind(wait)),
             word::BUSY.. => Decision::Busy(wait.min(self.calls.options.lease)),
         }
     }
@@ -294,13 +301,7 @@ impl Inner {
         if self.calls.options.required || claim.marks.is_some() && was_suspended {
             return Decision::Unavailable;
         }
-        let first = pending.attempt == 1;
-        match admission.decide(
-            claim.delivery.as_str(),
-            claim.marks.as_ref(),
-            first,
-            pending.place,
-        ) {
+        match admission.decide(claim.delivery.as_str(), claim.marks.as_ref(), pending.place) {
             Ok(probe) => {
                 self.metrics.redis_skipped();
                 Decision::Attempt(self.held.hold(Claim { probe, ..claim }))

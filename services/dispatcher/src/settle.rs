@@ -92,7 +92,7 @@ impl Settle {
                 return;
             }
             Ok(_) => {
-                let is_own = Box::pin(self.claims.finish(&lease, Release::Done)).await;
+                let is_own = Box::pin(self.claims.finish(hook, &lease, Release::Done)).await;
                 self.count(hook, result_of(is_own))
             }
             Err(error) => Box::pin(self.failed(hook, &pending, &lease, error)).await,
@@ -154,12 +154,12 @@ impl Settle {
         };
         match settled {
             Ok((release, result)) => {
-                self.claims.finish(lease, release).await;
+                self.claims.finish(hook, lease, release).await;
                 self.count(hook, result)
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot park or bury the delivery, its message is redelivered");
-                self.claims.finish(lease, Release::GivenBack).await;
+                self.claims.finish(hook, lease, Release::GivenBack).await;
                 self.unsettled(hook, delay.unwrap_or(MAX_REDELIVERY), &error)
             }
         }

@@ -11,6 +11,8 @@ pub(crate) enum Refusal {
     Open(Duration),
     /// The rate limit is used up: the time until the delivery's place.
     Limited(Duration, Place),
+    /// A delivery that could suppress this one is in flight: the time until the next try.
+    Behind(Duration),
     /// `snooze`: a similar event was delivered recently.
     Snoozed,
     /// `on_change`: nothing that the hook watches has changed.

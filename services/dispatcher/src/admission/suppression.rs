@@ -2,27 +2,34 @@
 //!
 //! Events are about the same subject if the event's unique fields (see the registry) are equal or, for events
 //! without such fields, if their entity is the same. `snooze` suppresses events about a subject for a while after
-//! a delivery. `on_change` suppresses an event whose unique fields equal those of the last delivery or, without
-//! such fields, whose entity is as it was then, except for `updated_at`.
+//! a delivery was made. `on_change` suppresses an event whose unique fields equal those of the last delivery made or,
+//! without such fields, whose entity is as it was then, except for `updated_at`. While a delivery is in flight that
+//! may be made or fail, those that it would suppress wait.
+
+mod digest;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use hookline_shared::event::Event;
 use hookline_shared::hook::Hook;
-use hookline_shared::{registry, signature::hex};
-use serde_json::Value;
-use sha2::{Digest as _, Sha256};
+use hookline_shared::registry;
 use tokio::time::Instant;
 
 use super::refusal::Refusal;
+use digest::{Digest, fields};
 
 /// How long `on_change` remembers the last value.
 pub(crate) const KEEP_CHANGE: Duration = Duration::from_secs(7 * 86_400);
 /// Marks per hook that a worker remembers.
 const REMEMBERED: usize = 1_000;
+/// How long a delivery counts as in flight after its next attempt is due, in case nobody comes back to it.
+pub(crate) const IN_FLIGHT: Duration = Duration::from_secs(60);
+/// How long those that it would suppress wait before they ask again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Changes with every write of an entity.
 const UPDATED_AT: &str = "updated_at";
+const NULL: &[u8] = b"null";
 
 /// The marks of one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,20 +52,24 @@ impl Marks {
         if !Self::are_kept_for(hook) {
             return None;
         }
+        let data = fields(&event.raw);
+        let field = |name: &str| data.get(name.as_bytes()).copied().unwrap_or(NULL);
         let unique = registry::unique(&event.source, &event.name);
-        let values: Vec<&Value> = unique
-            .iter()
-            .map(|field| event.data().get(*field).unwrap_or(&Value::Null))
-            .collect();
         let (about, watched, now) = if unique.is_empty() {
-            let about = about(event);
-            let now = match event.data().get("entity") {
-                Some(entity) => digest(&[entity]),
-                None => digest(&[&Value::Object(event.data().clone())]),
+            let about = about(event, field("entity"));
+            let now = match data.get(&b"entity"[..]) {
+                Some(entity) => Digest::default()
+                    .json(presence(field("operation")))
+                    .json_without(entity, UPDATED_AT)
+                    .hex(),
+                None => Digest::default().json_without(&event.raw, UPDATED_AT).hex(),
             };
             (about.clone(), about, now)
         } else {
-            let values = digest(&values);
+            let values = unique
+                .iter()
+                .fold(Digest::default(), |digest, name| digest.json(field(name)));
+            let values = values.hex();
             // The hook has one last value.
             (values.clone(), "unique".to_owned(), values)
         };
@@ -75,69 +86,31 @@ fn snooze(hook: &Hook) -> Option<Duration> {
 }
 
 /// The event's entity, or its kind if it has none.
-fn about(event: &Event) -> String {
-    let entity = event
-        .data()
-        .get("entity")
-        .and_then(|entity| entity.get("id"));
-    let name = Value::from(event.name.as_str());
-    let workspace = Value::from(event.workspace.as_str());
-    digest(&[&workspace, &name, entity.unwrap_or(&Value::Null)])
+fn about(event: &Event, entity: &[u8]) -> String {
+    let entity = fields(entity);
+    Digest::default()
+        .text(&event.workspace)
+        .text(&event.name)
+        .json(entity.get(&b"id"[..]).copied().unwrap_or(NULL))
+        .hex()
 }
 
-/// Independent of the order of keys; numbers and booleans count as much as text.
-fn digest(values: &[&Value]) -> String {
-    let mut hash = Sha256::new();
-    for value in values {
-        update(&mut hash, value, true);
+/// What an operation, as JSON, says about the entity: after `create` and `update` it is there.
+fn presence(operation: &[u8]) -> &[u8] {
+    match operation {
+        b"\"create\"" | b"\"update\"" => NULL,
+        other => other,
     }
-    hex(&hash.finalize()[..16])
-}
-
-fn update(hash: &mut Sha256, value: &Value, top: bool) {
-    match value {
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_by_key(|(name, _)| *name);
-            hash.update(b"{");
-            for (name, value) in fields {
-                if !(top && name == UPDATED_AT) {
-                    text(hash, name);
-                    update(hash, value, false);
-                }
-            }
-            hash.update(b"}");
-        }
-        Value::Array(values) => {
-            hash.update(b"[");
-            for value in values {
-                update(hash, value, false);
-            }
-            hash.update(b"]");
-        }
-        Value::String(string) => {
-            hash.update(b"s");
-            text(hash, string);
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {
-            hash.update(b"v");
-            text(hash, &value.to_string());
-        }
-    }
-}
-
-fn text(hash: &mut Sha256, text: &str) {
-    hash.update((text.len() as u64).to_le_bytes());
-    hash.update(text);
 }
 
 /// One hook's marks, for the time that Redis is away.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    marks: HashMap<String, Remembered>,
+    made: HashMap<String, Remembered>,
+    in_flight: HashMap<String, Remembered>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Remembered {
     value: String,
     delivery: String,
@@ -147,47 +120,107 @@ struct Remembered {
 impl Memory {
     pub(super) fn check(&self, delivery: &str, marks: Option<&Marks>) -> Result<(), Refusal> {
         let Some(marks) = marks else { return Ok(()) };
-        let other = |key: &str| {
-            let mark = self.marks.get(key)?;
-            (mark.until > Instant::now() && mark.delivery != delivery).then_some(mark)
+        let other = |marks: &HashMap<String, Remembered>, key: &str| {
+            let mark = marks.get(key)?;
+            let is_other = mark.until > Instant::now() && mark.delivery != delivery;
+            is_other.then(|| mark.value.clone())
         };
-        if let Some((about, _)) = &marks.snooze
-            && other(&format!("s:{about}")).is_some()
-        {
-            return Err(Refusal::Snoozed);
+        if let Some((about, _)) = &marks.snooze {
+            let key = snooze_key(about);
+            if other(&self.made, &key).is_some() {
+                return Err(Refusal::Snoozed);
+            }
+            if other(&self.in_flight, &key).is_some() {
+                return Err(Refusal::Behind(AGAIN));
+            }
         }
-        if let Some((watched, now)) = &marks.change
-            && other(&format!("c:{watched}")).is_some_and(|mark| mark.value == *now)
-        {
-            return Err(Refusal::Unchanged);
+        if let Some((watched, now)) = &marks.change {
+            let key = change_key(watched);
+            let is_as_made = other(&self.made, &key).is_some_and(|value| value == *now);
+            let next = other(&self.in_flight, &key);
+            if next.is_some_and(|next| is_as_made || next == *now) {
+                return Err(Refusal::Behind(AGAIN));
+            }
+            if is_as_made {
+                return Err(Refusal::Unchanged);
+            }
         }
         Ok(())
     }
 
-    pub(super) fn remember(&mut self, delivery: &str, marks: Option<&Marks>) {
-        let Some(marks) = marks else { return };
-        let now = Instant::now();
-        if self.marks.len() >= REMEMBERED {
-            self.marks.retain(|_, mark| mark.until > now);
-        }
-        if self.marks.len() >= REMEMBERED {
-            // Better to report a change twice than to grow without bound.
-            self.marks.clear();
-        }
-        let mut keep = |key: String, value: &str, time| {
-            let mark = Remembered {
-                value: value.to_owned(),
-                delivery: delivery.to_owned(),
-                until: now + time,
+    pub(super) fn began(&mut self, delivery: &str, marks: &Marks) {
+        let kept = marks.each(|_| IN_FLIGHT);
+        remember(&mut self.in_flight, delivery, kept);
+    }
+
+    /// `in_flight`: for how long it goes on to be, if it is parked.
+    pub(super) fn ended(&mut self, delivery: &str, marks: &Marks, in_flight: Option<Duration>) {
+        for (key, _, _) in marks.each(|_| IN_FLIGHT) {
+            let Some(mark) = self.in_flight.get_mut(&key) else {
+                continue;
             };
-            self.marks.insert(key, mark);
-        };
-        if let Some((about, time)) = &marks.snooze {
-            keep(format!("s:{about}"), "", *time);
+            if mark.delivery != delivery {
+                continue;
+            }
+            match in_flight {
+                Some(time) => mark.until = Instant::now() + time,
+                None => drop(self.in_flight.remove(&key)),
+            }
         }
-        if let Some((watched, value)) = &marks.change {
-            keep(format!("c:{watched}"), value, KEEP_CHANGE);
-        }
+    }
+
+    pub(super) fn made(&mut self, delivery: &str, marks: &Marks) {
+        let kept = marks.each(|snooze| snooze.unwrap_or(KEEP_CHANGE));
+        remember(&mut self.made, delivery, kept);
+    }
+}
+
+impl Marks {
+    /// Key, value and time of each mark; `time` gets the time of `snooze`, and `None` for `on_change`.
+    fn each(&self, time: impl Fn(Option<Duration>) -> Duration) -> Vec<(String, String, Duration)> {
+        let snooze = self
+            .snooze
+            .iter()
+            .map(|(about, snooze)| (snooze_key(about), String::new(), time(Some(*snooze))));
+        let change = self
+            .change
+            .iter()
+            .map(|(watched, now)| (change_key(watched), now.clone(), time(None)));
+        snooze.chain(change).collect()
+    }
+}
+
+fn snooze_key(about: &str) -> String {
+    format!("s:{about}")
+}
+
+fn change_key(watched: &str) -> String {
+    format!("c:{watched}")
+}
+
+fn remember(
+    marks: &mut HashMap<String, Remembered>,
+    delivery: &str,
+    kept: Vec<(String, String, Duration)>,
+) {
+    let now = Instant::now();
+    if marks.len() >= REMEMBERED {
+        marks.retain(|_, mark| mark.until > now);
+    }
+    if marks.len() >= REMEMBERED {
+        // Better to report a change twice than to grow without bound.
+        marks.clear();
+    }
+    for (key, value, time) in kept {
+        let (delivery, until) = (delivery.to_owned(), now + time);
+        marks.insert(
+            key,
+            Remembered {
+                value,
+                delivery,
+                until,
+            },
+        );
     }
 }
 
@@ -196,7 +229,7 @@ mod tests {
     use bytes::Bytes;
     use hookline_shared::event::EventId;
     use hookline_shared::subject;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -269,6 +302,37 @@ mod tests {
         assert_ne!(other.snooze, first.snooze);
     }
 
+    #[test]
+    fn a_deletion_is_a_change_and_so_is_a_new_creation() {
+        let entity = json!({"id": 1, "a": true});
+        let after = |operation| change(&json!({"operation": operation, "entity": entity}));
+        assert_eq!(after("create"), after("update"));
+        assert_ne!(after("update"), after("delete"));
+        assert_eq!(after("update").0, after("delete").0);
+        assert_ne!(after("enable"), after("disable"));
+    }
+
+    #[test]
+    fn numbers_are_compared_by_their_text() {
+        let of = |number: &str| {
+            let body = format!(r#"{{"entity":{{"id":1,"n":{number}}}}}"#);
+            let subject = subject::event_subject("default", "crud", "consumers");
+            let id = EventId::given("1");
+            let event = Event::parse_with_id(&subject, None, body.into(), id).expect("an event");
+            Marks::new(&hook(None, Some(true)), &event).expect("marks")
+        };
+        let long = "123456789012345678901";
+        assert_eq!(of(long), of(long));
+        for other in [
+            "123456789012345678902",
+            "1234567890123456789010",
+            "1.0",
+            "1",
+        ] {
+            assert_ne!(of(long), of(other), "{other}");
+        }
+    }
+
     fn snoozed(about: &str) -> Marks {
         Marks {
             snooze: Some((about.to_owned(), Duration::from_secs(10))),
@@ -276,10 +340,25 @@ mod tests {
         }
     }
 
+    fn changed(value: &str) -> Marks {
+        Marks {
+            snooze: None,
+            change: Some(("a".to_owned(), value.to_owned())),
+        }
+    }
+
+    fn make(memory: &mut Memory, delivery: &str, marks: &Marks) -> Result<(), Refusal> {
+        memory.check(delivery, Some(marks))?;
+        memory.began(delivery, marks);
+        memory.ended(delivery, marks, None);
+        memory.made(delivery, marks);
+        Ok(())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn snooze_suppresses_other_deliveries_about_the_subject() {
         let (mut memory, marks) = (Memory::default(), snoozed("a"));
-        memory.remember("one", Some(&marks));
+        assert_eq!(make(&mut memory, "one", &marks), Ok(()));
         assert_eq!(memory.check("one", Some(&marks)), Ok(()), "its own mark");
         assert_eq!(memory.check("two", Some(&marks)), Err(Refusal::Snoozed));
         assert_eq!(memory.check("two", Some(&snoozed("b"))), Ok(()));
@@ -288,29 +367,58 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_delivery_in_flight_holds_back_what_it_would_suppress_and_leaves_no_mark_if_it_fails()
+    {
+        for marks in [snoozed("a"), changed("x")] {
+            let mut memory = Memory::default();
+            memory.began("one", &marks);
+            assert_eq!(
+                memory.check("two", Some(&marks)),
+                Err(Refusal::Behind(AGAIN))
+            );
+            assert_eq!(memory.check("one", Some(&marks)), Ok(()), "itself");
+            memory.ended("one", &marks, Some(4 * IN_FLIGHT));
+            tokio::time::advance(3 * IN_FLIGHT).await;
+            assert_eq!(
+                memory.check("two", Some(&marks)),
+                Err(Refusal::Behind(AGAIN))
+            );
+            memory.ended("two", &marks, None);
+            assert_eq!(
+                memory.check("two", Some(&marks)),
+                Err(Refusal::Behind(AGAIN))
+            );
+            memory.ended("one", &marks, None);
+            assert_eq!(memory.check("two", Some(&marks)), Ok(()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn on_change_fires_if_the_value_differs_from_the_last() {
         let mut memory = Memory::default();
-        let mut pass = |delivery, value: &str| {
-            let marks = Marks {
-                snooze: None,
-                change: Some(("a".to_owned(), value.to_owned())),
-            };
-            memory.check(delivery, Some(&marks))?;
-            memory.remember(delivery, Some(&marks));
-            Ok(())
-        };
-        assert_eq!(pass("one", "x"), Ok(()));
-        assert_eq!(pass("two", "x"), Err(Refusal::Unchanged));
-        assert_eq!(pass("three", "y"), Ok(()));
-        assert_eq!(pass("four", "x"), Ok(()));
+        assert_eq!(make(&mut memory, "one", &changed("x")), Ok(()));
+        assert_eq!(
+            make(&mut memory, "two", &changed("x")),
+            Err(Refusal::Unchanged)
+        );
+        assert_eq!(make(&mut memory, "three", &changed("y")), Ok(()));
+        assert_eq!(make(&mut memory, "four", &changed("x")), Ok(()));
+        // While another value is in flight, nobody knows the last one.
+        memory.began("five", &changed("y"));
+        assert_eq!(
+            memory.check("six", Some(&changed("x"))),
+            Err(Refusal::Behind(AGAIN))
+        );
+        assert_eq!(memory.check("six", Some(&changed("z"))), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded() {
         let mut memory = Memory::default();
         for n in 0..3 * REMEMBERED {
-            memory.remember("d", Some(&snoozed(&n.to_string())));
+            assert_eq!(make(&mut memory, "d", &snoozed(&n.to_string())), Ok(()));
+            memory.began("d", &snoozed(&n.to_string()));
         }
-        assert!(memory.marks.len() <= REMEMBERED);
+        assert!(memory.made.len() <= REMEMBERED && memory.in_flight.len() <= REMEMBERED);
     }
 }

@@ -32,6 +32,8 @@ const STANDSTILL: Duration = Duration::from_secs(30);
 /// Bounds of the wait for a permit.
 const MIN_PERMIT_WAIT: Duration = Duration::from_secs(1);
 const MAX_PERMIT_WAIT: Duration = Duration::from_secs(60);
+/// A delivery that waits longer for another one is parked.
+const BEHIND: Duration = Duration::from_secs(2);
 
 pub(crate) struct Deliverer {
     pub(crate) index: Arc<Index>,
@@ -238,7 +240,7 @@ impl Deliverer {
                 return self.settle.count(hook, DeliveryResult::Busy);
             }
             NotMade::Abandoned => {
-                self.claims.finish(lease, Release::GivenBack).await;
+                self.claims.finish(hook, lease, Release::GivenBack).await;
                 return self.settle.abandoned(hook);
             }
         };
@@ -246,7 +248,7 @@ impl Deliverer {
             return self.settle.count(hook, DeliveryResult::Busy);
         }
         let (settled, release) = self.hold(hook, pending, lane, reason).await;
-        self.claims.finish(lease, release).await;
+        self.claims.finish(hook, lease, release).await;
         settled
     }
 
@@ -297,11 +299,18 @@ impl Deliverer {
                 return self.settle.redis_is_away(hook);
             }
             Decision::Refused(Refusal::Snoozed) => {
+                self.log.note_suppressed(hook, pending, "snooze");
                 return self.settle.count(hook, DeliveryResult::Snoozed);
             }
             Decision::Refused(Refusal::Unchanged) => {
+                self.log.note_suppressed(hook, pending, "on_change");
                 return self.settle.count(hook, DeliveryResult::Unchanged);
             }
+            // An attempt in flight is over soon.
+            Decision::Refused(Refusal::Behind(wait)) if wait <= BEHIND => {
+                return self.settle.not_yet(hook, wait);
+            }
+            Decision::Refused(Refusal::Behind(wait)) => (Deferral::Behind, wait),
             Decision::Refused(Refusal::Limited(wait, place)) => (Deferral::RateLimit(place), wait),
             // Another worker is probing; the delivery is already durable.
             Decision::Refused(Refusal::Open(wait)) if lane == Kind::Retries && wait <= PROBING => {

@@ -65,6 +65,7 @@ struct Record {
     took: Duration,
     status: Option<u16>,
     error: Option<String>,
+    suppressed: Option<&'static str>,
 }
 
 impl DeliveryLog {
@@ -101,21 +102,53 @@ impl DeliveryLog {
         if !wanted {
             return;
         }
-        let Ok(slot) = self.queue.try_reserve() else {
-            self.metrics.attempt_records_dropped(1);
-            return;
-        };
-        let error = result.as_ref().err();
-        slot.send(Record {
+        self.send(|| {
+            let error = result.as_ref().err();
+            Record {
+                took: began.clock.elapsed(),
+                status: status(result),
+                error: error.map(|error| delivery::cut(&error.to_string()).to_owned()),
+                ..Record::new(hook, pending, began.wall)
+            }
+        });
+    }
+
+    /// Logs that `snooze` or `on_change` suppressed an attempt, in the mode that includes every attempt.
+    pub(crate) fn note_suppressed(
+        &self,
+        hook: &Prepared,
+        pending: &PendingDelivery,
+        by: &'static str,
+    ) {
+        if self.mode == Mode::All {
+            self.send(|| Record {
+                suppressed: Some(by),
+                ..Record::new(hook, pending, SystemTime::now())
+            });
+        }
+    }
+
+    fn send(&self, record: impl FnOnce() -> Record) {
+        match self.queue.try_reserve() {
+            Ok(slot) => slot.send(record()),
+            Err(_) => self.metrics.attempt_records_dropped(1),
+        }
+    }
+}
+
+impl Record {
+    fn new(hook: &Prepared, pending: &PendingDelivery, began: SystemTime) -> Self {
+        Self {
             hook: Arc::clone(&hook.id),
             delivery: pending.delivery.id,
             event: pending.delivery.event.id.clone(),
             attempt: pending.attempt,
-            began: began.wall,
-            took: began.clock.elapsed(),
-            status: status(result),
-            error: error.map(|error| delivery::cut(&error.to_string()).to_owned()),
-        });
+            began,
+            took: Duration::ZERO,
+            status: None,
+            error: None,
+            suppressed: None,
+        }
     }
 }
 
@@ -204,6 +237,7 @@ fn messages(node: &str, batch: &[Record]) -> Vec<(String, Vec<u8>)> {
             duration_ms: record.took.as_secs_f64() * 1_000.0,
             status: record.status,
             error: record.error.as_deref(),
+            suppressed: record.suppressed,
             node,
         };
         // Numbers and strings always serialize.
@@ -237,6 +271,7 @@ mod tests {
             took: Duration::from_millis(5),
             status: None,
             error,
+            suppressed: None,
         }
     }
 

@@ -9,7 +9,7 @@ use super::scripts::{Answer, Scripts};
 use crate::admission::Admission;
 use crate::admission::rate_limit::GRACE;
 use crate::admission::refusal::Place;
-use crate::admission::suppression::KEEP_CHANGE;
+use crate::admission::suppression::{IN_FLIGHT, KEEP_CHANGE};
 use crate::redis::client::RedisClient;
 use crate::redis::keys::Key;
 use crate::redis::script_call::{ScriptCall, millis};
@@ -40,6 +40,16 @@ pub(crate) enum Release {
     GivenBack,
 }
 
+impl Release {
+    /// For how long the delivery is in flight after it.
+    pub(super) fn in_flight(self) -> Option<Duration> {
+        match self {
+            Self::Parked(wait) => Some(wait + IN_FLIGHT),
+            Self::Done | Self::Buried | Self::GivenBack => None,
+        }
+    }
+}
+
 pub(super) struct Calls {
     pub(super) redis: RedisClient,
     pub(super) scripts: Scripts,
@@ -58,12 +68,16 @@ impl Calls {
         let marks = claim.marks.as_ref();
         let snooze = marks.and_then(|marks| marks.snooze.as_ref());
         let change = marks.and_then(|marks| marks.change.as_ref());
-        let mut call = on(&self.scripts.claim, claim, 5);
+        let about = snooze.map_or("", |(about, _)| about);
+        let watched = change.map_or("", |(watched, _)| watched);
+        let mut call = on(&self.scripts.claim, claim, 7);
         call.key(Key::Circuit(hook))
             .key(Key::Probe(hook))
             .key(Key::Rate(hook))
-            .key(Key::Snooze(hook, snooze.map_or("", |(about, _)| about)))
-            .key(Key::Change(hook, change.map_or("", |(watched, _)| watched)));
+            .key(Key::Snooze(hook, about))
+            .key(Key::Change(hook, watched))
+            .key(Key::SnoozeNow(hook, about))
+            .key(Key::ChangeNow(hook, watched));
         claim.group.add_to(&mut call, claim.set());
         call.arg(millis(self.options.lease))
             .arg(millis(self.options.window + KEEP))
@@ -72,9 +86,9 @@ impl Calls {
             .arg(claim.delivery.as_str())
             .arg(rate.map_or(0, |rate| rate.interval.as_micros() as u64))
             .arg(rate.map_or(0, |rate| rate.tolerance().as_micros() as u64))
-            .arg(snooze.map_or(0, |(_, time)| millis(*time)))
+            .arg(u8::from(snooze.is_some()))
             .arg(change.map_or("", |(_, now)| now))
-            .arg(millis(KEEP_CHANGE))
+            .arg(millis(IN_FLIGHT))
             .arg(place.map_or(0, |place| place.0))
             .arg(millis(GRACE));
         self.redis.call(hook, &call).await
@@ -91,12 +105,16 @@ impl Calls {
         let (hook, marks) = (&*claim.group.hook, claim.marks.as_ref());
         let snooze = marks.and_then(|marks| marks.snooze.as_ref());
         let change = marks.and_then(|marks| marks.change.as_ref());
-        let silence = snooze.filter(|_| release == Release::Done);
-        let mut call = on(&self.scripts.finish, claim, 5);
+        let about = snooze.map_or("", |(about, _)| about);
+        let watched = change.map_or("", |(watched, _)| watched);
+        let is_made = release == Release::Done;
+        let mut call = on(&self.scripts.finish, claim, 7);
         call.key(Key::Circuit(hook))
             .key(Key::Probe(hook))
-            .key(Key::Snooze(hook, snooze.map_or("", |(about, _)| about)))
-            .key(Key::Change(hook, change.map_or("", |(watched, _)| watched)))
+            .key(Key::Snooze(hook, about))
+            .key(Key::Change(hook, watched))
+            .key(Key::SnoozeNow(hook, about))
+            .key(Key::ChangeNow(hook, watched))
             .key(Key::Slot(hook));
         claim.group.add_to(&mut call, claim.set());
         call.arg(state)
@@ -107,8 +125,14 @@ impl Calls {
                 Release::Done | Release::Parked(_) | Release::Buried | Release::GivenBack => "",
             })
             .arg(claim.delivery.as_str())
-            .arg(silence.map_or(0, |(_, time)| millis(*time)))
-            .arg(u8::from(release == Release::Buried));
+            .arg(
+                snooze
+                    .filter(|_| is_made)
+                    .map_or(0, |(_, time)| millis(*time)),
+            )
+            .arg(change.filter(|_| is_made).map_or("", |(_, now)| now))
+            .arg(millis(KEEP_CHANGE))
+            .arg(release.in_flight().map_or(0, millis));
         self.redis.call(hook, &call).await
     }
 }

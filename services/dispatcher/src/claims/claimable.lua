@@ -1,7 +1,7 @@
 -- Decides which deliveries may be claimed, and answers for the others.
 
 local ATTEMPT, DONE, PARKED, BUSY, OPEN, LIMITED, SNOOZED, UNCHANGED = 0, 1, 2, 3, 4, 5, 6, 7
-local PROBED = 8
+local PROBED, WAITING = 8, 9
 
 -- Shortens claims that last longer than a lease: Redis' clock stepped back after they were made, and a dead
 -- worker's claim would hold until the clock has caught up. Returns whether there were any.

@@ -33,6 +33,8 @@ pub(super) mod word {
     pub(crate) const UNCHANGED: u8 = 7;
     /// Another delivery probes the circuit. Number: milliseconds until the next try.
     pub(crate) const PROBED: u8 = 8;
+    /// A delivery that could suppress this one is in flight. Number: milliseconds until the next try.
+    pub(crate) const WAITING: u8 = 9;
 }
 
 pub(super) struct Scripts {

@@ -405,54 +405,117 @@ fn marked(number: u64, marks: Marks) -> Claim {
     }
 }
 
+/// For each of `snooze` and `on_change`: marks with the value "b", the word of what they suppress, and their keys.
+fn kinds() -> [(Marks, u8, char); 2] {
+    let (about, value) = ("a".to_owned(), "b".to_owned());
+    let snooze = Marks {
+        snooze: Some((about.clone(), Duration::from_secs(60))),
+        change: None,
+    };
+    let change = Marks {
+        snooze: None,
+        change: Some((about, value)),
+    };
+    [(snooze, word::SNOOZED, 's'), (change, word::UNCHANGED, 'c')]
+}
+
 #[tokio::test]
-async fn no_delivery_is_suppressed_by_its_own_mark() -> Result {
+async fn what_a_delivery_in_flight_would_suppress_waits_and_is_suppressed_once_it_is_made() -> Result
+{
     let stage = Stage::new(Duration::from_secs(60)).await?;
     let admission = admission(None);
-    let (about, value) = ("a".to_owned(), "b".to_owned());
-    for marks in [
-        Marks {
-            snooze: Some((about.clone(), Duration::from_secs(60))),
-            change: None,
-        },
-        Marks {
-            snooze: None,
-            change: Some((about.clone(), value)),
-        },
-    ] {
-        let silent = if marks.snooze.is_some() {
-            word::SNOOZED
-        } else {
-            word::UNCHANGED
-        };
+    for (marks, silent, key) in kinds() {
         let first = 10 * u64::from(silent);
-        let (one, other) = (marked(first, marks.clone()), marked(first + 1, marks));
-        assert_eq!(
-            stage.claim_alone(&admission, &one, None).await,
-            word::ATTEMPT
+        let claim = async |claim: &Claim| stage.claim_alone(&admission, claim, None).await;
+        let (one, other) = (
+            marked(first, marks.clone()),
+            marked(first + 1, marks.clone()),
         );
-        assert_eq!(stage.claim_alone(&admission, &other, None).await, silent);
+        assert_eq!(claim(&one).await, word::ATTEMPT);
+        assert_eq!(claim(&other).await, word::WAITING);
         // The claim is given back, and made again.
         assert!(stage.release(0, &one, Release::GivenBack).await);
-        assert_eq!(
-            stage.claim_alone(&admission, &one, None).await,
-            word::ATTEMPT
-        );
-        // A delivery that is never made suppresses no other.
-        assert!(stage.release(0, &one, Release::Buried).await);
-        assert_eq!(
-            stage.claim_alone(&admission, &other, None).await,
-            word::ATTEMPT
-        );
-        stage.ask("PEXPIRE hookline:{hook}:s:a 1000").await?;
+        assert_eq!(claim(&one).await, word::ATTEMPT);
+        // Until its retry, others wait.
+        let wait = Duration::from_secs(30);
+        assert!(stage.release(0, &one, Release::Parked(wait)).await);
+        let answer = stage.workers[0]
+            .inner
+            .calls
+            .claim(&admission, &other, None)
+            .await;
+        let Answer(word, number, _) = answer.expect("Redis answers");
+        assert_eq!(word, word::WAITING);
+        assert!((25_000..=30_000).contains(&number), "{number}");
+        // A delivery that fails suppresses no other.
+        let retry = Claim {
+            marks: Some(marks.clone()),
+            ..of(&EventId::stored(first, SECOND), first, 2, 1)
+        };
+        assert_eq!(claim(&retry).await, word::ATTEMPT);
+        assert!(stage.release(0, &retry, Release::Buried).await);
+        assert_eq!(claim(&other).await, word::ATTEMPT);
+        stage
+            .ask(&format!("PEXPIRE hookline:{{hook}}:{key}:a 1000"))
+            .await?;
         assert!(stage.release(0, &other, Release::Done).await);
-        if silent == word::SNOOZED {
-            let left = stage.ask("PTTL hookline:{hook}:s:a").await?;
-            assert!(left > 50_000, "it suppresses from the delivery on: {left}");
-        }
-        let next = marked(first + 2, other.marks.clone().expect("marks"));
-        assert_eq!(stage.claim_alone(&admission, &next, None).await, silent);
+        let left = stage
+            .ask(&format!("PTTL hookline:{{hook}}:{key}:a"))
+            .await?;
+        assert!(left > 50_000, "it suppresses from the delivery on: {left}");
+        assert_eq!(claim(&marked(first + 2, marks)).await, silent);
+        let left = stage
+            .ask(&format!("EXISTS hookline:{{hook}}:{key}n:a"))
+            .await?;
+        assert_eq!(left, 0, "nothing is in flight");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_retry_that_finds_another_made_meanwhile_is_suppressed() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    let admission = admission(None);
+    for (marks, silent, key) in kinds() {
+        let first = 10 * u64::from(silent);
+        let claim = async |claim: &Claim| stage.claim_alone(&admission, claim, None).await;
+        let (one, other) = (
+            marked(first, marks.clone()),
+            marked(first + 1, marks.clone()),
+        );
+        assert_eq!(claim(&one).await, word::ATTEMPT);
+        assert!(stage.release(0, &one, Release::Parked(SHORT)).await);
+        // Nobody came back to it for long.
+        stage
+            .ask(&format!("DEL hookline:{{hook}}:{key}n:a"))
+            .await?;
+        assert_eq!(claim(&other).await, word::ATTEMPT);
+        assert!(stage.release(0, &other, Release::Done).await);
+        let retry = Claim {
+            marks: Some(marks),
+            ..of(&EventId::stored(first, SECOND), first, 2, 1)
+        };
+        assert_eq!(claim(&retry).await, silent);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn while_another_value_is_in_flight_nobody_knows_the_last_one() -> Result {
+    let stage = Stage::new(Duration::from_secs(60)).await?;
+    let admission = admission(None);
+    let value = |value: &str| Marks {
+        snooze: None,
+        change: Some(("a".to_owned(), value.to_owned())),
+    };
+    let claim = async |claim: &Claim| stage.claim_alone(&admission, claim, None).await;
+    let one = marked(1, value("1"));
+    assert_eq!(claim(&one).await, word::ATTEMPT);
+    assert!(stage.release(0, &one, Release::Done).await);
+    let two = marked(2, value("2"));
+    assert_eq!(claim(&two).await, word::ATTEMPT);
+    assert_eq!(claim(&marked(3, value("1"))).await, word::WAITING);
+    assert_eq!(claim(&marked(4, value("3"))).await, word::ATTEMPT);
     Ok(())
 }
 

@@ -17,8 +17,14 @@ pub(crate) enum Key<'a> {
     Rate(&'a str),
     /// The next free slot for deferred deliveries.
     Slot(&'a str),
+    /// The delivery about a subject that was made last.
     Snooze(&'a str, &'a str),
+    /// The one in flight.
+    SnoozeNow(&'a str, &'a str),
+    /// The value of a watched key in the delivery that was made last.
     Change(&'a str, &'a str),
+    /// The one in flight.
+    ChangeNow(&'a str, &'a str),
     /// Written to probe the server that holds the hook.
     Health(&'a str),
     Workers,
@@ -39,7 +45,9 @@ impl fmt::Display for Key<'_> {
             Self::Rate(hook) => write!(f, "hookline:{{{hook}}}:rate"),
             Self::Slot(hook) => write!(f, "hookline:{{{hook}}}:slot"),
             Self::Snooze(hook, about) => write!(f, "hookline:{{{hook}}}:s:{about}"),
+            Self::SnoozeNow(hook, about) => write!(f, "hookline:{{{hook}}}:sn:{about}"),
             Self::Change(hook, watched) => write!(f, "hookline:{{{hook}}}:c:{watched}"),
+            Self::ChangeNow(hook, watched) => write!(f, "hookline:{{{hook}}}:cn:{watched}"),
             Self::Health(hook) => write!(f, "hookline:{{{hook}}}:health"),
             Self::Workers => f.write_str("hookline:workers"),
             Self::Turn(what) => write!(f, "hookline:turn:{what}"),
@@ -69,7 +77,9 @@ mod tests {
             Key::Rate("hook"),
             Key::Slot("hook"),
             Key::Snooze("hook", "a"),
+            Key::SnoozeNow("hook", "a"),
             Key::Change("hook", "a"),
+            Key::ChangeNow("hook", "a"),
             Key::Health("hook"),
             Key::Workers,
             Key::Turn("workers"),

@@ -11,6 +11,8 @@ pub(crate) enum Deferral {
     NoPermit,
     CircuitOpen,
     RateLimit(Place),
+    /// Another delivery, which waits for its retry, may suppress it.
+    Behind,
 }
 
 impl Deferral {
@@ -21,6 +23,7 @@ impl Deferral {
             Self::NoPermit => "no_room",
             Self::CircuitOpen => "circuit_open",
             Self::RateLimit(_) => "rate_limit",
+            Self::Behind => "behind",
         }
     }
 
@@ -31,6 +34,7 @@ impl Deferral {
             Self::NoPermit => "the hook has as many attempts in flight as it may",
             Self::CircuitOpen => "the hook's circuit is open",
             Self::RateLimit(_) => "the hook's rate limit is used up",
+            Self::Behind => "a delivery about the same waits for its retry",
         }
     }
 
@@ -38,7 +42,9 @@ impl Deferral {
         match self {
             Self::RateLimit(place) => Some(place),
             // A place expires: a delivery that waits for another reason takes a new one.
-            Self::Paused | Self::Unusable | Self::NoPermit | Self::CircuitOpen => None,
+            Self::Paused | Self::Unusable | Self::NoPermit | Self::CircuitOpen | Self::Behind => {
+                None
+            }
         }
     }
 }
