@@ -4,7 +4,9 @@
 //! base64-decoded part after `whsec_`, or the secret itself if it has no such prefix.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, STANDARD as BASE64};
+use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 use hmac::{Hmac, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
@@ -21,6 +23,39 @@ pub const WEBHOOK_SIGNATURE: &str = "webhook-signature";
 const STANDARD_PREFIX: &str = "whsec_";
 /// `v1,` and 32 bytes in base64.
 const STANDARD_SIGNATURE_LENGTH: usize = 3 + 44;
+
+/// As people paste it: with padding or without, in either alphabet.
+const PASTED: [GeneralPurpose; 2] = {
+    let config =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    [
+        GeneralPurpose::new(&alphabet::STANDARD, config),
+        GeneralPurpose::new(&alphabet::URL_SAFE, config),
+    ]
+};
+
+/// Checks the secret of a new hook.
+pub fn check_secret(secret: &str) -> Result<(), String> {
+    if secret.is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    match standard_key(secret) {
+        Some(key) if key.is_empty() => {
+            Err(format!("a key in base64 must follow {STANDARD_PREFIX}"))
+        }
+        Some(_) => Ok(()),
+        None => Err(format!("what follows {STANDARD_PREFIX} is not base64")),
+    }
+}
+
+/// The key of the Standard Webhooks; `None` if the secret begins like one and is none.
+fn standard_key(secret: &str) -> Option<Vec<u8>> {
+    let Some(encoded) = secret.trim().strip_prefix(STANDARD_PREFIX) else {
+        return Some(secret.as_bytes().to_owned());
+    };
+    let decoded = PASTED.iter().map(|engine| engine.decode(encoded));
+    decoded.flatten().next()
+}
 
 /// The hash in Kong's header: SHA-256 since Kong 3.14, SHA-1 before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,16 +88,14 @@ impl std::fmt::Debug for Signer {
 impl Signer {
     #[must_use]
     pub fn new(secret: &str, algorithm: Algorithm) -> Self {
-        let decoded = secret
-            .strip_prefix(STANDARD_PREFIX)
-            .and_then(|encoded| BASE64.decode(encoded).ok());
-        let standard = decoded.as_deref().unwrap_or(secret.as_bytes());
+        // Hooks that were stored before secrets were checked keep their key.
+        let standard = standard_key(secret).unwrap_or_else(|| secret.as_bytes().to_owned());
         Self {
             kong: match algorithm {
                 Algorithm::Sha256 => KongKey::Sha256(key(secret.as_bytes())),
                 Algorithm::Sha1 => KongKey::Sha1(key(secret.as_bytes())),
             },
-            standard: key(standard),
+            standard: key(&standard),
         }
     }
 
@@ -149,6 +182,37 @@ mod tests {
             ),
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
         );
+    }
+
+    #[test]
+    fn a_standard_secret_is_decoded_however_it_was_pasted_or_refused() {
+        let sign = |secret: &str| Signer::new(secret, Algorithm::Sha256).standard("id", 1, b"{}");
+        let want = sign("whsec_++//AAECAwQFBgcICQoLDA0ODw==");
+        for same in [
+            "whsec_++//AAECAwQFBgcICQoLDA0ODw",
+            "whsec_--__AAECAwQFBgcICQoLDA0ODw==",
+            "whsec_--__AAECAwQFBgcICQoLDA0ODw",
+            "whsec_++//AAECAwQFBgcICQoLDA0ODw== ",
+            " whsec_++//AAECAwQFBgcICQoLDA0ODw==\r\n",
+        ] {
+            assert_eq!(sign(same), want, "{same:?}");
+            assert_eq!(check_secret(same), Ok(()), "{same:?}");
+        }
+        for wrong in [
+            "",
+            "whsec_",
+            "whsec_ ",
+            "whsec_=",
+            "whsec_a",
+            "whsec_ä",
+            "whsec_+-",
+            "whsec_a b",
+        ] {
+            assert!(check_secret(wrong).is_err(), "{wrong:?}");
+        }
+        for other in ["s3cret", " ", "whsec", "WHSEC_%"] {
+            assert_eq!(check_secret(other), Ok(()), "{other:?}");
+        }
     }
 
     #[test]

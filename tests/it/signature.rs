@@ -86,6 +86,27 @@ async fn a_webhook_verifies_with_a_standard_webhooks_secret() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_signs_with_the_key_of_a_secret_that_was_pasted_carelessly() -> Result {
+    let cluster = Cluster::single().await?;
+    let secrets = [
+        "whsec_++//AAECAwQFBgcICQoLDA0ODw==",
+        "whsec_--__AAECAwQFBgcICQoLDA0ODw \n",
+    ];
+    for (number, secret) in secrets.iter().enumerate() {
+        let url = cluster.receiver.url(&format!("/{number}"));
+        let config = json!({ "url": url, "secret": secret });
+        cluster.admin().hook_consumers("webhook", config).await?;
+    }
+    cluster.admin().create_consumer("Ada").await?;
+    for number in 0..secrets.len() {
+        let request = cluster.receiver.wait_for_one(&format!("/{number}")).await?;
+        let verdict = python::run(STANDARD_WEBHOOKS, &given(&request, secrets[0]).to_string())?;
+        assert_eq!(verdict, "valid");
+    }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_verifies_with_any_secret() -> Result {
     check("webhook", json!({}), "päss word & more").await
 }

@@ -103,6 +103,7 @@ handlers! { ($)
     check |config, found| {
         found.check("config.url", validate::url(&config.url));
         found.headers(config.headers.as_ref(), false);
+        found.secret(config.secret.as_ref());
     };
 
     /// Any request, with templates.
@@ -132,6 +133,7 @@ handlers! { ($)
         found.check("config.url", validate::url(&config.url));
         found.check("config.method", validate::method(&config.method));
         found.headers(config.headers.as_ref(), *config.headers_format);
+        found.secret(config.secret.as_ref());
         found.check("config.payload", validate::payload(config.payload.as_ref()));
         if found.violations.is_empty() {
             CustomRequest::check(config, &mut found.violations);

@@ -6,10 +6,11 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue};
 use url::Url;
 
-use super::config::Headers;
+use super::config::{Headers, Secret};
 use super::delivery_options::DeliveryOptions;
 use super::framing::is_framing;
 use crate::lua;
+use crate::signature::check_secret;
 
 const MAX_RETRIES: usize = 50;
 /// Seconds: 30 days.
@@ -59,6 +60,12 @@ impl Found {
             "config.headers",
             self::headers(headers, templated).and(framing),
         );
+    }
+
+    pub(super) fn secret(&mut self, secret: Option<&Secret>) {
+        if let Some(secret) = secret.filter(|_| self.is_new) {
+            self.check("config.secret", check_secret(secret.expose()));
+        }
     }
 
     pub(super) fn delivery(&mut self, options: &DeliveryOptions) {

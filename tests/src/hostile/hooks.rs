@@ -38,6 +38,11 @@ pub(super) fn inputs() -> Vec<Input> {
     inputs.extend(escaping());
     inputs.extend(addresses());
     inputs.extend(lines());
+    for secret in ["", "whsec_", "whsec_a b", "whsec_+-"] {
+        let config = json!({ "body": "x", "secret": secret });
+        let refused = Expect::Refused(400, "secret");
+        inputs.push(custom("secret", config, json!({}), refused));
+    }
     inputs
 }
 
