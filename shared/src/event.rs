@@ -5,6 +5,7 @@
 //! and memory, whatever its size or shape.
 
 mod data_scan;
+mod half_pairs;
 
 use std::sync::OnceLock;
 
@@ -152,6 +153,8 @@ pub struct Event {
     pub name: String,
     /// The data as published.
     pub raw: Bytes,
+    /// The same without half surrogate pairs, if there were some.
+    mended: Option<Bytes>,
     outline: Outline,
     data: OnceLock<Map<String, Value>>,
     /// Process id of the node that raised the event.
@@ -210,7 +213,13 @@ impl Event {
             return Err(Malformed::LongId(id.text.len()));
         }
         // serde_json rejects more than 128 levels.
-        let outline = Outline::read(&body)?;
+        let (outline, mended) = match Outline::read(&body) {
+            Ok(outline) => (outline, None),
+            Err(error) => match half_pairs::replaced(&body) {
+                Some(mended) => (Outline::read(&mended)?, Some(mended)),
+                None => return Err(error.into()),
+            },
+        };
         let text = |name: &str| get(headers, name);
         Ok(Self {
             id,
@@ -220,6 +229,7 @@ impl Event {
             outline,
             data: OnceLock::new(),
             raw: body,
+            mended,
             pid: text(header::PID).and_then(|pid| pid.parse().ok()),
             traceparent: text(header::TRACEPARENT)
                 .filter(|trace| trace.len() <= MAX_TRACE_BYTES)
@@ -245,7 +255,13 @@ impl Event {
     pub fn data(&self) -> &Map<String, Value> {
         // Cannot fail: the outline was read from the same bytes.
         self.data
-            .get_or_init(|| serde_json::from_slice(&self.raw).unwrap_or_default())
+            .get_or_init(|| serde_json::from_slice(self.text()).unwrap_or_default())
+    }
+
+    /// The data as Unicode text: with U+FFFD where half of a surrogate pair was published.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        self.mended.as_ref().unwrap_or(&self.raw)
     }
 }
 

@@ -112,7 +112,8 @@ impl Template {
 #[must_use]
 pub fn context(event: &Event, event_name: &str) -> Context {
     // Cannot fail: the body of an event is a JSON object.
-    let mut names: BTreeMap<Value, Value> = serde_json::from_slice(&event.raw).unwrap_or_default();
+    let mut names: BTreeMap<Value, Value> =
+        serde_json::from_slice(event.text()).unwrap_or_default();
     names.insert("source".into(), event.source.as_str().into());
     names.insert("event".into(), event_name.into());
     Value::from_object(names)

@@ -181,3 +181,34 @@ async fn a_stored_hook_that_is_invalid_or_under_another_key_is_ignored() -> Resu
     assert_eq!(errors, 2, "each is logged once");
     cluster.finish().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_an_emoji_is_an_event() -> Result {
+    let cluster = Cluster::single().await?;
+    cluster.webhook("/bytes").await?;
+    let admin = cluster.admin();
+    let custom = json!({
+        "url": cluster.receiver.url("/text"), "method": "POST", "body": "{{ title }}",
+        "headers": { "content-type": "text/plain" },
+    });
+    admin.hook_consumers("webhook-custom", custom).await?;
+    let script = json!({ "functions": ["return function(data) error(data.title) end"] });
+    admin.hook_consumers("lambda", script).await?;
+    let data = r#"{"title":"a\ud83d","pair":"\ud83d\ude00","n":1.50}"#;
+    let subject = wire::event("crud", "consumers");
+    cluster.nats.publish(subject, data).await?;
+
+    let bytes = cluster.receiver.wait_for_one("/bytes").await?;
+    let fields = data.trim_matches(['{', '}']);
+    assert!(bytes.text().contains(fields), "{}", bytes.text());
+    let text = cluster.receiver.wait_for_one("/text").await?;
+    assert_eq!(text.text(), "a\u{fffd}");
+    let dead = cluster.nats.dead_letters(1).await?;
+    let said = reason(&dead[0]);
+    assert!(
+        said.contains("a\u{fffd}") || said.contains("a%EF%BF%BD"),
+        "{said}"
+    );
+    let leftovers = Leftovers { dead: 1, parked: 0 };
+    cluster.finish_leaving(leftovers).await
+}
