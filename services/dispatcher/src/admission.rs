@@ -7,6 +7,7 @@
 pub(crate) mod backlog_limit;
 pub(crate) mod bulkhead;
 pub(crate) mod circuit_breaker;
+mod digest;
 pub(crate) mod rate_limit;
 pub(crate) mod refusal;
 pub(crate) mod return_slot;

@@ -6,8 +6,6 @@
 //! without such fields, whose entity is as it was then, except for `updated_at`. While a delivery is in flight that
 //! may be made or fail, those that it would suppress wait.
 
-mod digest;
-
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -16,8 +14,9 @@ use hookline_shared::hook::Hook;
 use hookline_shared::registry;
 use tokio::time::Instant;
 
+use super::digest::Digest;
 use super::refusal::Refusal;
-use digest::{Digest, fields};
+use crate::json_text;
 
 /// How long `on_change` remembers the last value.
 pub(crate) const KEEP_CHANGE: Duration = Duration::from_secs(7 * 86_400);
@@ -83,6 +82,12 @@ impl Marks {
 fn snooze(hook: &Hook) -> Option<Duration> {
     let seconds = hook.snooze.filter(|seconds| *seconds > 0)?;
     Some(Duration::from_secs(seconds.into()))
+}
+
+/// Of equal keys the last one counts.
+fn fields(json: &[u8]) -> HashMap<json_text::Text<'_>, &[u8]> {
+    let fields = json_text::fields(json).into_iter();
+    fields.map(|field| (field.key, field.value)).collect()
 }
 
 /// The event's entity, or its kind if it has none.

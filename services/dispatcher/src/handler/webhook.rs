@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::http::{ADDED, Target, parse_headers, sign};
 use super::preparation::Preparation;
 use super::{Delivery, DeliveryError, Handler, Receipt};
+use crate::json_text;
 
 struct Webhook {
     url: String,
@@ -50,26 +51,27 @@ impl Handler for Webhook {
     }
 }
 
-/// Splices the published bytes in as they are. Only pings, and data with its own `source` or `event`, are serialized
-/// again: these without them, a ping with the hook's URL, of which only the host is stored.
+/// Splices the published bytes in as they are, without a `source` or `event` of their own. Only a ping is serialized again,
+/// with the hook's URL, of which only the host is stored.
 fn body(event: &Event, event_name: &str, url: &str) -> Bytes {
     let written;
-    let data: &[u8] = if event.names_itself() || event.source == PING_SOURCE {
-        let mut data = event.data().clone();
-        data.retain(|name, _| !matches!(name.as_str(), "source" | "event"));
-        let mut data = Value::Object(data);
-        if event.source == PING_SOURCE
-            && let Some(shown) = data.pointer_mut("/event_hooks/config/url")
-        {
+    let inside: &[u8] = if event.source == PING_SOURCE {
+        let mut data = Value::Object(event.data().clone());
+        if let Some(shown) = data.pointer_mut("/event_hooks/config/url") {
             *shown = url.into();
         }
-        written = data.to_string();
-        written.as_bytes()
+        written = data.to_string().into_bytes();
+        inside(&written)
+    } else if event.names_itself() {
+        let fields = json_text::fields(&event.raw).into_iter();
+        let others = fields.filter(|field| !matches!(&*field.key, b"source" | b"event"));
+        let others: Vec<_> = others.map(|field| field.text).collect();
+        written = others.join(&b","[..]);
+        &written
     } else {
-        event.raw.trim_ascii()
+        inside(&event.raw)
     };
-    let inside = data[1..data.len() - 1].trim_ascii();
-    let mut body = Vec::with_capacity(data.len() + event_name.len() + event.source.len() + 32);
+    let mut body = Vec::with_capacity(inside.len() + event_name.len() + event.source.len() + 32);
     body.extend_from_slice(b"{\"source\":");
     quote(&mut body, &event.source);
     body.extend_from_slice(b",\"event\":");
@@ -80,6 +82,12 @@ fn body(event: &Event, event_name: &str, url: &str) -> Bytes {
     }
     body.extend_from_slice(b"}");
     body.into()
+}
+
+/// What stands between the braces of an object.
+fn inside(object: &[u8]) -> &[u8] {
+    let object = object.trim_ascii();
+    object[1..object.len() - 1].trim_ascii()
 }
 
 fn quote(body: &mut Vec<u8>, text: &str) {
@@ -138,10 +146,16 @@ mod tests {
 
     #[test]
     fn numbers_arrive_as_they_were_published() {
-        let body = body_of("{\"n\":12345678901234567890123,\"f\":1.10}");
-        assert!(
-            body.ends_with(b"\"n\":12345678901234567890123,\"f\":1.10}"),
-            "{body:?}"
-        );
+        let numbers = r#""n":12345678901234567890123,"f":1.10,"e":1E+2"#;
+        for data in [
+            format!("{{{numbers}}}"),
+            format!(r#"{{"event" : 1, {numbers} , "\u0073ource":{{}}}}"#),
+        ] {
+            let body = body_of(&data);
+            assert!(
+                body.ends_with(format!("{numbers}}}").as_bytes()),
+                "{body:?}"
+            );
+        }
     }
 }
