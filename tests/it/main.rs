@@ -1,6 +1,7 @@
 //! Scenarios on real servers, a file per subject.
 
 mod admin_port;
+mod answers;
 mod attempts;
 mod consumer_events;
 mod consumer_settings;

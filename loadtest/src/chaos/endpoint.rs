@@ -17,7 +17,7 @@ pub const SECRET: &str = "the ledger's secret";
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 const FAILED: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
-const BROKEN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nnot all of it";
+const BROKEN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-len";
 const GARBAGE: &[u8] = b"\x16\x03\x01 this is not HTTP\r\n\r\n";
 const ENDLESS: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ntransfer-encoding: chunked\r\n\r\n";
 const BIG_HEADER: &[u8] = b"HTTP/1.1 200 OK\r\nx-big: ";
@@ -38,7 +38,7 @@ pub enum Mood {
     Silent,
     /// Answers 500 after five seconds.
     Slow,
-    /// Closes in the middle of its answer.
+    /// Closes in the middle of its answer's head.
     Breaking,
     /// Answers with bytes that are not HTTP.
     Babbling,

@@ -54,7 +54,7 @@ impl PendingDelivery {
             attempt: self.attempt + 1,
             deferrals: 0,
             place: None,
-            refusals: self.refusals + u32::from(class == Class::RetryBriefly),
+            refusals: self.refusals + u32::from(matches!(class, Class::RetryBriefly(_))),
             ..self.clone()
         }
     }
@@ -289,7 +289,7 @@ pub(crate) mod tests {
             place: Some(Place(1)),
             ..pending()
         };
-        let refused = waited.next(Class::RetryBriefly);
+        let refused = waited.next(Class::RetryBriefly(None));
         assert_eq!((refused.attempt, refused.refusals), (2, 1));
         assert_eq!((refused.deferrals, refused.place), (0, None));
         let failed = refused.next(Class::Retry(None));

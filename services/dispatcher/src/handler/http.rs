@@ -11,8 +11,11 @@ use hookline_shared::signature::{
     KONG_SIGNATURE, Signer, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
 };
 use hookline_shared::subject::header::TRACEPARENT;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use reqwest::{Client, Method, Request, redirect, retry};
+use tokio::time::Instant;
 use url::Url;
 
 use super::egress::{Policy, Refused};
@@ -21,8 +24,12 @@ use super::{Delivery, DeliveryError, Receipt, Response};
 
 /// The rest of an answer's body is dropped.
 const MAX_BODY_BYTES: usize = 64 << 10;
-/// How long an idle connection is kept.
-const IDLE: Duration = Duration::from_secs(60);
+/// For an answer's body, after which the rest is dropped.
+const BODY: Duration = Duration::from_secs(1);
+/// How long an idle connection is kept: less than common servers do.
+const IDLE: Duration = Duration::from_secs(4);
+/// A connection that its receiver had closed fails a request within this time.
+const STALE: Duration = Duration::from_secs(1);
 /// Idle connections kept per receiver.
 const MAX_IDLE: usize = 512;
 /// The most headers that are added to a hook's own.
@@ -34,12 +41,20 @@ static KONG: HeaderName = HeaderName::from_static(KONG_SIGNATURE);
 static TRACE: HeaderName = HeaderName::from_static(TRACEPARENT);
 const USER_AGENT: &str = concat!("hookline/", env!("CARGO_PKG_VERSION"));
 
-/// One client per TLS setting, shared by all hooks.
+/// Clients for each TLS setting, shared by all hooks.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    verify: Client,
-    trust: Client,
+    verify: Connections,
+    trust: Connections,
     policy: Policy,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Connections {
+    /// Takes a connection that is kept, if there is one.
+    kept: Client,
+    /// Makes a new one for each request.
+    fresh: Client,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +68,7 @@ pub(crate) enum Error {
 impl Clients {
     pub(crate) fn new(policy: &Policy, connect_timeout: Duration) -> Result<Self, Error> {
         let resolver = Resolver::of_system(policy)?;
-        let build = |verify: bool| {
+        let build = |verify: bool, idle: usize| {
             Client::builder()
                 .user_agent(USER_AGENT)
                 .connect_timeout(connect_timeout)
@@ -63,19 +78,25 @@ impl Clients {
                 .no_proxy()
                 .dns_resolver(Arc::new(resolver.clone()))
                 .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(MAX_IDLE)
+                .pool_max_idle_per_host(idle)
                 .tls_danger_accept_invalid_certs(!verify)
                 .build()
         };
+        let connections = |verify| -> Result<_, reqwest::Error> {
+            Ok(Connections {
+                kept: build(verify, MAX_IDLE)?,
+                fresh: build(verify, 0)?,
+            })
+        };
         Ok(Self {
-            verify: build(true)?,
-            trust: build(false)?,
+            verify: connections(true)?,
+            trust: connections(false)?,
             policy: policy.clone(),
         })
     }
 
     #[must_use]
-    pub(crate) fn get(&self, verify: bool) -> Client {
+    pub(crate) fn get(&self, verify: bool) -> Connections {
         if verify {
             self.verify.clone()
         } else {
@@ -91,7 +112,7 @@ impl Clients {
 
 /// Where a hook's requests go.
 pub(super) struct Target {
-    client: Client,
+    connections: Connections,
     url: Url,
     credentials: Option<HeaderValue>,
     timeout: Duration,
@@ -102,13 +123,13 @@ impl Target {
     /// Parses the URL. A literal address is checked here, since it is never resolved.
     pub(super) fn new(
         url: &str,
-        client: Client,
+        connections: Connections,
         timeout: Duration,
         policy: &Policy,
     ) -> Result<Self, String> {
         let url = Url::parse(url).map_err(|error| format!("config.url: {error}"))?;
         // User and password in the URL become a header, once.
-        let request = client.get(url).build().map_err(|error| {
+        let request = connections.kept.get(url).build().map_err(|error| {
             let error = error.without_url();
             format!("config.url: {error}")
         })?;
@@ -121,7 +142,7 @@ impl Target {
         };
         let refused = address.and_then(|address| policy.check(address).err());
         Ok(Self {
-            client,
+            connections,
             url,
             credentials,
             timeout,
@@ -144,16 +165,13 @@ impl Target {
         if let Some(address) = self.refused {
             return Err(DeliveryError::EgressRefused(address));
         }
-        let exchange = async {
-            let mut request = Request::new(method, self.url.clone());
-            *request.headers_mut() = headers;
-            *request.body_mut() = Some(body.into());
-            let response = self.client.execute(request).await.map_err(classify)?;
-            read(response).await
-        };
-        let response = tokio::time::timeout(self.timeout, exchange)
+        if body.is_empty() && matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        let answered = tokio::time::timeout(self.timeout, self.exchange(method, headers, body))
             .await
-            .map_err(|_| DeliveryError::Timeout(self.timeout))??;
+            .map_err(|_| DeliveryError::Timeout(self.timeout))?;
+        let response = read(answered.map_err(classify)?).await;
         if (200..300).contains(&response.status) {
             return Ok(Receipt::Response(response));
         }
@@ -163,6 +181,54 @@ impl Target {
             retry_after,
         })
     }
+}
+
+impl Target {
+    /// Tries once more on a fresh connection if nothing of an answer came, as when the receiver had closed the one that
+    /// was kept.
+    async fn exchange(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<reqwest::Response, reqwest::Error> {
+        let request = |headers, body: Bytes| {
+            let mut request = Request::new(method.clone(), self.url.clone());
+            *request.headers_mut() = headers;
+            *request.body_mut() = Some(body.into());
+            request
+        };
+        let began = Instant::now();
+        let first = request(headers.clone(), body.clone());
+        match self.connections.kept.execute(first).await {
+            Err(error) if began.elapsed() < STALE && is_without_answer(&error) => {
+                self.connections.fresh.execute(request(headers, body)).await
+            }
+            answered => answered,
+        }
+    }
+}
+
+/// Whether a connection ended before anything of an answer came.
+fn is_without_answer(error: &reqwest::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    if error.is_connect() || error.is_timeout() {
+        return false;
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected];
+            return kinds.contains(&error.kind());
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Adds the Standard Webhooks headers, the signatures if the hook has a secret, and the trace.
@@ -257,31 +323,34 @@ impl std::fmt::Display for Innermost {
 
 impl std::error::Error for Innermost {}
 
-/// A longer body is dropped with its connection.
-async fn read(mut response: reqwest::Response) -> Result<Box<Response>, DeliveryError> {
+/// Reads as much of the body as comes soon. It is only shown: the status has decided. What is longer, or late, is
+/// dropped with its connection.
+async fn read(mut response: reqwest::Response) -> Box<Response> {
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());
     let mut body = BytesMut::new();
-    while body.len() < MAX_BODY_BYTES {
-        match response.chunk().await.map_err(classify)? {
-            Some(chunk) => {
-                body.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY_BYTES - body.len())])
-            }
-            None => break,
+    let rest = async {
+        while body.len() < MAX_BODY_BYTES
+            && let Ok(Some(chunk)) = response.chunk().await
+        {
+            body.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY_BYTES - body.len())]);
         }
-    }
-    Ok(Box::new(Response {
+    };
+    let _ = tokio::time::timeout(BODY, rest).await;
+    Box::new(Response {
         status,
         headers,
         body: body.freeze(),
-    }))
+    })
 }
 
-/// `Retry-After` in seconds or as a date.
+/// `Retry-After` in seconds, however many, or as a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    if let Ok(seconds) = value.trim().parse() {
-        return Some(Duration::from_secs(seconds));
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if value.starts_with(|first: char| first.is_ascii_digit())
+        && let Ok(seconds) = value.parse::<f64>()
+    {
+        return Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     }
     let date = httpdate::parse_http_date(value).ok()?;
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
@@ -305,7 +374,17 @@ mod tests {
             retry_after(&headers("Wed, 21 Oct 2015 07:28:00 GMT")),
             Some(Duration::ZERO)
         );
-        assert_eq!(retry_after(&headers("soon")), None);
+        for (value, want) in [
+            ("20.5", Duration::from_millis(20_500)),
+            (" 7 ", Duration::from_secs(7)),
+            ("99999999999999999999999", Duration::MAX),
+            ("1e400", Duration::MAX),
+        ] {
+            assert_eq!(retry_after(&headers(value)), Some(want), "{value}");
+        }
+        for value in ["soon", "-1", "NaN", "inf", "", "1s"] {
+            assert_eq!(retry_after(&headers(value)), None, "{value}");
+        }
         assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 

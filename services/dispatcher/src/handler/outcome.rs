@@ -83,8 +83,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) enum Class {
     /// Try again by the schedule, but not before the time that the receiver asks for.
     Retry(Option<Duration>),
-    /// Try a few times within minutes: a failed deploy looks like this for a while.
-    RetryBriefly,
+    /// Try a few times within minutes: a failed deploy looks like this for a while. As [`Self::Retry`], not before the
+    /// time that the receiver asks for.
+    RetryBriefly(Option<Duration>),
     /// Another attempt would fail in the same way.
     Dead,
     /// The receiver is gone, or the hook's code cannot be stopped: dead, and the hook is paused.
@@ -139,7 +140,7 @@ fn class(status: u16, retry_after: Option<Duration>) -> Class {
     match status {
         410 => Class::Pause,
         408 | 425 | 429 | 500.. => Class::Retry(retry_after),
-        _ => Class::RetryBriefly,
+        _ => Class::RetryBriefly(retry_after),
     }
 }
 
@@ -153,7 +154,7 @@ mod tests {
             assert_eq!(class(status, None), Class::Retry(None), "{status}");
         }
         for status in [301, 302, 400, 401, 404, 409, 422] {
-            assert_eq!(class(status, None), Class::RetryBriefly, "{status}");
+            assert_eq!(class(status, None), Class::RetryBriefly(None), "{status}");
         }
         assert_eq!(class(410, None), Class::Pause);
     }

@@ -48,10 +48,10 @@ pub(crate) fn retry_delay(
     let seed = pending.delivery.id.seed();
     match class {
         Class::Retry(asked) => policy.delay_asked(attempt, seed, asked),
-        Class::RetryBriefly => {
+        Class::RetryBriefly(asked) => {
             // The schedule's end applies as well.
             policy.delay(attempt, seed)?;
-            Policy::client_error().delay(pending.refusals + 1, seed)
+            Policy::client_error().delay_asked(pending.refusals + 1, seed, asked)
         }
         Class::Dead | Class::Pause => None,
     }
@@ -124,6 +124,9 @@ mod tests {
         assert!(is_about(delay(Class::Retry(Some(SECOND))), 10 * SECOND));
         assert_eq!(delay(Class::Retry(Some(60 * SECOND))), Some(60 * SECOND));
         assert_eq!(delay(Class::Retry(Some(100 * HOUR))), Some(HOUR));
+        let briefly = |asked| delay(Class::RetryBriefly(asked));
+        assert_eq!(briefly(Some(60 * SECOND)), Some(60 * SECOND));
+        assert_eq!(briefly(Some(Duration::MAX)), Some(HOUR));
         assert_eq!(delay(Class::Dead), None);
         assert_eq!(delay(Class::Pause), None);
     }
@@ -136,7 +139,7 @@ mod tests {
                 refusals,
                 ..pending(Duration::ZERO)
             };
-            retry_delay(&policy(), &pending, Class::RetryBriefly)
+            retry_delay(&policy(), &pending, Class::RetryBriefly(None))
         };
         let (first, second) = (60 * SECOND, 180 * SECOND);
         assert!(is_about(refused(1, 0), first));
