@@ -48,6 +48,7 @@ faults! {
     a_silent_neighbour_costs_nothing: "silent",
     a_slow_neighbour_costs_nothing: "slow",
     many_sick_neighbours_cost_nothing: "many-sick",
+    hostile_inputs_cost_nothing: "hostile",
     an_endpoint_that_comes_back_gets_everything: "down",
     bad_answers_are_retried: "bad-answers",
     a_full_event_stream_refuses_and_loses_nothing: "events-full",
