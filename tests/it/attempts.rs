@@ -124,7 +124,7 @@ async fn only_failures_are_logged_if_so_configured() -> Result {
         .await?;
     let id = e2e::admin::id(&hook)?;
     let attempts = wait_for(&cluster, id, 2).await?;
-    let dead = format!("/event-hooks/{id}/dead");
+    let dead = format!("/event-hooks/{id}/dead?all=true");
     cluster.admin().delete(&dead).await?.expect(204)?;
     assert!(
         attempts.iter().all(|one| one["status"] == 500),

@@ -77,7 +77,7 @@ async fn dead_letters_are_listed_replayed_and_deleted() -> Result {
         .await?;
     gone.expect(204)?;
     assert_eq!(
-        replay(json!({})).await?.expect(200)?,
+        replay(json!({ "all": true })).await?.expect(200)?,
         json!({"replayed": 3})
     );
     cluster.receiver.wait_for("/hook", before + 5).await?;
@@ -154,7 +154,11 @@ async fn dead_events_are_listed_and_deleted() -> Result {
         .await?
         .expect(204)?;
     assert_eq!(list(&cluster, "/dead-events").await?["counts"]["dead"], 1);
-    cluster.admin().delete("/dead-events").await?.expect(204)?;
+    for wrong in ["/dead-events", "/dead-events?id=zzz"] {
+        cluster.admin().delete(wrong).await?.expect(400)?;
+    }
+    let all = "/dead-events?all=true";
+    cluster.admin().delete(all).await?.expect(204)?;
     cluster.finish().await
 }
 

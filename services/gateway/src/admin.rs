@@ -10,6 +10,7 @@ mod paging;
 mod path;
 mod replay;
 pub(crate) mod response;
+mod selection;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -103,40 +104,30 @@ impl Admin {
                     child,
                     field,
                 },
-                "GET",
+                method @ ("GET" | "POST"),
             ) => {
                 let parent = collection(parent).await?.find(&key).await?;
-                collection(child)
-                    .await?
-                    .list_children(uri, field, &parent)
-                    .await
-            }
-            (
-                Target::Children {
-                    parent,
-                    key,
-                    child,
-                    field,
-                },
-                "POST",
-            ) => {
-                let parent = collection(parent).await?.find(&key).await?;
-                collection(child)
-                    .await?
-                    .create_child(input().await?, field, &parent)
-                    .await
+                let children = collection(child).await?;
+                if method == "GET" {
+                    return children.list_children(uri, field, &parent).await;
+                }
+                let input = input().await?;
+                children.create_child(input, field, &parent).await
             }
             (Target::Ping(key), "GET") => hooks().await?.ping(&key).await,
             (Target::Test(key), "POST") => hooks().await?.test(&key, input().await?).await,
             (Target::Deliveries(key), "GET") => hooks().await?.deliveries(&key, uri).await,
             (Target::Attempts(key), "GET") => hooks().await?.attempts(&key, uri).await,
-            (Target::Replay(key), "POST") => hooks().await?.replay(&key, input().await?).await,
+            (Target::Replay(key), "POST") => hooks().await?.replay(&key, input().await?, uri).await,
             (Target::Dead(key, delivery), "DELETE") => {
-                hooks().await?.delete_dead(&key, delivery.as_deref()).await
+                hooks()
+                    .await?
+                    .delete_dead(&key, delivery.as_deref(), uri)
+                    .await
             }
             (Target::DeadEvents(None), "GET") => deliveries::dead_events(store()?, uri).await,
             (Target::DeadEvents(id), "DELETE") => {
-                deliveries::delete_dead_events(store()?, id.as_deref()).await
+                deliveries::delete_dead_events(store()?, id.as_deref(), uri).await
             }
             _ => Err(ApiError::MethodNotAllowed(methods)),
         }

@@ -28,6 +28,9 @@ pub(crate) enum ApiError {
     BodyTimeout,
     #[error("{0}")]
     BadRequest(&'static str),
+    /// Carries those that are known.
+    #[error("unknown parameter '{0}' (known: {1})")]
+    Parameter(String, &'static str),
     #[error("{}", .0.message())]
     Schema(Violations),
     #[error("'{0}' is not a valid offset: it was not issued by this service")]
@@ -90,7 +93,9 @@ impl ApiError {
             }
             Self::CrossSite(_) => plain(StatusCode::FORBIDDEN),
             Self::BodyTimeout => plain(StatusCode::REQUEST_TIMEOUT),
-            Self::BadRequest(_) | Self::Store(Store::DefaultWorkspace) => plain(BAD),
+            Self::BadRequest(_) | Self::Parameter(..) | Self::Store(Store::DefaultWorkspace) => {
+                plain(BAD)
+            }
             Self::Schema(violations) => (BAD, 2, violations.fields()),
             Self::Store(Store::PrimaryKey { id }) => (BAD, 3, json!({"id": id})),
             Self::Store(Store::MissingParent {

@@ -15,6 +15,7 @@ use hookline_shared::subject;
 use super::collections::Collection;
 use super::paging::size;
 use super::response;
+use super::selection::unknown;
 use crate::error::ApiError;
 use crate::store::{self, Store};
 
@@ -75,7 +76,7 @@ fn read(arguments: &str) -> Result<(Option<Before>, usize), ApiError> {
                 let offset = offset(&value);
                 before = Some(offset.ok_or_else(|| ApiError::Offset(value.into_owned()))?);
             }
-            _ => {}
+            _ => return Err(unknown(&name, "size, offset")),
         }
     }
     Ok((before, count))

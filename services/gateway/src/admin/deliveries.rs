@@ -16,6 +16,7 @@ use time::format_description::well_known::Rfc3339;
 use super::collections::Collection;
 use super::paging::size;
 use super::response;
+use super::selection::{self, unknown};
 use crate::error::ApiError;
 use crate::store::{self, Store};
 
@@ -83,7 +84,7 @@ impl Query {
                 ("state", _) => {
                     return Err(ApiError::BadRequest("state must be 'waiting' or 'dead'"));
                 }
-                _ => {}
+                _ => return Err(unknown(&name, "size, offset, state")),
             }
         }
         Ok(query)
@@ -105,13 +106,15 @@ impl Collection<'_> {
         Ok(response::ok(&body))
     }
 
-    /// `DELETE /event-hooks/{id}/dead` or `/event-hooks/{id}/dead/{delivery}`.
+    /// `DELETE /event-hooks/{id}/dead?all=true` or `/event-hooks/{id}/dead/{delivery}`.
     pub(super) async fn delete_dead(
         &self,
         key: &str,
         delivery: Option<&str>,
+        uri: &Uri,
     ) -> Result<Response, ApiError> {
         let hook = self.find(key).await?;
+        one_or_all(delivery, uri)?;
         let filter = match delivery {
             Some(id) if is_delivery_id(id) => subject::dead_subject(&hook.id, id),
             Some(_) => return Err(ApiError::NotFound),
@@ -129,17 +132,27 @@ pub(super) async fn dead_events(store: &Store, uri: &Uri) -> Result<Response, Ap
     Ok(response::ok(&body))
 }
 
-/// `DELETE /dead-events` or `/dead-events/{id}`.
+/// `DELETE /dead-events?all=true` or `/dead-events/{id}`.
 pub(super) async fn delete_dead_events(
     store: &Store,
     id: Option<&str>,
+    uri: &Uri,
 ) -> Result<Response, ApiError> {
+    one_or_all(id, uri)?;
     let filter = match id {
         Some(id) if is_delivery_id(id) => subject::dead_event_subject(id),
         Some(_) => return Err(ApiError::NotFound),
         None => subject::DEAD_EVENT_SUBJECTS.to_owned(),
     };
     purge(store, &filter).await
+}
+
+fn one_or_all(id: Option<&str>, uri: &Uri) -> Result<(), ApiError> {
+    let query = uri.query().unwrap_or_default();
+    match id {
+        Some(_) => selection::none(query),
+        None => selection::all(query),
+    }
 }
 
 /// One page, and the total count.

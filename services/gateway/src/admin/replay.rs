@@ -1,8 +1,9 @@
 //! Replay: parks dead letters for an immediate attempt, within the bounds that dispatchers keep.
 
+use axum::http::Uri;
 use axum::response::Response;
 use futures::future::try_join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -11,8 +12,9 @@ use hookline_shared::stream_reader::{self, Stored};
 use hookline_shared::subject::{self, header};
 
 use super::collections::Collection;
-use super::deliveries::{is_delivery_id, page, stored_at};
+use super::deliveries::page;
 use super::response;
+use super::selection::Selection;
 use crate::error::ApiError;
 use crate::schema::Input;
 use crate::store::{self, Store};
@@ -21,26 +23,24 @@ use crate::store::{self, Store};
 const BATCH: u64 = 500;
 
 impl Collection<'_> {
-    /// `POST /event-hooks/{id}/dead/replay`: one dead letter (`id`), those since a time (`since`, Unix
-    /// seconds), or all. Each restarts its retry schedule. Stops where no more deliveries may wait.
-    pub(super) async fn replay(&self, key: &str, input: Input) -> Result<Response, ApiError> {
+    /// `POST /event-hooks/{id}/dead/replay`: parks the selected dead letters for an immediate attempt, or counts them
+    /// (`dry_run`). Each restarts its retry schedule. Stops where no more deliveries may wait.
+    pub(super) async fn replay(
+        &self,
+        key: &str,
+        input: Input,
+        uri: &Uri,
+    ) -> Result<Response, ApiError> {
         let hook = self.find(key).await?;
-        let since = match input.values.get("since") {
-            None | Some(Value::Null) => 0.0,
-            Some(since) => since
-                .as_f64()
-                .or_else(|| since.as_str()?.parse().ok())
-                .ok_or(ApiError::BadRequest("since must be a time in Unix seconds"))?,
+        let selection = Selection::read(&input.values, uri.query().unwrap_or_default())?;
+        let filter = match &selection.id {
+            Some(id) => subject::dead_subject(&hook.id, id),
+            None => subject::dead_of(&hook.id),
         };
-        let filter = match input.values.get("id") {
-            None | Some(Value::Null) => subject::dead_of(&hook.id),
-            Some(id) => {
-                let id = id.as_str().filter(|id| is_delivery_id(id));
-                let id = id.ok_or(ApiError::BadRequest("id must be a delivery id"))?;
-                subject::dead_subject(&hook.id, id)
-            }
-        };
-        let one = input.values.get("id").is_some_and(Value::is_string);
+        if selection.dry_run {
+            let selected = selected(self.store, &filter, &selection).await?;
+            return Ok(response::ok(&json!({ "selected": selected })));
+        }
         let (mut replayed, mut from, mut left) = (0, 1, 0);
         loop {
             left = match room(self.store, &hook.id, left).await {
@@ -56,16 +56,28 @@ impl Collection<'_> {
             let page = page(self.store, stream, &filter, from, size).await?;
             let Some(last) = page.last() else { break };
             from = last.sequence + 1;
-            let wanted = page.iter().filter(|letter| stored_at(letter) >= since);
+            let wanted = page.iter().filter(|letter| selection.holds(letter));
             let replays = wanted.map(|letter| replay(self.store, &hook.id, letter));
             let parked = try_join_all(replays).await?.len();
             replayed += parked;
             left -= parked as u64;
         }
-        if one && replayed == 0 {
+        if selection.id.is_some() && replayed == 0 {
             return Err(ApiError::NotFound);
         }
         Ok(response::ok(&json!({ "replayed": replayed })))
+    }
+}
+
+async fn selected(store: &Store, filter: &str, selection: &Selection) -> Result<usize, ApiError> {
+    let (mut selected, mut from) = (0, 1);
+    loop {
+        let page = page(store, subject::DEAD_STREAM, filter, from, BATCH as usize).await?;
+        let Some(last) = page.last() else {
+            return Ok(selected);
+        };
+        from = last.sequence + 1;
+        selected += page.iter().filter(|letter| selection.holds(letter)).count();
     }
 }
 
