@@ -234,7 +234,7 @@ fn messages(node: &str, batch: &[Record]) -> Vec<(String, Vec<u8>)> {
             event_id: record.event.as_str(),
             attempt: record.attempt,
             attempted_at: since.as_millis() as f64 / 1_000.0,
-            duration_ms: record.took.as_secs_f64() * 1_000.0,
+            duration_ms: record.took.as_micros() as f64 / 1_000.0,
             status: record.status,
             error: record.error.as_deref(),
             suppressed: record.suppressed,
@@ -268,7 +268,7 @@ mod tests {
             event: event.id,
             attempt: 1,
             began: UNIX_EPOCH + Duration::from_secs(hour * 3_600 + 3_599),
-            took: Duration::from_millis(5),
+            took: Duration::from_nanos(5_250_111),
             status: None,
             error,
             suppressed: None,
@@ -289,7 +289,7 @@ mod tests {
             .map(|line| serde_json::from_slice(line).expect("JSON"))
             .collect();
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[1]["duration_ms"], 5.0);
+        assert_eq!(lines[1]["duration_ms"].to_string(), "5.25");
 
         let long = || record("a", 1, Some("x".repeat(MESSAGE_BYTES / 2)));
         let sent = messages("node", &[long(), long(), long()]);
