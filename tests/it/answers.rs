@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Debug, Clone, Copy)]
 enum Then {
     Close,
-    /// One byte after the other, for ever.
+    /// More and more of the body, without end.
     Trickle,
     /// The next request is read, and the connection closed without an answer.
     CloseAtNext,

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hookline_shared::event::Event;
-use hookline_shared::hook::Hook;
+use hookline_shared::hook::{Hook, MAX_TIMEOUT};
 use hookline_shared::registry;
 use tokio::time::Instant;
 
@@ -22,8 +22,10 @@ use crate::json_text;
 pub(crate) const KEEP_CHANGE: Duration = Duration::from_secs(7 * 86_400);
 /// Marks per hook that a worker remembers.
 const REMEMBERED: usize = 1_000;
-/// How long a delivery counts as in flight after its next attempt is due, in case nobody comes back to it.
-pub(crate) const IN_FLIGHT: Duration = Duration::from_secs(60);
+/// How long a delivery counts as in flight after its next attempt is due, in case nobody comes back to it. Longer than any
+/// attempt.
+pub(crate) const IN_FLIGHT: Duration = Duration::from_secs(120);
+const _: () = assert!(IN_FLIGHT.as_secs() > MAX_TIMEOUT.as_secs());
 /// How long those that it would suppress wait before they ask again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Changes with every write of an entity.
