@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection;
-use crate::event::EventId;
+use crate::event::{EventId, MAX_EVENT_BYTES};
 use crate::status::Readiness;
 use crate::subject::{self, ALL_SUBJECTS, encode_header, header};
 use rules::{Reason, Way};
@@ -42,8 +42,6 @@ const AGAIN: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 32;
 /// Sequences that are tried before a gap is skipped.
 const WINDOW: u64 = 256;
-/// The part of a message that is kept.
-const KEPT_BYTES: usize = 64 << 10;
 /// The server's code for a message that is not there.
 const NO_MESSAGE: u64 = 10_037;
 
@@ -278,7 +276,8 @@ async fn bury(client: &Client, stream: &str, message: &Raw, reason: Reason) -> R
     ] {
         headers.insert(name, &*value);
     }
-    let kept = body[..body.len().min(KEPT_BYTES)].to_vec();
+    // Whole: only its headers or its subject may be wrong.
+    let kept = body[..body.len().min(MAX_EVENT_BYTES)].to_vec();
     let context = jetstream::new(client.clone());
     let letter = subject::dead_event_subject(&digest);
     let sent = context.publish_with_headers(letter, headers, kept.into());

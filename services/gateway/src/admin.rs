@@ -2,6 +2,7 @@
 
 mod attempts;
 mod collections;
+mod dead_events;
 mod decode;
 mod deliveries;
 mod event_hooks;
@@ -125,9 +126,15 @@ impl Admin {
                     .delete_dead(&key, delivery.as_deref(), uri)
                     .await
             }
-            (Target::DeadEvents(None), "GET") => deliveries::dead_events(store()?, uri).await,
+            (Target::DeadEvents(None), "GET") => dead_events::dead_events(store()?, uri).await,
+            (Target::DeadEvents(Some(id)), "GET") => {
+                dead_events::dead_event(store()?, &id, uri).await
+            }
             (Target::DeadEvents(id), "DELETE") => {
-                deliveries::delete_dead_events(store()?, id.as_deref(), uri).await
+                dead_events::delete(store()?, id.as_deref(), uri).await
+            }
+            (Target::PublishDeadEvent(id), "POST") => {
+                dead_events::publish(store()?, &id, input().await?, uri).await
             }
             _ => Err(ApiError::MethodNotAllowed(methods)),
         }

@@ -31,6 +31,9 @@ pub(crate) enum ApiError {
     /// Carries those that are known.
     #[error("unknown parameter '{0}' (known: {1})")]
     Parameter(String, &'static str),
+    /// Carries the reason.
+    #[error("it is no event: {0}; another `subject` or other `data` may be given")]
+    NoEvent(String),
     #[error("{}", .0.message())]
     Schema(Violations),
     #[error("'{0}' is not a valid offset: it was not issued by this service")]
@@ -93,9 +96,10 @@ impl ApiError {
             }
             Self::CrossSite(_) => plain(StatusCode::FORBIDDEN),
             Self::BodyTimeout => plain(StatusCode::REQUEST_TIMEOUT),
-            Self::BadRequest(_) | Self::Parameter(..) | Self::Store(Store::DefaultWorkspace) => {
-                plain(BAD)
-            }
+            Self::BadRequest(_)
+            | Self::Parameter(..)
+            | Self::NoEvent(_)
+            | Self::Store(Store::DefaultWorkspace) => plain(BAD),
             Self::Schema(violations) => (BAD, 2, violations.fields()),
             Self::Store(Store::PrimaryKey { id }) => (BAD, 3, json!({"id": id})),
             Self::Store(Store::MissingParent {

@@ -13,6 +13,7 @@ mod guard;
 mod lists;
 mod locks;
 mod plan;
+mod publish;
 mod read;
 mod row;
 mod view;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::Message;
 use async_nats::jetstream::AckKind;
 use hookline_shared::batch;
-use hookline_shared::event::{EventId, Stored};
+use hookline_shared::event::{EventId, MAX_EVENT_BYTES, Stored};
 use hookline_shared::subject::{self, encode_header, header};
 
 use super::deferral::Deferral;
@@ -133,21 +133,26 @@ impl Settle {
         id: &EventId,
         reason: &str,
     ) {
-        let body = message
-            .payload
-            .slice(..message.payload.len().min(KEPT_BYTES));
+        // What stopped its workers may be an event, and is kept whole.
+        let kept = match reason {
+            STOPS_WORKERS => MAX_EVENT_BYTES,
+            _ => KEPT_BYTES,
+        };
+        let body = message.payload.slice(..message.payload.len().min(kept));
+        let (given, id) = (id.is_given(), cut(id.as_str()));
         let letter = batch::Message::new(letter, body)
             .header(header::SUBJECT, encode_header(&message.subject))
-            .header(header::EVENT_ID, encode_header(cut(id.as_str())))
+            .header(header::EVENT_ID, encode_header(id))
+            .header(header::EVENT_ID_GIVEN, if given { "1" } else { "0" })
             .header(header::ORIGINAL_SIZE, message.payload.len().to_string())
             .header(header::REASON, encode_header(cut(reason)));
         let kind = match self.dead_letters.keep(letter).await {
             Ok(()) => {
-                tracing::warn!(subject = %message.subject, event = cut(id.as_str()), reason, "malformed message dead-lettered");
+                tracing::warn!(subject = %message.subject, event = id, reason, "malformed message dead-lettered");
                 AckKind::Term
             }
             Err(error) => {
-                tracing::warn!(event = cut(id.as_str()), %error, "cannot bury a malformed message, it is redelivered");
+                tracing::warn!(event = id, %error, "cannot bury a malformed message, it is redelivered");
                 self.refused(&error);
                 AckKind::Nak(Some(match error {
                     batch::Error::Full => MAX_REDELIVERY,

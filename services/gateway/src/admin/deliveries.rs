@@ -1,8 +1,7 @@
 //! A hook's waiting deliveries and dead letters, read from their streams.
 //!
 //! `GET /event-hooks/{id}/deliveries` lists them, `POST /event-hooks/{id}/dead/replay` delivers dead
-//! letters again, `DELETE` removes them. Dead messages that are not events belong to no hook and are
-//! listed under `/dead-events`.
+//! letters again, `DELETE` removes them.
 
 use axum::http::Uri;
 use axum::response::Response;
@@ -24,7 +23,7 @@ use crate::store::{self, Store};
 const DEFAULT_SIZE: usize = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Waiting,
     Dead,
 }
@@ -59,14 +58,14 @@ impl State {
     }
 }
 
-struct Query {
+pub(super) struct Query {
     state: State,
     size: usize,
     from: u64,
 }
 
 impl Query {
-    fn read(arguments: &str, state: State) -> Result<Self, ApiError> {
+    pub(super) fn read(arguments: &str, state: State) -> Result<Self, ApiError> {
         let mut query = Self {
             state,
             size: DEFAULT_SIZE,
@@ -124,30 +123,7 @@ impl Collection<'_> {
     }
 }
 
-/// `GET /dead-events`, oldest first.
-pub(super) async fn dead_events(store: &Store, uri: &Uri) -> Result<Response, ApiError> {
-    let query = Query::read(uri.query().unwrap_or_default(), State::Dead)?;
-    let (mut body, count) = list(store, &query, subject::DEAD_EVENT_SUBJECTS, uri).await?;
-    body["counts"] = json!({ "dead": count });
-    Ok(response::ok(&body))
-}
-
-/// `DELETE /dead-events?all=true` or `/dead-events/{id}`.
-pub(super) async fn delete_dead_events(
-    store: &Store,
-    id: Option<&str>,
-    uri: &Uri,
-) -> Result<Response, ApiError> {
-    one_or_all(id, uri)?;
-    let filter = match id {
-        Some(id) if is_delivery_id(id) => subject::dead_event_subject(id),
-        Some(_) => return Err(ApiError::NotFound),
-        None => subject::DEAD_EVENT_SUBJECTS.to_owned(),
-    };
-    purge(store, &filter).await
-}
-
-fn one_or_all(id: Option<&str>, uri: &Uri) -> Result<(), ApiError> {
+pub(super) fn one_or_all(id: Option<&str>, uri: &Uri) -> Result<(), ApiError> {
     let query = uri.query().unwrap_or_default();
     match id {
         Some(_) => selection::none(query),
@@ -156,7 +132,7 @@ fn one_or_all(id: Option<&str>, uri: &Uri) -> Result<(), ApiError> {
 }
 
 /// One page, and the total count.
-async fn list(
+pub(super) async fn list(
     store: &Store,
     query: &Query,
     filter: &str,
@@ -184,7 +160,7 @@ async fn list(
 }
 
 /// A delivery as listed: its state and reason, without its data.
-fn show(stored: &Stored, state: State) -> Value {
+pub(super) fn show(stored: &Stored, state: State) -> Value {
     let text = |name| stored.header(name).and_then(|text| decode_token(text).ok());
     let number = |name| {
         stored
@@ -227,7 +203,7 @@ async fn count(store: &Store, stream: &str, filter: &str) -> Result<u64, store::
     store.lists().count(stream, filter).await
 }
 
-async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {
+pub(super) async fn purge(store: &Store, filter: &str) -> Result<Response, ApiError> {
     let stream = store.stream(subject::DEAD_STREAM).await?;
     let purged = stream.purge().filter(filter).await;
     purged.map_err(|error| store::Error::Unavailable(Some(error.into())))?;

@@ -42,6 +42,8 @@ pub(super) enum Target {
     Dead(String, Option<String>),
     /// `/dead-events`, or `/dead-events/{id}`.
     DeadEvents(Option<String>),
+    /// `/dead-events/{id}/publish`.
+    PublishDeadEvent(String),
 }
 
 impl Path {
@@ -75,6 +77,10 @@ impl Path {
                 workspace: None,
                 target: Target::DeadEvents(Some((*id).to_owned())),
             }),
+            ["dead-events", id, "publish"] => Some(Self {
+                workspace: None,
+                target: Target::PublishDeadEvent((*id).to_owned()),
+            }),
             [first, ..] if Schema::by_path(first).is_some() => Some(Self {
                 workspace: None,
                 target: Target::parse(&parts)?,
@@ -98,7 +104,8 @@ impl Path {
             | Target::Attempts(_)
             | Target::Replay(_)
             | Target::Dead(..)
-            | Target::DeadEvents(_) => hookline_shared::subject::HOOK_KIND,
+            | Target::DeadEvents(_)
+            | Target::PublishDeadEvent(_) => hookline_shared::subject::HOOK_KIND,
         }
     }
 }
@@ -143,9 +150,9 @@ impl Target {
             }
             Self::Collection(_) | Self::Children { .. } => "GET, HEAD, OPTIONS, POST",
             Self::Item(..) => "DELETE, GET, HEAD, OPTIONS, PATCH, PUT",
-            Self::Test(_) | Self::Replay(_) => "OPTIONS, POST",
-            Self::Dead(..) | Self::DeadEvents(Some(_)) => "DELETE, OPTIONS",
-            Self::DeadEvents(None) => "DELETE, GET, HEAD, OPTIONS",
+            Self::Test(_) | Self::Replay(_) | Self::PublishDeadEvent(_) => "OPTIONS, POST",
+            Self::Dead(..) => "DELETE, OPTIONS",
+            Self::DeadEvents(_) => "DELETE, GET, HEAD, OPTIONS",
         }
     }
 }
@@ -176,6 +183,7 @@ mod tests {
             Target::Replay(key) => format!("replay {key}"),
             Target::Dead(key, delivery) => format!("dead {key} {delivery:?}"),
             Target::DeadEvents(id) => format!("dead events {id:?}"),
+            Target::PublishDeadEvent(id) => format!("publish dead event {id}"),
         };
         Some(workspace.map_or(target.clone(), |name| format!("{name}: {target}")))
     }

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use hookline_shared::batch::Message;
+use hookline_shared::subject::{encode_header, header, outbox_key};
+
 use super::row::Row;
 use crate::schema::{Entity, Schema};
 
@@ -22,6 +26,21 @@ pub(crate) struct Write {
 pub(crate) struct Origin {
     pub node: String,
     pub pid: u32,
+}
+
+impl Origin {
+    /// The outbox entry of an event, whose id has no line breaks.
+    pub(super) fn event(
+        &self,
+        id: &str,
+        (workspace, source, name): (&str, &str, &str),
+        data: Bytes,
+    ) -> Message {
+        Message::new(outbox_key(id, workspace, source, name), data)
+            .header(header::MESSAGE_ID, id)
+            .header(header::NODE, encode_header(&self.node))
+            .header(header::PID, self.pid.to_string())
+    }
 }
 
 /// Where an entity belongs.

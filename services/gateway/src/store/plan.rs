@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use hookline_shared::batch::Message;
 use hookline_shared::subject::{
-    ALL_WORKSPACES, HOOK_KIND, HOOKS_REVISION, PING_EVENT, PING_SOURCE, encode_header, entity_key,
-    header, outbox_key, unique_key,
+    ALL_WORKSPACES, HOOK_KIND, HOOKS_REVISION, PING_EVENT, PING_SOURCE, entity_key, header,
+    unique_key,
 };
 
 use super::change::{Origin, Write};
@@ -270,10 +270,7 @@ fn outbox(write: &Write, id: &str, origin: &Origin) -> Vec<Message> {
     let data = Bytes::from(data.to_string());
     let event = |source: &str, name: &str, data: Bytes| {
         let id = Uuid::new_v4().to_string();
-        Message::new(outbox_key(&id, &write.place.events, source, name), data)
-            .header(header::MESSAGE_ID, &id)
-            .header(header::NODE, encode_header(&origin.node))
-            .header(header::PID, origin.pid.to_string())
+        origin.event(&id, (&write.place.events, source, name), data)
     };
     let mut messages = vec![
         event("crud", schema.kind, data.clone()),
