@@ -162,107 +162,94 @@ async fn dead_events_are_listed_and_deleted() -> Result {
     cluster.finish().await
 }
 
+/// The path and what is shown of the dead event with a field of that value.
+async fn dead_event(cluster: &Cluster, field: &str, value: Value) -> Result<(String, Value)> {
+    for letter in cluster.admin().list("/dead-events").await? {
+        let id = letter["id"].as_str().context("an id")?;
+        let path = format!("/dead-events/{id}");
+        let shown = list(cluster, &path).await?;
+        if shown[field] == value {
+            return Ok((path, shown));
+        }
+    }
+    anyhow::bail!("none has {field} {value}")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_no_event_is_shown_mended_and_published_again() -> Result {
+async fn a_dead_event_is_shown_with_its_subject_and_body() -> Result {
+    let cluster = Cluster::single().await?;
+    let subject = e2e::wire::event("crud", "consumers");
+    let long = "x".repeat(100_000);
+    for body in [b"{'n': 1}", &b"\xff\x00"[..], long.as_bytes()] {
+        cluster.nats.publish(subject.clone(), body).await?;
+    }
+    cluster.nats.dead_letters(3).await?;
+    let (_, quoted) = dead_event(&cluster, "body", json!("{'n': 1}")).await?;
+    assert_eq!(
+        (&quoted["subject"], &quoted["size"], &quoted["kept"]),
+        (&json!(subject), &json!(8), &json!(8))
+    );
+    let (_, binary) = dead_event(&cluster, "body_base64", json!("/wA=")).await?;
+    assert_eq!(binary.get("body"), None);
+    let (path, long) = dead_event(&cluster, "size", json!(100_000)).await?;
+    assert_eq!(long["kept"], json!(65_536));
+    let publish = format!("{path}/publish");
+    let refused = cluster.admin().post(&publish, &json!({})).await?;
+    let refused = refused.expect(400)?["message"].to_string();
+    assert!(refused.contains("only the beginning"), "{refused}");
+    let leftovers = Leftovers { dead: 3, parked: 0 };
+    cluster.finish_leaving(leftovers).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_event_is_published_again_once_it_is_an_event() -> Result {
     let cluster = Cluster::single().await?;
     cluster.webhook("/hook").await?;
     let subject = e2e::wire::event("crud", "consumers");
-    let mut headers = async_nats::HeaderMap::new();
-    headers.insert("Nats-Msg-Id", "order-7");
     let jetstream = cluster.nats.jetstream();
-    let sent = jetstream.publish_with_headers(subject.clone(), headers, "{'n': 1}".into());
-    sent.await?.await?;
-    cluster
-        .nats
-        .publish("hookline.events.default.crud", r#"{"n":2}"#)
-        .await?;
-    cluster
-        .nats
-        .publish(subject.clone(), &b"\xff\x00"[..])
-        .await?;
-    cluster
-        .nats
-        .publish(subject.clone(), "x".repeat(100_000))
-        .await?;
-    cluster.nats.dead_letters(4).await?;
-    let admin = cluster.admin();
-    let listed = list(&cluster, "/dead-events").await?;
-    let mut ids = Vec::new();
-    for letter in listed["data"].as_array().context("a list")? {
-        ids.push(format!(
-            "/dead-events/{}",
-            letter["id"].as_str().context("an id")?
-        ));
-    }
-    let mut shown = Vec::new();
-    for id in &ids {
-        shown.push((id, admin.get(id).await?.expect(200)?));
-    }
-    let find = |key: &str, value: Value| {
-        let found = shown.iter().find(|(_, letter)| letter[key] == value);
-        found
-            .map(|(id, letter)| ((*id).clone(), letter.clone()))
-            .context("a letter")
+    let order = async |body: &'static str| {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", "order-7");
+        let sent = jetstream.publish_with_headers(subject.clone(), headers, body.into());
+        Result::Ok(sent.await?.await?)
     };
-    let (quoted, letter) = find("body", json!("{'n': 1}"))?;
-    assert_eq!(
-        (&letter["subject"], &letter["size"]),
-        (&json!(subject), &json!(8))
-    );
-    let (short, letter) = find("subject", json!("hookline.events.default.crud"))?;
-    assert_eq!(letter["body"], r#"{"n":2}"#);
-    let (binary, letter) = find("body_base64", json!("/wA="))?;
-    assert_eq!(letter.get("body"), None);
-    let (long, letter) = find("size", json!(100_000))?;
-    assert_eq!(letter["kept"], json!(65_536));
-
-    let publish = async |id: &str, body: Value| admin.post(&format!("{id}/publish"), &body).await;
+    order("{'n': 1}").await?;
+    let short = "hookline.events.default.crud";
+    cluster.nats.publish(short, r#"{"n":2}"#).await?;
+    cluster.nats.dead_letters(2).await?;
+    let (quoted, _) = dead_event(&cluster, "body", json!("{'n': 1}")).await?;
+    let (short, _) = dead_event(&cluster, "subject", json!(short)).await?;
+    let publish = async |id: &str, body: Value| {
+        let path = format!("{id}/publish");
+        cluster.admin().post(&path, &body).await
+    };
+    let internal = "hookline.events.default.kong:event_hooks.ping";
     for (id, body, message) in [
-        (&quoted, json!({}), "it is no event: the body is not JSON"),
+        (&quoted, json!({}), "it is no event: the body is not"),
         (&quoted, json!({ "data": [] }), "data must be an object"),
         (&quoted, json!({ "dta": {} }), "unknown parameter 'dta'"),
         (&short, json!({}), "the subject is not hookline.events."),
         (&short, json!({ "subject": 5 }), "subject must be a text"),
-        (
-            &short,
-            json!({ "subject": "hookline.events.default.kong:event_hooks.ping" }),
-            "events of this source come from gateways only",
-        ),
-        (
-            &long,
-            json!({}),
-            "only the beginning of this message is kept",
-        ),
+        (&short, json!({ "subject": internal }), "from gateways only"),
     ] {
         let refused = publish(id, body.clone()).await?.expect(400)?;
         let said = refused["message"].as_str().unwrap_or_default();
         assert!(said.contains(message), "{body}: {said}");
     }
     publish("/dead-events/none", json!({})).await?.expect(404)?;
-    let answer = publish(&quoted, json!({ "data": { "n": 1 } }))
-        .await?
-        .expect(200)?;
+    let mended = json!({ "data": { "n": 1 } });
+    let answer = publish(&quoted, mended).await?.expect(200)?;
     assert_eq!(answer, json!({ "published": "order-7" }));
-    let other = json!({ "subject": subject });
-    publish(&short, other).await?.expect(200)?;
+    let elsewhere = json!({ "subject": subject });
+    publish(&short, elsewhere).await?.expect(200)?;
     publish(&short, json!({})).await?.expect(404)?;
     cluster.receiver.wait_for("/hook", 2).await?;
-    let mut numbers: Vec<_> = cluster
-        .receiver
-        .events("/hook")
-        .iter()
-        .map(|event| event.json["n"].clone())
-        .collect();
-    numbers.sort_by_key(Value::as_u64);
-    assert_eq!(numbers, [json!(1), json!(2)]);
+    let events = cluster.receiver.events("/hook");
+    let mut numbers: Vec<_> = events.iter().map(|event| &event.json["n"]).collect();
+    numbers.sort_by_key(|n| n.as_u64());
+    assert_eq!(numbers, [1, 2]);
     // The publisher's own second try is the same event.
-    let mut headers = async_nats::HeaderMap::new();
-    headers.insert("Nats-Msg-Id", "order-7");
-    let sent = jetstream.publish_with_headers(subject, headers, r#"{"n":1}"#.into());
-    sent.await?.await?;
-    for id in [binary, long] {
-        admin.delete(&id).await?.expect(204)?;
-    }
+    order(r#"{"n":1}"#).await?;
     cluster.rest().await?;
     assert_eq!(cluster.receiver.events("/hook").len(), 2);
     cluster.finish().await
