@@ -1,4 +1,4 @@
-//! Requests from gateways to dispatchers over NATS: `ping` and `test`.
+//! Requests to dispatchers over NATS: `ping` and `test` from gateways, `redis` from other dispatchers.
 //!
 //! Gateways never call a hook's endpoint. Only dispatchers do, so a test takes the same path as a delivery.
 
@@ -13,6 +13,8 @@ pub use crate::subject::rpc_subject as subject;
 pub const PING: &str = "ping";
 /// Makes one attempt with the data of the request.
 pub const TEST: &str = "test";
+/// Whether the dispatcher's Redis has the sign that is the payload, a UUID. The answer's body is `{"seen": bool}`.
+pub const REDIS: &str = "redis";
 /// Longer than any attempt may take.
 pub const TIMEOUT: Duration = Duration::from_secs(65);
 
@@ -25,7 +27,7 @@ pub struct Request {
     pub data: Map<String, Value>,
 }
 
-/// The response that the gateway returns to its client.
+/// The response; a gateway returns it to its client.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reply {
     pub status: u16,

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
-use async_nats::jetstream::consumer::IntoConsumerConfig as _;
+use async_nats::jetstream::consumer::{FromConsumer as _, IntoConsumerConfig as _};
 use async_nats::jetstream::stream::{
     Config, ConsumerCreateStrictErrorKind, DiscardPolicy, PersistenceMode, Republish,
     RetentionPolicy, Source, StorageType, SubjectTransform,
@@ -325,6 +325,28 @@ pub async fn ensure_consumer(
         );
     }
     Ok(existing)
+}
+
+/// Changes the ack wait of a consumer, if there is one.
+pub async fn set_ack_wait(
+    context: &jetstream::Context,
+    stream: &'static str,
+    name: &'static str,
+    ack_wait: Duration,
+) -> Result<(), Error> {
+    let about = format!("{stream}.{name}");
+    let refused = |reason: String| Error::Create { name, reason };
+    let found: Result<consumer::PullConsumer, _> =
+        permitted(&about, context.get_consumer_from_stream(name, stream)).await?;
+    let Ok(found) = found else { return Ok(()) };
+    let mut config =
+        consumer::pull::Config::try_from_consumer_config(found.cached_info().config.clone())
+            .map_err(|error| refused(error.to_string()))?;
+    config.ack_wait = ack_wait;
+    let updated = permitted(&about, context.update_consumer_on_stream(config, stream)).await?;
+    updated
+        .map(drop)
+        .map_err(|error| refused(error.to_string()))
 }
 
 fn consumer_differences(want: &consumer::Config, have: &consumer::Config) -> Vec<String> {

@@ -37,6 +37,9 @@ pub const HOOKS_SUBJECTS: &str = "$KV.hookline.entity.*.event_hooks.*";
 /// dispatcher's snapshot of the hooks must be. No hook has this id.
 pub const HOOKS_REVISION: &str = "$KV.hookline.entity.%2A.event_hooks.revision";
 
+/// What must be equal on all dispatchers.
+pub const CLUSTER_KEY: &str = "$KV.hookline.cluster.dispatchers";
+
 /// All subjects of a stream. Any other filter makes the server walk all subjects while it locks the stream; with a
 /// million subjects that takes a good part of a second.
 pub const ALL_SUBJECTS: &str = ">";

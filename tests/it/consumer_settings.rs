@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
-use async_nats::jetstream::consumer::Info;
+use anyhow::{anyhow, ensure};
+use async_nats::jetstream::consumer::{FromConsumer as _, Info, pull};
 use e2e::{Cluster, Result, SOON, eventually, wire};
 use serde_json::json;
 
@@ -16,15 +16,20 @@ fn redelivered(info: &Info) -> i128 {
 async fn a_dispatcher_keeps_to_the_ack_wait_of_an_existing_consumer() -> Result {
     let mut cluster = Cluster::builder()
         .dispatcher_env("HOOKLINE_LEASE", "1s")
-        .dispatcher_env("HOOKLINE_ACK_WAIT", "3s")
+        .dispatcher_env("HOOKLINE_ACK_WAIT", "10m")
         .start()
         .await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
     cluster.rest().await?;
     cluster.dispatchers[0].stop().await?;
+    // Somebody tunes it.
+    let stream = cluster.nats.stream(wire::EVENTS).await?;
+    let mut tuned = stream.consumer_info(wire::DISPATCHERS).await?.config;
+    tuned.ack_wait = Duration::from_secs(3);
+    let tuned = pull::Config::try_from_consumer_config(tuned).map_err(|why| anyhow!("{why}"))?;
+    stream.update_consumer(tuned).await?;
     let second = cluster.add_dispatcher()?;
-    second.set("HOOKLINE_ACK_WAIT", "10m");
     second.start()?;
     second.ready().await?;
 

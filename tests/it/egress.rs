@@ -5,6 +5,29 @@ use e2e::{Cluster, Leftovers, Result, SOON, eventually};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_address_is_tried_again_as_after_a_404() -> Result {
+    let cluster = Cluster::single().await?;
+    let config = json!({ "url": "http://10.0.0.1/", "method": "POST", "body": "x" });
+    let hook = cluster.admin().hook_consumers("webhook-custom", config);
+    let path = format!("/event-hooks/{}/deliveries", e2e::admin::id(&hook.await?)?);
+    cluster.admin().create_consumer("Ada").await?;
+    let parked = Leftovers { dead: 0, parked: 1 };
+    cluster.rest_leaving(parked).await?;
+    let waiting = cluster.admin().get(&path).await?.expect(200)?;
+    let waiting = &waiting["data"][0];
+    assert_eq!(waiting["attempt"], 2);
+    let reason = waiting["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.contains("10.0.0.1 is not a public address"),
+        "{reason}"
+    );
+    let time = |name: &str| waiting[name].as_f64().unwrap_or_default();
+    let wait = time("due_at") - time("stored_at");
+    assert!((45.0..=75.0).contains(&wait), "{wait}");
+    cluster.finish_leaving(parked).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loopback_address_is_refused_unless_allowed() -> Result {
     let mut cluster = Cluster::builder()
         .dispatchers(2)
@@ -25,8 +48,9 @@ async fn a_loopback_address_is_refused_unless_allowed() -> Result {
     for host in hosts {
         let url = format!("http://{host}:{port}/hook");
         let config = json!({ "url": url, "method": "POST", "body": "x" });
-        let hook = cluster.admin().hook_consumers("webhook-custom", config);
-        hooks.push(hook.await?);
+        let mut hook = e2e::admin::hook("crud", "consumers", "webhook-custom", config);
+        hook["delivery"] = json!({ "retry": [] });
+        hooks.push(cluster.admin().create_hook(&hook).await?);
     }
 
     cluster.admin().create_consumer("Ada").await?;
@@ -50,6 +74,9 @@ async fn a_loopback_address_is_refused_unless_allowed() -> Result {
     for dispatcher in &mut cluster.dispatchers {
         dispatcher.stop().await?;
         dispatcher.set("HOOKLINE_EGRESS_ALLOW", "127.0.0.0/8");
+    }
+    cluster.dispatchers[0].replace_settings().await?;
+    for dispatcher in &mut cluster.dispatchers {
         dispatcher.start()?;
         dispatcher.ready().await?;
     }

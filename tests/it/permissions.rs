@@ -267,7 +267,8 @@ async fn a_missing_right_is_named() -> Result {
         ("dispatcher", "$JS.API.STREAM.INFO.*", true),
         ("dispatcher", "_INBOX.dispatcher.>", true),
         ("dispatcher", "hookline.rpc.*", false),
-        ("dispatcher", "$JS.API.STREAM.MSG.GET.KV_hookline", false),
+        ("dispatcher", "$JS.API.STREAM.MSG.GET.KV_hookline", true),
+        ("dispatcher", "$KV.hookline.cluster.dispatchers", true),
         (
             "dispatcher",
             "$JS.API.CONSUMER.MSG.NEXT.HOOKLINE_EVENTS.dispatchers",

@@ -166,7 +166,10 @@ impl Input {
                     config["url"] = json!(cluster.receiver.url(&path(number)));
                 }
                 let event = format!("hostile-{number}");
-                let hook = admin::hook("crud", &event, handler, config);
+                let mut hook = admin::hook("crud", &event, handler, config);
+                if matches!(self.expect, Expect::Dead(_)) {
+                    hook["delivery"] = json!({ "retry": [] });
+                }
                 let answer = cluster.admin().post("/event-hooks", &hook).await?;
                 if answer.status == 201 {
                     ensure!(

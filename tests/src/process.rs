@@ -55,6 +55,15 @@ impl Process {
         self.env.insert(name.to_owned(), value.into());
     }
 
+    /// Another run of the program, with the same variables.
+    #[must_use]
+    pub fn again(&self, name: &str, args: &[&str]) -> Self {
+        let dir = self.log.parent().unwrap_or(Path::new(""));
+        let mut again = Self::new(name, self.program.clone(), dir).args(args.iter().copied());
+        again.env.clone_from(&self.env);
+        again
+    }
+
     /// Starts the process, which appends to its log.
     pub fn start(&mut self) -> Result<()> {
         let log = self.open_log()?;

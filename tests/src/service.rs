@@ -82,6 +82,16 @@ impl Service {
         self.process.start()
     }
 
+    /// Makes this dispatcher's settings the cluster's.
+    pub async fn replace_settings(&self) -> Result<()> {
+        let name = format!("{}-replaces-settings", self.process.name());
+        let mut command = self.process.again(&name, &["replace-settings"]);
+        command.start()?;
+        let code = command.exit_code(SOON).await?;
+        ensure!(code == 0, "it ends with code {code}: {}", command.log());
+        Ok(())
+    }
+
     pub async fn ready(&mut self) -> Result<()> {
         let what = format!("{} is ready", self.process.name());
         eventually(SOON, &what, async || {

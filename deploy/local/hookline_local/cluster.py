@@ -12,6 +12,7 @@ import os
 import pathlib
 import secrets
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -107,12 +108,25 @@ class Cluster:
             (self.folder / sub).mkdir(parents=True, exist_ok=True)
         services = [service for service in self._services() if service.name in names]
         servers = [service for service in services if service.name in ("nats", "redis")]
-        for group in (servers, [service for service in services if service not in servers]):
-            for service in group:
-                self._spawn(service)
-            until = time.monotonic() + READY_WITHIN_S
-            for service in group:
-                self._wait_until_ready(service, until)
+        self._start_group(servers)
+        if not any(name in self.alive() for name in DISPATCHERS):
+            self._replace_settings()
+        self._start_group([service for service in services if service not in servers])
+
+    def _start_group(self, group: List[Service]) -> None:
+        for service in group:
+            self._spawn(service)
+        until = time.monotonic() + READY_WITHIN_S
+        for service in group:
+            self._wait_until_ready(service, until)
+
+    def _replace_settings(self) -> None:
+        """Those of an earlier start may have been others."""
+        dispatcher = self._dispatcher(DISPATCHERS[0])
+        command = [*dispatcher.command, "replace-settings"]
+        done = subprocess.run(command, env=dispatcher.env, capture_output=True, timeout=READY_WITHIN_S, check=False)
+        if done.returncode != 0:
+            raise Failure(done.stderr.decode("utf-8", "replace").strip() or "the settings were refused")
 
     def stop(self) -> List[str]:
         """Stops services, then servers. Returns the names of processes that had to be killed."""

@@ -19,6 +19,9 @@ use crate::redis::url::{self, RedisUrl};
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "hookline-dispatcher", version)]
 pub struct Config {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Address of the status API: /metrics, /healthz, /readyz.
     #[arg(
         long,
@@ -62,6 +65,14 @@ pub struct Config {
 
     #[command(flatten)]
     pub logs: telemetry::Options,
+}
+
+/// What to do instead of dispatching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Make the settings given before it, and the Redis, those of the cluster, and exit. Dispatchers that differ do not
+    /// start; those that run go on until they are restarted.
+    ReplaceSettings,
 }
 
 #[derive(Debug, Clone, clap::Args)]

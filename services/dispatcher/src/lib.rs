@@ -4,6 +4,7 @@
 mod admission;
 mod attempt;
 mod claims;
+mod cluster;
 mod config;
 mod delivery;
 mod handler;
@@ -31,9 +32,10 @@ use hookline_shared::{connection, streams, subject, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use config::Config;
+pub use config::{Command, Config};
 
 use crate::redis::client::RedisClient;
+use cluster::Cluster;
 use handler::code_pool::{self, Pool};
 use handler::egress;
 use handler::http::Clients;
@@ -101,6 +103,11 @@ pub async fn run(
         unreadable::watch(config.nats.clone(), clients, READS, health.clone()),
     );
 
+    let joined = Cluster::join(&config, &context, redis.clone(), &shutdown).await;
+    let cluster = match joined {
+        Err(cluster::Error::Connection(connection::Error::Stopped)) => return Ok(()),
+        joined => joined?,
+    };
     let index = Index::new(
         context.clone(),
         shared(&config, &metrics, &health)?,
@@ -113,6 +120,8 @@ pub async fn run(
         stopped = supervisor.stopped() => return Err(stopped.into()),
         () = ready(&redis, &index, &readiness) => {}
     }
+    cluster.check_redis().await?;
+    supervisor.spawn("cluster watch", cluster.clone().watch());
 
     let parts = Parts {
         config: &config,
@@ -121,6 +130,7 @@ pub async fn run(
         registry: &registry,
         metrics: metrics.clone(),
         redis,
+        cluster,
         index,
         health,
     };
@@ -137,6 +147,22 @@ pub async fn run(
     };
     worker.stop(config.shutdown_timeout, &mut supervisor).await;
     stopped.map_or(Ok(()), |stopped| Err(stopped.into()))
+}
+
+/// Makes this dispatcher's settings and its Redis the cluster's.
+pub async fn replace_settings(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    tls::install_provider();
+    let metrics = Metrics::register(&telemetry::registry()?)?;
+    let (redis, keep_up) = RedisClient::new(&config.redis.url()?, metrics)?;
+    let mut supervisor = Supervisor::new(Readiness::default());
+    supervisor.spawn("Redis client", keep_up);
+    let (context, _) = connect(&config, &shutdown).await?;
+    for (stream, consumer) in READS.consumers {
+        streams::set_ack_wait(&context, stream, consumer, config.lanes.ack_wait).await?;
+    }
+    redis_up(&redis, &Readiness::default()).await;
+    Cluster::replace(&config, &context, redis, &shutdown).await?;
+    Ok(())
 }
 
 /// The main connection, and one for requests about a long stream: some keep the server busy for a second, and their
@@ -193,14 +219,7 @@ async fn watch_connection(client: async_nats::Client, readiness: Readiness, metr
 
 /// Waits for the hooks, and for a while for Redis, which must not stop deliveries if it stays away.
 async fn ready(redis: &RedisClient, index: &Index, readiness: &Readiness) {
-    let redis = async {
-        while !redis.is_up() {
-            readiness.missing("redis", "does not answer");
-            tokio::time::sleep(LOOK).await;
-        }
-        readiness.ready("redis");
-    };
-    if tokio::time::timeout(REDIS_WAIT, redis).await.is_err() {
+    if !redis_up(redis, readiness).await {
         tracing::warn!("starting without Redis: repeats are possible");
         readiness.ready("redis");
     }
@@ -209,4 +228,16 @@ async fn ready(redis: &RedisClient, index: &Index, readiness: &Readiness) {
         tokio::time::sleep(LOOK).await;
     }
     readiness.ready("hooks");
+}
+
+/// Waits for a while. False: Redis did not answer.
+async fn redis_up(redis: &RedisClient, readiness: &Readiness) -> bool {
+    let up = async {
+        while !redis.is_up() {
+            readiness.missing("redis", "does not answer");
+            tokio::time::sleep(LOOK).await;
+        }
+        readiness.ready("redis");
+    };
+    tokio::time::timeout(REDIS_WAIT, up).await.is_ok()
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use hookline_dispatcher::Config;
+use hookline_dispatcher::{Command, Config};
 use hookline_shared::{files, shutdown, telemetry};
 use tokio::net::TcpListener;
 
@@ -17,6 +17,9 @@ async fn main() -> anyhow::Result<()> {
     config.check()?;
     config.nats.servers()?;
     let shutdown = shutdown::on_signal()?;
+    if config.command == Some(Command::ReplaceSettings) {
+        return hookline_dispatcher::replace_settings(config, shutdown).await;
+    }
     let status = TcpListener::bind(config.status_listen)
         .await
         .with_context(|| {

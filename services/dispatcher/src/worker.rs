@@ -22,6 +22,7 @@ use crate::attempt::delivery_log::DeliveryLog;
 use crate::attempt::inline_retry::InlineRetries;
 use crate::attempt::ping_and_test;
 use crate::claims::Claims;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::hooks::Index;
 use crate::intake::consumer::{self, Consumer, Lane, Weight};
@@ -70,6 +71,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) metrics: Metrics,
     pub(crate) redis: RedisClient,
+    pub(crate) cluster: Cluster,
     pub(crate) index: Arc<Index>,
     /// For `/healthz`.
     pub(crate) health: Readiness,
@@ -275,6 +277,7 @@ impl Worker {
         let requests = ping_and_test::serve(
             self.client.clone(),
             Arc::clone(&parts.index),
+            parts.cluster.clone(),
             self.pulling.clone(),
         );
         supervisor.spawn(PINGS, requests);

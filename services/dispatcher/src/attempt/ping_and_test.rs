@@ -1,5 +1,5 @@
 //! Answers gateways' requests to `ping` or `test` a hook. Each makes one attempt by the hook's handler, without claim,
-//! retry or settlement.
+//! retry or settlement. Other dispatchers ask whether this one has the same Redis.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use hookline_shared::event::{DeliveryId, Event, EventId};
 use hookline_shared::hook::{HandlerConfig, Hook, REDACTED};
-use hookline_shared::rpc::{PING, Reply, Request, TEST};
+use hookline_shared::rpc::{PING, REDIS, Reply, Request, TEST};
 use hookline_shared::subject::{self, PING_EVENT, PING_SOURCE};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::deliver::attempt;
+use crate::cluster::Cluster;
 use crate::handler::{Delivery, DeliveryError, Receipt, Response};
 use crate::hooks::{Index, Prepared};
 
@@ -26,7 +27,12 @@ const PERMITS: usize = 64;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Answers until `shutdown`.
-pub(crate) async fn serve(client: Client, index: Arc<Index>, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    client: Client,
+    index: Arc<Index>,
+    cluster: Cluster,
+    shutdown: CancellationToken,
+) {
     let permits = Arc::new(Semaphore::new(PERMITS));
     loop {
         let group = subject::RPC_GROUP.to_owned();
@@ -41,12 +47,13 @@ pub(crate) async fn serve(client: Client, index: Arc<Index>, shutdown: Cancellat
                     return;
                 };
                 let (client, index) = (client.clone(), Arc::clone(&index));
+                let cluster = cluster.clone();
                 tokio::spawn(async move {
                     let _permit = permit;
-                    answer(&client, &index, request).await;
+                    answer(&client, &index, &cluster, request).await;
                 });
             },
-            Err(error) => tracing::warn!(%error, "cannot subscribe to gateways' requests"),
+            Err(error) => tracing::warn!(%error, "cannot subscribe to requests"),
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -55,26 +62,43 @@ pub(crate) async fn serve(client: Client, index: Arc<Index>, shutdown: Cancellat
     }
 }
 
+const NOT_UNDERSTOOD: &str = "the request is not understood";
 /// With what the inboxes of clients begin.
 const INBOXES: &str = "_INBOX";
 
-async fn answer(client: &Client, index: &Index, message: Message) {
+async fn answer(client: &Client, index: &Index, cluster: &Cluster, message: Message) {
     // An answer is a write in the name of this service: it goes to inboxes only.
     let reply_to = message.reply.clone();
     let Some(reply_to) = reply_to.filter(|subject| subject.starts_with(INBOXES)) else {
         return;
     };
-    let reply = match serde_json::from_slice::<Request>(&message.payload) {
-        Ok(request) => reply(index, message.subject.as_str(), request).await,
-        Err(_) => problem(400, "the request is not understood"),
+    let reply = match message.subject.rsplit('.').next().unwrap_or_default() {
+        REDIS => seen(cluster, &message.payload).await,
+        verb => match serde_json::from_slice::<Request>(&message.payload) {
+            Ok(request) => reply(index, verb, request).await,
+            Err(_) => problem(400, NOT_UNDERSTOOD),
+        },
     };
     let body = serde_json::to_vec(&reply).unwrap_or_default();
     if let Err(error) = client.publish(reply_to, body.into()).await {
-        tracing::warn!(%error, "cannot answer a gateway");
+        tracing::warn!(%error, "cannot answer a request");
     }
 }
 
-async fn reply(index: &Index, subject: &str, request: Request) -> Reply {
+async fn seen(cluster: &Cluster, sign: &[u8]) -> Reply {
+    let Ok(sign) = Uuid::try_parse_ascii(sign) else {
+        return problem(400, NOT_UNDERSTOOD);
+    };
+    match cluster.sees(sign).await {
+        Some(seen) => Reply {
+            status: 200,
+            body: json!({ "seen": seen }),
+        },
+        None => problem(503, "Redis does not answer"),
+    }
+}
+
+async fn reply(index: &Index, verb: &str, request: Request) -> Reply {
     if let Err(error) = index.catch_up().await {
         tracing::warn!(%error, "cannot catch up with the hooks to answer a gateway");
         return problem(503, "the dispatcher does not know the hooks yet");
@@ -83,10 +107,10 @@ async fn reply(index: &Index, subject: &str, request: Request) -> Reply {
     let Some(hook) = snapshot.get(&request.hook) else {
         return problem(404, "Not found");
     };
-    match subject.rsplit('.').next() {
-        Some(PING) => ping(hook).await,
-        Some(TEST) => test(hook, request.data).await,
-        _ => problem(400, "the request is not understood"),
+    match verb {
+        PING => ping(hook).await,
+        TEST => test(hook, request.data).await,
+        _ => problem(400, NOT_UNDERSTOOD),
     }
 }
 

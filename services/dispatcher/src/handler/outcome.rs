@@ -103,11 +103,10 @@ impl DeliveryError {
                 response,
                 retry_after,
             } => class(response.status, *retry_after),
-            // Until policy, template or script change the result is the same. Replay is for that.
-            Self::EgressRefused(_)
-            | Self::Template { .. }
-            | Self::Request(_)
-            | Self::Unusable(_) => Class::Dead,
+            // The policy is the operator's to mend, and a name may get another address.
+            Self::EgressRefused(_) => Class::RetryBriefly(None),
+            // Until template or script change the result is the same. Replay is for that.
+            Self::Template { .. } | Self::Request(_) | Self::Unusable(_) => Class::Dead,
             // On a loaded machine another try may meet the time limit.
             Self::Script(lua::Error::Time(_)) | Self::Declined => Class::Retry(None),
             Self::Script(_) => Class::Dead,

@@ -121,6 +121,11 @@ impl RedisClient {
         self.0.group_of(hook)
     }
 
+    /// Hosts and ports, without user and password.
+    pub(crate) fn address(&self) -> &str {
+        &self.0.address
+    }
+
     /// Whether all of Redis answers.
     #[must_use]
     pub(crate) fn is_up(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use hookline_shared::event::DeliveryId;
+use uuid::Uuid;
 
 /// The first field is the hook, if there is one.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +32,10 @@ pub(crate) enum Key<'a> {
     Turn(&'a str),
     /// How often messages of a stream were started without an end.
     Started(&'a str),
+    /// The id of the cluster that this Redis belongs to.
+    Cluster,
+    /// Left for another dispatcher.
+    Sign(Uuid),
 }
 
 impl fmt::Display for Key<'_> {
@@ -52,6 +57,8 @@ impl fmt::Display for Key<'_> {
             Self::Workers => f.write_str("hookline:workers"),
             Self::Turn(what) => write!(f, "hookline:turn:{what}"),
             Self::Started(stream) => write!(f, "hookline:started:{stream}"),
+            Self::Cluster => f.write_str("hookline:cluster"),
+            Self::Sign(sign) => write!(f, "hookline:sign:{sign}"),
         }
     }
 }
@@ -84,6 +91,8 @@ mod tests {
             Key::Workers,
             Key::Turn("workers"),
             Key::Started("workers"),
+            Key::Cluster,
+            Key::Sign(Uuid::nil()),
         ];
         let texts: HashSet<_> = keys.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), keys.len());
