@@ -37,6 +37,36 @@ pub fn server(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A library that makes a process see a wrong time of day, see `wrong_clock.c`.
+pub fn wrong_clock() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build_wrong_clock().map_err(|error| format!("{error:#}")));
+    built.clone().map_err(|error| anyhow!(error))
+}
+
+fn build_wrong_clock() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let dir = program.parent().context("a program lies in a folder")?;
+    let (library, new) = (
+        dir.join("wrong_clock.so"),
+        tempfile::NamedTempFile::new_in(dir)?,
+    );
+    let output = Command::new(setting("CXX").unwrap_or_else(|| "c++".into()))
+        .args(["-x", "c", "-shared", "-fPIC", "-o"])
+        .arg(new.path())
+        .arg(workspace().join("tests/src/wrong_clock.c"))
+        .output()
+        .context("cannot run the C++ compiler")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        output.status.success(),
+        "wrong_clock.c does not build:\n{said}"
+    );
+    // Another test may have it in use.
+    new.persist(&library)?;
+    Ok(library)
+}
+
 /// A variable that configures the test run.
 #[must_use]
 #[allow(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::binaries;
 use crate::wait::eventually;
 
 /// A process that can be restarted with the same settings.
@@ -53,6 +54,14 @@ impl Process {
 
     pub fn set_env(&mut self, name: &str, value: impl Into<String>) {
         self.env.insert(name.to_owned(), value.into());
+    }
+
+    /// Sets the time of day that the process sees, in seconds ahead of the true one. Takes effect at the next start.
+    pub fn set_clock_ahead(&mut self, seconds: i64) -> Result<()> {
+        let library = binaries::wrong_clock()?.display().to_string();
+        self.set_env("LD_PRELOAD", library);
+        self.set_env("WRONG_CLOCK_SECONDS", seconds.to_string());
+        Ok(())
     }
 
     /// Another run of the program, with the same variables.

@@ -92,6 +92,11 @@ impl RedisServer {
     pub fn process(&self) -> &Process {
         &self.process
     }
+
+    #[must_use]
+    pub fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
 }
 
 #[cfg(test)]

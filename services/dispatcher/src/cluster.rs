@@ -12,8 +12,8 @@ use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{self, message::StreamMessage};
 use hookline_shared::connection::{self, permitted};
-use hookline_shared::event;
 use hookline_shared::subject::{BUCKET_STREAM, CLUSTER_KEY, header};
+use hookline_shared::{clock, event};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -120,7 +120,22 @@ impl Cluster {
     /// then belongs to another cluster.
     pub(crate) async fn watch(self) {
         let (mut reported, mut checked) = (None, self.0.redis.is_checked());
+        let mut is_wrong = false;
         loop {
+            if let Some(ahead) = self.0.redis.ahead().await
+                && is_wrong != (ahead.abs() > clock::TOLERATED.as_secs_f64())
+            {
+                is_wrong = !is_wrong;
+                let ahead_s = ahead.round();
+                if is_wrong {
+                    tracing::warn!(
+                        ahead_s,
+                        "the clocks of Redis and NATS differ: keep both set with NTP"
+                    );
+                } else {
+                    tracing::info!("the clocks of Redis and NATS agree again");
+                }
+            }
             tokio::time::sleep(if checked { LOOK } else { RETRY }).await;
             match self.0.bucket.agree(&self.0.own).await {
                 Err(Error::Differ(differences)) if reported.as_ref() != Some(&differences) => {

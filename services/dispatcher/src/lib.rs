@@ -28,7 +28,7 @@ use hookline_shared::lua::Limits;
 use hookline_shared::status::{self, Readiness};
 use hookline_shared::supervisor::Supervisor;
 use hookline_shared::unreadable::{self, Reads};
-use hookline_shared::{connection, streams, subject, telemetry};
+use hookline_shared::{clock, connection, streams, subject, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -108,6 +108,7 @@ pub async fn run(
         Err(cluster::Error::Connection(connection::Error::Stopped)) => return Ok(()),
         joined => joined?,
     };
+    supervisor.spawn("clock", clock::follow(context.client()));
     let index = Index::new(
         context.clone(),
         shared(&config, &metrics, &health)?,
@@ -177,6 +178,7 @@ async fn connect(
     };
     let context = connect(&config.node).await?;
     streams::ensure(&context, &config.streams, shutdown).await?;
+    clock::measure(&context.client()).await;
     let asking = connect(&format!("{} asking", config.node)).await?;
     Ok((context, asking))
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use hookline_shared::status::{self, Readiness};
 use hookline_shared::supervisor::{Stopped, Supervisor};
 use hookline_shared::unreadable::{self, Reads};
-use hookline_shared::{batch, connection, streams, subject, telemetry};
+use hookline_shared::{batch, clock, connection, streams, subject, telemetry};
 
 pub use config::Config;
 
@@ -167,6 +167,7 @@ async fn start(
         "NATS client",
         unreadable::watch(config.nats.clone(), clients, READS, health),
     );
+    supervisor.spawn("clock", clock::follow(context.client()));
     let (writer, run) = batch::Writer::new(context.client(), Some(batches), Duration::ZERO);
     supervisor.spawn("bucket writer", run);
     let (deliveries, run) = batch::Writer::new(context.client(), None, Duration::ZERO);
@@ -204,6 +205,7 @@ async fn connect(
     let client = connect(&config.node).await?;
     let context = jetstream::new(client);
     streams::ensure(&context, &config.streams, shutdown).await?;
+    clock::measure(&context.client()).await;
     let lists = connect(&format!("{} lists", config.node)).await?;
     Ok((context, lists))
 }

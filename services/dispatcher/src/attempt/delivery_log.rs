@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::{Client, RequestError};
 use hookline_shared::attempt::Attempt;
+use hookline_shared::clock;
 use hookline_shared::event::{DeliveryId, EventId};
 use hookline_shared::subject;
 use tokio::sync::mpsc;
@@ -123,7 +124,7 @@ impl DeliveryLog {
         if self.mode == Mode::All {
             self.send(|| Record {
                 suppressed: Some(by),
-                ..Record::new(hook, pending, SystemTime::now())
+                ..Record::new(hook, pending, clock::now())
             });
         }
     }
@@ -156,7 +157,7 @@ impl Began {
     #[must_use]
     pub(crate) fn now() -> Self {
         Self {
-            wall: SystemTime::now(),
+            wall: clock::now(),
             clock: Instant::now(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::client::Request;
-use hookline_shared::rpc;
+use hookline_shared::{clock, rpc};
 use redis::Script;
 use uuid::Uuid;
 
@@ -32,6 +32,7 @@ pub(super) struct RedisCheck {
     identity: Script,
     hello: Script,
     sees: Script,
+    time: Script,
 }
 
 impl RedisCheck {
@@ -44,6 +45,7 @@ impl RedisCheck {
             identity: Script::new(include_str!("identity.lua")),
             hello: Script::new(include_str!("hello.lua")),
             sees: Script::new(include_str!("sees.lua")),
+            time: Script::new(include_str!("time.lua")),
         }
     }
 
@@ -98,6 +100,13 @@ impl RedisCheck {
         let answer = self.client.send_request(rpc::subject(rpc::REDIS), request);
         let reply: rpc::Reply = serde_json::from_slice(&answer.await.ok()?.payload).ok()?;
         reply.body["seen"].as_bool()
+    }
+
+    /// How far Redis' clock is ahead of NATS', in seconds.
+    pub(super) async fn ahead(&self) -> Option<f64> {
+        let call = ScriptCall::new(&self.time, 0);
+        let time: i64 = self.redis.call("cluster", &call).await?;
+        Some((time - clock::unix_millis() as i64) as f64 / 1_000.0)
     }
 
     pub(super) async fn sees(&self, sign: Uuid) -> Option<bool> {

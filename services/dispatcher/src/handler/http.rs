@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hickory_resolver::net::NetError;
+use hookline_shared::clock;
 use hookline_shared::hook::{Headers, framing};
 use hookline_shared::signature::{
     KONG_SIGNATURE, Signer, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
@@ -238,10 +239,7 @@ pub(super) fn sign(
     signer: Option<&Signer>,
     body: &[u8],
 ) {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs() as i64;
+    let now = (clock::unix_millis() / 1_000) as i64;
     headers.insert(&TIMESTAMP, now.into());
     // Ids and base64 are always valid header values.
     if let Ok(id) = HeaderValue::from_str(delivery.id.as_str()) {
@@ -353,7 +351,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         return Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     }
     let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+    Some(date.duration_since(clock::now()).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -367,7 +365,7 @@ mod tests {
             HeaderMap::from_iter([(RETRY_AFTER, value)])
         };
         assert_eq!(retry_after(&headers("120")), Some(Duration::from_secs(120)));
-        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        let date = httpdate::fmt_http_date(clock::now() + Duration::from_secs(60));
         let asked = retry_after(&headers(&date)).expect("a date");
         assert!((55..=60).contains(&asked.as_secs()), "{asked:?}");
         assert_eq!(

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookline_shared::batch::{self, Message};
+use hookline_shared::clock;
 use hookline_shared::stream_reader::Stored;
 use hookline_shared::subject::{self, header};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
@@ -154,7 +154,7 @@ impl Settle {
 
 /// Has the server publish a message to `target` after a delay.
 fn scheduled(message: Message, target: String, delay: Duration) -> Result<Message, batch::Error> {
-    let due = (OffsetDateTime::now_utc() + delay).format(&Rfc3339);
+    let due = clock::after(delay).format(&Rfc3339);
     let due = due.map_err(|_| batch::Error::Unavailable)?;
     Ok(message
         .header(header::SCHEDULE, format!("@at {due}"))

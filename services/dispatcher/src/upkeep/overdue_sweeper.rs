@@ -1,4 +1,4 @@
-//! Sweeps waiting deliveries: parks overdue ones again, and purges those of deleted hooks.
+//! Sweeps waiting deliveries: parks overdue ones again, and those due in an absurdly distant future, and purges those of deleted hooks.
 //!
 //! A schedule that falls due while the server's storage is exhausted stays stuck, even after there is storage again.
 //! So all waiting deliveries are checked, a few at a time. Dispatchers take turns through Redis. Without Redis several
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use futures::future::try_join_all;
+use hookline_shared::clock;
 use hookline_shared::stream_reader::{self, Stored};
 use hookline_shared::subject::{self, header};
 use time::OffsetDateTime;
@@ -84,9 +85,9 @@ impl Sweeper {
         };
         few.retain(|stored| subject::parse_wait_subject(&stored.subject).is_some());
         self.purge_deleted(&few).await?;
-        let overdue = few.iter().filter(|waiting| is_overdue(waiting));
+        let stuck = few.iter().filter(|waiting| is_stuck(waiting));
         // Concurrently, so that they share commits.
-        try_join_all(overdue.map(|waiting| self.park_again(waiting))).await?;
+        try_join_all(stuck.map(|waiting| self.park_again(waiting))).await?;
         Ok(Some((next, pause)))
     }
 
@@ -125,10 +126,12 @@ impl Sweeper {
     }
 }
 
-fn is_overdue(waiting: &Stored) -> bool {
+/// Overdue, or due at a time that no dispatcher with a good clock chose.
+fn is_stuck(waiting: &Stored) -> bool {
     let due = waiting
         .header(header::SCHEDULE)
         .and_then(|text| text.strip_prefix("@at "));
     let due = due.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
-    due.is_some_and(|due| OffsetDateTime::now_utc() > due + OVERDUE)
+    let now = clock::now_utc();
+    due.is_some_and(|due| now > due + OVERDUE || due > now + clock::MAX_AHEAD + OVERDUE)
 }

@@ -4,12 +4,11 @@ use axum::http::Uri;
 use axum::response::Response;
 use futures::future::try_join_all;
 use serde_json::json;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use hookline_shared::batch;
 use hookline_shared::stream_reader::{self, Stored};
 use hookline_shared::subject::{self, header};
+use hookline_shared::{batch, clock};
 
 use super::collections::Collection;
 use super::deliveries::page;
@@ -105,7 +104,7 @@ async fn replay(store: &Store, hook: &str, letter: &Stored) -> Result<(), ApiErr
     let delivery = letter.subject.rsplit('.').next().unwrap_or_default();
     let attempts = letter.header(header::ATTEMPT);
     let attempts: u32 = attempts.and_then(|n| n.parse().ok()).unwrap_or(0);
-    let now = OffsetDateTime::now_utc();
+    let now = clock::now_utc();
     let due = now.format(&Rfc3339).map_err(|_| ApiError::Internal)?;
     let wait = subject::wait_subject(hook, delivery);
     let mut message = batch::Message::new(wait, letter.payload.clone());

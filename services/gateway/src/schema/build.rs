@@ -248,7 +248,7 @@ fn strip_nulls(entity: &mut Entity) {
 }
 
 fn now() -> i64 {
-    time::OffsetDateTime::now_utc().unix_timestamp()
+    hookline_shared::clock::now_utc().unix_timestamp()
 }
 
 #[cfg(test)]

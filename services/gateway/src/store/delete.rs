@@ -6,12 +6,13 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use hookline_shared::batch;
+use hookline_shared::clock::unix_millis;
 use hookline_shared::subject::{DEFAULT_WORKSPACE, header};
 
 use super::Store;
 use super::change::{Place, Write};
 use super::error::Error;
-use super::guard::{is_abandoned, now_millis};
+use super::guard::is_abandoned;
 use super::plan::unmarked;
 use super::row::{Row, State};
 use crate::schema::Schema;
@@ -87,7 +88,7 @@ impl Store {
     async fn mark(&self, row: &Row) -> Result<Row, Error> {
         self.connected().await?;
         let write = Uuid::new_v4().to_string();
-        let since = now_millis();
+        let since = unix_millis();
         let mark = unmarked(row)
             .header(header::DELETING, since.to_string())
             .header(header::WRITE, &write);

@@ -4,7 +4,9 @@
 //! that sequence, and then looks for children. So the deletion sees the child, or the child's batch
 //! is refused and its retry sees the mark.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use hookline_shared::clock::unix_millis;
 
 use super::Store;
 use super::error::Error;
@@ -60,14 +62,7 @@ impl Store {
 
 /// Whether the node that set a mark at this time (Unix milliseconds) must have crashed.
 pub(super) fn is_abandoned(since: u64) -> bool {
-    now_millis().saturating_sub(since) > MAX_MARK_AGE.as_millis() as u64
-}
-
-pub(super) fn now_millis() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    now.as_millis() as u64
+    unix_millis().saturating_sub(since) > MAX_MARK_AGE.as_millis() as u64
 }
 
 fn guard(row: &Row) -> Hold {
