@@ -130,18 +130,28 @@ pub mod header {
     pub const FIRST_ATTEMPT: &str = "Hookline-First-Attempt";
     /// Why the delivery is parked or dead.
     pub const REASON: &str = "Hookline-Reason";
+    /// Sequence of the message that made the delivery's hook: deliveries of a deleted one with the same id have another.
+    pub const INCARNATION: &str = "Hookline-Incarnation";
     /// Handler of the hook of a dead letter.
     pub const HANDLER: &str = "Hookline-Handler";
     /// Size in bytes of a dead event before truncation.
     pub const ORIGINAL_SIZE: &str = "Hookline-Original-Size";
 
     /// The headers that identify a delivery and its event, without its progress.
-    pub const KEPT: [&str; 5] = [SUBJECT, EVENT_ID, EVENT_ID_GIVEN, PID, TRACEPARENT];
-    /// The headers of a parked delivery, except its schedule.
-    pub const PARKED: [&str; 12] = [
+    pub const KEPT: [&str; 6] = [
         SUBJECT,
         EVENT_ID,
         EVENT_ID_GIVEN,
+        INCARNATION,
+        PID,
+        TRACEPARENT,
+    ];
+    /// The headers of a parked delivery, except its schedule.
+    pub const PARKED: [&str; 13] = [
+        SUBJECT,
+        EVENT_ID,
+        EVENT_ID_GIVEN,
+        INCARNATION,
         ATTEMPT,
         ATTEMPTS_BEFORE,
         DEFERRALS,

@@ -288,3 +288,79 @@ async fn a_deleted_hook_leaves_nothing_waiting() -> Result {
     let other = Leftovers { dead: 0, parked: 1 };
     cluster.finish_leaving(other).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_made_again_under_the_same_id_inherits_nothing() -> Result {
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "10m")
+        .start()
+        .await?;
+    let id = "c57340ab-9fed-40fd-bb7e-1cef8d37c2df";
+    let path = format!("/event-hooks/{id}");
+    let admin = cluster.admin();
+    let put = async |to: &str, retry: Value| {
+        let config = json!({ "url": cluster.receiver.url(to) });
+        let mut hook = e2e::admin::hook("crud", "consumers", "webhook", config);
+        hook["delivery"] = json!({ "retry": retry });
+        hook["snooze"] = json!(600);
+        admin.put(&path, &hook).await?.expect(200)
+    };
+    let counts = async || list(&cluster, &format!("{path}/deliveries")).await;
+    put("/old", json!([])).await?;
+    cluster.receiver.wait_for_ping("/old").await?;
+    cluster.receiver.answer("/old", &[200, 503]);
+    // One is made and leaves a mark, one is dead, one waits.
+    let consumer = admin.create_consumer("ada").await?;
+    cluster.receiver.wait_for("/old", 1).await?;
+    admin.create_consumer("grace").await?;
+    let dead = Leftovers { dead: 1, parked: 0 };
+    cluster.rest_leaving(dead).await?;
+    put("/old", json!([600])).await?;
+    admin.create_consumer("edsger").await?;
+    let both = Leftovers { dead: 1, parked: 1 };
+    cluster.rest_leaving(both).await?;
+    // In another workspace the id is taken, and nothing is removed.
+    let team = json!({ "name": "team" });
+    admin.post("/workspaces", &team).await?.expect(201)?;
+    let config = json!({ "url": cluster.receiver.url("/team") });
+    let hook = e2e::admin::hook("crud", "consumers", "webhook", config);
+    admin
+        .put(&format!("/team{path}"), &hook)
+        .await?
+        .expect(400)?;
+    cluster.rest_leaving(both).await?;
+    assert_eq!(counts().await?["counts"], json!({"waiting": 1, "dead": 1}));
+
+    let waiting = cluster.nats.stream(e2e::wire::DELIVERIES).await?;
+    let waiting = waiting.get_last_raw_message_by_subject("hookline.deliveries.wait.>");
+    let waiting = waiting.await?;
+    admin.delete(&path).await?.expect(204)?;
+    cluster.rest().await?;
+    put("/new", json!([])).await?;
+    cluster.receiver.wait_for_ping("/new").await?;
+    assert_eq!(counts().await?["counts"], json!({"waiting": 0, "dead": 0}));
+    // What was in flight then comes late: it is the old one's.
+    let jetstream = cluster.nats.jetstream();
+    let due = waiting.subject.replace(".wait.", ".due.");
+    let mut headers = async_nats::HeaderMap::new();
+    for (name, values) in waiting.headers.iter() {
+        let name: &str = name.as_ref();
+        if name.starts_with("Hookline-") {
+            let value = values.first().context("a value")?;
+            headers.insert(name, value.as_str());
+        }
+    }
+    let sent = jetstream.publish_with_headers(due, headers, waiting.payload);
+    sent.await?.await?;
+    cluster.rest().await?;
+    let orphaned =
+        cluster.dispatchers_metric("hookline_deliveries_total", &[("outcome", "orphaned")]);
+    assert!(orphaned.await? >= 1.0);
+    // The old one's mark does not silence the new one.
+    let path = format!("/consumers/{}", e2e::admin::id(&consumer)?);
+    let change = json!({ "custom_id": "1" });
+    admin.patch(&path, &change).await?.expect(200)?;
+    cluster.receiver.wait_for("/new", 1).await?;
+    assert_eq!(cluster.receiver.events("/old").len(), 3);
+    cluster.finish().await
+}

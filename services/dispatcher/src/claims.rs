@@ -235,7 +235,7 @@ impl Inner {
         let mut claims = Vec::with_capacity(deliveries.len());
         for ((hook, pending), number) in deliveries.iter().zip(first..) {
             let event = &pending.delivery.event;
-            let marks = Marks::new(&hook.hook, event);
+            let marks = Marks::new(&hook.hook, hook.incarnation(), event);
             if marks.is_some() && event.raw.len() > LONG_MARKS {
                 tokio::task::yield_now().await;
             }

@@ -19,6 +19,9 @@ const MAX_COUNT: u32 = 1_000_000;
 #[derive(Debug, Clone)]
 pub(crate) struct PendingDelivery {
     pub delivery: Delivery,
+    /// That of its hook, see [`Prepared::incarnation`](crate::hooks::Prepared::incarnation). 0: stored by a version that
+    /// did not know it.
+    pub incarnation: u64,
     /// From 1.
     pub attempt: u32,
     /// Start of the first attempt, in Unix milliseconds.
@@ -35,9 +38,10 @@ pub(crate) struct PendingDelivery {
 
 impl PendingDelivery {
     #[must_use]
-    pub(crate) fn first(delivery: Delivery, now: u64) -> Self {
+    pub(crate) fn first(delivery: Delivery, incarnation: u64, now: u64) -> Self {
         Self {
             delivery,
+            incarnation,
             attempt: 1,
             first_attempt: now,
             deferrals: 0,
@@ -83,6 +87,7 @@ impl PendingDelivery {
         let count = |name| get(name).and_then(number).unwrap_or(0);
         Some(Self {
             delivery: delivery(&Arc::new(event), hook, event_name),
+            incarnation: get(header::INCARNATION).map_or(Some(0), |text| text.parse().ok())?,
             attempt: number(get(header::ATTEMPT)?).filter(|attempt| *attempt > 0)?,
             first_attempt: get(header::FIRST_ATTEMPT)?.parse().ok()?,
             deferrals: count(header::DEFERRALS),
@@ -113,6 +118,7 @@ impl PendingDelivery {
             (header::SUBJECT, published),
             (header::EVENT_ID, encode_header(event.id.as_str()).into()),
             (header::EVENT_ID_GIVEN, is_given.to_string()),
+            (header::INCARNATION, self.incarnation.to_string()),
             (header::ATTEMPT, self.attempt.to_string()),
             (header::FIRST_ATTEMPT, self.first_attempt.to_string()),
             (header::PID, self.delivery.pid().to_string()),
@@ -172,7 +178,7 @@ pub(crate) mod tests {
         let subject = subject::event_subject("a b", "dao:crud", "con.sumers");
         let event = Event::parse_with_id(&subject, Some(&headers), data.into(), id);
         let event = Arc::new(event.expect("an event"));
-        PendingDelivery::first(delivery(&event, HOOK, None), 1_000)
+        PendingDelivery::first(delivery(&event, HOOK, None), 9, 1_000)
     }
 
     pub(crate) fn pending() -> PendingDelivery {
@@ -217,7 +223,7 @@ pub(crate) mod tests {
                 before: 4,
                 ..pending_with(id.clone(), r#"{"operation": "create"}"#)
             };
-            let bare = PendingDelivery::first(full.delivery.clone(), 5);
+            let bare = PendingDelivery::first(full.delivery.clone(), 0, 5);
             for pending in [full, bare] {
                 let event = &pending.delivery.event;
                 let message = stored(&pending.headers("reason"), &event.raw);
@@ -234,7 +240,7 @@ pub(crate) mod tests {
                 let state = |pending: &PendingDelivery| {
                     let counts = [pending.deferrals, pending.refusals, pending.before];
                     (
-                        pending.attempt,
+                        (pending.attempt, pending.incarnation),
                         pending.first_attempt,
                         pending.place,
                         counts,

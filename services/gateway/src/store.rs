@@ -9,6 +9,7 @@ mod bootstrap;
 mod change;
 mod delete;
 mod error;
+mod forget;
 mod guard;
 mod lists;
 mod locks;

@@ -47,9 +47,9 @@ impl Marks {
         snooze(hook).is_some() || hook.on_change == Some(true)
     }
 
-    /// None if the hook uses neither `snooze` nor `on_change`.
+    /// None if the hook uses neither `snooze` nor `on_change`. Each incarnation of a hook has its own marks.
     #[must_use]
-    pub(crate) fn new(hook: &Hook, event: &Event) -> Option<Self> {
+    pub(crate) fn new(hook: &Hook, incarnation: u64, event: &Event) -> Option<Self> {
         if !Self::are_kept_for(hook) {
             return None;
         }
@@ -74,9 +74,10 @@ impl Marks {
             // The hook has one last value.
             (values.clone(), "unique".to_owned(), values)
         };
+        let own = |key: &str| format!("{incarnation}.{key}");
         Some(Self {
-            snooze: snooze(hook).map(|time| (about, time)),
-            change: (hook.on_change == Some(true)).then_some((watched, now)),
+            snooze: snooze(hook).map(|time| (own(&about), time)),
+            change: (hook.on_change == Some(true)).then(|| (own(&watched), now)),
         })
     }
 }
@@ -255,7 +256,11 @@ mod tests {
     }
 
     fn change(data: &Value) -> (String, String) {
-        let marks = Marks::new(&hook(None, Some(true)), &event("crud", "consumers", data));
+        let marks = Marks::new(
+            &hook(None, Some(true)),
+            1,
+            &event("crud", "consumers", data),
+        );
         marks.expect("marks").change.expect("a change")
     }
 
@@ -263,7 +268,7 @@ mod tests {
     fn a_hook_without_snooze_and_on_change_has_no_marks() {
         let event = event("crud", "consumers", &json!({}));
         for hook in [hook(None, None), hook(Some(0), Some(false))] {
-            assert_eq!(Marks::new(&hook, &event), None);
+            assert_eq!(Marks::new(&hook, 1, &event), None);
         }
     }
 
@@ -292,7 +297,7 @@ mod tests {
     fn unique_fields_are_compared_if_the_registry_has_them() {
         let limited = |data: &Value| {
             let event = event("rate-limiting-advanced", "rate-limit-exceeded", data);
-            Marks::new(&hook(Some(7), Some(true)), &event).expect("marks")
+            Marks::new(&hook(Some(7), Some(true)), 1, &event).expect("marks")
         };
         let first = limited(&json!({"consumer": {}, "ip": "::1", "service": "a", "rate": 4}));
         let same = limited(&json!({"consumer": {}, "ip": "::1", "service": "a", "rate": 5}));
@@ -326,7 +331,7 @@ mod tests {
             let subject = subject::event_subject("default", "crud", "consumers");
             let id = EventId::given("1");
             let event = Event::parse_with_id(&subject, None, body.into(), id).expect("an event");
-            Marks::new(&hook(None, Some(true)), &event).expect("marks")
+            Marks::new(&hook(None, Some(true)), 1, &event).expect("marks")
         };
         let long = "123456789012345678901";
         assert_eq!(of(long), of(long));

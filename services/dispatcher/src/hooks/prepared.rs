@@ -43,6 +43,18 @@ impl Prepared {
         self.hook.handler.name()
     }
 
+    /// A hook that is made again under the id of a deleted one has another.
+    #[must_use]
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.created.sequence
+    }
+
+    /// Whether a stored delivery is this hook's, and not that of a deleted one with its id.
+    #[must_use]
+    pub(crate) fn owns(&self, incarnation: u64) -> bool {
+        incarnation == 0 || incarnation == self.incarnation()
+    }
+
     /// Whether only its circuit decides about deliveries: no rate limit, `snooze` or `on_change`.
     #[must_use]
     pub(crate) fn is_plain(&self) -> bool {
@@ -64,6 +76,13 @@ impl Prepared {
             None => stored.time + self.created.slack >= self.created.time,
         };
         after && self.is_of(&event.workspace)
+    }
+
+    /// Whether a ping was raised by this hook's creation.
+    pub(super) fn is_pinged_by(&self, event: &Event) -> bool {
+        let sequence = event.outbox_sequence;
+        sequence.is_some_and(|sequence| sequence > self.created.sequence)
+            && self.is_of(&event.workspace)
     }
 
     #[must_use]

@@ -64,7 +64,7 @@ impl Snapshot {
     pub(crate) fn matching(&self, event: &Event, stored: Stored) -> Vec<Arc<Prepared>> {
         if event.source == subject::PING_SOURCE {
             let addressed = event.addressed_to.as_deref().and_then(|id| self.get(id));
-            let own = addressed.filter(|hook| hook.is_of(&event.workspace));
+            let own = addressed.filter(|hook| hook.is_pinged_by(event));
             return own.cloned().into_iter().collect();
         }
         let mut place = place(&event.source, None);

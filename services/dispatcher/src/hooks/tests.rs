@@ -162,7 +162,11 @@ fn a_ping_fires_only_the_hook_it_is_addressed_to() {
     let mut ping = event("default", subject::PING_SOURCE, subject::PING_EVENT, "{}");
     assert!(fired(&hooks, &ping).is_empty());
     ping.addressed_to = Some("two".to_owned());
+    ping.outbox_sequence = Some(OLD.sequence + 1);
     assert_eq!(fired(&hooks, &ping), ["two"]);
+    // Raised by a deleted hook with the same id.
+    ping.outbox_sequence = Some(OLD.sequence);
+    assert!(fired(&hooks, &ping).is_empty());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Message;
 use async_trait::async_trait;
 use futures::future::join_all;
 use hookline_shared::clock::unix_millis;
@@ -209,16 +210,15 @@ impl Sink {
         }
         let id = subject::parse_ready_subject(&message.subject);
         let Some(hook) = id.and_then(|id| snapshot.get(id)) else {
-            let settled = if id.is_some_and(|id| snapshot.knows(id)) {
-                Settled::NotYet(UNREADABLE)
-            } else {
-                dispatch.metrics.delivery("none", DeliveryResult::Orphaned);
-                Settled::Final
-            };
-            return dispatch.settle.message(message, None, settled).await;
+            if id.is_some_and(|id| snapshot.knows(id)) {
+                let later = Settled::NotYet(UNREADABLE);
+                return dispatch.settle.message(message, None, later).await;
+            }
+            return dispatch.orphaned(message).await;
         };
         let hook = Arc::clone(hook);
         match PendingDelivery::read(message, &hook.id, hook.event_name.as_ref()) {
+            Some(pending) if !hook.owns(pending.incarnation) => dispatch.orphaned(message).await,
             Some(pending) if hook.is_of(&pending.delivery.event.workspace) => {
                 let open = OpenMessage::new(pulled, None, self.occupancy.message(), 1);
                 let open = Arc::new(open);
@@ -237,6 +237,12 @@ impl Sink {
 }
 
 impl Dispatch {
+    /// Settles a delivery whose hook was deleted.
+    async fn orphaned(&self, message: &Message) {
+        self.metrics.delivery("none", DeliveryResult::Orphaned);
+        self.settle.message(message, None, Settled::Final).await;
+    }
+
     fn note(&self, event: &Event, stored: Stored, hooks: &[Arc<Prepared>]) {
         self.outbox.note(event);
         let age = i128::from(unix_millis()) * 1_000_000 - stored.time;
@@ -268,7 +274,7 @@ impl Dispatch {
         let is_spread = self.is_spread(&event, hooks.len());
         for hook in hooks {
             let delivery = delivery(&event, &hook.id, hook.event_name.as_ref());
-            let pending = PendingDelivery::first(delivery, first_attempt);
+            let pending = PendingDelivery::first(delivery, hook.incarnation(), first_attempt);
             let open = Arc::clone(&open);
             if is_spread {
                 let dispatch = Arc::clone(self);

@@ -85,6 +85,7 @@ impl Sweeper {
         };
         few.retain(|stored| subject::parse_wait_subject(&stored.subject).is_some());
         self.purge_deleted(&few).await?;
+        self.purge_orphans(&few).await?;
         let stuck = few.iter().filter(|waiting| is_stuck(waiting));
         // Concurrently, so that they share commits.
         try_join_all(stuck.map(|waiting| self.park_again(waiting))).await?;
@@ -113,6 +114,32 @@ impl Sweeper {
         for hook in deleted {
             let purged = stream.purge().filter(subject::waits_of(hook)).await?.purged;
             tracing::info!(hook, purged, "purged the deliveries of a deleted hook");
+        }
+        Ok(())
+    }
+
+    /// Purges the waiting deliveries of deleted hooks whose ids others have now.
+    async fn purge_orphans(&self, waiting: &[Stored]) -> Result<(), BoxError> {
+        let orphans = || {
+            let snapshot = self.index.snapshot();
+            let is_orphan = |waiting: &&Stored| {
+                let (hook, _) = subject::parse_wait_subject(&waiting.subject)?;
+                let incarnation = waiting.header(header::INCARNATION)?.parse().ok()?;
+                Some(!snapshot.get(hook)?.owns(incarnation))
+            };
+            let orphans = waiting.iter();
+            let orphans = orphans.filter(|one| is_orphan(one) == Some(true));
+            orphans.collect::<Vec<_>>()
+        };
+        if orphans().is_empty() {
+            return Ok(());
+        }
+        self.index.catch_up().await?;
+        let stream = self.context.get_stream_no_info(subject::DELIVERIES_STREAM);
+        let stream = stream.await?;
+        for orphan in orphans() {
+            let purge = stream.purge().filter(&orphan.subject);
+            purge.sequence(orphan.sequence + 1).await?;
         }
         Ok(())
     }

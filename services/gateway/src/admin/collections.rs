@@ -6,6 +6,8 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use hookline_shared::subject::HOOK_KIND;
+
 use super::paging::Paging;
 use super::response::{self, no_content};
 use crate::error::ApiError;
@@ -167,7 +169,11 @@ impl<'a> Collection<'a> {
                 .await
             {
                 Err(store::Error::Stale) => found = self.reread(&row).await?,
-                result => return Ok(result.map(|()| no_content())?),
+                result => {
+                    result?;
+                    self.forget(&row.id).await;
+                    return Ok(no_content());
+                }
             }
         }
         Err(store::Error::Contended.into())
@@ -227,7 +233,21 @@ impl<'a> Collection<'a> {
 
     async fn insert(&self, input: Input, id_given: bool) -> Result<Entity, ApiError> {
         let entity = self.resolve(self.schema.create(input)?).await?;
+        if id_given && let Some(id) = entity.get("id").and_then(Value::as_str) {
+            self.forget(id).await;
+        }
         self.write(None, entity, id_given).await
+    }
+
+    /// Removes what a deleted hook left under its id. Dispatchers keep the rest from other hooks.
+    async fn forget(&self, id: &str) {
+        if self.schema.kind != HOOK_KIND {
+            return;
+        }
+        let forgotten = self.store.forget_hook(id).await;
+        if let Err(error) = forgotten {
+            tracing::warn!(hook = id, %error, "cannot remove what was left of a deleted hook");
+        }
     }
 
     async fn save(&self, old: &Arc<Row>, entity: Entity) -> Result<Entity, ApiError> {
