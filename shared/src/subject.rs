@@ -128,6 +128,8 @@ pub mod header {
     pub const ATTEMPTS_BEFORE: &str = "Hookline-Attempts-Before";
     /// Start of the delivery's first attempt in Unix milliseconds.
     pub const FIRST_ATTEMPT: &str = "Hookline-First-Attempt";
+    /// When somebody asked that a parked delivery be attempted at once, in Unix milliseconds.
+    pub const ASKED_FOR: &str = "Hookline-Asked-For";
     /// Why the delivery is parked or dead.
     pub const REASON: &str = "Hookline-Reason";
     /// Sequence of the message that made the delivery's hook: deliveries of a deleted one with the same id have another.

@@ -25,6 +25,7 @@ mod pull;
 mod redis;
 mod replay;
 mod retries;
+mod retry_now;
 mod secrets;
 mod sharing;
 mod shutdown;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_nats::Message;
-use hookline_shared::batch;
 use hookline_shared::event::{self, DeliveryId, Event, EventId};
 use hookline_shared::subject::{self, decode_token, encode_header, header};
+use hookline_shared::{batch, clock};
 
 use crate::admission::refusal::Place;
 use crate::handler::{Class, Delivery};
@@ -32,6 +32,8 @@ pub(crate) struct PendingDelivery {
     pub place: Option<Place>,
     /// Attempts answered with most of 4xx, see [`Class::RetryBriefly`].
     pub refusals: u32,
+    /// When somebody asked for this attempt, in Unix milliseconds.
+    pub asked_for: Option<u64>,
     /// Attempts before it was replayed, which the schedule does not count.
     pub before: u32,
 }
@@ -47,6 +49,7 @@ impl PendingDelivery {
             deferrals: 0,
             place: None,
             refusals: 0,
+            asked_for: None,
             before: 0,
         }
     }
@@ -95,6 +98,9 @@ impl PendingDelivery {
                 .and_then(|place| place.parse().ok())
                 .map(Place),
             refusals: count(header::REFUSALS),
+            asked_for: get(header::ASKED_FOR)
+                .and_then(|at| at.parse().ok())
+                .map(|at: u64| at.min(clock::unix_millis())),
             before: count(header::ATTEMPTS_BEFORE),
         })
     }

@@ -11,6 +11,7 @@ mod paging;
 mod path;
 mod replay;
 pub(crate) mod response;
+mod retry_now;
 mod selection;
 
 use std::sync::{Arc, OnceLock};
@@ -120,6 +121,9 @@ impl Admin {
             (Target::Deliveries(key), "GET") => hooks().await?.deliveries(&key, uri).await,
             (Target::Attempts(key), "GET") => hooks().await?.attempts(&key, uri).await,
             (Target::Replay(key), "POST") => hooks().await?.replay(&key, input().await?, uri).await,
+            (Target::RetryNow(key), "POST") => {
+                hooks().await?.retry_now(&key, input().await?, uri).await
+            }
             (Target::Dead(key, delivery), "DELETE") => {
                 hooks()
                     .await?

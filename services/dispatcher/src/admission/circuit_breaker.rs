@@ -50,6 +50,8 @@ struct State {
     in_a_row: u32,
     window: Option<Window>,
     openings: u32,
+    /// When somebody last asked for a probe, in Unix milliseconds.
+    asked_for: u64,
     open_until: Option<Instant>,
     probing: bool,
 }
@@ -112,6 +114,19 @@ impl CircuitBreaker {
         !std::mem::replace(&mut self.state().probing, true)
     }
 
+    /// Lets it be probed now, once for each time that somebody asked for it. Returns whether this is the first.
+    fn half_open(&self, asked_for: u64) -> bool {
+        let mut state = self.state();
+        if asked_for <= state.asked_for {
+            return false;
+        }
+        state.asked_for = asked_for;
+        if state.is_open() {
+            state.open_until = Some(Instant::now());
+        }
+        true
+    }
+
     /// The probe was not made.
     pub(crate) fn probe_given_up(&self) {
         self.state().probing = false;
@@ -124,7 +139,11 @@ impl CircuitBreaker {
         }
         let mut state = self.state();
         if probe {
-            *state = State::default();
+            let asked_for = state.asked_for;
+            *state = State {
+                asked_for,
+                ..State::default()
+            };
         }
         state.in_a_row = 0;
         state.count(false);
@@ -193,7 +212,8 @@ impl CircuitBreaker {
 /// Opens circuits on all workers.
 pub(crate) struct Circuits {
     redis: RedisClient,
-    script: Script,
+    open: Script,
+    half_open: Script,
     metrics: Metrics,
 }
 
@@ -201,13 +221,31 @@ impl Circuits {
     pub(crate) fn new(redis: RedisClient, metrics: Metrics) -> Self {
         Self {
             redis,
-            script: Script::new(include_str!("open_circuit.lua")),
+            open: Script::new(include_str!("open_circuit.lua")),
+            half_open: Script::new(include_str!("half_open.lua")),
             metrics,
         }
     }
 
+    /// Lets one attempt probe an open circuit, because somebody asked for it at a time in Unix milliseconds.
+    pub(crate) async fn half_open(
+        &self,
+        hook: &str,
+        revision: u64,
+        circuit: &CircuitBreaker,
+        asked_for: u64,
+    ) {
+        if circuit.half_open(asked_for) {
+            let mut call = ScriptCall::new(&self.half_open, 1);
+            call.key(Key::Circuit(hook))
+                .arg(revision)
+                .arg(millis(REMEMBERED));
+            let _: Option<u8> = self.redis.call(hook, &call).await;
+        }
+    }
+
     pub(crate) async fn open(&self, hook: &str, revision: u64, circuit: &CircuitBreaker) {
-        let mut call = ScriptCall::new(&self.script, 2);
+        let mut call = ScriptCall::new(&self.open, 2);
         call.key(Key::Circuit(hook))
             .key(Key::Probe(hook))
             .arg(revision)
@@ -284,6 +322,21 @@ mod tests {
         assert!(circuit.probe() && !circuit.probe(), "one at a time");
         circuit.succeeded(true);
         assert_eq!(circuit.verdict(), Verdict::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_half_opens_it_once() {
+        let circuit = circuit();
+        circuit.opened(5 * SECOND);
+        assert!(circuit.half_open(7));
+        assert_eq!(circuit.verdict(), Verdict::HalfOpen);
+        assert!(circuit.probe() && circuit.failed(true));
+        circuit.opened(5 * SECOND);
+        assert!(!circuit.half_open(7), "for the same request");
+        assert_eq!(circuit.verdict(), Verdict::Open(5 * SECOND));
+        assert!(circuit.half_open(8));
+        circuit.succeeded(true);
+        assert!(!circuit.half_open(8));
     }
 
     #[tokio::test(start_paused = true)]

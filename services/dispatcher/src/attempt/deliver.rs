@@ -79,6 +79,12 @@ impl Deliverer {
     ) {
         let mut admitted = Vec::with_capacity(deliveries.len());
         for (hook, delivery) in deliveries {
+            if let Some(asked_for) = delivery.pending.asked_for {
+                let (admission, circuits) = (&hook.admission, &self.circuits);
+                circuits
+                    .half_open(&hook.id, admission.revision, &admission.circuit, asked_for)
+                    .await;
+            }
             match admit(standstill(&hook), &hook.admission, &lane) {
                 Ok(permit) => admitted.push((hook, delivery, permit)),
                 Err(reason) => {

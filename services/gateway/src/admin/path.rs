@@ -34,6 +34,8 @@ pub(super) enum Target {
     Test(String),
     /// `/event-hooks/{id}/deliveries`.
     Deliveries(String),
+    /// `/event-hooks/{id}/deliveries/retry`.
+    RetryNow(String),
     /// `/event-hooks/{id}/attempts`.
     Attempts(String),
     /// `/event-hooks/{id}/dead/replay`.
@@ -101,6 +103,7 @@ impl Path {
             Target::Ping(_)
             | Target::Test(_)
             | Target::Deliveries(_)
+            | Target::RetryNow(_)
             | Target::Attempts(_)
             | Target::Replay(_)
             | Target::Dead(..)
@@ -121,6 +124,7 @@ impl Target {
             [key, "ping"] if is_hooks => Some(Self::Ping(key.to_owned())),
             [key, "test"] if is_hooks => Some(Self::Test(key.to_owned())),
             [key, "deliveries"] if is_hooks => Some(Self::Deliveries(key.to_owned())),
+            [key, "deliveries", "retry"] if is_hooks => Some(Self::RetryNow(key.to_owned())),
             [key, "attempts"] if is_hooks => Some(Self::Attempts(key.to_owned())),
             [key, "dead"] if is_hooks => Some(Self::Dead(key.to_owned(), None)),
             [key, "dead", "replay"] if is_hooks => Some(Self::Replay(key.to_owned())),
@@ -150,7 +154,9 @@ impl Target {
             }
             Self::Collection(_) | Self::Children { .. } => "GET, HEAD, OPTIONS, POST",
             Self::Item(..) => "DELETE, GET, HEAD, OPTIONS, PATCH, PUT",
-            Self::Test(_) | Self::Replay(_) | Self::PublishDeadEvent(_) => "OPTIONS, POST",
+            Self::Test(_) | Self::Replay(_) | Self::RetryNow(_) | Self::PublishDeadEvent(_) => {
+                "OPTIONS, POST"
+            }
             Self::Dead(..) => "DELETE, OPTIONS",
             Self::DeadEvents(_) => "DELETE, GET, HEAD, OPTIONS",
         }
@@ -179,6 +185,7 @@ mod tests {
             Target::Ping(key) => format!("ping {key}"),
             Target::Test(key) => format!("test {key}"),
             Target::Deliveries(key) => format!("deliveries {key}"),
+            Target::RetryNow(key) => format!("retry {key}"),
             Target::Attempts(key) => format!("attempts {key}"),
             Target::Replay(key) => format!("replay {key}"),
             Target::Dead(key, delivery) => format!("dead {key} {delivery:?}"),
@@ -200,6 +207,7 @@ mod tests {
             ("/team/event-hooks/1/test/", "team: test 1"),
             ("/event-hooks/1/deliveries", "deliveries 1"),
             ("/event-hooks/1/dead/replay", "replay 1"),
+            ("/event-hooks/1/deliveries/retry", "retry 1"),
             ("/event-hooks/1/dead", "dead 1 None"),
             ("/team/event-hooks/1/dead/2", "team: dead 1 Some(\"2\")"),
             ("/dead-events", "dead events None"),

@@ -37,7 +37,7 @@ impl Collection<'_> {
             None => subject::dead_of(&hook.id),
         };
         if selection.dry_run {
-            let selected = selected(self.store, &filter, &selection).await?;
+            let selected = selected(self.store, subject::DEAD_STREAM, &filter, &selection).await?;
             return Ok(response::ok(&json!({ "selected": selected })));
         }
         let (mut replayed, mut from, mut left) = (0, 1, 0);
@@ -68,10 +68,16 @@ impl Collection<'_> {
     }
 }
 
-async fn selected(store: &Store, filter: &str, selection: &Selection) -> Result<usize, ApiError> {
+/// How many messages under `filter` are selected.
+pub(super) async fn selected(
+    store: &Store,
+    stream: &str,
+    filter: &str,
+    selection: &Selection,
+) -> Result<usize, ApiError> {
     let (mut selected, mut from) = (0, 1);
     loop {
-        let page = page(store, subject::DEAD_STREAM, filter, from, BATCH as usize).await?;
+        let page = page(store, stream, filter, from, BATCH as usize).await?;
         let Some(last) = page.last() else {
             return Ok(selected);
         };

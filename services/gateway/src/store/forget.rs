@@ -42,7 +42,8 @@ impl Store {
         Ok(())
     }
 
-    async fn newest_of(&self, name: &str) -> Result<(Stream<()>, u64), Error> {
+    /// A stream, and the sequence of its last message.
+    pub(crate) async fn newest_of(&self, name: &str) -> Result<(Stream<()>, u64), Error> {
         let unavailable = |error: async_nats::Error| Error::Unavailable(Some(error));
         let stream = self.stream(name).await?;
         let info = stream
