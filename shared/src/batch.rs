@@ -116,6 +116,9 @@ pub struct Committed {
     pub last_sequence: u64,
 }
 
+/// The server's code for a stream that takes no atomic batches.
+pub const NOT_ATOMIC: u64 = 10_174;
+
 /// Only [`Unknown`](Self::Unknown) leaves open whether the messages are stored; every other error means
 /// that this call stored none.
 #[derive(Debug, Clone, thiserror::Error)]

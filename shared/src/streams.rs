@@ -30,6 +30,8 @@ const EVENTS_DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 const MAX_ACK_PENDING: i64 = 100_000;
 /// How long the servers of a cluster may take to form it.
 const GATHERING: Duration = Duration::from_secs(30);
+/// Between looks for missing streams.
+const KEEP_INTERVAL: Duration = Duration::from_secs(5);
 const DEAD_AGE: Duration = Duration::from_secs(30 * 86_400);
 const ATTEMPTS_AGE: Duration = Duration::from_secs(7 * 86_400);
 
@@ -98,6 +100,37 @@ pub async fn ensure(
         ensure_stream(context, name, config, shutdown).await?;
     }
     Ok(())
+}
+
+/// Creates streams that somebody removes while this process runs, but not the bucket, which may be about to be restored.
+pub async fn keep(context: jetstream::Context, options: Options) {
+    let never = CancellationToken::new();
+    let max_event = max_event_bytes(&context.client());
+    loop {
+        tokio::time::sleep(KEEP_INTERVAL).await;
+        for (name, config) in configs(&options, max_event) {
+            if name == subject::BUCKET_STREAM || !is_missing(&context, name).await {
+                continue;
+            }
+            tracing::error!(
+                stream = name,
+                "a stream is missing in NATS, with what it held: creating it"
+            );
+            if let Err(error) = ensure_stream(&context, name, config, &never).await {
+                tracing::error!(stream = name, %error, "cannot create it");
+            }
+        }
+    }
+}
+
+/// Not if NATS does not answer.
+pub(crate) async fn is_missing(context: &jetstream::Context, name: &str) -> bool {
+    use jetstream::context::GetStreamErrorKind as Kind;
+    let found = context.get_stream(name).await;
+    found.is_err_and(|error| match error.kind() {
+        Kind::JetStream(error) => error.error_code() == ErrorCode::STREAM_NOT_FOUND,
+        _ => false,
+    })
 }
 
 fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {

@@ -1,11 +1,12 @@
 //! Follows keys of the bucket: first the last state of every key, then every change, in order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::HeaderMap;
 use async_nats::connection::State;
-use async_nats::jetstream::{self, consumer};
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::{self, ErrorCode, consumer};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
 
@@ -21,6 +22,11 @@ const MAX_DOWN: Duration = Duration::from_secs(43_200);
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 const CONNECTION_POLL_INTERVAL: Duration = Duration::from_millis(250);
+const IDENTITY_POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// When the bucket is missing.
+pub const WHAT_TO_DO: &str =
+    "restore it from a backup, or restart a service, which creates an empty one";
 
 /// The caller's copy of the bucket may hold deleted keys and must be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -41,15 +47,26 @@ pub struct Change {
     pub more: bool,
 }
 
+/// What a watch tells.
+#[derive(Debug, Clone)]
+pub enum Update {
+    Change(Change),
+    /// The bucket is not there. The caller's copy of it may be the last.
+    Missing,
+    /// The bucket is another one, or a restored one: the caller's copy is void, the states of all keys follow.
+    Replaced,
+}
+
 /// Calls `apply` with the last state of every key under `filter`, then with every change. A broken watch
 /// restarts from the last states, so `apply` must ignore sequences that it has seen. Returns only if the
 /// watch was down for so long that it may have missed deletions.
 pub async fn follow(
     context: &jetstream::Context,
     filter: &str,
-    mut apply: impl FnMut(Change),
+    mut apply: impl FnMut(Update),
 ) -> AwayTooLong {
     let (mut pause, mut last_up) = (MIN_PAUSE, SystemTime::now());
+    let mut bucket = identity(context).await;
     loop {
         let (mut seen, is_up) = (false, AtomicBool::new(false));
         tokio::select! {
@@ -58,10 +75,26 @@ pub async fn follow(
                     tracing::warn!(%error, "watch on the bucket broke, restarting it");
                 }
             }
-            end = reconnected(context, &is_up, &mut last_up) => match end {
-                Ok(()) => tracing::debug!("reconnected, restarting the watch on the bucket"),
+            end = disturbed(context, &is_up, &mut last_up, &bucket) => match end {
+                Ok(()) => tracing::debug!("restarting the watch on the bucket"),
                 Err(error) => return error,
             }
+        }
+        let now = identity(context).await;
+        if now == Bucket::Missing {
+            tracing::error!("the bucket {BUCKET_STREAM} is missing in NATS: {WHAT_TO_DO}");
+            apply(Update::Missing);
+            while identity(context).await == Bucket::Missing {
+                tokio::time::sleep(IDENTITY_POLL_INTERVAL).await;
+            }
+        }
+        let now = identity(context).await;
+        if now.is_another_than(&bucket) {
+            tracing::error!("the bucket {BUCKET_STREAM} was replaced by another one, reading that");
+            apply(Update::Replaced);
+        }
+        if now != Bucket::Unknown {
+            bucket = now;
         }
         pause = if seen {
             MIN_PAUSE
@@ -72,17 +105,53 @@ pub async fn follow(
     }
 }
 
-/// Returns after a reconnect: a restarted server has lost the watch, which missing heartbeats would reveal
-/// only after a minute. Fails if the watch was down for too long, because NATS was down or this process was
-/// suspended.
-async fn reconnected(
+/// Which bucket there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bucket {
+    /// NATS does not answer.
+    Unknown,
+    Missing,
+    /// In Unix nanoseconds.
+    CreatedAt(i128),
+}
+
+impl Bucket {
+    fn is_another_than(self, known: &Self) -> bool {
+        match (self, known) {
+            (Self::CreatedAt(now), Self::CreatedAt(known)) => now != *known,
+            (Self::CreatedAt(_), Self::Missing) => true,
+            _ => false,
+        }
+    }
+}
+
+async fn identity(context: &jetstream::Context) -> Bucket {
+    match context.get_stream(BUCKET_STREAM).await {
+        Ok(bucket) => Bucket::CreatedAt(bucket.cached_info().created.unix_timestamp_nanos()),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error)
+                if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                Bucket::Missing
+            }
+            _ => Bucket::Unknown,
+        },
+    }
+}
+
+/// Returns when the watch must be restarted. After a reconnect: a restarted server has lost the watch, which missing
+/// heartbeats would reveal only after a minute. If the bucket is another one or missing: the watch would go on at the
+/// sequence where it was. Fails if the watch was down for too long, because NATS was down or this process was suspended.
+async fn disturbed(
     context: &jetstream::Context,
     is_up: &AtomicBool,
     last_up: &mut SystemTime,
+    bucket: &Bucket,
 ) -> Result<(), AwayTooLong> {
     let client = context.client();
     let statistics = client.statistics();
     let before = statistics.connects.load(Ordering::Relaxed);
+    let mut looked = Instant::now();
     while statistics.connects.load(Ordering::Relaxed) == before {
         let down = last_up.elapsed().unwrap_or_default();
         if down > MAX_DOWN {
@@ -92,6 +161,13 @@ async fn reconnected(
             *last_up = SystemTime::now();
         }
         tokio::time::sleep(CONNECTION_POLL_INTERVAL).await;
+        if looked.elapsed() >= IDENTITY_POLL_INTERVAL {
+            looked = Instant::now();
+            let now = identity(context).await;
+            if now == Bucket::Missing || now.is_another_than(bucket) {
+                return Ok(());
+            }
+        }
     }
     Ok(())
 }
@@ -99,7 +175,7 @@ async fn reconnected(
 async fn follow_once(
     context: &jetstream::Context,
     filter: &str,
-    apply: &mut impl FnMut(Change),
+    apply: &mut impl FnMut(Update),
     seen: &mut bool,
     is_up: &AtomicBool,
 ) -> Result<(), async_nats::Error> {
@@ -120,14 +196,14 @@ async fn follow_once(
         let info = message.info()?;
         *seen = true;
         let deleted = event::get(message.headers.as_ref(), header::KV_OPERATION).is_some();
-        apply(Change {
+        apply(Update::Change(Change {
             sequence: info.stream_sequence,
             time: info.published.unix_timestamp_nanos(),
             subject: message.subject.to_string(),
             headers: message.headers.clone(),
             value: (!deleted).then(|| message.payload.clone()),
             more: matches!(next, Some(Ok(_))),
-        });
+        }));
         if next.is_none() {
             next = messages.next().await;
         }

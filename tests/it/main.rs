@@ -3,6 +3,7 @@
 mod admin_port;
 mod answers;
 mod attempts;
+mod bucket;
 mod clocks;
 mod cluster_settings;
 mod consumer_events;

@@ -22,7 +22,7 @@ use hookline_shared::event;
 use hookline_shared::hook::{DeliveryOptions, Hook};
 use hookline_shared::retry::Policy;
 use hookline_shared::subject::{self, header};
-use hookline_shared::watch::{self, Change};
+use hookline_shared::watch::{self, Change, Update};
 use tokio::sync::watch as signal;
 
 use crate::admission::Admission;
@@ -104,6 +104,8 @@ pub(crate) enum Error {
     Bucket(#[from] jetstream::context::GetStreamError),
     #[error("the bucket takes no revision of its hooks: {0}")]
     First(#[from] jetstream::context::PublishError),
+    #[error("the bucket is older than it was, so it is another one, which must be read first")]
+    Replaced,
     #[error("the hook index did not reach revision {0} in time")]
     Lags(u64),
 }
@@ -141,7 +143,16 @@ impl Index {
     /// Follows the bucket. Ends if the watch was away so long that the bucket must be read from the start.
     pub(crate) async fn follow(self: Arc<Self>) {
         let (mut table, mut newest, mut together) = (Table::default(), None, 0);
-        let away = watch::follow(&self.context, subject::HOOKS_SUBJECTS, |change| {
+        let away = watch::follow(&self.context, subject::HOOKS_SUBJECTS, |update| {
+            let change = match update {
+                Update::Change(change) => change,
+                // Messages are given back until it is there again.
+                Update::Missing => return,
+                Update::Replaced => {
+                    (table, newest, together) = (Table::default(), None, 0);
+                    return self.publish(&table.hooks, 0);
+                }
+            };
             together += 1;
             let more = change.more && together < TOGETHER;
             if change.subject == subject::HOOKS_REVISION {
@@ -162,7 +173,11 @@ impl Index {
     /// Waits until the snapshot has every hook stored before this call. After an error, try again.
     pub(crate) async fn catch_up(&self) -> Result<(), Error> {
         let started = Instant::now();
+        let known = *self.revision.borrow();
         let wanted = self.newest().await?;
+        if wanted < known {
+            return Err(Error::Replaced);
+        }
         let mut revision = self.revision.subscribe();
         let reached = revision.wait_for(|revision| *revision >= wanted);
         match tokio::time::timeout(CATCH_UP, reached).await {

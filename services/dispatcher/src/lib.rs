@@ -108,6 +108,10 @@ pub async fn run(
         Err(cluster::Error::Connection(connection::Error::Stopped)) => return Ok(()),
         joined => joined?,
     };
+    supervisor.spawn(
+        "streams",
+        streams::keep(context.clone(), config.streams.clone()),
+    );
     supervisor.spawn("clock", clock::follow(context.client()));
     let index = Index::new(
         context.clone(),

@@ -113,7 +113,12 @@ impl ApiError {
             Self::Size(_) => (BAD, 9, Value::Null),
             Self::Tags(message) => (BAD, 11, json!({"tags": message})),
             Self::Store(
-                Store::Full | Store::Contended | Store::Unavailable(_) | Store::Unknown,
+                Store::Full
+                | Store::Contended
+                | Store::Unavailable(_)
+                | Store::NoBucket
+                | Store::NotAtomic
+                | Store::Unknown,
             )
             | Self::BacklogFull(_)
             | Self::StorageScarce
@@ -135,7 +140,7 @@ impl ApiError {
                 | Self::NoDispatcher
                 | Self::BacklogFull(_)
                 | Self::StorageScarce
-                | Self::Store(Store::Full | Store::Unavailable(_))
+                | Self::Store(Store::Full | Store::Unavailable(_) | Store::NoBucket)
         )
     }
 

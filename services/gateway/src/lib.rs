@@ -188,6 +188,8 @@ async fn start(
         .await?,
     );
     spawn_watches(supervisor, &store, &context, readiness, &metrics);
+    let another = set_up_again(Arc::clone(&store), context, config.streams.clone());
+    supervisor.spawn("bucket set-up", another);
     tokio::select! {
         () = load(&store) => Ok(Some(store)),
         () = shutdown.cancelled() => Ok(None),
@@ -264,6 +266,19 @@ async fn load(store: &Store) {
     }
 }
 
+/// Sets another bucket up when it takes the place of the first; never returns.
+async fn set_up_again(store: Arc<Store>, context: jetstream::Context, options: streams::Options) {
+    let never = CancellationToken::new();
+    loop {
+        store.view().cleared.notified().await;
+        if let Err(error) = streams::ensure(&context, &options, &never).await {
+            tracing::error!(%error, "cannot use the streams");
+        }
+        load(&store).await;
+        tracing::info!(sequence = store.view().sequence(), "serving another bucket");
+    }
+}
+
 /// Keeps readiness and gauges up to date; never returns.
 async fn report_state(store: &Store, readiness: &Readiness, metrics: &Metrics) {
     loop {
@@ -272,6 +287,11 @@ async fn report_state(store: &Store, readiness: &Readiness, metrics: &Metrics) {
             readiness.ready("nats");
         } else {
             readiness.missing("nats", "not connected");
+        }
+        if store.view().is_bucket_missing() {
+            readiness.missing("bucket", "there is none in NATS");
+        } else {
+            readiness.ready("bucket");
         }
         metrics.connected(connected);
         metrics.view(store.view().sequence());

@@ -154,7 +154,11 @@ impl Store {
         };
         tokio::time::timeout(RECONNECT_WAIT, back)
             .await
-            .map_err(|_| Error::Unavailable(None))
+            .map_err(|_| Error::Unavailable(None))?;
+        if self.view.is_bucket_missing() {
+            return Err(Error::NoBucket);
+        }
+        Ok(())
     }
 
     fn max_event(&self) -> usize {

@@ -1,5 +1,7 @@
 //! The store's errors, and how failed batches and reads map to them.
 
+use hookline_shared::subject::BUCKET_STREAM;
+use hookline_shared::watch::WHAT_TO_DO;
 use hookline_shared::{batch, stream_reader};
 
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,12 @@ pub enum Error {
     Contended,
     #[error("NATS is not reachable, try again later")]
     Unavailable(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    #[error("the bucket {BUCKET_STREAM} is missing in NATS: {WHAT_TO_DO}")]
+    NoBucket,
+    #[error(
+        "the bucket {BUCKET_STREAM} takes no atomic batches, so it is not one that Hookline made: remove it and restart a service, or set allow_atomic with `nats stream edit`"
+    )]
+    NotAtomic,
     #[error(
         "NATS did not answer in time: the change may or may not be stored, read before retrying"
     )]
@@ -58,6 +66,8 @@ impl Error {
             | Self::Full
             | Self::Contended
             | Self::Unavailable(_)
+            | Self::NoBucket
+            | Self::NotAtomic
             | Self::Refused(_) => "failed",
         }
     }
@@ -74,6 +84,10 @@ impl From<batch::Error> for Error {
             }
             batch::Error::Unknown => Self::Unknown,
             batch::Error::Conflict => Self::Stale,
+            batch::Error::Rejected {
+                code: batch::NOT_ATOMIC,
+                ..
+            } => Self::NotAtomic,
             batch::Error::DuplicateId | batch::Error::Rejected { .. } => Self::Refused(error),
         }
     }

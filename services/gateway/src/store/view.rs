@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -45,6 +46,9 @@ pub(crate) struct View {
     tables: RwLock<HashMap<String, HashMap<&'static str, Table>>>,
     progress: Mutex<Progress>,
     pub(super) lagging: Notify,
+    is_bucket_missing: AtomicBool,
+    /// Notified when the view was cleared, since the bucket is another one.
+    pub(crate) cleared: Notify,
 }
 
 /// The view's sequence, and waiters by the sequence that they wait for, so that each is woken once.
@@ -122,6 +126,23 @@ impl View {
             .filter(|(_, table)| !table.rows.is_empty())
             .map(|(kind, _)| *kind)
             .min()
+    }
+
+    /// Whether there is no bucket to catch up with.
+    pub(crate) fn is_bucket_missing(&self) -> bool {
+        self.is_bucket_missing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn bucket_is_missing(&self) {
+        self.is_bucket_missing.store(true, Ordering::Relaxed);
+    }
+
+    /// Forgets everything: there is another bucket.
+    pub(super) fn clear(&self) {
+        self.tables.write().clear();
+        self.progress.lock().known = 0;
+        self.is_bucket_missing.store(false, Ordering::Relaxed);
+        self.cleared.notify_one();
     }
 
     /// The sequence up to which the view has applied the bucket.

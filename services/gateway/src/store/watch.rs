@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 
 use hookline_shared::subject::{ENTITY_SUBJECTS, HOOKS_REVISION, parse_entity_key};
-use hookline_shared::watch::{self, Change};
+use hookline_shared::watch::{self, Change, Update};
 
 use super::row::{self, Row};
 use super::view::View;
@@ -19,7 +19,11 @@ const MIN_AGE: Duration = Duration::from_secs(10);
 pub(crate) async fn follow(view: &View, context: &jetstream::Context) {
     loop {
         tokio::select! {
-            away = watch::follow(context, ENTITY_SUBJECTS, |change| apply(view, change)) => {
+            away = watch::follow(context, ENTITY_SUBJECTS, |update| match update {
+                Update::Change(change) => apply(view, change),
+                Update::Missing => view.bucket_is_missing(),
+                Update::Replaced => view.clear(),
+            }) => {
                 return tracing::error!("{away}");
             }
             () = lagging(view) => tracing::warn!("a write did not appear in the view, restarting the watch"),
