@@ -4,6 +4,7 @@
 //! subject; headers are optional. Any other message is [`Malformed`]; detecting that takes bounded time
 //! and memory, whatever its size or shape.
 
+mod big_numbers;
 mod data_scan;
 mod half_pairs;
 
@@ -215,10 +216,7 @@ impl Event {
         // serde_json rejects more than 128 levels.
         let (outline, mended) = match Outline::read(&body) {
             Ok(outline) => (outline, None),
-            Err(error) => match half_pairs::replaced(&body) {
-                Some(mended) => (Outline::read(&mended)?, Some(mended)),
-                None => return Err(error.into()),
-            },
+            Err(error) => mended(&body).ok_or(error)?,
         };
         let text = |name: &str| get(headers, name);
         Ok(Self {
@@ -251,11 +249,15 @@ impl Event {
         self.outline.names_itself
     }
 
-    /// Decodes the data on first use: most deliveries only need [`raw`](Self::raw).
+    /// Decodes the data on first use: most deliveries only need [`raw`](Self::raw). Numbers are 64 bits long.
     pub fn data(&self) -> &Map<String, Value> {
-        // Cannot fail: the outline was read from the same bytes.
-        self.data
-            .get_or_init(|| serde_json::from_slice(self.text()).unwrap_or_default())
+        self.data.get_or_init(|| {
+            let text = self.text();
+            // Cannot fail then: the outline was read from the same bytes.
+            let within_range = || serde_json::from_slice(&big_numbers::replaced(text)?).ok();
+            let data = serde_json::from_slice(text).ok();
+            data.or_else(within_range).unwrap_or_default()
+        })
     }
 
     /// The data as Unicode text: with U+FFFD where half of a surrogate pair was published.
@@ -263,6 +265,15 @@ impl Event {
     pub fn text(&self) -> &[u8] {
         self.mended.as_ref().unwrap_or(&self.raw)
     }
+}
+
+/// Reads JSON that parsers refuse. Returns the text as well, if it was changed.
+fn mended(body: &Bytes) -> Option<(Outline, Option<Bytes>)> {
+    let text = half_pairs::replaced(body);
+    let json = text.as_ref().unwrap_or(body);
+    let outline = Outline::read(json).ok();
+    let outline = outline.or_else(|| Outline::read(&big_numbers::replaced(json)?).ok());
+    Some((outline?, text))
 }
 
 /// The event id of a message, even of a malformed one.
@@ -366,7 +377,7 @@ mod tests {
             "3",
             "null",
             "\"text\"",
-            "{\"n\":1e999}",
+            "{\"n\":1e}",
             "{\"a\":1} x",
         ] {
             assert!(parse(body).is_err(), "{body}");

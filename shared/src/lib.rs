@@ -27,6 +27,7 @@ pub mod event;
 pub mod files;
 pub mod hook;
 pub mod http_server;
+pub mod json_text;
 pub mod known_stack;
 pub mod lua;
 pub mod parking;

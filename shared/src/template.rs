@@ -6,15 +6,15 @@
 
 mod bounds;
 mod budget;
+mod data;
 mod escape;
 mod filters;
 mod json_place;
+mod number;
 mod operands;
 mod rewrite;
 #[cfg(test)]
 mod tests;
-
-use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
@@ -111,9 +111,7 @@ impl Template {
 /// The event's data, with `source` and `event` as delivered.
 #[must_use]
 pub fn context(event: &Event, event_name: &str) -> Context {
-    // Cannot fail: the body of an event is a JSON object.
-    let mut names: BTreeMap<Value, Value> =
-        serde_json::from_slice(event.text()).unwrap_or_default();
+    let mut names = data::fields(event.text());
     names.insert("source".into(), event.source.as_str().into());
     names.insert("event".into(), event_name.into());
     Value::from_object(names)

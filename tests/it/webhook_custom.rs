@@ -250,3 +250,35 @@ async fn a_stored_hook_cannot_frame_its_requests() -> Result {
     }
     cluster.finish().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_arrive_as_published() -> Result {
+    let cluster = Cluster::single().await?;
+    let config = json!({
+        "url": cluster.receiver.url("/custom"), "method": "POST",
+        "headers": { "content-type": "application/json" },
+        "body": "{\"all\": {{ numbers }}, \"one\": {{ numbers.price }}, \"twice\": {{ numbers.price * 2 }}}",
+    });
+    let admin = cluster.admin();
+    admin.hook_consumers("webhook-custom", config).await?;
+    cluster.webhook("/plain").await?;
+    // A value is looked up where the data names itself, too.
+    cluster.receiver.wait_for_ping("/plain").await?;
+    let numbers = r#"{"big":123456789012345678901234567890,"e":1e3,"huge":-1e400,"price":1.50}"#;
+    for data in [
+        format!(r#"{{"numbers":{numbers}}}"#),
+        format!(r#"{{"source":7,"numbers":{numbers}}}"#),
+    ] {
+        let subject = wire::event("crud", "consumers");
+        cluster.nats.publish(subject, data).await?;
+    }
+    for request in cluster.receiver.wait_for("/plain", 2).await? {
+        let text = request.text();
+        assert!(text.contains(&format!("\"numbers\":{numbers}")), "{text}");
+    }
+    for request in cluster.receiver.wait_for("/custom", 2).await? {
+        let want = format!(r#"{{"all": {numbers}, "one": 1.50, "twice": 3.0}}"#);
+        assert_eq!(request.text(), want);
+    }
+    cluster.finish().await
+}

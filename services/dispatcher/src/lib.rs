@@ -10,7 +10,6 @@ mod delivery;
 mod handler;
 mod hooks;
 mod intake;
-mod json_text;
 mod metrics;
 mod nats;
 mod redis;

@@ -5,7 +5,9 @@ use std::io;
 
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
-use serde_json::ser::{Formatter, Serializer};
+use serde_json::ser::Formatter;
+
+use super::number;
 
 /// Values within values. Events are at most 128 deep.
 const MAX_DEPTH: usize = 160;
@@ -55,20 +57,73 @@ pub(super) fn charge(state: &State, value: &Value, used: Use) -> Result<(), Erro
 /// The text of a list, map, number or boolean, charged by what is written.
 pub(super) fn json(state: &State, value: &Value, format: impl Formatter) -> Result<String, Error> {
     charge(state, value, Use::Read)?;
-    let mut out = Charged {
+    let out = Charged {
         state,
         bytes: Vec::new(),
     };
-    let mut serializer = Serializer::with_formatter(&mut out, format);
-    serde::Serialize::serialize(value, &mut serializer).map_err(|error| {
-        let kind = if error.is_io() {
-            ErrorKind::OutOfFuel
-        } else {
-            ErrorKind::BadSerialization
+    let mut writer = Writer { out, format };
+    writer.value(value).map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::InvalidData => ErrorKind::BadSerialization,
+            _ => ErrorKind::OutOfFuel,
         };
         Error::from(kind)
     })?;
-    String::from_utf8(out.bytes).map_err(|_| Error::from(ErrorKind::BadSerialization))
+    String::from_utf8(writer.out.bytes).map_err(|_| Error::from(ErrorKind::BadSerialization))
+}
+
+/// Writes JSON, with numbers as they were published.
+struct Writer<'a, 'b, F> {
+    out: Charged<'a, 'b>,
+    format: F,
+}
+
+impl<F: Formatter> Writer<'_, '_, F> {
+    fn value(&mut self, value: &Value) -> io::Result<()> {
+        if let Some(text) = number::published(value) {
+            return self.format.write_number_str(&mut self.out, text);
+        }
+        match value.kind() {
+            ValueKind::Map => self.map(value),
+            ValueKind::Seq | ValueKind::Iterable => self.list(value),
+            ValueKind::Undefined => self.format.write_null(&mut self.out),
+            _ => serde_json::to_writer(&mut self.out, value).map_err(invalid),
+        }
+    }
+
+    fn list(&mut self, value: &Value) -> io::Result<()> {
+        self.format.begin_array(&mut self.out)?;
+        for (index, item) in value.try_iter().map_err(invalid)?.enumerate() {
+            self.format.begin_array_value(&mut self.out, index == 0)?;
+            self.value(&item)?;
+            self.format.end_array_value(&mut self.out)?;
+        }
+        self.format.end_array(&mut self.out)
+    }
+
+    fn map(&mut self, value: &Value) -> io::Result<()> {
+        self.format.begin_object(&mut self.out)?;
+        for (index, key) in value.try_iter().map_err(invalid)?.enumerate() {
+            self.format.begin_object_key(&mut self.out, index == 0)?;
+            let name = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+            serde_json::to_writer(&mut self.out, &name).map_err(invalid)?;
+            self.format.end_object_key(&mut self.out)?;
+            self.format.begin_object_value(&mut self.out)?;
+            self.value(&value.get_item(&key).map_err(invalid)?)?;
+            self.format.end_object_value(&mut self.out)?;
+        }
+        self.format.end_object(&mut self.out)
+    }
+}
+
+/// Unless there was no fuel to write it.
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    let error = error.into();
+    match error.downcast::<serde_json::Error>() {
+        Ok(json) if json.is_io() => (*json).into(),
+        Ok(json) => io::Error::new(io::ErrorKind::InvalidData, json),
+        Err(other) => io::Error::new(io::ErrorKind::InvalidData, other),
+    }
 }
 
 /// As the engine's `tojson` writes.

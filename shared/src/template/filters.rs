@@ -14,9 +14,20 @@ pub(super) struct Filter {
     pub name: &'static str,
     /// What it does with its input.
     pub used: Use,
+    /// What it takes numbers for.
+    pub numbers: Numbers,
     /// Whether its result may be a list or map.
     pub returns_items: bool,
     pub arguments: Arguments,
+}
+
+/// What a filter takes the numbers for that it gets, or that are in the list or map that it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Numbers {
+    /// Their texts, as published.
+    Texts,
+    /// Plain numbers, to compute with.
+    Computed,
 }
 
 /// What is special about a filter's arguments.
@@ -33,8 +44,16 @@ const fn filter(name: &'static str, used: Use, returns_items: bool) -> Filter {
     Filter {
         name,
         used,
+        numbers: Numbers::Texts,
         returns_items,
         arguments: Arguments::Any,
+    }
+}
+
+const fn computing(name: &'static str, used: Use, returns_items: bool) -> Filter {
+    Filter {
+        numbers: Numbers::Computed,
+        ..filter(name, used, returns_items)
     }
 }
 
@@ -42,29 +61,30 @@ const fn by_name(name: &'static str, arguments: Arguments) -> Filter {
     Filter {
         name,
         used: Use::Items,
+        numbers: Numbers::Computed,
         returns_items: true,
         arguments,
     }
 }
 
 pub(super) static FILTERS: &[Filter] = &[
-    filter("abs", Use::Read, false),
+    computing("abs", Use::Read, false),
     filter("attr", Use::Text, false),
     filter("batch", Use::Items, true),
-    filter("bool", Use::Text, false),
+    computing("bool", Use::Text, false),
     filter("capitalize", Use::Read, false),
     filter("count", Use::Text, false),
     filter("d", Use::Text, false),
     filter("default", Use::Text, false),
-    filter("dictsort", Use::Items, true),
+    computing("dictsort", Use::Items, true),
     filter("e", Use::Text, false),
     filter("escape", Use::Text, false),
     filter("first", Use::Text, false),
-    filter("float", Use::Read, false),
+    computing("float", Use::Read, false),
     filter("format", Use::Read, false),
-    filter("groupby", Use::Items, true),
+    computing("groupby", Use::Items, true),
     filter("indent", Use::Read, false),
-    filter("int", Use::Read, false),
+    computing("int", Use::Read, false),
     filter("items", Use::Items, true),
     filter("join", Use::Items, false),
     filter("last", Use::Text, false),
@@ -73,24 +93,24 @@ pub(super) static FILTERS: &[Filter] = &[
     filter("list", Use::Items, true),
     filter("lower", Use::Read, false),
     by_name("map", Arguments::Filter),
-    filter("max", Use::Items, false),
-    filter("min", Use::Items, false),
+    computing("max", Use::Items, false),
+    computing("min", Use::Items, false),
     by_name("reject", Arguments::Test(0)),
     by_name("rejectattr", Arguments::Test(1)),
     filter("replace", Use::Read, false),
     filter("reverse", Use::Items, true),
-    filter("round", Use::Read, false),
+    computing("round", Use::Read, false),
     by_name("select", Arguments::Test(0)),
     by_name("selectattr", Arguments::Test(1)),
     filter("slice", Use::Items, true),
-    filter("sort", Use::Items, true),
+    computing("sort", Use::Items, true),
     filter("split", Use::Items, true),
     filter("string", Use::Text, false),
-    filter("sum", Use::Items, false),
+    computing("sum", Use::Items, false),
     filter("title", Use::Read, false),
     filter("tojson", Use::Text, false),
     filter("trim", Use::Read, false),
-    filter("unique", Use::Items, true),
+    computing("unique", Use::Items, true),
     filter("upper", Use::Read, false),
     filter("urlencode", Use::Read, false),
 ];

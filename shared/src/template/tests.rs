@@ -47,6 +47,84 @@ fn source_and_event_override_the_data() {
 }
 
 #[test]
+fn numbers_are_written_as_published_and_computed_with() {
+    let data = r#"{"price": 1.50, "big": 123456789012345678901234567890123456789012345, "wide":
+        18446744073709551616, "e": 1e3, "huge": 1e400, "zero": 0.00, "list": [2.50, 1.0, 10.00],
+        "items": [{"p": 2.50}, {"p": 10.00}], "id": 7, "f": 1.5}"#;
+    let event = Event::parse_with_id(
+        "hookline.events.default.crud.admins",
+        None,
+        Bytes::from_static(data.as_bytes()),
+        EventId::given("1"),
+    );
+    let context = context(&event.expect("an event"), "admins");
+    for (source, want) in [
+        (
+            "{{ price }} {{ e }} {{ huge }} {{ id }} {{ f }}",
+            "1.50 1e3 1e400 7 1.5",
+        ),
+        (
+            "{{ big }} {{ wide }}",
+            "123456789012345678901234567890123456789012345 18446744073709551616",
+        ),
+        ("{{ items }}", r#"[{"p":2.50},{"p":10.00}]"#),
+        ("{{ items|tojson }}", r#"[{"p": 2.50}, {"p": 10.00}]"#),
+        (
+            "{{ list|join('/') }} {{ list|first }} {{ list|last }}",
+            "2.50/1.0/10.00 2.50 10.00",
+        ),
+        (
+            "{% for item in items %}{{ item.p }};{% endfor %}",
+            "2.50;10.00;",
+        ),
+        (
+            "{{ price|replace('.', ',') }} {{ price|string }} {{ price ~ 'x' }}",
+            "1,50 1.50 1.50x",
+        ),
+        (
+            "{{ price|default(1) }} {{ price or 2 }} {{ price if price else 2 }}",
+            "1.50 1.50 1.50",
+        ),
+        ("{% set p = price %}{{ p }} {{ [price] }}", "1.50 [1.50]"),
+        (
+            "{{ price + 1 }} {{ price * 2 }} {{ -price }} {{ e / 10 }} {{ wide + 1 }}",
+            "2.5 3.0 -1.5 100.0 18446744073709551617",
+        ),
+        (
+            "{{ price == 1.5 }} {{ price < 2 }} {{ 2.5 in list }} {{ price == f }}",
+            "true true true true",
+        ),
+        (
+            "{{ price|round }} {{ price|int }} {{ price|float }} {{ '%.1f'|format(price) }}",
+            "2.0 1 1.5 1.5",
+        ),
+        (
+            "{{ list|sum }} {{ list|max }} {{ list|min }} {{ list|sort|last }}",
+            "13.5 10.0 1.0 10.0",
+        ),
+        (
+            "{{ list|select('gt', 2)|length }} {{ items|selectattr('p', 'gt', 3)|length }}",
+            "2 1",
+        ),
+        (
+            "{{ price is number }} {{ price is float }} {{ price is string }} {{ price is defined }}",
+            "true true false true",
+        ),
+        (
+            "{% if zero %}yes{% else %}no{% endif %} {{ not zero }} {{ range(e|int)|length }}",
+            "no true 1000",
+        ),
+    ] {
+        let template = Template::compile(source, Escape::None).expect(source);
+        assert_eq!(template.render(&context).expect(source), want, "{source}");
+    }
+    let body = r#"{"n": {{ price }}, "s": "{{ price }}", "l": {{ list }}}"#;
+    let template = Template::compile(body, Escape::Json).expect("a template");
+    let want = r#"{"n": 1.50, "s": "1.50", "l": [2.50,1.0,10.00]}"#;
+    assert_eq!(template.render(&context).expect("a text"), want);
+}
+
+#[test]
 fn sound_templates_render_as_by_the_plain_engine() {
     let data = json!({"s": "a,b", "n": 3, "f": 1.5, "t": true, "none": null, "l": [3, 1, 2],
         "o": {"k": "v", "a.b": 1}, "users": [{"name": "ada", "age": 36}, {"name": "bob", "age": 20}]});

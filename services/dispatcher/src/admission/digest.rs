@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use hookline_shared::signature::hex;
 use sha2::{Digest as _, Sha256};
 
-use crate::json_text::Reader;
+use hookline_shared::json_text::Reader;
 
 /// Far beyond what the parser lets through.
 const DEEPEST: usize = 256;
@@ -144,7 +144,10 @@ mod tests {
             for second in pieces {
                 for third in pieces {
                     let text = format!("{first}{second}{third}");
-                    let _ = (of(&text), crate::json_text::fields(text.as_bytes()));
+                    let _ = (
+                        of(&text),
+                        hookline_shared::json_text::fields(text.as_bytes()),
+                    );
                     let _ = of(&text.repeat(300));
                 }
             }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::digest::Digest;
 use super::refusal::Refusal;
-use crate::json_text;
+use hookline_shared::json_text;
 
 /// How long `on_change` remembers the last value.
 pub(crate) const KEEP_CHANGE: Duration = Duration::from_secs(7 * 86_400);

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::http::{ADDED, Target, parse_headers, sign};
 use super::preparation::Preparation;
 use super::{Delivery, DeliveryError, Handler, Receipt};
-use crate::json_text;
+use hookline_shared::json_text;
 
 struct Webhook {
     url: String,

@@ -9,8 +9,12 @@ use minijinja::value::ValueKind;
 
 use super::{Done, Rewriter, refused, unknown};
 use crate::template::budget::Use;
-use crate::template::filters::{Arguments, FILTERS, Filter, LOOP_METHODS, MAPPED, RANGE, TESTS};
-use crate::template::operands::{ITEMS, JOINED, NUMBER, READ, TEXT};
+use crate::template::filters::{
+    Arguments, FILTERS, Filter, LOOP_METHODS, MAPPED, Numbers, RANGE, TESTS,
+};
+use crate::template::operands::{
+    CHARS, COMPARED, COMPUTED, ITEMS, JOINED, KIND, NUMBER, READ, TEXT,
+};
 
 impl Rewriter {
     /// An expression in brackets, if it needs them, and an internal filter.
@@ -96,14 +100,15 @@ impl Rewriter {
                     UnaryOpKind::Not => "not ",
                     UnaryOpKind::Neg => "-",
                 });
-                self.base(&unary.expr, None)?;
+                let filter = matches!(unary.op, UnaryOpKind::Neg).then_some(NUMBER);
+                self.base(&unary.expr, filter)?;
             }
             Expr::BinOp(binary) => self.binary(binary)?,
             Expr::Compare(compare) => {
-                self.operand(&compare.expr, Some(READ))?;
+                self.operand(&compare.expr, Some(COMPARED))?;
                 for operation in &compare.ops {
                     self.print(comparison(operation.op));
-                    self.operand(&operation.expr, Some(READ))?;
+                    self.operand(&operation.expr, Some(COMPARED))?;
                 }
             }
             Expr::IfExpr(choice) => {
@@ -167,10 +172,13 @@ impl Rewriter {
             return Err(unknown(applied.span(), "filter", applied.name, &names));
         };
         check_arguments(filter, applied)?;
-        let charge = match filter.used {
-            Use::Read => READ,
-            Use::Items => ITEMS,
-            Use::Text => TEXT,
+        let charge = match (filter.used, filter.numbers) {
+            (Use::Read, Numbers::Computed) => COMPARED,
+            (Use::Read, Numbers::Texts) => CHARS,
+            (Use::Items, Numbers::Computed) => COMPUTED,
+            (Use::Items, Numbers::Texts) => ITEMS,
+            (Use::Text, Numbers::Computed) => KIND,
+            (Use::Text, Numbers::Texts) => TEXT,
         };
         match &applied.expr {
             Some(value) => self.operand(value, Some(charge))?,
@@ -179,7 +187,11 @@ impl Rewriter {
         }
         self.print("|");
         self.print(filter.name);
-        let charge = if filter.used == Use::Text { TEXT } else { READ };
+        let charge = if filter.used == Use::Text {
+            TEXT
+        } else {
+            COMPARED
+        };
         self.arguments(&applied.args, Some(charge))?;
         if filter.returns_items {
             self.print("|");
@@ -193,10 +205,10 @@ impl Rewriter {
             let names: Vec<_> = TESTS.iter().map(|(name, _)| *name).collect();
             return Err(unknown(test.span(), "test", test.name, &names));
         };
-        self.operand(&test.expr, (!by_kind).then_some(READ))?;
+        self.operand(&test.expr, Some(if *by_kind { KIND } else { COMPARED }))?;
         self.print(" is ");
         self.print(name);
-        self.arguments(&test.args, Some(READ))
+        self.arguments(&test.args, Some(COMPARED))
     }
 
     fn call(&mut self, call: &ast::Spanned<ast::Call<'_>>) -> Done {
@@ -214,7 +226,7 @@ impl Rewriter {
             _ => return Err(refused(call.span(), "values have no methods; use a filter")),
         }
         self.print("(");
-        self.argument_list(&call.args, Some(READ))?;
+        self.argument_list(&call.args, Some(COMPARED))?;
         self.print(")");
         Ok(())
     }
@@ -279,13 +291,13 @@ fn operator(kind: BinOpKind) -> (&'static str, Option<u8>, Option<&'static str>)
     match kind {
         BinOpKind::ScOr => (" or ", Some(1), None),
         BinOpKind::ScAnd => (" and ", Some(2), None),
-        BinOpKind::Eq => (" == ", None, Some(READ)),
-        BinOpKind::Ne => (" != ", None, Some(READ)),
-        BinOpKind::Lt => (" < ", None, Some(READ)),
-        BinOpKind::Lte => (" <= ", None, Some(READ)),
-        BinOpKind::Gt => (" > ", None, Some(READ)),
-        BinOpKind::Gte => (" >= ", None, Some(READ)),
-        BinOpKind::In => (" in ", None, Some(READ)),
+        BinOpKind::Eq => (" == ", None, Some(COMPARED)),
+        BinOpKind::Ne => (" != ", None, Some(COMPARED)),
+        BinOpKind::Lt => (" < ", None, Some(COMPARED)),
+        BinOpKind::Lte => (" <= ", None, Some(COMPARED)),
+        BinOpKind::Gt => (" > ", None, Some(COMPARED)),
+        BinOpKind::Gte => (" >= ", None, Some(COMPARED)),
+        BinOpKind::In => (" in ", None, Some(COMPARED)),
         BinOpKind::Add => (" + ", Some(3), Some(NUMBER)),
         BinOpKind::Sub => (" - ", Some(3), Some(NUMBER)),
         BinOpKind::Concat => (" ~ ", Some(4), Some(JOINED)),

@@ -5,20 +5,20 @@
 use std::borrow::Cow;
 
 /// A decoded string.
-pub(crate) type Text<'a> = Cow<'a, [u8]>;
+pub type Text<'a> = Cow<'a, [u8]>;
 
 /// A field of an object.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Field<'a> {
-    pub(crate) key: Text<'a>,
+pub struct Field<'a> {
+    pub key: Text<'a>,
     /// As JSON.
-    pub(crate) value: &'a [u8],
+    pub value: &'a [u8],
     /// Key and value, as written.
-    pub(crate) text: &'a [u8],
+    pub text: &'a [u8],
 }
 
 /// The fields of an object, in order; none of another value.
-pub(crate) fn fields(json: &[u8]) -> Vec<Field<'_>> {
+pub fn fields(json: &[u8]) -> Vec<Field<'_>> {
     let mut reader = Reader::new(json);
     let mut fields = Vec::new();
     reader.space();
@@ -36,17 +36,17 @@ pub(crate) fn fields(json: &[u8]) -> Vec<Field<'_>> {
     fields
 }
 
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(json: &'a [u8]) -> Self {
+    pub fn new(json: &'a [u8]) -> Self {
         Self { rest: json }
     }
 
     /// The next byte that is not white space.
-    pub(crate) fn peek(&mut self) -> Option<u8> {
+    pub fn peek(&mut self) -> Option<u8> {
         self.space();
         self.rest.first().copied()
     }
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a string; of anything else, nothing.
-    pub(crate) fn string(&mut self) -> Text<'a> {
+    pub fn string(&mut self) -> Text<'a> {
         self.space();
         if self.rest.first() != Some(&b'"') {
             return Text::default();
@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a number, `true`, `false` or `null`: at least one byte, if there is one.
-    pub(crate) fn word(&mut self) -> &'a [u8] {
+    pub fn word(&mut self) -> &'a [u8] {
         let is_end = |byte: &u8| {
             matches!(byte, b',' | b':' | b'}' | b']' | b'"' | b'{' | b'[')
                 || byte.is_ascii_whitespace()
@@ -117,20 +117,20 @@ impl<'a> Reader<'a> {
         self.rest = self.rest.trim_ascii_start();
     }
 
-    pub(crate) fn take(&mut self, byte: u8) -> bool {
+    pub fn take(&mut self, byte: u8) -> bool {
         let rest = self.rest.strip_prefix(&[byte]);
         self.rest = rest.unwrap_or(self.rest);
         rest.is_some()
     }
 
     /// Passes over what stands between two parts.
-    pub(crate) fn between(&mut self, byte: u8) {
+    pub fn between(&mut self, byte: u8) {
         self.space();
         self.take(byte);
     }
 
     /// Whether an object or a list, or the text, ends here. Passes over the end.
-    pub(crate) fn is_over(&mut self, end: u8) -> bool {
+    pub fn is_over(&mut self, end: u8) -> bool {
         self.space();
         self.take(end) || self.rest.is_empty()
     }
