@@ -30,6 +30,7 @@ pub mod http_server;
 pub mod json_text;
 pub mod known_stack;
 pub mod lua;
+pub mod nearest;
 pub mod parking;
 pub mod pull;
 pub mod registry;

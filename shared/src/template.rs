@@ -15,6 +15,7 @@ mod operands;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod text_filters;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;

@@ -7,6 +7,7 @@ use minijinja::{Environment, Error, ErrorKind, State};
 use serde_json::ser::{CompactFormatter, PrettyFormatter};
 
 use super::budget::{self, Spaced, Use};
+use super::text_filters;
 
 /// A filter that templates can use.
 #[derive(Debug)]
@@ -19,6 +20,31 @@ pub(super) struct Filter {
     /// Whether its result may be a list or map.
     pub returns_items: bool,
     pub arguments: Arguments,
+    pub takes: Takes,
+}
+
+/// The arguments that a filter, test or function takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Takes {
+    pub least: usize,
+    pub most: usize,
+    /// Those that may be given by name.
+    pub named: &'static [&'static str],
+}
+
+pub(super) const fn takes(least: usize, most: usize) -> Takes {
+    Takes {
+        least,
+        most,
+        named: &[],
+    }
+}
+
+impl Filter {
+    const fn takes(self, least: usize, most: usize, named: &'static [&'static str]) -> Self {
+        let takes = Takes { least, most, named };
+        Self { takes, ..self }
+    }
 }
 
 /// What a filter takes the numbers for that it gets, or that are in the list or map that it gets.
@@ -47,6 +73,7 @@ const fn filter(name: &'static str, used: Use, returns_items: bool) -> Filter {
         numbers: Numbers::Texts,
         returns_items,
         arguments: Arguments::Any,
+        takes: takes(0, 0),
     }
 }
 
@@ -64,55 +91,65 @@ const fn by_name(name: &'static str, arguments: Arguments) -> Filter {
         numbers: Numbers::Computed,
         returns_items: true,
         arguments,
+        takes: takes(0, 0),
     }
 }
 
 pub(super) static FILTERS: &[Filter] = &[
     computing("abs", Use::Read, false),
-    filter("attr", Use::Text, false),
-    filter("batch", Use::Items, true),
+    filter("attr", Use::Text, false).takes(1, 1, &[]),
+    filter("batch", Use::Items, true).takes(1, 1, &[]),
     computing("bool", Use::Text, false),
     filter("capitalize", Use::Read, false),
+    filter("center", Use::Read, false).takes(0, 1, &["width"]),
     filter("count", Use::Text, false),
-    filter("d", Use::Text, false),
-    filter("default", Use::Text, false),
-    computing("dictsort", Use::Items, true),
+    filter("d", Use::Text, false).takes(0, 2, &["boolean"]),
+    filter("default", Use::Text, false).takes(0, 2, &["boolean"]),
+    computing("dictsort", Use::Items, true).takes(0, 0, &["by", "case_sensitive", "reverse"]),
     filter("e", Use::Text, false),
     filter("escape", Use::Text, false),
+    computing("filesizeformat", Use::Read, false).takes(0, 1, &[]),
     filter("first", Use::Text, false),
-    computing("float", Use::Read, false),
-    filter("format", Use::Read, false),
-    computing("groupby", Use::Items, true),
-    filter("indent", Use::Read, false),
-    computing("int", Use::Read, false),
+    computing("float", Use::Read, false).takes(0, 1, &["default"]),
+    filter("forceescape", Use::Text, false),
+    filter("format", Use::Read, false).takes(0, 50, &[]),
+    computing("groupby", Use::Items, true).takes(1, 1, &["attribute", "case_sensitive", "default"]),
+    filter("indent", Use::Read, false).takes(0, 3, &["blank", "first", "width"]),
+    computing("int", Use::Read, false).takes(0, 2, &["base", "default"]),
     filter("items", Use::Items, true),
-    filter("join", Use::Items, false),
+    filter("join", Use::Items, false).takes(0, 1, &["attribute", "d"]),
     filter("last", Use::Text, false),
     filter("length", Use::Text, false),
     filter("lines", Use::Items, true),
     filter("list", Use::Items, true),
     filter("lower", Use::Read, false),
-    by_name("map", Arguments::Filter),
-    computing("max", Use::Items, false),
-    computing("min", Use::Items, false),
-    by_name("reject", Arguments::Test(0)),
-    by_name("rejectattr", Arguments::Test(1)),
-    filter("replace", Use::Read, false),
+    by_name("map", Arguments::Filter).takes(1, 1, &["attribute", "default"]),
+    computing("max", Use::Items, false).takes(0, 0, &["attribute", "case_sensitive"]),
+    computing("min", Use::Items, false).takes(0, 0, &["attribute", "case_sensitive"]),
+    computing("pluralize", Use::Text, false).takes(0, 2, &[]),
+    filter("pprint", Use::Text, false),
+    by_name("reject", Arguments::Test(0)).takes(0, 2, &[]),
+    by_name("rejectattr", Arguments::Test(1)).takes(1, 3, &[]),
+    filter("replace", Use::Read, false).takes(2, 3, &["count"]),
     filter("reverse", Use::Items, true),
-    computing("round", Use::Read, false),
-    by_name("select", Arguments::Test(0)),
-    by_name("selectattr", Arguments::Test(1)),
-    filter("slice", Use::Items, true),
-    computing("sort", Use::Items, true),
-    filter("split", Use::Items, true),
+    computing("round", Use::Read, false).takes(0, 2, &["method", "precision"]),
+    by_name("select", Arguments::Test(0)).takes(0, 2, &[]),
+    by_name("selectattr", Arguments::Test(1)).takes(1, 3, &[]),
+    filter("slice", Use::Items, true).takes(1, 1, &[]),
+    computing("sort", Use::Items, true).takes(0, 0, &["attribute", "case_sensitive", "reverse"]),
+    filter("split", Use::Items, true).takes(0, 2, &[]),
     filter("string", Use::Text, false),
+    filter("striptags", Use::Read, false),
     computing("sum", Use::Items, false),
     filter("title", Use::Read, false),
-    filter("tojson", Use::Text, false),
-    filter("trim", Use::Read, false),
-    computing("unique", Use::Items, true),
+    filter("tojson", Use::Text, false).takes(0, 1, &["indent"]),
+    filter("trim", Use::Read, false).takes(0, 1, &[]),
+    filter("truncate", Use::Read, false).takes(0, 4, &["end", "killwords", "leeway", "length"]),
+    computing("unique", Use::Items, true).takes(0, 0, &["attribute", "case_sensitive"]),
     filter("upper", Use::Read, false),
     filter("urlencode", Use::Read, false),
+    filter("wordcount", Use::Read, false),
+    filter("wordwrap", Use::Items, false).takes(0, 3, &["break_long_words", "width", "wrapstring"]),
 ];
 
 /// Filters that `map` can apply to each item.
@@ -130,8 +167,12 @@ pub(super) static MAPPED: &[&str] = &[
     "string",
     "title",
     "tojson",
+    "striptags",
     "trim",
+    "truncate",
     "upper",
+    "urlencode",
+    "wordcount",
 ];
 
 /// Tests, and whether they only look at the kind of a value.
@@ -176,6 +217,14 @@ pub(super) static TESTS: &[(&str, bool)] = &[
     ("upper", false),
 ];
 
+/// How many arguments a test takes, beside what it tests.
+pub(super) fn test_takes(name: &str) -> usize {
+    let alone = TESTS
+        .iter()
+        .any(|(test, by_kind)| *test == name && *by_kind);
+    usize::from(!alone && name != "lower" && name != "upper")
+}
+
 /// The only function.
 pub(super) const RANGE: &str = "range";
 /// Methods of `loop`.
@@ -190,8 +239,9 @@ const MAX_TRIMMED: usize = 32;
 
 /// Replaces the engine's filters that work or multiply before they charge.
 pub(super) fn register(environment: &mut Environment<'static>) {
-    environment.add_filter("e", |value: Value| value);
-    environment.add_filter("escape", |value: Value| value);
+    for name in ["e", "escape", "forceescape"] {
+        environment.add_filter(name, |value: Value| value);
+    }
     environment.add_filter("string", text);
     environment.add_filter("tojson", to_json);
     environment.add_filter("join", join);
@@ -199,6 +249,17 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     environment.add_filter("batch", batch);
     environment.add_filter("slice", slice);
     environment.add_filter("sum", sum);
+    environment.add_filter("pprint", |state: &State, value: Value| {
+        let format = PrettyFormatter::with_indent(b"  ");
+        budget::json(state, &value, format).map(Value::from)
+    });
+    environment.add_filter("center", text_filters::center);
+    environment.add_filter("truncate", text_filters::truncate);
+    environment.add_filter("wordcount", text_filters::wordcount);
+    environment.add_filter("wordwrap", text_filters::wordwrap);
+    environment.add_filter("striptags", minijinja_contrib::filters::striptags);
+    environment.add_filter("filesizeformat", minijinja_contrib::filters::filesizeformat);
+    environment.add_filter("pluralize", minijinja_contrib::filters::pluralize);
 }
 
 /// A value as text; lists and maps are JSON.
@@ -338,4 +399,25 @@ fn sum(value: Value) -> Result<Value, Error> {
 
 fn invalid(what: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_filter_and_test() {
+        let written = include_str!("../../../docs/templates.md");
+        let (_, rest) = written.split_once("## Filters").expect("filters");
+        let (filters, rest) = rest.split_once("## Tests").expect("tests");
+        let (tests, _) = rest.split_once("## Functions").expect("functions");
+        for filter in FILTERS {
+            let name = format!("`{}`", filter.name);
+            assert!(filters.contains(&name), "{name}");
+        }
+        for (name, _) in TESTS {
+            assert!(tests.contains(&format!("`{name}`")), "{name}");
+        }
+        assert!(FILTERS.is_sorted_by_key(|filter| filter.name));
+    }
 }

@@ -13,6 +13,7 @@ use super::escape::{self, Escape};
 use super::json_place::JsonPlace;
 use super::operands::TEXT;
 use super::{Error, NAME, syntax};
+use crate::nearest::nearest;
 
 /// Brackets within brackets that the rewritten template may need for operators within operators.
 const MAX_NESTED: usize = 32;
@@ -304,9 +305,11 @@ fn refused(span: Span, what: &str) -> Error {
 }
 
 fn unknown(span: Span, kind: &str, name: &str, known: &[&str]) -> Error {
-    let known = known.join(", ");
+    let meant = nearest(name, known.iter().copied());
+    let meant = meant.map_or_else(String::new, |meant| format!(", did you mean `{meant}`?"));
+    let all = known.join(", ");
     refused(
         span,
-        &format!("there is no {kind} `{name}`; there are {known}"),
+        &format!("there is no {kind} `{name}`{meant}; there are {all}"),
     )
 }

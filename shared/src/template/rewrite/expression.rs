@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use minijinja::machinery::Span;
 use minijinja::machinery::ast::{
     self, BinOpKind, CallArg, CallType, CompareOpKind, Expr, UnaryOpKind,
 };
@@ -10,7 +11,8 @@ use minijinja::value::ValueKind;
 use super::{Done, Rewriter, refused, unknown};
 use crate::template::budget::Use;
 use crate::template::filters::{
-    Arguments, FILTERS, Filter, LOOP_METHODS, MAPPED, Numbers, RANGE, TESTS,
+    Arguments, FILTERS, Filter, LOOP_METHODS, MAPPED, Numbers, RANGE, TESTS, Takes, takes,
+    test_takes,
 };
 use crate::template::operands::{
     CHARS, COMPARED, COMPUTED, ITEMS, JOINED, KIND, NUMBER, READ, TEXT,
@@ -171,6 +173,8 @@ impl Rewriter {
             let names: Vec<_> = FILTERS.iter().map(|filter| filter.name).collect();
             return Err(unknown(applied.span(), "filter", applied.name, &names));
         };
+        let known = Known("filter", filter.name, filter.takes);
+        check_count(applied.span(), known, &applied.args)?;
         check_arguments(filter, applied)?;
         let charge = match (filter.used, filter.numbers) {
             (Use::Read, Numbers::Computed) => COMPARED,
@@ -205,6 +209,9 @@ impl Rewriter {
             let names: Vec<_> = TESTS.iter().map(|(name, _)| *name).collect();
             return Err(unknown(test.span(), "test", test.name, &names));
         };
+        let count = test_takes(name);
+        let known = Known("test", name, takes(count, count));
+        check_count(test.span(), known, &test.args)?;
         self.operand(&test.expr, Some(if *by_kind { KIND } else { COMPARED }))?;
         self.print(" is ");
         self.print(name);
@@ -213,7 +220,11 @@ impl Rewriter {
 
     fn call(&mut self, call: &ast::Spanned<ast::Call<'_>>) -> Done {
         match call.identify_call() {
-            CallType::Function(RANGE) => self.print(RANGE),
+            CallType::Function(RANGE) => {
+                let range = Known("function", RANGE, takes(1, 3));
+                check_count(call.span(), range, &call.args)?;
+                self.print(RANGE);
+            }
             CallType::Method(Expr::Var(object), method)
                 if object.id == "loop" && LOOP_METHODS.contains(&method) =>
             {
@@ -322,6 +333,36 @@ fn comparison(kind: CompareOpKind) -> &'static str {
     }
 }
 
+/// What a filter, test or function is, its name, and what it takes.
+struct Known<'a>(&'static str, &'a str, Takes);
+
+/// How many arguments there are, and their names.
+fn check_count(span: Span, known: Known<'_>, arguments: &[CallArg<'_>]) -> Done {
+    let Known(what, name, takes) = known;
+    let mut positional = 0;
+    for argument in arguments {
+        match argument {
+            CallArg::Kwarg(given, _) if !takes.named.contains(given) => {
+                return Err(unknown(span, "argument", given, takes.named));
+            }
+            CallArg::Pos(_) => positional += 1,
+            _ => {}
+        }
+    }
+    let wanted = match (takes.least, takes.most) {
+        (least, most) if least == most => least.to_string(),
+        (least, most) => format!("{least} to {most}"),
+    };
+    if positional > takes.most || arguments.len() < takes.least {
+        let count = arguments.len();
+        return Err(refused(
+            span,
+            &format!("{what} '{name}' takes {wanted} arguments, not {count}"),
+        ));
+    }
+    Ok(())
+}
+
 /// A name of a test or filter in an argument must be a constant: the engine would look up any other one.
 fn check_arguments(filter: &Filter, applied: &ast::Spanned<ast::Filter<'_>>) -> Done {
     let named = |index: usize| {
@@ -346,7 +387,13 @@ fn check_arguments(filter: &Filter, applied: &ast::Spanned<ast::Filter<'_>>) -> 
                 let names: Vec<_> = TESTS.iter().map(|(name, _)| *name).collect();
                 Err(unknown(applied.span(), "test", name, &names))
             }
-            _ => Ok(()),
+            Some(name) => {
+                let count = test_takes(name);
+                let known = Known("test", name, takes(count, count));
+                let arguments = applied.args.get(index + 1..).unwrap_or_default();
+                check_count(applied.span(), known, arguments)
+            }
+            None => Ok(()),
         },
         Arguments::Filter => match named(0)? {
             Some(name) if !MAPPED.contains(&name) => {
