@@ -23,6 +23,7 @@ pub mod attempt;
 pub mod batch;
 pub mod clock;
 pub mod connection;
+pub mod egress;
 pub mod event;
 pub mod files;
 pub mod hook;

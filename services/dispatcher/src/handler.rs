@@ -1,7 +1,6 @@
 //! Handlers: one call makes one attempt. No handler knows retries, acks or queues.
 
 pub(crate) mod code_pool;
-pub(crate) mod egress;
 pub(crate) mod http;
 mod lambda;
 mod log;

@@ -27,7 +27,7 @@ use hookline_shared::lua::Limits;
 use hookline_shared::status::{self, Readiness};
 use hookline_shared::supervisor::Supervisor;
 use hookline_shared::unreadable::{self, Reads};
-use hookline_shared::{clock, connection, streams, subject, telemetry};
+use hookline_shared::{clock, connection, egress, streams, subject, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +36,6 @@ pub use config::{Command, Config};
 use crate::redis::client::RedisClient;
 use cluster::Cluster;
 use handler::code_pool::{self, Pool};
-use handler::egress;
 use handler::http::Clients;
 use handler::preparation::Shared;
 use hooks::Index;

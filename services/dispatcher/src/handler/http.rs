@@ -19,9 +19,9 @@ use reqwest::{Client, Method, Request, redirect, retry};
 use tokio::time::Instant;
 use url::Url;
 
-use super::egress::{Policy, Refused};
 use super::resolver::Resolver;
 use super::{Delivery, DeliveryError, Receipt, Response};
+use hookline_shared::egress::{Policy, Refused};
 
 /// The rest of an answer's body is dropped.
 const MAX_BODY_BYTES: usize = 64 << 10;

@@ -12,7 +12,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{ResolverBuilder, TokioResolver};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::egress::Policy;
+use hookline_shared::egress::Policy;
 
 /// How long one query may take. Two are made, within the time for a connection.
 const QUERY: Duration = Duration::from_secs(2);
@@ -86,8 +86,8 @@ mod tests {
     use hickory_resolver::proto::rr::{RData, Record, RecordType};
     use tokio::net::UdpSocket;
 
-    use super::super::egress::Refused;
     use super::*;
+    use hookline_shared::egress::Refused;
 
     /// More than the threads that blocking look-ups would have.
     const TARPITS: usize = 600;

@@ -9,25 +9,25 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Policy {
+pub struct Policy {
     allow: Arc<[IpNet]>,
 }
 
 /// An address that hooks may not connect to.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is not a public address")]
-pub(crate) struct Refused(pub IpAddr);
+pub struct Refused(pub IpAddr);
 
 impl Policy {
     /// Permits public addresses and the networks listed.
     #[must_use]
-    pub(crate) fn new(allow: &[IpNet]) -> Self {
+    pub fn new(allow: &[IpNet]) -> Self {
         Self {
             allow: allow.into(),
         }
     }
 
-    pub(crate) fn check(&self, address: IpAddr) -> Result<(), Refused> {
+    pub fn check(&self, address: IpAddr) -> Result<(), Refused> {
         let address = address.to_canonical();
         if is_public(address) || self.allow.iter().any(|network| network.contains(&address)) {
             return Ok(());
