@@ -19,6 +19,11 @@ use serde_json::Map;
 use crate::known_stack::on_known_stack;
 
 pub const MAX_SOURCE_BYTES: usize = 64 << 10;
+/// When a hook is made.
+const CHECK: Limits = Limits {
+    time: Duration::from_millis(20),
+    memory: 8 << 20,
+};
 /// Longer error messages are cut.
 const MAX_ERROR_BYTES: usize = 2_048;
 
@@ -181,6 +186,17 @@ pub fn compile(source: &str) -> Result<Script, Error> {
     })
 }
 
+/// Compiles a script, and runs it, without the function that it must return.
+pub fn check(source: &str) -> Result<Script, Error> {
+    let script = compile(source)?;
+    let sandbox = Sandbox::new(CHECK).map_err(|error| describe(&error))?;
+    match sandbox.within_limits(|| sandbox.function(&script).map(drop)) {
+        // A dispatcher may have more of both.
+        Ok(()) | Err(Error::Time(_) | Error::Memory(_)) => Ok(script),
+        Err(error) => Err(error),
+    }
+}
+
 /// The arguments of a script.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
@@ -225,6 +241,10 @@ impl Sandbox {
 
     /// Runs the chunk in a new environment and calls the function that it returns.
     pub fn call(&self, script: &Script, call: Call<'_>) -> Result<Verdict, Error> {
+        self.within_limits(|| self.run(script, call))
+    }
+
+    fn within_limits<T>(&self, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         // Luau does not collect garbage when an allocation hits the cap, so one script's garbage would
         // make the next script fail.
         if self.lua.used_memory() > self.limits.memory / 4
@@ -234,7 +254,7 @@ impl Sandbox {
         }
         let deadline = elapsed(self.started) + self.limits.time.as_micros() as u64;
         self.deadline.store(deadline, Ordering::Relaxed);
-        let result = self.run(script, call);
+        let result = run();
         let late = elapsed(self.started) >= deadline;
         self.deadline.store(u64::MAX, Ordering::Relaxed);
         match result {
@@ -245,11 +265,7 @@ impl Sandbox {
     }
 
     fn run(&self, script: &Script, call: Call<'_>) -> Result<Verdict, Error> {
-        let function = match self.load(script).map_err(|error| describe(&error))? {
-            Value::Function(function) => function,
-            Value::Integer(_) => return Err(Error::NotAFunction("number")),
-            other => return Err(Error::NotAFunction(other.type_name())),
-        };
+        let function = self.function(script)?;
         let verdict = self
             .apply(&function, call)
             .map_err(|error| describe(&error))?;
@@ -258,6 +274,14 @@ impl Sandbox {
         } else {
             Verdict::Done
         })
+    }
+
+    fn function(&self, script: &Script) -> Result<Function, Error> {
+        match self.load(script).map_err(|error| describe(&error))? {
+            Value::Function(function) => Ok(function),
+            Value::Integer(_) => Err(Error::NotAFunction("number")),
+            other => Err(Error::NotAFunction(other.type_name())),
+        }
     }
 
     fn load(&self, script: &Script) -> Result<Value, mlua::Error> {

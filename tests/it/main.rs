@@ -8,6 +8,7 @@ mod clocks;
 mod cluster_settings;
 mod consumer_events;
 mod consumer_settings;
+mod creation;
 mod dead_letters;
 mod duplicates;
 mod egress;

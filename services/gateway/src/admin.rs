@@ -7,19 +7,21 @@ mod decode;
 mod deliveries;
 mod event_hooks;
 mod form;
+mod hook_warnings;
 mod paging;
 mod path;
 mod replay;
 pub(crate) mod response;
 mod retry_now;
 mod selection;
+mod sources;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::Method;
+use axum::http::{Method, Uri};
 use axum::response::Response;
 use hookline_shared::http_server;
 use hookline_shared::same_site::SameSite;
@@ -31,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::schema::Schema;
+use crate::schema::{Input, Schema};
 use crate::store::Store;
 
 use collections::Collection;
@@ -67,7 +69,7 @@ impl Admin {
     async fn route(&self, path: Path, request: Request) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
         let store = || self.store.get().map(Arc::as_ref).ok_or(ApiError::Starting);
-        let input = || decode::input(&parts.headers, body, self.max_body);
+        let input = async || decode::input(&parts.headers, body, self.max_body).await;
         let collection = async |schema: &'static Schema| {
             let place = store()?.place(schema, path.workspace.as_deref()).await?;
             Ok::<_, ApiError>(Collection::new(
@@ -76,7 +78,6 @@ impl Admin {
                 place.ok_or(ApiError::NotFound)?,
             ))
         };
-        let hooks = || collection(Schema::event_hooks());
         let uri = &parts.uri;
         let method = match &parts.method {
             &Method::HEAD => &Method::GET,
@@ -116,20 +117,6 @@ impl Admin {
                 let input = input().await?;
                 children.create_child(input, field, &parent).await
             }
-            (Target::Ping(key), "GET") => hooks().await?.ping(&key).await,
-            (Target::Test(key), "POST") => hooks().await?.test(&key, input().await?).await,
-            (Target::Deliveries(key), "GET") => hooks().await?.deliveries(&key, uri).await,
-            (Target::Attempts(key), "GET") => hooks().await?.attempts(&key, uri).await,
-            (Target::Replay(key), "POST") => hooks().await?.replay(&key, input().await?, uri).await,
-            (Target::RetryNow(key), "POST") => {
-                hooks().await?.retry_now(&key, input().await?, uri).await
-            }
-            (Target::Dead(key, delivery), "DELETE") => {
-                hooks()
-                    .await?
-                    .delete_dead(&key, delivery.as_deref(), uri)
-                    .await
-            }
             (Target::DeadEvents(None), "GET") => dead_events::dead_events(store()?, uri).await,
             (Target::DeadEvents(Some(id)), "GET") => {
                 dead_events::dead_event(store()?, &id, uri).await
@@ -139,6 +126,10 @@ impl Admin {
             }
             (Target::PublishDeadEvent(id), "POST") => {
                 dead_events::publish(store()?, &id, input().await?, uri).await
+            }
+            (target, method) if target.allows(method) => {
+                let hooks = collection(Schema::event_hooks()).await?;
+                of_hooks(&hooks, target, uri, input).await
             }
             _ => Err(ApiError::MethodNotAllowed(methods)),
         }
@@ -159,6 +150,26 @@ impl Admin {
         let reachable = store.is_some_and(|store| store.is_connected());
         let sequence = store.map(|store| store.view().sequence());
         response::ok(&json!({"database": {"reachable": reachable}, "view": {"sequence": sequence}}))
+    }
+}
+
+/// What hooks have beyond other entities.
+async fn of_hooks(
+    hooks: &Collection<'_>,
+    target: Target,
+    uri: &Uri,
+    input: impl AsyncFnOnce() -> Result<Input, ApiError>,
+) -> Result<Response, ApiError> {
+    match target {
+        Target::Sources(source, event) => sources::sources(source.as_deref(), event.as_deref()),
+        Target::Ping(key) => hooks.ping(&key).await,
+        Target::Test(key) => hooks.test(&key, input().await?).await,
+        Target::Deliveries(key) => hooks.deliveries(&key, uri).await,
+        Target::RetryNow(key) => hooks.retry_now(&key, input().await?, uri).await,
+        Target::Attempts(key) => hooks.attempts(&key, uri).await,
+        Target::Replay(key) => hooks.replay(&key, input().await?, uri).await,
+        Target::Dead(key, delivery) => hooks.delete_dead(&key, delivery.as_deref(), uri).await,
+        _ => Err(ApiError::NotFound),
     }
 }
 

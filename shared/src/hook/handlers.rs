@@ -101,7 +101,7 @@ handlers! { ($)
         ssl_verify: Flag<true>,
     }
     check |config, found| {
-        found.check("config.url", validate::url(&config.url));
+        found.url(&config.url);
         found.headers(config.headers.as_ref(), false);
         found.secret(config.secret.as_ref());
     };
@@ -130,7 +130,7 @@ handlers! { ($)
         ssl_verify: Flag<true>,
     }
     check |config, found| {
-        found.check("config.url", validate::url(&config.url));
+        found.url(&config.url);
         found.check("config.method", validate::method(&config.method));
         found.headers(config.headers.as_ref(), *config.headers_format);
         found.secret(config.secret.as_ref());
@@ -150,7 +150,7 @@ handlers! { ($)
         functions: Vec<String>,
     }
     check |config, found| {
-        found.check("config.functions", validate::functions(&config.functions));
+        found.functions(&config.functions);
     };
 }
 

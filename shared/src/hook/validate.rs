@@ -62,6 +62,29 @@ impl Found {
         );
     }
 
+    pub(super) fn url(&mut self, url: &str) {
+        let templated = ["{{", "{%"].iter().any(|tag| url.contains(tag));
+        let plain = if templated && self.is_new {
+            Err(
+                "a url is no template; what varies can stand in headers, payload or body"
+                    .to_owned(),
+            )
+        } else {
+            Ok(())
+        };
+        self.check("config.url", self::url(url).and(plain));
+    }
+
+    /// Chunks of new hooks are run, to see that they return functions.
+    pub(super) fn functions(&mut self, functions: &[String]) {
+        let compile = if self.is_new {
+            lua::check
+        } else {
+            lua::compile
+        };
+        self.check("config.functions", self::functions(functions, compile));
+    }
+
     pub(super) fn secret(&mut self, secret: Option<&Secret>) {
         if let Some(secret) = secret.filter(|_| self.is_new) {
             self.check("config.secret", check_secret(secret.expose()));
@@ -117,7 +140,7 @@ impl Found {
     }
 }
 
-pub(super) fn url(text: &str) -> Result<(), String> {
+fn url(text: &str) -> Result<(), String> {
     let url = Url::parse(text).map_err(|error| format!("could not parse url. {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("expected the scheme http or https in url".to_owned());
@@ -178,7 +201,10 @@ pub(super) fn payload(payload: Option<&BTreeMap<String, String>>) -> Result<(), 
     Ok(())
 }
 
-pub(super) fn functions(functions: &[String]) -> Result<(), String> {
+fn functions(
+    functions: &[String],
+    compile: impl Fn(&str) -> Result<lua::Script, lua::Error>,
+) -> Result<(), String> {
     if functions.is_empty() {
         return Err("length must be at least 1".to_owned());
     }
@@ -186,7 +212,7 @@ pub(super) fn functions(functions: &[String]) -> Result<(), String> {
         return Err(format!("length must be at most {MAX_FUNCTIONS}"));
     }
     functions.iter().try_for_each(|source| {
-        lua::compile(source)
+        compile(source)
             .map(drop)
             .map_err(|error| format!("Error parsing function: {error}"))
     })

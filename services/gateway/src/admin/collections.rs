@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use hookline_shared::subject::HOOK_KIND;
 
+use super::hook_warnings;
 use super::paging::Paging;
 use super::response::{self, no_content};
 use crate::error::ApiError;
@@ -66,10 +67,8 @@ impl<'a> Collection<'a> {
             .get("id")
             .is_some_and(|id| !id.is_null() && id != "");
         let entity = self.insert(input, id_given).await?;
-        Ok(response::json(
-            StatusCode::CREATED,
-            &self.schema.response(&entity),
-        ))
+        let written = self.written(&entity).await;
+        Ok(response::json(StatusCode::CREATED, &written))
     }
 
     /// Creates an entity that refers to `parent` by `field`.
@@ -99,10 +98,21 @@ impl<'a> Collection<'a> {
             let entity = self.schema.update(&row.entity, input.clone())?;
             match self.save(&row, entity).await {
                 Err(ApiError::Store(store::Error::Stale)) => found = self.reread(&row).await?,
-                result => return Ok(response::ok(&self.schema.response(&result?))),
+                result => return Ok(response::ok(&self.written(&result?).await)),
             }
         }
         Err(store::Error::Contended.into())
+    }
+
+    /// An entity that was written, and a `warning` about it.
+    async fn written(&self, entity: &Entity) -> Value {
+        let mut written = self.schema.response(entity);
+        if self.schema.kind == HOOK_KIND
+            && let Some(warning) = hook_warnings::of(self.store, entity).await
+        {
+            written["warning"] = warning.into();
+        }
+        written
     }
 
     /// Replaces an entity, or creates it.
@@ -149,7 +159,7 @@ impl<'a> Collection<'a> {
                 break;
             }
         }
-        Ok(response::ok(&self.schema.response(&result?)))
+        Ok(response::ok(&self.written(&result?).await))
     }
 
     /// Deletes an entity. 204 also if there is none, as in Kong's generic endpoint.

@@ -28,6 +28,8 @@ pub(super) enum Target {
         child: &'static Schema,
         field: &'static str,
     },
+    /// `/event-hooks/sources`, `/event-hooks/sources/{source}` or `/event-hooks/sources/{source}/{event}`.
+    Sources(Option<String>, Option<String>),
     /// `/event-hooks/{id}/ping`.
     Ping(String),
     /// `/event-hooks/{id}/test`.
@@ -100,7 +102,8 @@ impl Path {
             Target::Node | Target::Status => "node",
             Target::Collection(schema) | Target::Item(schema, _) => schema.kind,
             Target::Children { child, .. } => child.kind,
-            Target::Ping(_)
+            Target::Sources(..)
+            | Target::Ping(_)
             | Target::Test(_)
             | Target::Deliveries(_)
             | Target::RetryNow(_)
@@ -120,6 +123,12 @@ impl Target {
         let is_hooks = schema.kind == hookline_shared::subject::HOOK_KIND;
         match *rest {
             [] => Some(Self::Collection(schema)),
+            ["sources"] if is_hooks => Some(Self::Sources(None, None)),
+            ["sources", source] if is_hooks => Some(Self::Sources(Some(source.to_owned()), None)),
+            ["sources", source, event] if is_hooks => Some(Self::Sources(
+                Some(source.to_owned()),
+                Some(event.to_owned()),
+            )),
             [key] => Some(Self::Item(schema, key.to_owned())),
             [key, "ping"] if is_hooks => Some(Self::Ping(key.to_owned())),
             [key, "test"] if is_hooks => Some(Self::Test(key.to_owned())),
@@ -146,12 +155,19 @@ impl Target {
         }
     }
 
+    pub(super) fn allows(&self, method: &str) -> bool {
+        self.methods().split(", ").any(|allowed| allowed == method)
+    }
+
     /// The allowed methods, as in the `Allow` header.
     pub(super) fn methods(&self) -> &'static str {
         match self {
-            Self::Node | Self::Status | Self::Ping(_) | Self::Deliveries(_) | Self::Attempts(_) => {
-                "GET, HEAD, OPTIONS"
-            }
+            Self::Node
+            | Self::Status
+            | Self::Sources(..)
+            | Self::Ping(_)
+            | Self::Deliveries(_)
+            | Self::Attempts(_) => "GET, HEAD, OPTIONS",
             Self::Collection(_) | Self::Children { .. } => "GET, HEAD, OPTIONS, POST",
             Self::Item(..) => "DELETE, GET, HEAD, OPTIONS, PATCH, PUT",
             Self::Test(_) | Self::Replay(_) | Self::RetryNow(_) | Self::PublishDeadEvent(_) => {
@@ -182,6 +198,7 @@ mod tests {
             } => {
                 format!("{} of {} {key} by {field}", child.kind, parent.kind)
             }
+            Target::Sources(source, event) => format!("sources {source:?} {event:?}"),
             Target::Ping(key) => format!("ping {key}"),
             Target::Test(key) => format!("test {key}"),
             Target::Deliveries(key) => format!("deliveries {key}"),
@@ -203,6 +220,15 @@ mod tests {
             ("/consumers", "all consumers"),
             ("/consumers/", "all consumers"),
             ("/event-hooks/1", "event_hooks 1"),
+            ("/event-hooks/sources/", "sources None None"),
+            (
+                "/team/event-hooks/sources/dao:crud",
+                "team: sources Some(\"dao:crud\") None",
+            ),
+            (
+                "/event-hooks/sources/crud/consumers:update",
+                "sources Some(\"crud\") Some(\"consumers:update\")",
+            ),
             ("/event-hooks/1/ping", "ping 1"),
             ("/team/event-hooks/1/test/", "team: test 1"),
             ("/event-hooks/1/deliveries", "deliveries 1"),

@@ -6,7 +6,7 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 
 use hookline_shared::event::get;
-use hookline_shared::subject::{ENTITY_SUBJECTS, entity_key, header, unique_key};
+use hookline_shared::subject::{CLUSTER_KEY, ENTITY_SUBJECTS, entity_key, header, unique_key};
 
 use super::Store;
 use super::change::Place;
@@ -118,6 +118,13 @@ impl Store {
             .last_message(ENTITY_SUBJECTS)
             .await?
             .map_or(0, |message| message.sequence))
+    }
+
+    /// A setting that all dispatchers have in common, if it is known.
+    pub(crate) async fn dispatchers_setting(&self, name: &str) -> Option<String> {
+        let message = self.last_message(CLUSTER_KEY).await.ok()??;
+        let stored: serde_json::Value = serde_json::from_slice(&message.payload).ok()?;
+        Some(stored["settings"][name].as_str()?.to_owned())
     }
 
     /// The state of one entity's key in the bucket.
