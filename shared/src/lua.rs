@@ -6,17 +6,25 @@
 //! contain a C function whose work the memory cap does not bound, such as `table.move` over two billion
 //! empty slots, because the interrupt does not fire inside it.
 
+mod budget;
+mod explain;
+mod json;
+mod log;
+mod natives;
 mod operators;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mlua::chunk::{ChunkMode, Compiler};
 use mlua::{Function, Lua, LuaSerdeExt as _, Table, Value, VmState};
 use serde_json::Map;
 
 use crate::known_stack::on_known_stack;
+use budget::Budget;
+use log::Log;
+
+pub use log::{Level, Line};
 
 pub const MAX_SOURCE_BYTES: usize = 64 << 10;
 /// When a hook is made.
@@ -28,13 +36,20 @@ const CHECK: Limits = Limits {
 const MAX_ERROR_BYTES: usize = 2_048;
 
 /// Global functions that a script may call.
-const FUNCTIONS: [&str; 14] = [
-    "assert", "error", "ipairs", "next", "pairs", "pcall", "select", "tonumber", "tostring",
-    "type", "typeof", "unpack", "xpcall", "_VERSION",
+const FUNCTIONS: [&str; 16] = [
+    "assert", "error", "ipairs", "next", "pairs", "pcall", "print", "require", "select",
+    "tonumber", "tostring", "type", "typeof", "unpack", "xpcall", "_VERSION",
 ];
 
 /// Library functions that a script may call.
-const LIBRARIES: [(&str, &[&str]); 7] = [
+const LIBRARIES: [(&str, &[&str]); 9] = [
+    (
+        "bit",
+        &[
+            "arshift", "band", "bnot", "bor", "bswap", "bxor", "lshift", "rol", "ror", "rshift",
+            "tobit", "tohex",
+        ],
+    ),
     (
         "bit32",
         &[
@@ -62,6 +77,27 @@ const LIBRARIES: [(&str, &[&str]); 7] = [
             "pow", "rad", "random", "round", "sign", "sin", "sinh", "sqrt", "tan", "tanh",
         ],
     ),
+    (
+        "ngx",
+        &[
+            "ALERT",
+            "CRIT",
+            "DEBUG",
+            "EMERG",
+            "ERR",
+            "INFO",
+            "NOTICE",
+            "STDERR",
+            "WARN",
+            "decode_base64",
+            "encode_base64",
+            "log",
+            "md5",
+            "now",
+            "null",
+            "time",
+        ],
+    ),
     ("os", &["clock", "date", "difftime", "time"]),
     (
         "string",
@@ -73,7 +109,8 @@ const LIBRARIES: [(&str, &[&str]); 7] = [
     (
         "table",
         &[
-            "clone", "concat", "find", "insert", "maxn", "pack", "remove", "sort", "unpack",
+            "clear", "clone", "concat", "find", "foreach", "foreachi", "getn", "insert", "isarray",
+            "isempty", "maxn", "move", "new", "nkeys", "pack", "remove", "sort", "unpack",
         ],
     ),
     (
@@ -82,54 +119,10 @@ const LIBRARIES: [(&str, &[&str]); 7] = [
     ),
 ];
 
-/// Replaces functions that could run too long without an interrupt. A search takes time proportional to the product
-/// of both lengths: one step of a pattern may look at the whole text, and each look at a whole set. Sorting without a
-/// comparison function is never interrupted, however long the strings. A date is made of as many parts as its format
-/// has.
-const BOUNDED: &str = r#"
-local find, match, gmatch, gsub, split = string.find, string.match, string.gmatch, string.gsub, string.split
-local sort, date = table.sort, os.date
-local function check(text, other, most)
-    local kind, other_kind = type(text), type(other)
-    if (kind == "string" or kind == "number") and (other_kind == "string" or other_kind == "number")
-        and #tostring(text) * #tostring(other) > most
-    then
-        error("the texts are too long to be searched", 3)
-    end
-end
-function string.find(text, pattern, init, plain, ...)
-    check(text, pattern, plain and 2 ^ 26 or 2 ^ 25)
-    return find(text, pattern, init, plain, ...)
-end
-function string.match(text, pattern, ...)
-    check(text, pattern, 2 ^ 25)
-    return match(text, pattern, ...)
-end
-function string.gmatch(text, pattern, ...)
-    check(text, pattern, 2 ^ 25)
-    return gmatch(text, pattern, ...)
-end
-function string.gsub(text, pattern, ...)
-    check(text, pattern, 2 ^ 25)
-    return gsub(text, pattern, ...)
-end
-function string.split(text, separator, ...)
-    check(text, separator or ",", 2 ^ 26)
-    return split(text, separator, ...)
-end
-function os.date(format, ...)
-    if format ~= nil and #tostring(format) > 256 then
-        error("the date format is too long", 2)
-    end
-    return date(format, ...)
-end
-local function less(a, b)
-    return a < b
-end
-function table.sort(list, compare)
-    return sort(list, compare or less)
-end
-"#;
+/// Replaces functions that could run too long without an interrupt.
+const BOUNDED: &str = include_str!("lua/bounded.lua");
+/// What Kong's users have beside Luau's functions.
+const BRIDGE: &str = include_str!("lua/bridge.lua");
 
 #[derive(Debug, Clone)]
 pub struct Script {
@@ -140,7 +133,7 @@ pub struct Script {
 
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Of one call.
+    /// Processor time of one call.
     pub time: Duration,
     /// Bytes of the whole VM.
     pub memory: usize,
@@ -163,7 +156,7 @@ pub enum Error {
     /// Kong's wording.
     #[error("Bad return value from function, expected function type, got {0}")]
     NotAFunction(&'static str),
-    #[error("the script ran longer than {0:?}")]
+    #[error("the script took more than {0:?} of processor time")]
     Time(Duration),
     #[error("the script needs more than {0} bytes of memory")]
     Memory(usize),
@@ -213,18 +206,18 @@ pub struct Sandbox {
     lua: Lua,
     base: Table,
     limits: Limits,
-    started: Instant,
-    deadline: Arc<AtomicU64>,
+    budget: Arc<Budget>,
+    log: Log,
 }
 
 impl Sandbox {
     pub fn new(limits: Limits) -> Result<Self, mlua::Error> {
-        let lua = Lua::new();
-        let base = allow_list(&lua)?;
-        let (started, deadline) = (Instant::now(), Arc::new(AtomicU64::new(u64::MAX)));
-        let limit = Arc::clone(&deadline);
+        let (lua, log) = (Lua::new(), Log::default());
+        let base = allow_list(&lua, &log)?;
+        let budget = Arc::new(Budget::new());
+        let spent = Arc::clone(&budget);
         lua.set_interrupt(move |_| {
-            if elapsed(started) < limit.load(Ordering::Relaxed) {
+            if spent.is_left() {
                 return Ok(VmState::Continue);
             }
             Err(mlua::Error::runtime("time is up"))
@@ -234,14 +227,19 @@ impl Sandbox {
             lua,
             base,
             limits,
-            started,
-            deadline,
+            budget,
+            log,
         })
     }
 
     /// Runs the chunk in a new environment and calls the function that it returns.
     pub fn call(&self, script: &Script, call: Call<'_>) -> Result<Verdict, Error> {
         self.within_limits(|| self.run(script, call))
+    }
+
+    /// What scripts have logged since the last call of this.
+    pub fn take_log(&self) -> Vec<Line> {
+        self.log.take()
     }
 
     fn within_limits<T>(&self, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
@@ -252,11 +250,9 @@ impl Sandbox {
         {
             return Err(describe(&error));
         }
-        let deadline = elapsed(self.started) + self.limits.time.as_micros() as u64;
-        self.deadline.store(deadline, Ordering::Relaxed);
+        self.budget.start(self.limits.time);
         let result = run();
-        let late = elapsed(self.started) >= deadline;
-        self.deadline.store(u64::MAX, Ordering::Relaxed);
+        let late = !self.budget.stop();
         match result {
             Err(Error::Script(_)) if late => Err(Error::Time(self.limits.time)),
             Err(Error::Memory(_)) => Err(Error::Memory(self.limits.memory)),
@@ -266,9 +262,13 @@ impl Sandbox {
 
     fn run(&self, script: &Script, call: Call<'_>) -> Result<Verdict, Error> {
         let function = self.function(script)?;
-        let verdict = self
-            .apply(&function, call)
-            .map_err(|error| describe(&error))?;
+        let verdict = self.apply(&function, call).map_err(|error| {
+            let error = describe(&error);
+            match error {
+                Error::Script(message) => Error::Script(explain::named(message, &script.source)),
+                other => other,
+            }
+        })?;
         Ok(if matches!(verdict, Value::Boolean(false)) {
             Verdict::Again
         } else {
@@ -308,16 +308,13 @@ impl Sandbox {
     }
 }
 
-/// Microseconds since `started`.
-fn elapsed(started: Instant) -> u64 {
-    started.elapsed().as_micros() as u64
-}
-
 /// The read-only table behind every environment. The libraries themselves lose all other functions, since
 /// string methods (`("x"):rep(2)`) bypass the environment.
-fn allow_list(lua: &Lua) -> Result<Table, mlua::Error> {
-    lua.load(BOUNDED).exec()?;
+fn allow_list(lua: &Lua, log: &Log) -> Result<Table, mlua::Error> {
+    lua.load(BOUNDED).set_name("=sandbox").exec()?;
     let globals = lua.globals();
+    let natives = natives::table(lua, log)?;
+    let kong: Table = lua.load(BRIDGE).set_name("=sandbox").call(natives)?;
     let base = lua.create_table()?;
     for name in FUNCTIONS {
         base.raw_set(name, globals.raw_get::<Value>(name)?)?;
@@ -337,6 +334,7 @@ fn allow_list(lua: &Lua) -> Result<Table, mlua::Error> {
         library.set_readonly(true);
         base.raw_set(name, library)?;
     }
+    base.raw_set("kong", kong)?;
     base.set_readonly(true);
     Ok(base)
 }

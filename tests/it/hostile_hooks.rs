@@ -66,7 +66,11 @@ async fn a_stored_hook_that_cannot_be_prepared_stops_no_start_and_its_deliveries
         .hook_consumers("webhook-custom", config)
         .await?;
     let path = format!("/event-hooks/{}", admin::id(&hook)?);
-    let key = subject::entity_key("default", subject::HOOK_KIND, admin::id(&hook)?);
+    let key = subject::entity_key(
+        subject::ALL_WORKSPACES,
+        subject::HOOK_KIND,
+        admin::id(&hook)?,
+    );
     hook["config"]["body"] = json!(format!("{{{{ 1{} }}}}", "+1".repeat(6_435)));
     cluster.nats.publish(&key, hook.to_string()).await?;
     cluster.nats.publish(subject::HOOKS_REVISION, "").await?;

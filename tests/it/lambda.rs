@@ -126,3 +126,30 @@ async fn a_script_that_does_not_compile_is_refused() -> Result {
     assert_eq!(error["code"], 2);
     cluster.finish().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_logs_with_its_hook_and_its_level() -> Result {
+    let cluster = Cluster::single().await?;
+    let script = "return function (data) kong.log.warn('hears ', data.entity.username, ' ', 1e15) \
+                  print('pr' .. 'inted') return data.entity.owner.name end";
+    let config = json!({ "functions": [script] });
+    let hook = cluster.admin().hook_consumers("lambda", config).await?;
+    cluster.admin().create_consumer("Ada").await?;
+    let dead = cluster.nats.dead_letters(1).await?;
+    let said = reason(&dead[0]);
+    let named = "attempt to index nil with 'name' (data.entity.owner is nil)";
+    assert!(said.contains(named), "{said}");
+    for (text, level) in [("hears Ada 1e+15", "WARN"), ("printed", "INFO")] {
+        let lines = lines_with(&cluster, text);
+        assert_eq!(lines.len(), 1, "{text}");
+        assert_eq!(lines[0].level(), level);
+        assert_eq!(*lines[0].field("hook"), hook["id"]);
+        let delivery = lines[0].field("delivery").to_string();
+        assert!(
+            dead[0].subject.contains(delivery.trim_matches('"')),
+            "{delivery}"
+        );
+    }
+    let leftovers = Leftovers { dead: 1, parked: 0 };
+    cluster.finish_leaving(leftovers).await
+}

@@ -221,7 +221,7 @@ pub struct Attempts {
     )]
     pub logged: Mode,
 
-    /// Time for a lambda.
+    /// Processor time for a lambda.
     #[arg(
         long,
         env = "HOOKLINE_LAMBDA_TIME",

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hookline_shared::hook::LambdaConfig;
-use hookline_shared::lua::{self, Call, Limits, Sandbox, Script, Verdict};
+use hookline_shared::lua::{self, Call, Level, Limits, Line, Sandbox, Script, Verdict};
+use hookline_shared::telemetry::OWN_RECORDS;
 
 use super::code_pool::{Place, Pool};
 use super::preparation::Preparation;
@@ -14,6 +15,7 @@ use super::{Delivery, DeliveryError, Handler, Receipt};
 pub(crate) type Vm = Option<Sandbox>;
 
 struct Lambda {
+    hook: Arc<str>,
     place: Place<Vm>,
     scripts: Arc<[Script]>,
     limits: Limits,
@@ -23,14 +25,21 @@ pub(super) fn prepare(
     config: &LambdaConfig,
     with: &Preparation<'_>,
 ) -> Result<Box<dyn Handler>, String> {
-    let lambda = Lambda::new(config, &with.shared.scripts, with.shared.limits);
+    let shared = with.shared;
+    let lambda = Lambda::new(with.hook, config, &shared.scripts, shared.limits);
     Ok(Box::new(lambda.map_err(|error| error.to_string())?))
 }
 
 impl Lambda {
-    fn new(config: &LambdaConfig, pool: &Pool<Vm>, limits: Limits) -> Result<Self, lua::Error> {
+    fn new(
+        hook: &str,
+        config: &LambdaConfig,
+        pool: &Pool<Vm>,
+        limits: Limits,
+    ) -> Result<Self, lua::Error> {
         let scripts = config.functions.iter().map(|source| lua::compile(source));
         Ok(Self {
+            hook: hook.into(),
             place: pool.place(),
             scripts: scripts.collect::<Result<_, _>>()?,
             limits,
@@ -43,7 +52,8 @@ impl Handler for Lambda {
     async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, DeliveryError> {
         let (scripts, delivery, limits) =
             (Arc::clone(&self.scripts), delivery.clone(), self.limits);
-        let run = move |vm: &mut Vm| run(vm, &scripts, &delivery, limits);
+        let hook = Arc::clone(&self.hook);
+        let run = move |vm: &mut Vm| run(vm, &hook, &scripts, &delivery, limits);
         self.place.run(run).await.map_err(DeliveryError::from)??;
         Ok(Receipt::Done)
     }
@@ -52,6 +62,7 @@ impl Handler for Lambda {
 /// Runs scripts in order until one fails.
 fn run(
     vm: &mut Vm,
+    hook: &str,
     scripts: &[Script],
     delivery: &Delivery,
     limits: Limits,
@@ -68,7 +79,11 @@ fn run(
         pid: delivery.pid(),
     };
     for script in scripts {
-        match sandbox.call(script, call) {
+        let result = sandbox.call(script, call);
+        for line in sandbox.take_log() {
+            log(hook, delivery, &line);
+        }
+        match result {
             Ok(Verdict::Done) => {}
             Ok(Verdict::Again) => {
                 *vm = Some(sandbox);
@@ -88,6 +103,17 @@ fn run(
     Ok(())
 }
 
+/// In the dispatcher's log, as the `log` handler's records.
+fn log(hook: &str, delivery: &Delivery, line: &Line) {
+    let (text, delivery) = (&line.text, &delivery.id);
+    match line.level {
+        Level::Debug => tracing::debug!(target: OWN_RECORDS, hook, %delivery, "{text}"),
+        Level::Info => tracing::info!(target: OWN_RECORDS, hook, %delivery, "{text}"),
+        Level::Warn => tracing::warn!(target: OWN_RECORDS, hook, %delivery, "{text}"),
+        Level::Error => tracing::error!(target: OWN_RECORDS, hook, %delivery, "{text}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,7 +130,7 @@ mod tests {
 
     fn lambda(pool: &Pool<Vm>, functions: &[&str]) -> Lambda {
         let functions = functions.iter().map(|f| (*f).to_owned()).collect();
-        Lambda::new(&LambdaConfig { functions }, pool, LIMITS).expect("sound scripts")
+        Lambda::new("h", &LambdaConfig { functions }, pool, LIMITS).expect("sound scripts")
     }
 
     fn delivery() -> Delivery {

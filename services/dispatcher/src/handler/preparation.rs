@@ -25,6 +25,8 @@ pub(crate) struct Shared {
 
 /// For one hook.
 pub(super) struct Preparation<'a> {
+    /// The hook's id.
+    pub(super) hook: &'a str,
     pub(super) shared: &'a Shared,
     pub(super) timeout: Duration,
     pub(super) algorithm: Algorithm,

@@ -16,6 +16,7 @@ pub(crate) fn prepare(hook: &Hook, shared: &Shared) -> Result<Box<dyn Handler>, 
     }
     let options = hook.options();
     let prepared = Preparation {
+        hook: &hook.id,
         shared,
         timeout: options.attempt_timeout().unwrap_or(shared.timeout),
         algorithm: options.signature.unwrap_or_default(),
