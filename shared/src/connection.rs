@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use tokio::sync::{Notify, watch};
@@ -119,7 +119,9 @@ pub enum Error {
     TwoLogins,
     #[error("cannot read the NATS credentials file")]
     Credentials(#[source] std::io::Error),
-    #[error("NATS refused the credentials")]
+    #[error(
+        "NATS refused the credentials: check user and password in HOOKLINE_NATS_URL, or HOOKLINE_NATS_CREDENTIALS"
+    )]
     Authorization,
     /// In the server's words.
     #[error("NATS forbids this user the {0}; docs/security.md lists the permissions it needs")]
@@ -166,7 +168,8 @@ pub async fn connect(
             }
             Err(error) if !warned => {
                 warned = true;
-                tracing::warn!(server = %address(&servers), %error, "NATS is not reachable, retrying every second");
+                let check = advice(&error);
+                tracing::warn!(server = %address(&servers), %error, check, "NATS is not reachable, retrying every second");
             }
             Err(error) => tracing::debug!(%error, "NATS is not reachable"),
         }
@@ -174,6 +177,19 @@ pub async fn connect(
             () = tokio::time::sleep(RETRY) => {}
             () = shutdown.cancelled() => return Err(Error::Stopped),
         }
+    }
+}
+
+fn advice(error: &ConnectError) -> &'static str {
+    let text = error.to_string();
+    if text.contains("InvalidContentType") {
+        "the server speaks no TLS: HOOKLINE_NATS_URL should begin with nats://"
+    } else if text.contains("certificate") || text.contains("TLS") {
+        "its certificate must be valid for the host in HOOKLINE_NATS_URL, by an authority that this host trusts"
+    } else if error.kind() == ConnectErrorKind::TimedOut {
+        "is it a NATS server? check HOOKLINE_NATS_URL"
+    } else {
+        "host and port in HOOKLINE_NATS_URL"
     }
 }
 

@@ -246,6 +246,14 @@ async fn ensure_stream(
             }
             // Another service has just created it with other settings: read those.
             Kind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST => false,
+            // A single server never has copies.
+            Kind::JetStream(error)
+                if error.code() == 500
+                    && config.num_replicas > 1
+                    && context.client().server_info().cluster.is_none() =>
+            {
+                true
+            }
             // The cluster is still forming.
             Kind::JetStream(error) if error.error_code() == ErrorCode::CLUSTER_NO_PEERS => {
                 started.elapsed() > GATHERING
@@ -254,10 +262,13 @@ async fn ensure_stream(
             _ => false,
         };
         if refused {
-            return Err(Error::Create {
-                name,
-                reason: error.to_string(),
-            });
+            let copies = config.num_replicas;
+            let reason = if copies > 1 {
+                format!("{error}; HOOKLINE_REPLICAS asks for {copies} copies")
+            } else {
+                error.to_string()
+            };
+            return Err(Error::Create { name, reason });
         }
         if !warned {
             warned = true;

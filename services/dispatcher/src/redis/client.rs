@@ -273,6 +273,11 @@ impl Inner {
         if let Some(connection) = self.current.load_full() {
             return Ok(Connection::clone(&connection));
         }
+        // The manager connects behind the scenes, and would not say why it cannot.
+        if let Connector::One(client) = &self.connector {
+            let connection = client.get_multiplexed_async_connection();
+            in_time(CONNECT, connection).await?;
+        }
         let connection = in_time(CONNECT, self.connector.connect()).await?;
         self.current.store(Some(Arc::new(connection.clone())));
         Ok(connection)
@@ -353,8 +358,29 @@ async fn in_time<T>(
     call: impl Future<Output = Result<T, redis::RedisError>>,
 ) -> Result<T, String> {
     match tokio::time::timeout(deadline, call).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
+        Ok(result) => result.map_err(|error| explained(&error)),
         Err(_) => Err(NO_ANSWER.to_owned()),
+    }
+}
+
+/// What is wrong, and which setting may be.
+fn explained(error: &RedisError) -> String {
+    let text = error.to_string();
+    let is_refused = error.kind() == ErrorKind::AuthenticationFailed
+        || ["NOAUTH", "WRONGPASS", "NOPERM"]
+            .iter()
+            .any(|code| text.contains(code));
+    if is_refused {
+        format!(
+            "it refuses the user or password in HOOKLINE_REDIS_URL, or forbids the user a command: {text}"
+        )
+    } else if text.contains("cluster support disabled") {
+        "it is no Redis Cluster: HOOKLINE_REDIS_URL should begin with redis://".to_owned()
+    } else if text.contains("timed out") || text.contains("Parse error") {
+        "it does not answer as Redis does, with TLS if HOOKLINE_REDIS_URL begins with rediss://"
+            .to_owned()
+    } else {
+        format!("{text}; check HOOKLINE_REDIS_URL")
     }
 }
 
