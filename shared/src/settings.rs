@@ -7,13 +7,19 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; examples of durations: 500ms, 15s, 2m"))
 }
 
-/// The default name of a process: the host's, or `otherwise` if the host has none.
+/// The default name of a process: the host's, or `otherwise` if the host has none, with a port that no other process of
+/// the host has.
 #[must_use]
-pub fn host_name(otherwise: &str) -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => otherwise.to_owned(),
-        name => name.to_owned(),
+pub fn node_name(otherwise: &str, port: u16) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => otherwise,
+        host => host,
+    };
+    match port {
+        // Any: only the process is known.
+        0 => format!("{host}-{}", std::process::id()),
+        port => format!("{host}-{port}"),
     }
 }
 

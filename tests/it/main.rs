@@ -33,6 +33,7 @@ mod sharing;
 mod shutdown;
 mod signature;
 mod startup;
+mod status;
 mod storage;
 mod stream_reader;
 mod tls;

@@ -103,12 +103,8 @@ async fn says(service: &mut Service, wanted: &str) -> Result {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_address_or_login_of_nats_is_named() -> Result {
-    let mut cluster = Cluster::builder().prepare().await?;
-    cluster.nats.start().await?;
-    cluster.redis.start().await?;
-    // As an old server says hello.
+/// Says hello as an old nats-server does. Returns its port.
+async fn old_server() -> Result<u16> {
     let old = TcpListener::bind("127.0.0.1:0").await?;
     let hello = format!(
         "INFO {{\"server_id\":\"A\",\"version\":\"2.10.1\",\"proto\":1,\"host\":\"127.0.0.1\",\"port\":{},\"max_payload\":1048576}}\r\n",
@@ -127,6 +123,15 @@ async fn a_wrong_address_or_login_of_nats_is_named() -> Result {
             });
         }
     });
+    Ok(old_port)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_address_or_login_of_nats_is_named() -> Result {
+    let mut cluster = Cluster::builder().prepare().await?;
+    cluster.nats.start().await?;
+    cluster.redis.start().await?;
+    let old_port = old_server().await?;
     let (nats, redis) = (cluster.nats.port(), cluster.redis.port());
     let cases = [
         ("nats.example.com:4222".to_owned(), "NATS is not reachable"),

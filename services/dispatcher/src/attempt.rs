@@ -2,5 +2,6 @@
 
 pub(crate) mod deliver;
 pub(crate) mod delivery_log;
+pub(crate) mod failure_log;
 pub(crate) mod inline_retry;
 pub(crate) mod ping_and_test;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hookline_shared::hook::framing;
-use hookline_shared::settings::{duration, host_name};
+use hookline_shared::settings::{duration, node_name};
 use hookline_shared::{connection, parking, retry, streams, telemetry};
 use ipnet::IpNet;
 
@@ -31,9 +31,9 @@ pub struct Config {
     )]
     pub status_listen: SocketAddr,
 
-    /// Name of this dispatcher in the delivery log; by default the host's name.
-    #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME", default_value_t = host_name("dispatcher"))]
-    pub node: String,
+    /// Name of this dispatcher in the delivery log. [default: the host's name and the port of the status API]
+    #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME")]
+    pub node: Option<String>,
 
     /// Time for attempts in flight to finish after SIGTERM.
     #[arg(
@@ -323,6 +323,13 @@ impl Config {
             Some((name, _)) => Err(Error::Zero(name)),
             None => Ok(()),
         }
+    }
+
+    /// The name given, or the default.
+    pub(crate) fn node(&self) -> String {
+        let default = || node_name("dispatcher", self.status_listen.port());
+        let given = self.node.clone().filter(|name| !name.is_empty());
+        given.unwrap_or_else(default)
     }
 
     pub(crate) fn hook_defaults(&self) -> Defaults {

@@ -28,6 +28,7 @@ use tokio::sync::watch as signal;
 use crate::admission::Admission;
 use crate::admission::circuit_breaker::{self, CircuitBreaker};
 use crate::admission::rate_limit::RateLimit;
+use crate::attempt::failure_log::FailureLog;
 use crate::handler::Handler;
 use crate::handler::preparation::Shared;
 use crate::handler::registry::{self, Unusable};
@@ -304,6 +305,7 @@ impl Index {
                 .map_or_else(|| self.defaults.policy.clone(), Policy::new),
             max_age: options.oldest().unwrap_or(self.defaults.max_age),
             admission: self.defaults.admission(&options, revision),
+            failures: FailureLog::default(),
             id: hook.id.as_str().into(),
             hook,
         }

@@ -178,10 +178,10 @@ async fn connect(
         let client = connection::connect(&config.nats, SERVICE, name, shutdown);
         client.await.map(jetstream::new)
     };
-    let context = connect(&config.node).await?;
+    let context = connect(&config.node()).await?;
     streams::ensure(&context, &config.streams, shutdown).await?;
     clock::measure(&context.client()).await;
-    let asking = connect(&format!("{} asking", config.node)).await?;
+    let asking = connect(&format!("{} asking", config.node())).await?;
     Ok((context, asking))
 }
 

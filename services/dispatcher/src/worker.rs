@@ -179,7 +179,7 @@ impl Worker {
         let (redis, metrics) = (&parts.redis, &parts.metrics);
         let (log, run) = DeliveryLog::new(
             parts.config.attempts.logged,
-            &parts.config.node,
+            &parts.config.node(),
             self.client.clone(),
             metrics.clone(),
         );
@@ -278,6 +278,7 @@ impl Worker {
             self.client.clone(),
             Arc::clone(&parts.index),
             parts.cluster.clone(),
+            Arc::new(Circuits::new(parts.redis.clone(), parts.metrics.clone())),
             self.pulling.clone(),
         );
         supervisor.spawn(PINGS, requests);

@@ -7,6 +7,7 @@ mod decode;
 mod deliveries;
 mod event_hooks;
 mod form;
+mod hook_status;
 mod hook_warnings;
 mod paging;
 mod path;
@@ -59,7 +60,7 @@ impl Admin {
         Self {
             store,
             metrics,
-            node: config.node.clone(),
+            node: config.node(),
             max_body: config.admin_max_body.get(),
             same_site: SameSite::new(config.admin_listen, &config.admin_origins),
             requests: TaskTracker::new(),
@@ -164,6 +165,7 @@ async fn of_hooks(
         Target::Sources(source, event) => sources::sources(source.as_deref(), event.as_deref()),
         Target::Ping(key) => hooks.ping(&key).await,
         Target::Test(key) => hooks.test(&key, input().await?).await,
+        Target::HookStatus(key) => hooks.status(&key, uri).await,
         Target::Deliveries(key) => hooks.deliveries(&key, uri).await,
         Target::RetryNow(key) => hooks.retry_now(&key, input().await?, uri).await,
         Target::Attempts(key) => hooks.attempts(&key, uri).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use hookline_shared::hook::framing;
-use hookline_shared::settings::{duration, host_name};
+use hookline_shared::settings::{duration, node_name};
 use hookline_shared::{connection, parking, streams, telemetry};
 
 /// A gateway node of Hookline: the Admin API, which raises an event for every change.
@@ -42,9 +42,9 @@ pub struct Config {
     )]
     pub status_listen: SocketAddr,
 
-    /// Name of this node, as its events carry it; by default the host name.
-    #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME", default_value_t = host_name("gateway"))]
-    pub node: String,
+    /// Name of this node, as its events carry it. [default: the host's name and the port of the status API]
+    #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME")]
+    pub node: Option<String>,
 
     /// Largest request body in bytes.
     #[arg(
@@ -86,6 +86,15 @@ pub struct Config {
     pub telemetry: telemetry::Options,
 }
 
+impl Config {
+    /// The name given, or the default.
+    pub(crate) fn node(&self) -> String {
+        let default = || node_name("gateway", self.status_listen.port());
+        let given = self.node.clone().filter(|name| !name.is_empty());
+        given.unwrap_or_else(default)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,7 +103,7 @@ mod tests {
     fn defaults_listen_on_loopback_only() {
         let config = Config::try_parse_from(["hookline-gateway"]).expect("defaults are valid");
         assert!(config.admin_listen.ip().is_loopback() && config.status_listen.ip().is_loopback());
-        assert!(!config.node.is_empty());
+        assert!(config.node().ends_with("-8100"), "{}", config.node());
         assert_eq!(config.shutdown_timeout, Duration::from_secs(30));
     }
 

@@ -106,7 +106,7 @@ pub async fn run(
     .await;
     if let Some(loaded) = loaded? {
         tracing::info!(
-            node = config.node,
+            node = config.node(),
             sequence = loaded.view().sequence(),
             "serving the Admin API"
         );
@@ -173,7 +173,7 @@ async fn start(
     let (deliveries, run) = batch::Writer::new(context.client(), None, Duration::ZERO);
     supervisor.spawn("deliveries writer", run);
     let origin = Origin {
-        node: config.node.clone(),
+        node: config.node(),
         pid: std::process::id(),
     };
     let store = Arc::new(
@@ -204,11 +204,11 @@ async fn connect(
 ) -> Result<(jetstream::Context, Client), streams::Error> {
     let connect =
         async |name: &str| connection::connect(&config.nats, SERVICE, name, shutdown).await;
-    let client = connect(&config.node).await?;
+    let client = connect(&config.node()).await?;
     let context = jetstream::new(client);
     streams::ensure(&context, &config.streams, shutdown).await?;
     clock::measure(&context.client()).await;
-    let lists = connect(&format!("{} lists", config.node)).await?;
+    let lists = connect(&format!("{} lists", config.node())).await?;
     Ok((context, lists))
 }
 

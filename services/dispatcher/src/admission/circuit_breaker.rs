@@ -114,17 +114,20 @@ impl CircuitBreaker {
         !std::mem::replace(&mut self.state().probing, true)
     }
 
-    /// Lets it be probed now, once for each time that somebody asked for it. Returns whether this is the first.
-    fn half_open(&self, asked_for: u64) -> bool {
+    /// Whether it was half-opened for whoever asked for that then.
+    fn is_served(&self, asked_for: u64) -> bool {
+        asked_for <= self.state().asked_for
+    }
+
+    /// Lets it be probed now, once for each time that somebody asked for it.
+    fn half_open(&self, asked_for: u64) {
         let mut state = self.state();
-        if asked_for <= state.asked_for {
-            return false;
+        if asked_for > state.asked_for {
+            state.asked_for = asked_for;
+            if state.is_open() {
+                state.open_until = Some(Instant::now());
+            }
         }
-        state.asked_for = asked_for;
-        if state.is_open() {
-            state.open_until = Some(Instant::now());
-        }
-        true
     }
 
     /// The probe was not made.
@@ -214,6 +217,7 @@ pub(crate) struct Circuits {
     redis: RedisClient,
     open: Script,
     half_open: Script,
+    state: Script,
     metrics: Metrics,
 }
 
@@ -223,7 +227,25 @@ impl Circuits {
             redis,
             open: Script::new(include_str!("open_circuit.lua")),
             half_open: Script::new(include_str!("half_open.lua")),
+            state: Script::new(include_str!("circuit.lua")),
             metrics,
+        }
+    }
+
+    /// What all workers know of a circuit, or this one without Redis.
+    pub(crate) async fn verdict(
+        &self,
+        hook: &str,
+        revision: u64,
+        circuit: &CircuitBreaker,
+    ) -> Verdict {
+        let mut call = ScriptCall::new(&self.state, 1);
+        call.key(Key::Circuit(hook)).arg(revision);
+        match self.redis.call::<i64>(hook, &call).await {
+            None => circuit.verdict(),
+            Some(..0) => Verdict::Closed,
+            Some(0) => Verdict::HalfOpen,
+            Some(left) => Verdict::Open(Duration::from_millis(left as u64).min(LONGEST)),
         }
     }
 
@@ -235,13 +257,16 @@ impl Circuits {
         circuit: &CircuitBreaker,
         asked_for: u64,
     ) {
-        if circuit.half_open(asked_for) {
-            let mut call = ScriptCall::new(&self.half_open, 1);
-            call.key(Key::Circuit(hook))
-                .arg(revision)
-                .arg(millis(REMEMBERED));
-            let _: Option<u8> = self.redis.call(hook, &call).await;
+        if circuit.is_served(asked_for) {
+            return;
         }
+        // Redis first: a claim that still found the circuit open there would open it here again.
+        let mut call = ScriptCall::new(&self.half_open, 1);
+        call.key(Key::Circuit(hook))
+            .arg(revision)
+            .arg(millis(REMEMBERED));
+        let _: Option<u8> = self.redis.call(hook, &call).await;
+        circuit.half_open(asked_for);
     }
 
     pub(crate) async fn open(&self, hook: &str, revision: u64, circuit: &CircuitBreaker) {
@@ -328,15 +353,18 @@ mod tests {
     async fn a_request_half_opens_it_once() {
         let circuit = circuit();
         circuit.opened(5 * SECOND);
-        assert!(circuit.half_open(7));
+        assert!(!circuit.is_served(7));
+        circuit.half_open(7);
         assert_eq!(circuit.verdict(), Verdict::HalfOpen);
         assert!(circuit.probe() && circuit.failed(true));
         circuit.opened(5 * SECOND);
-        assert!(!circuit.half_open(7), "for the same request");
+        assert!(circuit.is_served(7));
+        circuit.half_open(7);
         assert_eq!(circuit.verdict(), Verdict::Open(5 * SECOND));
-        assert!(circuit.half_open(8));
+        circuit.half_open(8);
+        assert_eq!(circuit.verdict(), Verdict::HalfOpen);
         circuit.succeeded(true);
-        assert!(!circuit.half_open(8));
+        assert!(circuit.is_served(8));
     }
 
     #[tokio::test(start_paused = true)]

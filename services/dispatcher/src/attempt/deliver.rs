@@ -150,8 +150,12 @@ impl Deliverer {
             self.log.note(hook, pending, began, &result);
             let Err(error) = &result else {
                 hook.admission.circuit.succeeded(lease.is_probe());
+                hook.failures.succeeded(hook);
                 break result;
             };
+            if let Some(again) = schedule::retry_delay(&hook.policy, pending, error.class()) {
+                hook.failures.failed(hook, error, again);
+            }
             let retry = async {
                 self.count_failure(hook, &lease, error).await;
                 self.wait_for_retry(hook, lane, pending, &lease, error)

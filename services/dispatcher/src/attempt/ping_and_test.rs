@@ -7,9 +7,10 @@ use std::time::Duration;
 use async_nats::{Client, Message};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use hookline_shared::clock;
 use hookline_shared::event::{DeliveryId, Event, EventId};
 use hookline_shared::hook::{HandlerConfig, Hook, REDACTED};
-use hookline_shared::rpc::{PING, REDIS, Reply, Request, TEST};
+use hookline_shared::rpc::{PING, REDIS, Reply, Request, STATUS, Status, TEST};
 use hookline_shared::subject::{self, PING_EVENT, PING_SOURCE};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::deliver::attempt;
+use crate::admission::circuit_breaker::{Circuits, Verdict};
 use crate::cluster::Cluster;
 use crate::handler::{Delivery, DeliveryError, Receipt, Response};
 use crate::hooks::{Index, Prepared};
@@ -31,6 +33,7 @@ pub(crate) async fn serve(
     client: Client,
     index: Arc<Index>,
     cluster: Cluster,
+    circuits: Arc<Circuits>,
     shutdown: CancellationToken,
 ) {
     let permits = Arc::new(Semaphore::new(PERMITS));
@@ -47,10 +50,10 @@ pub(crate) async fn serve(
                     return;
                 };
                 let (client, index) = (client.clone(), Arc::clone(&index));
-                let cluster = cluster.clone();
+                let (cluster, circuits) = (cluster.clone(), Arc::clone(&circuits));
                 tokio::spawn(async move {
                     let _permit = permit;
-                    answer(&client, &index, &cluster, request).await;
+                    answer(&client, &index, &cluster, &circuits, request).await;
                 });
             },
             Err(error) => tracing::warn!(%error, "cannot subscribe to requests"),
@@ -66,7 +69,13 @@ const NOT_UNDERSTOOD: &str = "the request is not understood";
 /// With what the inboxes of clients begin.
 const INBOXES: &str = "_INBOX";
 
-async fn answer(client: &Client, index: &Index, cluster: &Cluster, message: Message) {
+async fn answer(
+    client: &Client,
+    index: &Index,
+    cluster: &Cluster,
+    circuits: &Circuits,
+    message: Message,
+) {
     // An answer is a write in the name of this service: it goes to inboxes only.
     let reply_to = message.reply.clone();
     let Some(reply_to) = reply_to.filter(|subject| subject.starts_with(INBOXES)) else {
@@ -75,7 +84,7 @@ async fn answer(client: &Client, index: &Index, cluster: &Cluster, message: Mess
     let reply = match message.subject.rsplit('.').next().unwrap_or_default() {
         REDIS => seen(cluster, &message.payload).await,
         verb => match serde_json::from_slice::<Request>(&message.payload) {
-            Ok(request) => reply(index, verb, request).await,
+            Ok(request) => reply(index, circuits, verb, request).await,
             Err(_) => problem(400, NOT_UNDERSTOOD),
         },
     };
@@ -98,7 +107,7 @@ async fn seen(cluster: &Cluster, sign: &[u8]) -> Reply {
     }
 }
 
-async fn reply(index: &Index, verb: &str, request: Request) -> Reply {
+async fn reply(index: &Index, circuits: &Circuits, verb: &str, request: Request) -> Reply {
     if let Err(error) = index.catch_up().await {
         tracing::warn!(%error, "cannot catch up with the hooks to answer a gateway");
         return problem(503, "the dispatcher does not know the hooks yet");
@@ -110,6 +119,7 @@ async fn reply(index: &Index, verb: &str, request: Request) -> Reply {
     match verb {
         PING => ping(hook).await,
         TEST => test(hook, request.data).await,
+        STATUS => status(hook, circuits).await,
         _ => problem(400, NOT_UNDERSTOOD),
     }
 }
@@ -118,6 +128,28 @@ fn problem(status: u16, message: &str) -> Reply {
     Reply {
         status,
         body: json!({ "message": message }),
+    }
+}
+
+async fn status(hook: &Prepared, circuits: &Circuits) -> Reply {
+    let admission = &hook.admission;
+    let verdict = circuits.verdict(&hook.id, admission.revision, &admission.circuit);
+    let (circuit, probed_at) = match verdict.await {
+        Verdict::Closed => ("closed", None),
+        Verdict::HalfOpen => ("half-open", None),
+        Verdict::Open(left) => {
+            let at = clock::unix_millis() + left.as_millis() as u64;
+            ("open", Some(at as f64 / 1_000.0))
+        }
+    };
+    let status = Status {
+        circuit: circuit.to_owned(),
+        probed_at,
+        unusable: hook.unusable,
+    };
+    Reply {
+        status: 200,
+        body: serde_json::to_value(status).unwrap_or_default(),
     }
 }
 
@@ -174,21 +206,18 @@ async fn test(hook: &Prepared, data: Map<String, Value>) -> Reply {
     let mut shown = data;
     shown.insert("source".to_owned(), source.into());
     shown.insert("event".to_owned(), event.into());
-    let (status, result, message) = match result {
+    // The test was made, whatever came of it.
+    let result = match result {
         Ok(Receipt::Response(response)) | Err(DeliveryError::Status { response, .. }) => {
-            (200, show(&response), None)
+            show(&response)
         }
-        Ok(Receipt::Done) => (200, json!({ "delivered": true }), None),
-        Err(error) => {
-            let message = format!("the test was not delivered: {error}");
-            (502, json!({ "error": error.to_string() }), Some(message))
-        }
+        Ok(Receipt::Done) => json!({ "delivered": true }),
+        Err(error) => json!({ "delivered": false, "error": error.to_string() }),
     };
-    let mut body = json!({ "data": shown, "result": result });
-    if let Some(message) = message {
-        body["message"] = message.into();
+    Reply {
+        status: 200,
+        body: json!({ "data": shown, "result": result }),
     }
-    Reply { status, body }
 }
 
 fn show(response: &Response) -> Value {

@@ -116,6 +116,15 @@ impl DeliveryError {
 }
 
 impl DeliveryError {
+    /// The receiver's status, if it answered.
+    #[must_use]
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { response, .. } => Some(response.status),
+            _ => None,
+        }
+    }
+
     /// Whether the failure counts against the hook's circuit.
     #[must_use]
     pub(crate) fn is_receivers_fault(&self) -> bool {

@@ -10,6 +10,7 @@ use hookline_shared::subject;
 
 use crate::admission::Admission;
 use crate::admission::suppression::Marks;
+use crate::attempt::failure_log::FailureLog;
 use crate::handler::Handler;
 
 pub(crate) struct Prepared {
@@ -25,6 +26,7 @@ pub(crate) struct Prepared {
     /// Age at which a delivery is dead.
     pub max_age: Duration,
     pub admission: Admission,
+    pub failures: FailureLog,
     /// Its handler cannot be prepared.
     pub unusable: bool,
     pub(super) created: Created,

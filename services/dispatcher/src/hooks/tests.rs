@@ -45,6 +45,7 @@ fn hook(
         policy: Policy::new(vec![Duration::ZERO]),
         max_age: Duration::from_secs(60),
         admission: Admission::new(1, CircuitBreaker::new(CIRCUIT), None, 1, 1),
+        failures: FailureLog::default(),
         unusable: false,
         created,
         hook,

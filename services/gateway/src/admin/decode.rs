@@ -80,7 +80,10 @@ fn json(body: &[u8]) -> Result<Input, ApiError> {
             values,
             form: false,
         }),
-        Ok(_) | Err(_) => Err(ApiError::BadRequest("Cannot parse JSON body")),
+        Ok(_) => Err(ApiError::BadRequest(
+            "the JSON body is no object: expected an object",
+        )),
+        Err(_) => Err(ApiError::BadRequest("Cannot parse JSON body")),
     }
 }
 
@@ -176,9 +179,14 @@ mod tests {
 
     #[tokio::test]
     async fn malformed_bodies_are_named() {
-        for body in ["{", "[]", "1", &"[".repeat(100_000)] {
+        for body in ["{", &"[".repeat(100_000)] {
             let answer = read(&["application/json"], body).await;
             assert_eq!(answer, Err("Cannot parse JSON body".into()));
+        }
+        for body in ["[]", "1", "null", "\"text\""] {
+            let answer = read(&["application/json"], body).await;
+            let answer = answer.expect_err(body);
+            assert!(answer.contains("expected an object"), "{body}: {answer}");
         }
         let answer = read(&["multipart/form-data; boundary=x"], "junk").await;
         assert_eq!(answer, Err("Cannot parse multipart body".into()));

@@ -198,7 +198,7 @@ pub(super) async fn page(
     Ok(stream_reader::page(store.lists().client(), stream, filter, from, size).await?)
 }
 
-async fn count(store: &Store, stream: &str, filter: &str) -> Result<u64, store::Error> {
+pub(super) async fn count(store: &Store, stream: &str, filter: &str) -> Result<u64, store::Error> {
     store.connected().await?;
     store.lists().count(stream, filter).await
 }

@@ -33,6 +33,18 @@ impl Collection<'_> {
     }
 
     async fn ask(&self, verb: &str, hook: String, data: Entity) -> Result<Response, ApiError> {
+        let reply = self.request(verb, hook, data).await?;
+        let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        Ok(response::json(status, &reply.body))
+    }
+
+    /// Asks a dispatcher.
+    pub(super) async fn request(
+        &self,
+        verb: &str,
+        hook: String,
+        data: Entity,
+    ) -> Result<rpc::Reply, ApiError> {
         self.store.connected().await?;
         let body = rpc::Request { hook, data };
         let body = serde_json::to_vec(&body).map_err(|_| ApiError::Internal)?;
@@ -50,11 +62,9 @@ impl Collection<'_> {
                 RequestErrorKind::MaxPayloadExceeded => store::Error::TooLarge.into(),
                 _ => store::Error::Unavailable(Some(error.into())).into(),
             })?;
-        let reply: rpc::Reply = serde_json::from_slice(&reply.payload).map_err(|error| {
+        serde_json::from_slice(&reply.payload).map_err(|error| {
             tracing::error!(%error, verb, "cannot read a dispatcher's answer");
             ApiError::Internal
-        })?;
-        let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
-        Ok(response::json(status, &reply.body))
+        })
     }
 }

@@ -34,6 +34,8 @@ pub(super) enum Target {
     Ping(String),
     /// `/event-hooks/{id}/test`.
     Test(String),
+    /// `/event-hooks/{id}/status`.
+    HookStatus(String),
     /// `/event-hooks/{id}/deliveries`.
     Deliveries(String),
     /// `/event-hooks/{id}/deliveries/retry`.
@@ -105,6 +107,7 @@ impl Path {
             Target::Sources(..)
             | Target::Ping(_)
             | Target::Test(_)
+            | Target::HookStatus(_)
             | Target::Deliveries(_)
             | Target::RetryNow(_)
             | Target::Attempts(_)
@@ -132,6 +135,7 @@ impl Target {
             [key] => Some(Self::Item(schema, key.to_owned())),
             [key, "ping"] if is_hooks => Some(Self::Ping(key.to_owned())),
             [key, "test"] if is_hooks => Some(Self::Test(key.to_owned())),
+            [key, "status"] if is_hooks => Some(Self::HookStatus(key.to_owned())),
             [key, "deliveries"] if is_hooks => Some(Self::Deliveries(key.to_owned())),
             [key, "deliveries", "retry"] if is_hooks => Some(Self::RetryNow(key.to_owned())),
             [key, "attempts"] if is_hooks => Some(Self::Attempts(key.to_owned())),
@@ -165,6 +169,7 @@ impl Target {
             Self::Node
             | Self::Status
             | Self::Sources(..)
+            | Self::HookStatus(_)
             | Self::Ping(_)
             | Self::Deliveries(_)
             | Self::Attempts(_) => "GET, HEAD, OPTIONS",
@@ -201,6 +206,7 @@ mod tests {
             Target::Sources(source, event) => format!("sources {source:?} {event:?}"),
             Target::Ping(key) => format!("ping {key}"),
             Target::Test(key) => format!("test {key}"),
+            Target::HookStatus(key) => format!("status {key}"),
             Target::Deliveries(key) => format!("deliveries {key}"),
             Target::RetryNow(key) => format!("retry {key}"),
             Target::Attempts(key) => format!("attempts {key}"),
