@@ -1,6 +1,7 @@
 //! Which workspaces a hook hears.
 
-use e2e::{Cluster, Result, admin, wire};
+use anyhow::ensure;
+use e2e::{Cluster, Result, SOON, admin, eventually, wire};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,5 +43,64 @@ async fn a_hook_hears_every_workspace_or_its_own() -> Result {
     let unknown = json!({ "username": "Bob" });
     let unknown = first.post("/no-such-workspace/consumers", &unknown).await?;
     unknown.expect(404)?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_hook_hears_is_in_the_answer_and_unknown_workspaces_are_reported() -> Result {
+    let cluster = Cluster::single().await?;
+    let admin = cluster.admin();
+    for name in ["team-a", "team-b"] {
+        let team = json!({ "name": name });
+        admin.post("/workspaces", &team).await?.expect(201)?;
+    }
+    let hook = |path: &str| {
+        let config = json!({ "url": cluster.receiver.url(path) });
+        admin::hook("crud", "consumers", "webhook", config)
+    };
+    let all = admin
+        .post("/event-hooks", &hook("/all"))
+        .await?
+        .expect(201)?;
+    assert_eq!(all["hears"], "all workspaces");
+    let team = admin
+        .post("/team-a/event-hooks", &hook("/team"))
+        .await?
+        .expect(201)?;
+    assert_eq!(team["hears"], "workspace team-a");
+    let default = admin
+        .post("/default/event-hooks", &hook("/default"))
+        .await?
+        .expect(201)?;
+    assert_eq!(default["hears"], "workspace default");
+    let publish = async |workspace: &str, count: usize| {
+        for n in 0..count {
+            let subject = wire::event_in(workspace, "crud", "consumers");
+            let data = json!({ "n": n });
+            cluster.nats.publish(subject, data.to_string()).await?;
+        }
+        Result::Ok(())
+    };
+    publish("team-a", 1).await?;
+    publish("team-b", 1).await?;
+    publish("default", 1).await?;
+    publish("taem-a", 5).await?;
+    publish("gone", 1).await?;
+    cluster.receiver.wait_for("/all", 9).await?;
+    cluster.receiver.wait_for("/team", 1).await?;
+    cluster.receiver.wait_for("/default", 1).await?;
+    eventually(SOON, "six are counted", async || {
+        let name = "hookline_events_unknown_workspace_total";
+        let counted = cluster.dispatchers_metric(name, &[]).await?;
+        ensure!((counted - 6.0).abs() < 0.1, "{counted}");
+        Ok(())
+    })
+    .await?;
+    for (workspace, warnings) in [("taem-a", 1), ("gone", 1), ("team-a", 0), ("team-b", 0)] {
+        let lines = cluster.dispatchers[0].log_lines().into_iter();
+        let lines = lines
+            .filter(|line| line.level() == "WARN" && *line.field("workspace") == json!(workspace));
+        assert_eq!(lines.count(), warnings, "{workspace}");
+    }
     cluster.finish().await
 }

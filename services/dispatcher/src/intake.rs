@@ -5,3 +5,4 @@ pub(crate) mod consumer;
 pub(crate) mod dispatch;
 pub(crate) mod spread_limit;
 pub(crate) mod suspects;
+pub(crate) mod workspaces;

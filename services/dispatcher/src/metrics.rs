@@ -68,6 +68,7 @@ pub(crate) struct Metrics {
     matched: IntCounter,
     unmatched: IntCounter,
     malformed: IntCounter,
+    unknown_workspace: IntCounter,
     deliveries: IntCounterVec,
     parking: Parking,
     circuit_openings: IntCounter,
@@ -130,6 +131,10 @@ impl Metrics {
             matched: events.with_label_values(&["matched"]),
             unmatched: events.with_label_values(&["unmatched"]),
             malformed: events.with_label_values(&["malformed"]),
+            unknown_workspace: new.counter(
+                "hookline_events_unknown_workspace_total",
+                "Events in workspaces that nobody made",
+            )?,
             deliveries: new.counters(
                 "hookline_deliveries_total",
                 "Deliveries handled, by outcome",
@@ -230,6 +235,10 @@ impl Metrics {
 
     pub(crate) fn thread_stuck(&self) {
         self.threads_stuck.inc();
+    }
+
+    pub(crate) fn unknown_workspace(&self, events: u64) {
+        self.unknown_workspace.inc_by(events);
     }
 
     pub(crate) fn swept(&self) {

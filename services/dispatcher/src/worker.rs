@@ -29,6 +29,7 @@ use crate::intake::consumer::{self, Consumer, Lane, Weight};
 use crate::intake::dispatch::{Content, Dispatch, Handover, Sink};
 use crate::intake::spread_limit::SpreadLimit;
 use crate::intake::suspects::Suspects;
+use crate::intake::workspaces::Workspaces;
 use crate::metrics::Metrics;
 use crate::nats::ack_keepalive::AckKeepalive;
 use crate::redis::client::RedisClient;
@@ -131,6 +132,7 @@ impl Worker {
             outbox: OutboxPurge::default(),
             spread: SpreadLimit::default(),
             suspects: Suspects::new(parts.redis.clone()),
+            workspaces: Workspaces::new(parts.metrics.clone()),
             hand_over,
             tasks: worker.tasks.clone(),
             metrics: parts.metrics.clone(),
@@ -208,6 +210,10 @@ impl Worker {
         let (context, asking) = (parts.context, parts.asking);
         supervisor.spawn("ack keepalive", self.keepalive.clone().run());
         supervisor.spawn("leases", self.claims.clone().keep_leases());
+        supervisor.spawn(
+            "workspaces",
+            dispatch.workspaces.clone().run(context.clone()),
+        );
         let timeout = parts.config.attempts.timeout;
         let watchdog = Watchdog {
             context: context.clone(),

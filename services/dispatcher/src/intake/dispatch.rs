@@ -20,6 +20,7 @@ use crate::intake::batches::Batches;
 use crate::intake::consumer;
 use crate::intake::spread_limit::SpreadLimit;
 use crate::intake::suspects::{self, Suspects};
+use crate::intake::workspaces::Workspaces;
 use crate::metrics::{DeliveryResult, EventResult, Metrics};
 use crate::nats::pulled_message::PulledMessage;
 use crate::settle::Settle;
@@ -46,6 +47,7 @@ pub(crate) struct Dispatch {
     pub(crate) outbox: OutboxPurge,
     pub(crate) spread: SpreadLimit,
     pub(crate) suspects: Suspects,
+    pub(crate) workspaces: Workspaces,
     pub(crate) hand_over: Handover,
     pub(crate) tasks: TaskTracker,
     pub(crate) metrics: Metrics,
@@ -245,6 +247,7 @@ impl Dispatch {
 
     fn note(&self, event: &Event, stored: Stored, hooks: &[Arc<Prepared>]) {
         self.outbox.note(event);
+        self.workspaces.note(&event.workspace);
         let age = i128::from(unix_millis()) * 1_000_000 - stored.time;
         let age = age.clamp(0, i128::from(u64::MAX)) as u64;
         self.metrics.delay(Duration::from_nanos(age));

@@ -6,7 +6,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use hookline_shared::subject::HOOK_KIND;
+use hookline_shared::subject::{ALL_WORKSPACES, HOOK_KIND};
 
 use super::hook_warnings;
 use super::paging::Paging;
@@ -104,13 +104,17 @@ impl<'a> Collection<'a> {
         Err(store::Error::Contended.into())
     }
 
-    /// An entity that was written, and a `warning` about it.
+    /// An entity that was written; of a hook also where it hears, and a `warning`.
     async fn written(&self, entity: &Entity) -> Value {
         let mut written = self.schema.response(entity);
-        if self.schema.kind == HOOK_KIND
-            && let Some(warning) = hook_warnings::of(self.store, entity).await
-        {
-            written["warning"] = warning.into();
+        if self.schema.kind == HOOK_KIND {
+            written["hears"] = match self.place.workspace.as_str() {
+                ALL_WORKSPACES => "all workspaces".into(),
+                workspace => format!("workspace {workspace}").into(),
+            };
+            if let Some(warning) = hook_warnings::of(self.store, entity).await {
+                written["warning"] = warning.into();
+            }
         }
         written
     }
