@@ -24,6 +24,7 @@ mod permissions;
 mod ping;
 mod propagation;
 mod pull;
+mod readme;
 mod redis;
 mod replay;
 mod retries;

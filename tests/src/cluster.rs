@@ -190,6 +190,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// Where the logs of servers and services are.
+    #[must_use]
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// The Admin API of the first gateway.
     #[must_use]
     pub fn admin(&self) -> &Admin {

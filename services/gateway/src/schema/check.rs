@@ -133,8 +133,14 @@ impl<'a> Checker<'a> {
             return self.fail("expected a map");
         };
         for (name, value) in map {
+            let is_nested = value.is_object() || value.is_array();
+            let is_payload = self.path.last().is_some_and(|field| field == "payload");
             self.path.push(name.clone());
-            self.value(element, value);
+            if is_nested && is_payload {
+                self.fail("expected a string: a payload is flat, write what is nested in body");
+            } else {
+                self.value(element, value);
+            }
             self.path.pop();
         }
     }
