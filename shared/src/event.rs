@@ -23,7 +23,7 @@ use data_scan::Outline;
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// The limit of a publisher's event id, which is stored with every parked delivery.
-const MAX_ID_BYTES: usize = 512;
+pub const MAX_ID_BYTES: usize = 512;
 /// Longer trace contexts are dropped.
 const MAX_TRACE_BYTES: usize = 512;
 

@@ -213,8 +213,8 @@ pub struct Sandbox {
 impl Sandbox {
     pub fn new(limits: Limits) -> Result<Self, mlua::Error> {
         let (lua, log) = (Lua::new(), Log::default());
-        let base = allow_list(&lua, &log)?;
         let budget = Arc::new(Budget::new());
+        let base = allow_list(&lua, &log, &budget)?;
         let spent = Arc::clone(&budget);
         lua.set_interrupt(move |_| {
             if spent.is_left() {
@@ -310,10 +310,10 @@ impl Sandbox {
 
 /// The read-only table behind every environment. The libraries themselves lose all other functions, since
 /// string methods (`("x"):rep(2)`) bypass the environment.
-fn allow_list(lua: &Lua, log: &Log) -> Result<Table, mlua::Error> {
+fn allow_list(lua: &Lua, log: &Log, budget: &Arc<Budget>) -> Result<Table, mlua::Error> {
     lua.load(BOUNDED).set_name("=sandbox").exec()?;
     let globals = lua.globals();
-    let natives = natives::table(lua, log)?;
+    let natives = natives::table(lua, log, budget)?;
     let kong: Table = lua.load(BRIDGE).set_name("=sandbox").call(natives)?;
     let base = lua.create_table()?;
     for name in FUNCTIONS {

@@ -1,6 +1,6 @@
 //! Follows keys of the bucket: first the last state of every key, then every change, in order.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::HeaderMap;
@@ -67,15 +67,16 @@ pub async fn follow(
 ) -> AwayTooLong {
     let (mut pause, mut last_up) = (MIN_PAUSE, SystemTime::now());
     let mut bucket = identity(context).await;
+    let newest = AtomicU64::new(0);
     loop {
         let (mut seen, is_up) = (false, AtomicBool::new(false));
         tokio::select! {
-            end = follow_once(context, filter, &mut apply, &mut seen, &is_up) => {
+            end = follow_once(context, filter, &mut apply, &mut seen, (&is_up, &newest)) => {
                 if let Err(error) = end {
                     tracing::warn!(%error, "watch on the bucket broke, restarting it");
                 }
             }
-            end = disturbed(context, &is_up, &mut last_up, &bucket) => match end {
+            end = disturbed(context, &is_up, &mut last_up, (&bucket, &newest)) => match end {
                 Ok(()) => tracing::debug!("restarting the watch on the bucket"),
                 Err(error) => return error,
             }
@@ -84,12 +85,15 @@ pub async fn follow(
         if now == Bucket::Missing {
             tracing::error!("the bucket {BUCKET_STREAM} is missing in NATS: {WHAT_TO_DO}");
             apply(Update::Missing);
+            // A restored one has the time of the backup's creation.
+            bucket = Bucket::Missing;
             while identity(context).await == Bucket::Missing {
                 tokio::time::sleep(IDENTITY_POLL_INTERVAL).await;
             }
         }
         let now = identity(context).await;
-        if now.is_another_than(&bucket) {
+        if now.is_another_than(&bucket, &newest) {
+            newest.store(0, Ordering::Relaxed);
             tracing::error!("the bucket {BUCKET_STREAM} was replaced by another one, reading that");
             apply(Update::Replaced);
         }
@@ -111,15 +115,18 @@ enum Bucket {
     /// NATS does not answer.
     Unknown,
     Missing,
-    /// In Unix nanoseconds.
-    CreatedAt(i128),
+    /// When it was created, in Unix nanoseconds, and its last sequence.
+    There(i128, u64),
 }
 
 impl Bucket {
-    fn is_another_than(self, known: &Self) -> bool {
+    /// A restored one has the time of the backup's creation, but ends before the newest sequence that was seen.
+    fn is_another_than(self, known: &Self, newest: &AtomicU64) -> bool {
         match (self, known) {
-            (Self::CreatedAt(now), Self::CreatedAt(known)) => now != *known,
-            (Self::CreatedAt(_), Self::Missing) => true,
+            (Self::There(now, last), Self::There(known, _)) => {
+                now != *known || last < newest.load(Ordering::Relaxed)
+            }
+            (Self::There(..), Self::Missing) => true,
             _ => false,
         }
     }
@@ -127,7 +134,11 @@ impl Bucket {
 
 async fn identity(context: &jetstream::Context) -> Bucket {
     match context.get_stream(BUCKET_STREAM).await {
-        Ok(bucket) => Bucket::CreatedAt(bucket.cached_info().created.unix_timestamp_nanos()),
+        Ok(bucket) => {
+            let info = bucket.cached_info();
+            let created = info.created.unix_timestamp_nanos();
+            Bucket::There(created, info.state.last_sequence)
+        }
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(error)
                 if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
@@ -146,7 +157,7 @@ async fn disturbed(
     context: &jetstream::Context,
     is_up: &AtomicBool,
     last_up: &mut SystemTime,
-    bucket: &Bucket,
+    (bucket, newest): (&Bucket, &AtomicU64),
 ) -> Result<(), AwayTooLong> {
     let client = context.client();
     let statistics = client.statistics();
@@ -164,7 +175,7 @@ async fn disturbed(
         if looked.elapsed() >= IDENTITY_POLL_INTERVAL {
             looked = Instant::now();
             let now = identity(context).await;
-            if now == Bucket::Missing || now.is_another_than(bucket) {
+            if now == Bucket::Missing || now.is_another_than(bucket, newest) {
                 return Ok(());
             }
         }
@@ -177,7 +188,7 @@ async fn follow_once(
     filter: &str,
     apply: &mut impl FnMut(Update),
     seen: &mut bool,
-    is_up: &AtomicBool,
+    (is_up, newest): (&AtomicBool, &AtomicU64),
 ) -> Result<(), async_nats::Error> {
     let config = consumer::pull::OrderedConfig {
         deliver_policy: consumer::DeliverPolicy::LastPerSubject,
@@ -195,6 +206,7 @@ async fn follow_once(
         next = messages.next().now_or_never().flatten();
         let info = message.info()?;
         *seen = true;
+        newest.fetch_max(info.stream_sequence, Ordering::Relaxed);
         let deleted = event::get(message.headers.as_ref(), header::KV_OPERATION).is_some();
         apply(Update::Change(Change {
             sequence: info.stream_sequence,

@@ -1,6 +1,8 @@
 //! The bucket and other streams are removed or replaced while services run.
 
-use anyhow::ensure;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
 use async_nats::jetstream::stream::Config;
 use e2e::{Cluster, Leftovers, Result, SOON, eventually, wire};
 use hookline_shared::subject::BUCKET_STREAM;
@@ -164,4 +166,75 @@ async fn other_streams_that_are_removed_are_created_again() -> Result {
         dispatcher.check_running()?;
     }
     cluster.finish_leaving(dead).await
+}
+
+/// Copies a folder.
+fn copy(from: &Path, to: &Path) -> Result {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let (entry, target) = (entry?, to);
+        let target = target.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// A folder with this name below another one.
+fn below(folder: &Path, name: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let folders = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir());
+    folders.into_iter().find_map(|path| {
+        let is_it = path.file_name().is_some_and(|found| found == name);
+        if is_it {
+            Some(path)
+        } else {
+            below(&path, name)
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_that_is_restored_is_served_as_it_was() -> Result {
+    let (mut cluster, _) = start().await?;
+    cluster.nats.kill();
+    let stored = below(cluster.dir(), BUCKET_STREAM).context("the bucket's files")?;
+    let backup = tempfile::tempdir()?;
+    copy(&stored, backup.path())?;
+    cluster.nats.start().await?;
+    cluster.ready().await?;
+    // Not in the backup.
+    let later = cluster.webhook("/later").await?;
+    let data = json!({ "n": 1 });
+    cluster.publish("crud", "consumers", &data).await?;
+    cluster.receiver.wait_for("/old", 2).await?;
+    cluster.rest().await?;
+    cluster.nats.kill();
+    std::fs::remove_dir_all(&stored)?;
+    copy(backup.path(), &stored)?;
+    cluster.nats.start().await?;
+    cluster.ready().await?;
+    let path = format!("/event-hooks/{}", e2e::admin::id(&later)?);
+    eventually(SOON, "what is not in the backup is gone", async || {
+        cluster.admin().get(&path).await?.expect(404)?;
+        let listed = cluster.admin().list("/consumers").await?;
+        ensure!(listed.len() == 1, "{listed:?}");
+        for service in cluster.gateways.iter().chain(&cluster.dispatchers) {
+            let log = service.process().log();
+            ensure!(log.contains("was replaced by another one"), "{log}");
+        }
+        Ok(())
+    })
+    .await?;
+    let heard = cluster.receiver.events("/later").len();
+    let data = json!({ "n": 2 });
+    cluster.publish("crud", "consumers", &data).await?;
+    cluster.receiver.wait_for("/old", 3).await?;
+    assert_eq!(cluster.receiver.events("/later").len(), heard);
+    cluster.finish_unchecked().await
 }

@@ -72,6 +72,7 @@ async fn a_stored_hook_that_cannot_be_prepared_stops_no_start_and_its_deliveries
         admin::id(&hook)?,
     );
     hook["config"]["body"] = json!(format!("{{{{ 1{} }}}}", "+1".repeat(6_435)));
+    hook.as_object_mut().expect("an object").remove("hears");
     cluster.nats.publish(&key, hook.to_string()).await?;
     cluster.nats.publish(subject::HOOKS_REVISION, "").await?;
     cluster.dispatchers[0].stop().await?;

@@ -78,7 +78,8 @@ async fn a_manual_ping_sends_the_hook_and_answers_what_it_sent() -> Result {
     assert_eq!(answer["event"], "ping");
     let pinged = &answer["event_hooks"];
     for key in keys(&hook) {
-        if key != "config" {
+        // The answer says more than the hook.
+        if key != "config" && key != "hears" {
             assert_eq!(pinged[key], hook[key], "{key}");
         }
     }

@@ -80,8 +80,10 @@ impl Cluster {
         shutdown: &CancellationToken,
     ) -> Result<Self, Error> {
         let bucket = Bucket(context.clone());
-        let own = Settings::of(config);
+        let mut own = Settings::of(config);
         let agreed = patiently(shutdown, async || bucket.agree(&own).await).await?;
+        // For another bucket that takes this one's place.
+        own.cluster = agreed.cluster;
         let redis = RedisCheck::new(context.client(), redis, agreed.cluster);
         Ok(Self(Arc::new(Inner { bucket, own, redis })))
     }

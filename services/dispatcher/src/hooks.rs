@@ -12,6 +12,7 @@ mod snapshot;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -53,6 +54,8 @@ const CLOCK_SLACK: Duration = Duration::from_secs(1);
 pub(crate) struct Index {
     snapshot: ArcSwap<Snapshot>,
     revision: signal::Sender<u64>,
+    /// The bucket was replaced, and the snapshot is of the old one.
+    is_void: AtomicBool,
     context: jetstream::Context,
     shared: Shared,
     defaults: Defaults,
@@ -129,6 +132,7 @@ impl Index {
             },
             snapshot: ArcSwap::default(),
             revision: signal::channel(0).0,
+            is_void: AtomicBool::new(false),
             context,
             shared,
             defaults,
@@ -149,9 +153,12 @@ impl Index {
                 Update::Change(change) => change,
                 // Messages are given back until it is there again.
                 Update::Missing => return,
+                // The old snapshot stands until the new one is known: without hooks, messages would be acked.
                 Update::Replaced => {
                     (table, newest, together) = (Table::default(), None, 0);
-                    return self.publish(&table.hooks, 0);
+                    self.is_void.store(true, Ordering::Relaxed);
+                    self.revision.send_replace(0);
+                    return;
                 }
             };
             together += 1;
@@ -178,6 +185,10 @@ impl Index {
         let wanted = self.newest().await?;
         if wanted < known {
             return Err(Error::Replaced);
+        }
+        if wanted == 0 && self.is_void.load(Ordering::Relaxed) {
+            // No hook was ever made there.
+            self.publish(&Snapshot::default(), 0);
         }
         let mut revision = self.revision.subscribe();
         let reached = revision.wait_for(|revision| *revision >= wanted);
@@ -315,6 +326,7 @@ impl Index {
         self.metrics
             .index(hooks.hooks(), hooks.unusable(), revision);
         self.snapshot.store(Arc::new(hooks.clone()));
+        self.is_void.store(false, Ordering::Relaxed);
         self.revision.send_replace(revision);
         tracing::debug!(hooks = hooks.hooks(), revision, "the hook index is new");
     }

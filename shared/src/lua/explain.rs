@@ -6,9 +6,13 @@ const KEYWORDS: [&str; 12] = [
     "local",
 ];
 
+/// A longer line is not searched.
+const MAX_LINE: usize = 1_000;
+
 /// The message, with the name of what is nil, if the line of the script shows it.
 pub(super) fn named(message: String, source: &str) -> String {
-    let Some(line) = line_of(&message).and_then(|number| source.lines().nth(number - 1)) else {
+    let line = line_of(&message).and_then(|number| source.lines().nth(number - 1));
+    let Some(line) = line.filter(|line| line.len() <= MAX_LINE) else {
         return message;
     };
     let names = if let Some(key) = between(&message, "attempt to index nil with '", "'") {

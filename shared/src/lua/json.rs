@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use mlua::{Error, Lua, LuaSerdeExt as _, LuaString, Result, Table, Value};
 
+use super::budget::Budget;
+
 /// Of a text that is read or written.
 const MAX_BYTES: usize = 2 << 20;
 const MAX_DEPTH: usize = 128;
@@ -24,16 +26,21 @@ pub(super) fn decode(lua: &Lua, text: LuaString) -> Result<Value> {
     lua.to_value_with(&value, options)
 }
 
-pub(super) fn encode(value: &Value) -> Result<String> {
-    let mut writer = Writer::default();
+/// Walking a table takes longer than its values say, so it ends with the script's time.
+pub(super) fn encode(value: &Value, budget: &Budget) -> Result<String> {
+    let mut writer = Writer {
+        out: String::new(),
+        values: 0,
+        budget,
+    };
     writer.value(value, MAX_DEPTH)?;
     Ok(writer.out)
 }
 
-#[derive(Default)]
-struct Writer {
+struct Writer<'a> {
     out: String,
     values: usize,
+    budget: &'a Budget,
 }
 
 /// As LuaJIT writes numbers.
@@ -61,9 +68,12 @@ fn shortest(digits: &str) -> &str {
     }
 }
 
-impl Writer {
+impl Writer<'_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<()> {
         self.values += 1;
+        if !self.budget.is_left() {
+            return Err(Error::runtime("time is up"));
+        }
         if self.out.len() > MAX_BYTES || self.values > MAX_VALUES {
             return Err(too_long());
         }
@@ -75,7 +85,7 @@ impl Writer {
             Value::Integer(whole) => out.push_str(&number(*whole as f64)),
             Value::Number(fraction) if fraction.is_finite() => out.push_str(&number(*fraction)),
             Value::Number(_) => return Err(refused("number: must not be NaN or Infinity")),
-            Value::String(text) => string(out, &text.to_string_lossy()),
+            Value::String(text) => text_of(out, text)?,
             Value::Table(table) => {
                 let depth = depth
                     .checked_sub(1)
@@ -128,7 +138,7 @@ impl Writer {
                         self.out.push(',');
                     }
                     match &key {
-                        Value::String(text) => string(&mut self.out, &text.to_string_lossy()),
+                        Value::String(text) => text_of(&mut self.out, text)?,
                         Value::Integer(whole) => string(&mut self.out, &number(*whole as f64)),
                         Value::Number(fraction) => string(&mut self.out, &number(*fraction)),
                         _ => return Err(refused("table: table key must be a number or string")),
@@ -141,6 +151,14 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+fn text_of(out: &mut String, text: &LuaString) -> Result<()> {
+    if out.len() + text.as_bytes().len() > MAX_BYTES {
+        return Err(too_long());
+    }
+    string(out, &text.to_string_lossy());
+    Ok(())
 }
 
 fn string(out: &mut String, text: &str) {

@@ -1,10 +1,13 @@
 //! Functions that the bridge needs and Luau does not have. None takes longer than its bounded arguments are worth.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use md5::{Digest as _, Md5};
 use mlua::{Error, Lua, LuaString, Result, Table, Value};
 
+use super::budget::Budget;
 use super::json;
 use super::log::{Level, Log};
 use crate::clock;
@@ -13,7 +16,7 @@ use crate::signature::hex;
 /// The longest text that is hashed or encoded.
 const MAX_BYTES: usize = 4 << 20;
 
-pub(super) fn table(lua: &Lua, log: &Log) -> Result<Table> {
+pub(super) fn table(lua: &Lua, log: &Log, budget: &Arc<Budget>) -> Result<Table> {
     let natives = lua.create_table()?;
     let log = log.clone();
     let write = lua.create_function(move |_, (level, text): (u8, LuaString)| {
@@ -42,7 +45,8 @@ pub(super) fn table(lua: &Lua, log: &Log) -> Result<Table> {
             .transpose()
     })?;
     natives.raw_set("decode_base64", decode)?;
-    let encode = lua.create_function(|_, value: Value| json::encode(&value))?;
+    let budget = Arc::clone(budget);
+    let encode = lua.create_function(move |_, value: Value| json::encode(&value, &budget))?;
     natives.raw_set("encode_json", encode)?;
     natives.raw_set("decode_json", lua.create_function(json::decode)?)?;
     natives.raw_set("null", Value::NULL)?;

@@ -195,6 +195,9 @@ fn hostile_scripts_end_within_their_limits() {
         "local t = {} for i = 1, 1e6 do t[i] = ('x'):rep(100) end while true do pcall(require('cjson').encode, t) end",
         "local s = '[' .. ('0,'):rep(1e6) .. '0]' while true do pcall(require('cjson').decode, s) end",
         "require('cjson').decode(('['):rep(1e6))",
+        "local t = {} for i = 1, 2^17 do t[i] = 1 end for i = 1, 2^17 do t[i] = nil end \
+         local o = {} for i = 1, 99000 do o[i] = t end require('cjson').encode(o)",
+        "while true do pcall(require('cjson').encode, ('\\0'):rep(4e6)) end",
         "while true do ngx.md5(('x'):rep(4e6)) end",
         "while true do ngx.encode_base64(('x'):rep(4e6)) end",
         "return ('%s'):rep(1e6):format(unpack({}, 1, 7000))",

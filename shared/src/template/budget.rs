@@ -35,6 +35,9 @@ pub(super) enum Use {
 
 /// Charges for a value.
 pub(super) fn charge(state: &State, value: &Value, used: Use) -> Result<(), Error> {
+    if let Some(text) = number::published(value) {
+        return spend(state, text.len() as u64 * PER_BYTE);
+    }
     match (value.kind(), used) {
         (ValueKind::String | ValueKind::Bytes, used) => {
             let per_byte = if used == Use::Items {
@@ -169,9 +172,9 @@ struct Walk<'a, 'b> {
 impl Walk<'_, '_> {
     fn visit(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         self.spent += PER_NODE;
-        if let Some(bytes) = value.as_bytes() {
-            self.spent += bytes.len() as u64 * PER_BYTE;
-        }
+        let bytes = value.as_bytes().map(<[u8]>::len);
+        let bytes = bytes.or_else(|| number::published(value).map(str::len));
+        self.spent += bytes.unwrap_or(0) as u64 * PER_BYTE;
         if self.spent >= STEP {
             spend(self.state, std::mem::take(&mut self.spent))?;
         }

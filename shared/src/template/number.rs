@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use minijinja::value::{Object, ObjectRepr, Value, ValueKind};
 
-/// The text of a JSON number.
+/// The text of a JSON number, and what is computed with.
 #[derive(Debug)]
-struct Published(Box<str>);
+struct Published(Box<str>, f64);
 
 impl Object for Published {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
@@ -16,18 +16,11 @@ impl Object for Published {
     }
 
     fn is_true(self: &Arc<Self>) -> bool {
-        self.number() != 0.0
+        self.1 != 0.0
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl Published {
-    fn number(&self) -> f64 {
-        // One that is too large for it is infinite.
-        self.0.parse().unwrap_or_default()
     }
 }
 
@@ -47,7 +40,8 @@ pub(super) fn value(text: &str) -> Value {
     if serde_json::to_string(&number).is_ok_and(|written| written == text) {
         return number.into();
     }
-    Value::from_object(Published(text.into()))
+    // One that is too large for it is infinite.
+    Value::from_object(Published(text.into(), number))
 }
 
 /// The text of a number that the engine would write otherwise.
@@ -71,7 +65,7 @@ fn changed(value: &Value) -> Option<Value> {
     match value.kind() {
         ValueKind::Plain => {
             let number = value.downcast_object_ref::<Published>()?;
-            Some(number.number().into())
+            Some(number.1.into())
         }
         ValueKind::Seq => {
             let items: Vec<_> = value.try_iter().ok()?.collect();

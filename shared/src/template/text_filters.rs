@@ -70,24 +70,25 @@ pub(super) fn wordwrap(
         }
         let mut room = width;
         for (index, word) in line.split_whitespace().enumerate() {
-            let mut word: Vec<char> = word.chars().collect();
-            if index > 0 && word.len() < room {
+            let chars: Vec<char> = word.chars().collect();
+            let mut rest = &chars[..];
+            if index > 0 && rest.len() < room {
                 wrapped.push(' ');
                 room -= 1;
             } else if index > 0 {
-                budget::charge_written(state, between.len())?;
+                budget::charge_written(state, between.len() + 1)?;
                 wrapped.push_str(&between);
                 room = width;
             }
-            while breaks && word.len() > room {
-                let rest = word.split_off(room);
-                wrapped.extend(word);
-                budget::charge_written(state, between.len())?;
+            while breaks && rest.len() > room {
+                let (line, more) = rest.split_at(room);
+                wrapped.extend(line);
+                budget::charge_written(state, between.len() + 1)?;
                 wrapped.push_str(&between);
-                (word, room) = (rest, width);
+                (rest, room) = (more, width);
             }
-            room = room.saturating_sub(word.len());
-            wrapped.extend(word);
+            room = room.saturating_sub(rest.len());
+            wrapped.extend(rest);
         }
     }
     Ok(wrapped)

@@ -1,7 +1,7 @@
 //! Events in workspaces that nobody made. Hooks of all workspaces hear them; they are counted, and each such workspace
 //! is warned about once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use hookline_shared::event;
 use hookline_shared::subject::{
     ALL_WORKSPACES, BUCKET_STREAM, DEFAULT_WORKSPACE, header, unique_key,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -19,6 +19,8 @@ use crate::metrics::Metrics;
 
 /// Workspaces that a worker remembers.
 const REMEMBERED: usize = 1_000;
+/// The most workspaces that are warned about: names cost a publisher nothing.
+const WARNED: usize = 1_000;
 /// An unknown one may have been made meanwhile, a known one deleted.
 const AGAIN: Duration = Duration::from_secs(60);
 const KIND: &str = "workspaces";
@@ -30,6 +32,7 @@ pub(crate) struct Workspaces(Arc<Inner>);
 struct Inner {
     seen: RwLock<HashMap<String, Seen>>,
     wanted: Notify,
+    warned: Mutex<HashSet<String>>,
     metrics: Metrics,
 }
 
@@ -40,7 +43,6 @@ struct Seen {
     asked: Instant,
     /// Events since it was seen, until the bucket has answered.
     events: u64,
-    warned: bool,
 }
 
 impl Workspaces {
@@ -48,6 +50,7 @@ impl Workspaces {
         Self(Arc::new(Inner {
             seen: RwLock::default(),
             wanted: Notify::new(),
+            warned: Mutex::default(),
             metrics,
         }))
     }
@@ -104,7 +107,8 @@ impl Workspaces {
             return;
         }
         self.0.metrics.unknown_workspace(events);
-        if !std::mem::replace(&mut seen.warned, true) {
+        let mut warned = self.0.warned.lock();
+        if warned.len() < WARNED && warned.insert(name.to_owned()) {
             tracing::warn!(
                 workspace = name,
                 "events come in a workspace that nobody made: only hooks of all workspaces hear them"
@@ -119,7 +123,6 @@ impl Seen {
             is_made: None,
             asked: Instant::now(),
             events: 0,
-            warned: false,
         }
     }
 }

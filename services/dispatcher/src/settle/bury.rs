@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::Message;
 use async_nats::jetstream::AckKind;
 use hookline_shared::batch;
-use hookline_shared::event::{EventId, MAX_EVENT_BYTES, Stored};
+use hookline_shared::event::{EventId, MAX_EVENT_BYTES, MAX_ID_BYTES, Stored};
 use hookline_shared::subject::{self, encode_header, header};
 
 use super::deferral::Deferral;
@@ -139,7 +139,8 @@ impl Settle {
             _ => KEPT_BYTES,
         };
         let body = message.payload.slice(..message.payload.len().min(kept));
-        let (given, id) = (id.is_given(), cut(id.as_str()));
+        let given = id.is_given() && id.as_str().len() <= MAX_ID_BYTES;
+        let id = cut(id.as_str());
         let letter = batch::Message::new(letter, body)
             .header(header::SUBJECT, encode_header(&message.subject))
             .header(header::EVENT_ID, encode_header(id))

@@ -55,7 +55,13 @@ impl Collection<'_> {
             let page = page(self.store, stream, &filter, from, size).await?;
             let Some(last) = page.last() else { break };
             from = last.sequence + 1;
-            let wanted = page.iter().filter(|letter| selection.holds(letter));
+            let own = |letter: &Stored| {
+                let incarnation = letter.header(header::INCARNATION);
+                incarnation.is_none_or(|one| one == "0" || one == hook.incarnation())
+            };
+            let wanted = page
+                .iter()
+                .filter(|letter| own(letter) && selection.holds(letter));
             let replays = wanted.map(|letter| replay(self.store, &hook.id, letter));
             let parked = try_join_all(replays).await?.len();
             replayed += parked;

@@ -29,7 +29,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::polymorphic("config", &CONFIG),
         Field::record("delivery", DELIVERY),
     ],
-    shorthand: Some(clear_paused_reason),
+    shorthand: Some(normalize),
     checks: &[],
     deep_check: Some(can_be_prepared),
 };
@@ -94,8 +94,11 @@ pub(crate) fn is_pinged(hook: &Entity) -> bool {
     forms.any(|form| form.is_pinged && Some(form.name) == handler)
 }
 
-/// Resuming a hook clears the reason for its pause.
-fn clear_paused_reason(values: &mut Entity, _: &mut Violations) {
+/// What answers say beside the hook may come back. Resuming a hook clears the reason for its pause.
+fn normalize(values: &mut Entity, _: &mut Violations) {
+    for said in ["hears", "warning"] {
+        values.shift_remove(said);
+    }
     let delivery = values.get_mut("delivery").and_then(Value::as_object_mut);
     if let Some(delivery) = delivery
         && delivery.get("paused") == Some(&Value::Bool(false))

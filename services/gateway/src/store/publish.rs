@@ -22,8 +22,14 @@ impl Store {
             return Err(Error::TooLarge);
         }
         self.connected().await?;
+        let subject = entry.subject().to_owned();
         match self.writer.commit(vec![entry]).await {
-            Ok(_) | Err(batch::Error::DuplicateId) => Ok(()),
+            Ok(_) => Ok(()),
+            // Ids are unique within a workspace, which the server does not know.
+            Err(batch::Error::DuplicateId) => match self.last_message(&subject).await? {
+                Some(_) => Ok(()),
+                None => Err(Error::Contended),
+            },
             Err(error) => Err(error.into()),
         }
     }

@@ -70,6 +70,11 @@ impl Row {
         })
     }
 
+    /// Sequence of the entity's first message: one made again under the id of a deleted one has another.
+    pub(crate) fn incarnation(&self) -> &str {
+        self.created.split(' ').next().unwrap_or_default()
+    }
+
     /// In Unix seconds; orders lists.
     pub(super) fn created_at(&self) -> i64 {
         let created_at = self.entity.get("created_at");

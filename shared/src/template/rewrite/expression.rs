@@ -342,7 +342,8 @@ fn check_count(span: Span, known: Known<'_>, arguments: &[CallArg<'_>]) -> Done 
     let mut positional = 0;
     for argument in arguments {
         match argument {
-            CallArg::Kwarg(given, _) if !takes.named.contains(given) => {
+            // Of `format` they are what is formatted.
+            CallArg::Kwarg(given, _) if name != "format" && !takes.named.contains(given) => {
                 return Err(unknown(span, "argument", given, takes.named));
             }
             CallArg::Pos(_) => positional += 1,
