@@ -67,6 +67,11 @@ pub async fn follow(
 ) -> AwayTooLong {
     let (mut pause, mut last_up) = (MIN_PAUSE, SystemTime::now());
     let mut bucket = identity(context).await;
+    // Another one could not be told from it.
+    while bucket == Bucket::Unknown {
+        tokio::time::sleep(IDENTITY_POLL_INTERVAL).await;
+        bucket = identity(context).await;
+    }
     let newest = AtomicU64::new(0);
     loop {
         let (mut seen, is_up) = (false, AtomicBool::new(false));
@@ -91,7 +96,12 @@ pub async fn follow(
                 tokio::time::sleep(IDENTITY_POLL_INTERVAL).await;
             }
         }
-        let now = identity(context).await;
+        let mut now = identity(context).await;
+        if now.is_another_than(&bucket, &newest) {
+            // A leader that was just elected may not have applied all that it has.
+            tokio::time::sleep(IDENTITY_POLL_INTERVAL).await;
+            now = identity(context).await;
+        }
         if now.is_another_than(&bucket, &newest) {
             newest.store(0, Ordering::Relaxed);
             tracing::error!("the bucket {BUCKET_STREAM} was replaced by another one, reading that");

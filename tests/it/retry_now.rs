@@ -10,7 +10,7 @@ fn builder() -> Builder {
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "10m,10m,10m,10m")
 }
 
-/// A hook whose receiver answers 503, with the deliveries of so many events waiting. Returns its path.
+/// Creates a hook whose receiver answers 503, and leaves `events` deliveries waiting. Returns its path.
 async fn waiting(cluster: &Cluster, events: u64) -> Result<String> {
     let hook = cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;

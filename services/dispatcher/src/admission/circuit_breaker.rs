@@ -114,7 +114,7 @@ impl CircuitBreaker {
         !std::mem::replace(&mut self.state().probing, true)
     }
 
-    /// Whether it was half-opened for whoever asked for that then.
+    /// Whether the request made at this time has half-opened it already.
     fn is_served(&self, asked_for: u64) -> bool {
         asked_for <= self.state().asked_for
     }
