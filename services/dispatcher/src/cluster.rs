@@ -84,7 +84,7 @@ impl Cluster {
         let agreed = patiently(shutdown, async || bucket.agree(&own).await).await?;
         // For another bucket that takes this one's place.
         own.cluster = agreed.cluster;
-        let redis = RedisCheck::new(context.client(), redis, agreed.cluster);
+        let redis = RedisCheck::new(context.client(), redis);
         Ok(Self(Arc::new(Inner { bucket, own, redis })))
     }
 
@@ -101,8 +101,8 @@ impl Cluster {
         for (name, value) in &replaced.values {
             tracing::info!(name, value, "this is the cluster's from now on");
         }
-        let check = RedisCheck::new(context.client(), redis, replaced.cluster);
-        if !check.take().await {
+        let check = RedisCheck::new(context.client(), redis);
+        if !check.take(replaced.cluster).await {
             tracing::warn!("Redis does not answer: it was not taken over");
         }
         Ok(())
@@ -110,7 +110,7 @@ impl Cluster {
 
     /// Fails if Redis answers and is not the cluster's.
     pub(crate) async fn check_redis(&self) -> Result<(), Error> {
-        self.0.redis.check().await
+        self.0.redis.check(self.0.own.cluster, true).await
     }
 
     /// Answers another dispatcher whether this one's Redis has its sign. None: Redis does not answer.
@@ -122,7 +122,7 @@ impl Cluster {
     /// then belongs to another cluster.
     pub(crate) async fn watch(self) {
         let (mut reported, mut checked) = (None, self.0.redis.is_checked());
-        let mut is_wrong = false;
+        let (mut is_wrong, mut cluster) = (false, self.0.own.cluster);
         loop {
             if let Some(ahead) = self.0.redis.ahead().await
                 && is_wrong != (ahead.abs() > clock::TOLERATED.as_secs_f64())
@@ -148,10 +148,10 @@ impl Cluster {
                     reported = Some(differences);
                 }
                 Err(Error::Unreadable) => tracing::warn!("{}", Error::Unreadable),
-                Ok(_) => reported = None,
+                Ok(agreed) => (reported, cluster) = (None, agreed.cluster),
                 Err(_) => {}
             }
-            match self.check_redis().await {
+            match self.0.redis.check(cluster, false).await {
                 Err(error) => {
                     tracing::error!("{error}");
                     if !checked {

@@ -26,7 +26,6 @@ const ANSWER: Duration = Duration::from_secs(2);
 pub(super) struct RedisCheck {
     client: Client,
     redis: RedisClient,
-    cluster: Uuid,
     /// Whether Redis ever was the cluster's.
     checked: AtomicBool,
     identity: Script,
@@ -36,11 +35,10 @@ pub(super) struct RedisCheck {
 }
 
 impl RedisCheck {
-    pub(super) fn new(client: Client, redis: RedisClient, cluster: Uuid) -> Self {
+    pub(super) fn new(client: Client, redis: RedisClient) -> Self {
         Self {
             client,
             redis,
-            cluster,
             checked: AtomicBool::new(false),
             identity: Script::new(include_str!("identity.lua")),
             hello: Script::new(include_str!("hello.lua")),
@@ -53,16 +51,24 @@ impl RedisCheck {
         self.checked.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn check(&self) -> Result<(), Error> {
-        let Some(owner) = self.claim(false).await else {
+    /// `cluster`: the bucket's. Another bucket may have taken the place of the first.
+    /// `starts`: this dispatcher answers no requests yet, so whoever sees its sign is another one.
+    pub(super) async fn check(&self, cluster: Uuid, starts: bool) -> Result<(), Error> {
+        let Some(owner) = self.claim(cluster, false).await else {
             return Ok(());
         };
         let address = || self.redis.address().to_owned();
-        if owner != self.cluster.to_string() {
+        if owner != cluster.to_string() {
+            // What another dispatcher of this NATS uses as well belongs to it.
+            if starts && self.is_seen().await == Some(true) {
+                self.claim(cluster, true).await;
+                self.checked.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
             return Err(Error::Foreign {
                 address: address(),
                 other: owner,
-                own: self.cluster.to_string(),
+                own: cluster.to_string(),
             });
         }
         for _ in 0..SIGNS {
@@ -76,14 +82,14 @@ impl RedisCheck {
     }
 
     /// Takes Redis from whatever cluster it belongs to. False: it does not answer.
-    pub(super) async fn take(&self) -> bool {
-        self.claim(true).await.is_some()
+    pub(super) async fn take(&self, cluster: Uuid) -> bool {
+        self.claim(cluster, true).await.is_some()
     }
 
     /// Returns the cluster that Redis belongs to. None: it does not answer.
-    async fn claim(&self, take: bool) -> Option<String> {
+    async fn claim(&self, cluster: Uuid, take: bool) -> Option<String> {
         let mut call = ScriptCall::new(&self.identity, 1);
-        let (cluster, take) = (self.cluster.to_string(), u8::from(take));
+        let (cluster, take) = (cluster.to_string(), u8::from(take));
         call.key(Key::Cluster).arg(cluster).arg(take);
         self.redis.call("cluster", &call).await
     }
