@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::ErrorCode;
 use async_nats::{Client, HeaderMap, RequestErrorKind};
 use bytes::Bytes;
-use prometheus::{Histogram, HistogramOpts, Registry, exponential_buckets};
+use prometheus::{Histogram, Registry};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::metrics::{Register, SHORT};
 use crate::subject::header;
 
 /// nats-server accepts at most 1,000 messages in a batch.
@@ -146,6 +147,7 @@ pub enum Error {
     Closed,
 }
 
+/// Of one writer.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     messages: Histogram,
@@ -153,27 +155,34 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers the metrics of one writer, labelled with its name.
-    pub fn register(registry: &Registry, writer: &str) -> Result<Self, prometheus::Error> {
-        let messages = Histogram::with_opts(
-            HistogramOpts::new(
+    /// Registers the metrics of all writers of a process, by name, in the order given.
+    pub fn register<const N: usize>(
+        registry: &Registry,
+        writers: [&'static str; N],
+    ) -> Result<[Self; N], prometheus::Error> {
+        let new = Register(registry);
+        let messages = new.histograms_of(
+            (
                 "hookline_batch_messages",
                 "Messages per atomic batch of the group commit",
-            )
-            .const_label("writer", writer)
-            .buckets(exponential_buckets(1.0, 4.0, 6)?),
+            ),
+            "writer",
+            &writers,
+            &[1.0, 4.0, 16.0, 64.0, 256.0, 1_000.0],
         )?;
-        let seconds = Histogram::with_opts(
-            HistogramOpts::new(
-                "hookline_batch_commit_seconds",
+        let seconds = new.histograms_of(
+            (
+                "hookline_batch_commit_duration_seconds",
                 "Time from the send of a batch to the server's answer",
-            )
-            .const_label("writer", writer)
-            .buckets(exponential_buckets(0.000_5, 2.0, 14)?),
+            ),
+            "writer",
+            &writers,
+            SHORT,
         )?;
-        registry.register(Box::new(messages.clone()))?;
-        registry.register(Box::new(seconds.clone()))?;
-        Ok(Self { messages, seconds })
+        Ok(writers.map(|writer| Self {
+            messages: messages.get(writer).clone(),
+            seconds: seconds.get(writer).clone(),
+        }))
     }
 }
 

@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
+use prometheus::IntCounter;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -239,13 +241,33 @@ pub fn connects() -> watch::Receiver<u64> {
     CONNECTS.subscribe()
 }
 
+/// Counts connections that this process lost and made again.
+pub fn reconnects() -> &'static IntCounter {
+    static RECONNECTS: LazyLock<IntCounter> = LazyLock::new(|| {
+        let name = "hookline_nats_reconnects_total";
+        IntCounter::new(name, "Connections to NATS that were lost and made again")
+            .expect("the name is sound")
+    });
+    &RECONNECTS
+}
+
+/// Connections that were lost and not made again.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
 async fn log_event(event: async_nats::Event) {
     match event {
         async_nats::Event::Connected => {
             CONNECTS.send_modify(|connects| *connects += 1);
+            let lost = LOST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |lost| {
+                lost.checked_sub(1)
+            });
+            if lost.is_ok() {
+                reconnects().inc();
+            }
             tracing::info!("connected to NATS");
         }
         async_nats::Event::Disconnected => {
+            LOST.fetch_add(1, Ordering::Relaxed);
             disconnects().notify_one();
             tracing::warn!("lost the connection to NATS");
         }

@@ -144,6 +144,13 @@ pub struct Stored {
     pub time: i128,
 }
 
+impl Stored {
+    #[must_use]
+    pub fn unix_millis(self) -> u64 {
+        u64::try_from(self.time / 1_000_000).unwrap_or_default()
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Event {
     pub id: EventId,

@@ -128,6 +128,8 @@ pub mod header {
     pub const ATTEMPTS_BEFORE: &str = "Hookline-Attempts-Before";
     /// Start of the delivery's first attempt in Unix milliseconds.
     pub const FIRST_ATTEMPT: &str = "Hookline-First-Attempt";
+    /// When the delivery's event was stored, in Unix milliseconds, if [`EVENT_ID`] does not say so.
+    pub const EVENT_TIME: &str = "Hookline-Event-Time";
     /// When somebody asked that a parked delivery be attempted at once, in Unix milliseconds.
     pub const ASKED_FOR: &str = "Hookline-Asked-For";
     /// Why the delivery is parked or dead.
@@ -140,8 +142,9 @@ pub mod header {
     pub const ORIGINAL_SIZE: &str = "Hookline-Original-Size";
 
     /// The headers that identify a delivery and its event, without its progress.
-    pub const KEPT: [&str; 6] = [
+    pub const KEPT: [&str; 7] = [
         SUBJECT,
+        EVENT_TIME,
         EVENT_ID,
         EVENT_ID_GIVEN,
         INCARNATION,
@@ -149,8 +152,9 @@ pub mod header {
         TRACEPARENT,
     ];
     /// The headers of a parked delivery, except its schedule.
-    pub const PARKED: [&str; 13] = [
+    pub const PARKED: [&str; 14] = [
         SUBJECT,
+        EVENT_TIME,
         EVENT_ID,
         EVENT_ID_GIVEN,
         INCARNATION,

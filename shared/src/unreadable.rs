@@ -18,14 +18,14 @@ use async_nats::{Client, HeaderMap};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection;
 use crate::event::{EventId, MAX_EVENT_BYTES};
 use crate::status::Readiness;
+use crate::stream_api::{self, Raw, api, raw};
 use crate::subject::{self, ALL_SUBJECTS, encode_header, header};
 use rules::{Reason, Way};
 
@@ -42,8 +42,6 @@ const AGAIN: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 32;
 /// Sequences that are tried before a gap is skipped.
 const WINDOW: u64 = 256;
-/// The server's code for a message that is not there.
-const NO_MESSAGE: u64 = 10_037;
 
 /// What a service reads, the most urgent first.
 #[derive(Debug, Clone, Copy)]
@@ -56,14 +54,10 @@ pub struct Reads {
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("the server did not answer")]
-    Request(#[from] async_nats::RequestError),
-    #[error("the server's answer cannot be read")]
-    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Api(#[from] stream_api::Error),
     #[error("cannot write a dead letter")]
     Bury(#[from] jetstream::context::PublishError),
-    #[error("the server refused: {0}")]
-    Refused(Value),
 }
 
 /// Cures after each disconnect. Ends when one of the clients is dead, after a last cure over a new connection: the
@@ -128,18 +122,6 @@ struct Cure {
     last: Option<Instant>,
 }
 
-/// A stored message, as the JSON API shows it.
-#[derive(Debug, Deserialize)]
-struct Raw {
-    subject: String,
-    seq: u64,
-    #[serde(default)]
-    hdrs: String,
-    #[serde(default)]
-    data: String,
-    time: String,
-}
-
 impl Cure {
     fn new(reads: Reads) -> Self {
         Self {
@@ -198,7 +180,7 @@ async fn delivered(
 ) -> Result<Option<RangeInclusive<u64>>, Error> {
     let subject = format!("CONSUMER.INFO.{stream}.{consumer}");
     let info = match api(client, &subject, &json!({})).await {
-        Err(Error::Refused(_)) => return Ok(None),
+        Err(stream_api::Error::Refused(_)) => return Ok(None),
         info => info?,
     };
     let sequence = |of: &str| info[of]["stream_seq"].as_u64();
@@ -254,15 +236,6 @@ async fn treat(client: &Client, stream: &str, message: &Raw) -> Result<(), Error
     Ok(())
 }
 
-/// None: there is no such message.
-async fn raw(client: &Client, stream: &str, which: Value) -> Result<Option<Raw>, Error> {
-    match api(client, &format!("STREAM.MSG.GET.{stream}"), &which).await {
-        Ok(mut answer) => Ok(Some(Raw::deserialize(answer["message"].take())?)),
-        Err(Error::Refused(error)) if error["err_code"] == NO_MESSAGE => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 async fn bury(client: &Client, stream: &str, message: &Raw, reason: Reason) -> Result<(), Error> {
     let id = format!("{stream} {} {}", message.seq, message.time);
     let digest = EventId::given(&id).digest("");
@@ -296,17 +269,7 @@ async fn remove(client: &Client, stream: &str, message: &Raw) -> Result<(), Erro
     };
     match removed {
         // Another process was faster.
-        Err(Error::Refused(_)) => Ok(()),
-        removed => removed.map(drop),
-    }
-}
-
-async fn api(client: &Client, subject: &str, request: &Value) -> Result<Value, Error> {
-    let subject = format!("$JS.API.{subject}");
-    let answer = client.request(subject, request.to_string().into()).await?;
-    let mut answer: Value = serde_json::from_slice(&answer.payload)?;
-    match answer.get_mut("error") {
-        Some(error) => Err(Error::Refused(error.take())),
-        None => Ok(answer),
+        Err(stream_api::Error::Refused(_)) => Ok(()),
+        removed => Ok(removed.map(drop)?),
     }
 }

@@ -90,7 +90,7 @@ async fn a_stored_hook_that_cannot_be_prepared_stops_no_start_and_its_deliveries
     let parked = [("reason", "unusable")];
     eventually(LONG, "its delivery waits", async || {
         let waits = cluster
-            .dispatchers_metric("hookline_deferrals_total", &parked)
+            .dispatchers_metric("hookline_deliveries_parked_total", &parked)
             .await?;
         ensure!(waits > 0.5, "{waits} deferrals");
         Ok(())

@@ -8,7 +8,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 
 const OUTCOMES: &str = "hookline_deliveries_total";
-const DEFERRALS: &str = "hookline_deferrals_total";
+const DEFERRALS: &str = "hookline_deliveries_parked_total";
 const OPENINGS: &str = "hookline_circuit_openings_total";
 
 /// Creates a `webhook` on `crud`/`consumers` with these further fields, and waits for its ping.

@@ -18,6 +18,7 @@ mod lambda;
 mod limits;
 mod log;
 mod malformed;
+mod metrics;
 mod outages;
 mod outbox;
 mod permissions;

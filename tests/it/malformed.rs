@@ -63,7 +63,7 @@ async fn malformed_events_are_buried_with_a_reason_and_block_nothing() -> Result
     let reasons: HashSet<&str> = dead.iter().map(reason).collect();
     assert!(reasons.len() >= 4, "they differ: {reasons:?}");
 
-    let counted = cluster.dispatchers_metric("hookline_events_total", &[("result", "malformed")]);
+    let counted = cluster.dispatchers_metric("hookline_events_total", &[("outcome", "malformed")]);
     let counted = counted.await?;
     assert!((counted - 7.0).abs() < 0.1, "{counted} counted");
     let logged = cluster

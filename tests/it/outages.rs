@@ -43,9 +43,9 @@ async fn deliveries_wait_for_redis_where_it_is_required() -> Result {
     cluster.receiver.wait_for_ping("/hook").await?;
     cluster.redis.kill();
     cluster.admin().create_consumer("ada").await?;
-    let unsettled = [("outcome", "unsettled")];
-    eventually(SOON, "the delivery is unsettled", async || {
-        let count = cluster.dispatchers_metric("hookline_deliveries_total", &unsettled);
+    let waits = [("reason", "redis_away")];
+    eventually(SOON, "the delivery is given back", async || {
+        let count = cluster.dispatchers_metric("hookline_delivery_handbacks_total", &waits);
         ensure!(count.await? > 0.0, "it is not");
         Ok(())
     })

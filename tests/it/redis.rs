@@ -16,7 +16,9 @@ async fn deliver(cluster: &Cluster, username: &str, paths: &[String], count: usi
 
 async fn redis_is_up(cluster: &Cluster) -> Result {
     eventually(SOON, "the dispatcher reaches Redis", async || {
-        let up = cluster.dispatchers_metric("hookline_redis_up", &[]).await?;
+        let up = cluster
+            .dispatchers_metric("hookline_redis_connected", &[])
+            .await?;
         ensure!(up == 1.0, "it does not");
         Ok(())
     })
@@ -40,7 +42,7 @@ async fn redis_is_reached_as_a_user_with_a_password() -> Result {
     deliver(&cluster, "consumer", &paths, 1).await?;
     redis_is_up(&cluster).await?;
     let skipped = async || {
-        let metric = "hookline_redis_skipped_total";
+        let metric = "hookline_deliveries_unguarded_total";
         cluster.dispatchers_metric(metric, &[]).await
     };
     assert_eq!(skipped().await?, 0.0);
@@ -72,7 +74,7 @@ async fn redis_is_reached_over_tls_and_only_with_a_valid_certificate() -> Result
         let path = "/hook".to_owned();
         cluster.webhook(&path).await?;
         deliver(&cluster, "consumer", &[path], 1).await?;
-        let skipped = cluster.dispatchers_metric("hookline_redis_skipped_total", &[]);
+        let skipped = cluster.dispatchers_metric("hookline_deliveries_unguarded_total", &[]);
         assert_eq!(skipped.await? > 0.0, skips, "{validity:?}");
         assert!(front.connections() > 0);
         cluster.finish().await?;

@@ -303,7 +303,7 @@ impl Inner {
         }
         match admission.decide(claim.delivery.as_str(), claim.marks.as_ref(), pending.place) {
             Ok(probe) => {
-                self.metrics.redis_skipped();
+                self.metrics.unguarded();
                 Decision::Attempt(self.held.hold(Claim { probe, ..claim }))
             }
             Err(refusal) => Decision::Refused(refusal),

@@ -35,6 +35,16 @@ pub struct Config {
     #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME")]
     pub node: Option<String>,
 
+    /// Hooks that have metrics of their own, the oldest first; those of all others are summed.
+    #[arg(
+        long,
+        env = "HOOKLINE_HOOK_METRICS",
+        value_name = "N",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(0..=10_000)
+    )]
+    pub hook_metrics: u32,
+
     /// Time for attempts in flight to finish after SIGTERM.
     #[arg(
         long,

@@ -1,14 +1,16 @@
 //! One delivery on one worker, and the message that stores it: parked, dead, or for any worker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::Message;
-use hookline_shared::event::{self, DeliveryId, Event, EventId};
+use hookline_shared::event::{self, DeliveryId, Event, EventId, Stored};
 use hookline_shared::subject::{self, decode_token, encode_header, header};
 use hookline_shared::{batch, clock};
 
 use crate::admission::refusal::Place;
 use crate::handler::{Class, Delivery};
+use crate::metrics::Attempt;
 
 /// The longest reason that is stored.
 const REASON_BYTES: usize = 1_024;
@@ -24,6 +26,8 @@ pub(crate) struct PendingDelivery {
     pub incarnation: u64,
     /// From 1.
     pub attempt: u32,
+    /// When the event was stored, in Unix milliseconds.
+    pub event_time: u64,
     /// Start of the first attempt, in Unix milliseconds.
     pub first_attempt: u64,
     /// How often it was parked without an attempt since the last attempt.
@@ -40,11 +44,12 @@ pub(crate) struct PendingDelivery {
 
 impl PendingDelivery {
     #[must_use]
-    pub(crate) fn first(delivery: Delivery, incarnation: u64, now: u64) -> Self {
+    pub(crate) fn first(delivery: Delivery, incarnation: u64, event_time: u64, now: u64) -> Self {
         Self {
             delivery,
             incarnation,
             attempt: 1,
+            event_time,
             first_attempt: now,
             deferrals: 0,
             place: None,
@@ -64,6 +69,17 @@ impl PendingDelivery {
             refusals: self.refusals + u32::from(matches!(class, Class::RetryBriefly(_))),
             ..self.clone()
         }
+    }
+
+    /// Since the event was stored, for metrics.
+    #[must_use]
+    pub(crate) fn lag(&self) -> (Attempt, Duration) {
+        let attempt = match (self.attempt, self.deferrals) {
+            (1, 0) => Attempt::First,
+            _ => Attempt::Later,
+        };
+        let lag = clock::unix_millis().saturating_sub(self.event_time);
+        (attempt, Duration::from_millis(lag))
     }
 
     /// Reads a stored delivery of a hook. `event_name`: see [`delivery`]. None if it is malformed.
@@ -88,11 +104,19 @@ impl PendingDelivery {
         // Far from where counting on would overflow.
         let number = |text: &str| text.parse().ok().filter(|n: &u32| *n <= MAX_COUNT);
         let count = |name| get(name).and_then(number).unwrap_or(0);
+        let first_attempt = get(header::FIRST_ATTEMPT)?.parse().ok()?;
+        let given_time = || get(header::EVENT_TIME).and_then(|time| time.parse().ok());
         Some(Self {
+            event_time: event
+                .id
+                .place()
+                .map(Stored::unix_millis)
+                .or_else(given_time)
+                .unwrap_or(first_attempt),
             delivery: delivery(&Arc::new(event), hook, event_name),
             incarnation: get(header::INCARNATION).map_or(Some(0), |text| text.parse().ok())?,
             attempt: number(get(header::ATTEMPT)?).filter(|attempt| *attempt > 0)?,
-            first_attempt: get(header::FIRST_ATTEMPT)?.parse().ok()?,
+            first_attempt,
             deferrals: count(header::DEFERRALS),
             place: get(header::RESERVED)
                 .and_then(|place| place.parse().ok())
@@ -140,6 +164,9 @@ impl PendingDelivery {
         if let Some(Place(place)) = self.place {
             headers.push((header::RESERVED, place.to_string()));
         }
+        if event.id.is_given() {
+            headers.push((header::EVENT_TIME, self.event_time.to_string()));
+        }
         if let Some(trace) = &event.traceparent {
             headers.push((header::TRACEPARENT, encode_header(trace).into()));
         }
@@ -184,7 +211,7 @@ pub(crate) mod tests {
         let subject = subject::event_subject("a b", "dao:crud", "con.sumers");
         let event = Event::parse_with_id(&subject, Some(&headers), data.into(), id);
         let event = Arc::new(event.expect("an event"));
-        PendingDelivery::first(delivery(&event, HOOK, None), 9, 1_000)
+        PendingDelivery::first(delivery(&event, HOOK, None), 9, 900, 1_000)
     }
 
     pub(crate) fn pending() -> PendingDelivery {
@@ -221,15 +248,20 @@ pub(crate) mod tests {
             EventId::given("7-1700000000123456789"),
             EventId::given("\r\nX: y\u{0}%41 é\u{1f980}"),
         ] {
+            let event_time = match id.place() {
+                Some(_) => 1_700_000_000_123,
+                None => 900,
+            };
             let full = PendingDelivery {
                 attempt: 3,
+                event_time,
                 deferrals: 2,
                 place: Some(Place(1_700_000_000_000)),
                 refusals: 1,
                 before: 4,
                 ..pending_with(id.clone(), r#"{"operation": "create"}"#)
             };
-            let bare = PendingDelivery::first(full.delivery.clone(), 0, 5);
+            let bare = PendingDelivery::first(full.delivery.clone(), 0, event_time, 5);
             for pending in [full, bare] {
                 let event = &pending.delivery.event;
                 let message = stored(&pending.headers("reason"), &event.raw);
@@ -247,7 +279,7 @@ pub(crate) mod tests {
                     let counts = [pending.deferrals, pending.refusals, pending.before];
                     (
                         (pending.attempt, pending.incarnation),
-                        pending.first_attempt,
+                        (pending.event_time, pending.first_attempt),
                         pending.place,
                         counts,
                     )

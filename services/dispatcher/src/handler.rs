@@ -17,7 +17,7 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 use hookline_shared::event::{DeliveryId, Event};
 
-pub(crate) use outcome::{Class, DeliveryError, Receipt, Response};
+pub(crate) use outcome::{Class, DeliveryError, Receipt, Response, Unreached};
 
 /// One event for one hook.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@
 //! becomes the new snapshot. [`Index::catch_up`] asks the leader for the key's last sequence and waits until the
 //! snapshot is as new. So a hook that was created anywhere before an event was published hears the event.
 
+mod gauges;
 mod parts;
 mod prepared;
 mod snapshot;
@@ -33,11 +34,12 @@ use crate::attempt::failure_log::FailureLog;
 use crate::handler::Handler;
 use crate::handler::preparation::Shared;
 use crate::handler::registry::{self, Unusable};
-use crate::metrics::Metrics;
+use crate::metrics::{About, Metrics};
 use crate::nats::request::{self, NoAnswer};
 
 use prepared::Created;
 
+pub(crate) use gauges::Gauges;
 pub(crate) use prepared::Prepared;
 pub(crate) use snapshot::Snapshot;
 
@@ -156,6 +158,7 @@ impl Index {
                 // The old snapshot stands until the new one is known: without hooks, messages would be acked.
                 Update::Replaced => {
                     (table, newest, together) = (Table::default(), None, 0);
+                    self.metrics.per_hook().clear();
                     self.is_void.store(true, Ordering::Relaxed);
                     self.revision.send_replace(0);
                     return;
@@ -258,6 +261,9 @@ impl Index {
             slack: self.slack,
             ..created(&change)
         };
+        if let Some(old) = table.hooks.get(&id) {
+            self.metrics.per_hook().remove(old.incarnation(), &old.id);
+        }
         table.hooks.remove(&id);
         let Some(value) = change.value else {
             table.sequences.remove(&id);
@@ -274,6 +280,8 @@ impl Index {
         match hook {
             Ok(hook) => {
                 let prepared = self.prepare(hook, workspace, created, change.sequence);
+                let per_hook = self.metrics.per_hook();
+                per_hook.add(prepared.incarnation(), &prepared.id);
                 table.hooks.insert(Arc::new(prepared));
             }
             Err(error) => {
@@ -325,6 +333,14 @@ impl Index {
     fn publish(&self, hooks: &Snapshot, revision: u64) {
         self.metrics
             .index(hooks.hooks(), hooks.unusable(), revision);
+        self.metrics.per_hook().choose(|id| {
+            let hook = hooks.get(id)?;
+            Some(About {
+                handler: hook.handler_name(),
+                source: &hook.hook.source,
+                event: hook.hook.event.as_deref().unwrap_or_default(),
+            })
+        });
         self.snapshot.store(Arc::new(hooks.clone()));
         self.is_void.store(false, Ordering::Relaxed);
         self.revision.send_replace(revision);

@@ -24,10 +24,13 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream;
 use hookline_shared::lua::Limits;
+use hookline_shared::queues::Queues;
+use hookline_shared::service_metrics::ServiceMetrics;
 use hookline_shared::status::{self, Readiness};
 use hookline_shared::supervisor::Supervisor;
 use hookline_shared::unreadable::{self, Reads};
-use hookline_shared::{clock, connection, egress, streams, subject, telemetry};
+use hookline_shared::{batch, clock, connection, egress, streams, subject, telemetry};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +43,7 @@ use handler::http::Clients;
 use handler::preparation::Shared;
 use hooks::Index;
 use metrics::Metrics;
-use worker::{Parts, Worker};
+use worker::{Parts, WRITERS, Worker};
 
 const SERVICE: &str = "dispatcher";
 const READS: Reads = Reads {
@@ -64,6 +67,25 @@ const LOOK: Duration = Duration::from_millis(100);
 /// 0.2 s.
 const STUCK: Duration = Duration::from_secs(5);
 
+/// Everything with metrics.
+struct Measured {
+    metrics: Metrics,
+    of_service: ServiceMetrics,
+    batches: [batch::Metrics; WRITERS.len()],
+    queues: Queues,
+}
+
+impl Measured {
+    fn register(registry: &Registry, config: &Config) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            metrics: Metrics::register(registry, config.hook_metrics as usize)?,
+            of_service: ServiceMetrics::register(registry, SERVICE)?,
+            batches: batch::Metrics::register(registry, WRITERS)?,
+            queues: Queues::register(registry)?,
+        })
+    }
+}
+
 /// Runs a dispatcher until `shutdown`, then finishes what is in flight.
 pub async fn run(
     config: Config,
@@ -73,7 +95,8 @@ pub async fn run(
     tls::install_provider();
     config.hooks.framing.apply();
     let registry = telemetry::registry()?;
-    let metrics = Metrics::register(&registry)?;
+    let measured = Measured::register(&registry, &config)?;
+    let metrics = measured.metrics;
     let readiness = Readiness::waiting_for(&["nats", "redis", "hooks", "lanes"]);
     let health = Readiness::default();
     let mut supervisor = Supervisor::new(health.clone());
@@ -111,13 +134,14 @@ pub async fn run(
         streams::keep(context.clone(), config.streams.clone()),
     );
     supervisor.spawn("clock", clock::follow(context.client()));
-    let index = Index::new(
-        context.clone(),
-        shared(&config, &metrics, &health)?,
-        config.hook_defaults(),
-        metrics.clone(),
-    );
+    let shared = shared(&config, &metrics, &health)?;
+    let defaults = config.hook_defaults();
+    let index = Index::new(context.clone(), shared, defaults, metrics.clone());
+    hooks::Gauges::register(&registry, &index, metrics.per_hook())?;
     supervisor.spawn("hook watch", Arc::clone(&index).follow());
+    let queues = measured.queues;
+    let queues = queues.follow(asking.client(), subject::HOOKS_REVISION);
+    supervisor.spawn("queue watch", queues);
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         stopped = supervisor.stopped() => return Err(stopped.into()),
@@ -130,8 +154,8 @@ pub async fn run(
         config: &config,
         context: &context,
         asking: &asking,
-        registry: &registry,
-        metrics: metrics.clone(),
+        batches: measured.batches,
+        metrics,
         redis,
         cluster,
         index,
@@ -140,10 +164,8 @@ pub async fn run(
     let worker = Worker::start(parts, &mut supervisor).await?;
     readiness.ready("lanes");
     tracing::info!("ready");
-    supervisor.spawn(
-        "connection watch",
-        watch_connection(context.client(), readiness, metrics),
-    );
+    let connection = watch_connection(context.client(), readiness, measured.of_service);
+    supervisor.spawn("connection watch", connection);
     let stopped = tokio::select! {
         () = shutdown.cancelled() => None,
         stopped = supervisor.stopped() => Some(stopped),
@@ -155,7 +177,7 @@ pub async fn run(
 /// Makes this dispatcher's settings and its Redis the cluster's.
 pub async fn replace_settings(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     tls::install_provider();
-    let metrics = Metrics::register(&telemetry::registry()?)?;
+    let metrics = Metrics::register(&telemetry::registry()?, 0)?;
     let (redis, keep_up) = RedisClient::new(&config.redis.url()?, metrics)?;
     let mut supervisor = Supervisor::new(Readiness::default());
     supervisor.spawn("Redis client", keep_up);
@@ -208,7 +230,11 @@ fn shared(config: &Config, metrics: &Metrics, health: &Readiness) -> anyhow::Res
 }
 
 /// Reports whether NATS is connected.
-async fn watch_connection(client: async_nats::Client, readiness: Readiness, metrics: Metrics) {
+async fn watch_connection(
+    client: async_nats::Client,
+    readiness: Readiness,
+    metrics: ServiceMetrics,
+) {
     loop {
         let connected = client.connection_state() == State::Connected;
         metrics.nats_connected(connected);

@@ -29,7 +29,7 @@ use crate::claims::{self, Claims, Lease, Release};
 use crate::delivery::PendingDelivery;
 use crate::handler::{Class, DeliveryError, Receipt};
 use crate::hooks::Prepared;
-use crate::metrics::{DeliveryResult, Metrics};
+use crate::metrics::{Attempt, Death, Handback, Metrics, Outcome, Parked as WhyParked};
 use crate::redis::workers::Workers;
 use combiner::{Combiner, Leader};
 use dead_letters::DeadLetters;
@@ -41,7 +41,7 @@ use schedule::Next;
 use storage_guard::StorageGuard;
 
 /// A message whose delivery could not be settled is redelivered within these bounds.
-const MIN_REDELIVERY: Duration = Duration::from_secs(2);
+pub(crate) const MIN_REDELIVERY: Duration = Duration::from_secs(2);
 const MAX_REDELIVERY: Duration = Duration::from_secs(60);
 
 /// A successful delivery whose claim and message are still open.
@@ -49,6 +49,7 @@ pub(crate) struct Delivered {
     hook: Arc<Prepared>,
     lease: Lease,
     open: Arc<OpenMessage>,
+    lag: (Attempt, Duration),
 }
 
 pub(crate) struct Settle {
@@ -82,18 +83,24 @@ impl Settle {
         let OpenDelivery { pending, open } = delivery;
         let settled = match result {
             Ok(receipt) if lease.is_plain() => {
+                let delivered = Delivered {
+                    hook: Arc::clone(hook),
+                    lease,
+                    open,
+                    lag: pending.lag(),
+                };
                 // Leading the batch may take long.
                 drop((pending, receipt));
-                let hook = Arc::clone(hook);
-                let combiner = &self.delivered[self.claims.group_of(&hook)];
-                if let Some(leader) = combiner.enter(Delivered { hook, lease, open }) {
+                let combiner = &self.delivered[self.claims.group_of(hook)];
+                if let Some(leader) = combiner.enter(delivered) {
                     Box::pin(self.delivered(leader)).await;
                 }
                 return;
             }
             Ok(_) => {
+                let lag = pending.lag();
                 let is_own = Box::pin(self.claims.finish(hook, &lease, Release::Done)).await;
-                self.count(hook, result_of(is_own))
+                self.made(hook, lag, is_own)
             }
             Err(error) => Box::pin(self.failed(hook, &pending, &lease, error)).await,
         };
@@ -108,7 +115,8 @@ impl Settle {
             let leases = batch.iter().map(|delivered| &delivered.lease);
             let lost = Box::pin(self.claims.done(leases)).await;
             for (index, delivered) in batch.iter().enumerate() {
-                let settled = self.count(&delivered.hook, result_of(!lost.contains(&index)));
+                let is_own = !lost.contains(&index);
+                let settled = self.made(&delivered.hook, delivered.lag, is_own);
                 self.delivery(&delivered.open, settled).await;
             }
         }
@@ -123,44 +131,52 @@ impl Settle {
         error: DeliveryError,
     ) -> Settled {
         if !self.claims.renew(lease).await {
-            return self.count(hook, DeliveryResult::Busy);
+            return self.taken_over();
         }
         let class = error.class();
         let circuit = hook.admission.circuit.verdict();
-        let next = schedule::after_failure(&hook.policy, hook.max_age, circuit, pending, class);
-        let (delay, reason) = match next {
+        let next = schedule::after_failure(&hook.policy, hook.max_age, circuit, pending, &error);
+        let (next, reason) = match next {
             Next::Retry(_) if self.is_backlog_full(hook).await => {
-                (None, format!("backlog full: {error}"))
+                let reason = format!("backlog full: {error}");
+                (Next::Dead(Death::Backlog), reason)
             }
-            Next::Retry(delay) => (Some(delay), error.to_string()),
-            Next::Dead => (None, error.to_string()),
+            next => (next, error.to_string()),
         };
-        let next = pending.next(class);
-        let settled = match delay {
-            Some(delay) => {
+        let later = pending.next(class);
+        let settled = match next {
+            Next::Retry(delay) => {
                 let retry_in_ms = delay.as_millis() as u64;
                 tracing::debug!(retry_in_ms, %error, "attempt failed");
-                let parked = self.park(hook, &next, delay, &reason).await;
-                parked.map(|()| (Release::Parked(delay), DeliveryResult::Retry))
+                let parked = self.park(hook, &later, delay, &reason).await;
+                parked.map(|()| {
+                    self.metrics.parked(&hook.id, WhyParked::Retry);
+                    Release::Parked(delay)
+                })
             }
-            None => {
+            Next::Dead(death) => {
                 log_dead(&error);
                 if class == Class::Pause {
                     let (workspace, id) = (&hook.workspace, &hook.hook.id);
                     self.pauser.pause(workspace, id, &error.to_string()).await;
                 }
-                self.bury_or_park(hook, pending, &next, &reason).await
+                self.bury_or_park(hook, pending, &later, death, &reason)
+                    .await
             }
         };
         match settled {
-            Ok((release, result)) => {
+            Ok(release) => {
                 self.claims.finish(hook, lease, release).await;
-                self.count(hook, result)
+                Settled::Final
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot park or bury the delivery, its message is redelivered");
                 self.claims.finish(hook, lease, Release::GivenBack).await;
-                self.unsettled(hook, delay.unwrap_or(MAX_REDELIVERY), &error)
+                let delay = match next {
+                    Next::Retry(delay) => delay,
+                    Next::Dead(_) => MAX_REDELIVERY,
+                };
+                self.unwritable(delay, &error)
             }
         }
     }
@@ -186,6 +202,7 @@ impl Settle {
     async fn send(&self, message: &Message, event: Option<Stored>, kind: AckKind) {
         if matches!(kind, AckKind::Ack | AckKind::Term) {
             self.progress.made();
+            self.metrics.settled();
             if let Some(event) = event {
                 self.acked_events.add(event);
             }
@@ -196,30 +213,30 @@ impl Settle {
         }
     }
 
-    /// Has the message redelivered after `wait`: another worker holds the delivery, or its hook has no permit.
-    pub(crate) fn not_yet(&self, hook: &Prepared, wait: Duration) -> Settled {
+    /// Has the message redelivered after `wait`, for a reason outside this worker.
+    pub(crate) fn not_yet(&self, reason: Handback, wait: Duration) -> Settled {
         self.progress.made();
-        self.count(hook, DeliveryResult::NotYet);
+        self.metrics.handed_back(reason);
         Settled::NotYet(wait)
     }
 
-    /// Has the message redelivered: the delivery waits for Redis.
-    pub(crate) fn redis_is_away(&self, hook: &Prepared) -> Settled {
-        self.progress.made();
-        self.count(hook, DeliveryResult::Unsettled)
+    /// Has the message redelivered at once: this worker stops.
+    pub(crate) fn abandoned(&self) -> Settled {
+        self.metrics.handed_back(Handback::Shutdown);
+        Settled::NotYet(Duration::ZERO)
     }
 
-    /// Has the message redelivered at once: this worker stops.
-    pub(crate) fn abandoned(&self, hook: &Prepared) -> Settled {
-        self.count(hook, DeliveryResult::Unsettled);
-        Settled::NotYet(Duration::ZERO)
+    /// Leaves the message to the worker that took the delivery over.
+    pub(crate) fn taken_over(&self) -> Settled {
+        self.metrics.handed_back(Handback::TakenOver);
+        Settled::TakenOver
     }
 
     /// Has the message of a delivery that could not be written redelivered when the delivery would have been due, so
     /// that a full disk means no more attempts for receivers.
-    fn unsettled(&self, hook: &Prepared, delay: Duration, error: &batch::Error) -> Settled {
+    fn unwritable(&self, delay: Duration, error: &batch::Error) -> Settled {
         self.refused(error);
-        self.count(hook, DeliveryResult::Unsettled);
+        self.metrics.handed_back(Handback::Unwritable);
         Settled::NotYet(redelivery_delay(delay))
     }
 
@@ -231,41 +248,24 @@ impl Settle {
         }
     }
 
-    /// Counts a result. Returns what it means for the message.
-    pub(crate) fn count(&self, hook: &Prepared, result: DeliveryResult) -> Settled {
-        self.metrics.delivery(hook.handler_name(), result);
-        result.settled()
-    }
-}
-
-impl DeliveryResult {
-    fn settled(self) -> Settled {
-        match self {
-            Self::Busy => Settled::TakenOver,
-            Self::NotYet | Self::Unsettled => Settled::NotYet(MIN_REDELIVERY),
-            Self::Delivered
-            | Self::Retry
-            | Self::Dead
-            | Self::Duplicate
-            | Self::Deferred
-            | Self::Spread
-            | Self::Snoozed
-            | Self::Unchanged
-            | Self::Orphaned => Settled::Final,
+    /// A delivery was made, and its claim was this worker's to the end or not.
+    fn made(&self, hook: &Prepared, (attempt, lag): (Attempt, Duration), is_own: bool) -> Settled {
+        if !is_own {
+            return self.taken_over();
         }
+        self.metrics.lag(hook.handler_name(), attempt, lag);
+        self.ended(hook, Outcome::Delivered)
+    }
+
+    /// Counts the end of a delivery. Returns what it means for the message.
+    pub(crate) fn ended(&self, hook: &Prepared, outcome: Outcome) -> Settled {
+        self.metrics.ended(&hook.id, hook.handler_name(), outcome);
+        Settled::Final
     }
 }
 
 fn redelivery_delay(due_in: Duration) -> Duration {
     due_in.clamp(MIN_REDELIVERY, MAX_REDELIVERY)
-}
-
-fn result_of(is_own: bool) -> DeliveryResult {
-    if is_own {
-        DeliveryResult::Delivered
-    } else {
-        DeliveryResult::Busy
-    }
 }
 
 /// Logs one line. An error raised by a script is the user's own record, as in Kong's log.
@@ -280,23 +280,6 @@ fn log_dead(error: &DeliveryError) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_message_is_acked_only_for_results_that_are_durable() {
-        use DeliveryResult::*;
-        for result in [
-            Delivered, Retry, Dead, Duplicate, Deferred, Spread, Snoozed, Unchanged, Orphaned,
-        ] {
-            assert_eq!(result.settled(), Settled::Final, "{result:?}");
-        }
-        for result in [NotYet, Unsettled] {
-            let settled = Settled::NotYet(MIN_REDELIVERY);
-            assert_eq!(result.settled(), settled, "{result:?}");
-        }
-        assert_eq!(Busy.settled(), Settled::TakenOver);
-        assert_eq!(result_of(true), Delivered);
-        assert_eq!(result_of(false), Busy);
-    }
 
     #[test]
     fn an_unsettled_message_is_redelivered_when_due_within_bounds() {

@@ -9,7 +9,6 @@ use hookline_shared::hook::MAX_TIMEOUT;
 use hookline_shared::status::Readiness;
 use hookline_shared::subject;
 use hookline_shared::supervisor::Supervisor;
-use prometheus::Registry;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,7 +29,7 @@ use crate::intake::dispatch::{Content, Dispatch, Handover, Sink};
 use crate::intake::spread_limit::SpreadLimit;
 use crate::intake::suspects::Suspects;
 use crate::intake::workspaces::Workspaces;
-use crate::metrics::Metrics;
+use crate::metrics::{LaneName, Metrics};
 use crate::nats::ack_keepalive::AckKeepalive;
 use crate::redis::client::RedisClient;
 use crate::redis::workers::Workers;
@@ -64,12 +63,16 @@ const PINGS: &str = "pings and tests";
 /// The loops that end by themselves once pulling stops.
 const LANES: [&str; 4] = [EVENT_LANE, RETRY_LANE, FANOUT_LANE, PINGS];
 
+/// By the names of their metrics.
+pub(crate) const WRITERS: [&str; 4] = ["dead", "bucket", "deliveries", "fanout"];
+
 pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) context: &'a jetstream::Context,
     /// Its own connection, for requests that take the server long.
     pub(crate) asking: &'a jetstream::Context,
-    pub(crate) registry: &'a Registry,
+    /// Those of the writers, see [`WRITERS`].
+    pub(crate) batches: [batch::Metrics; WRITERS.len()],
     pub(crate) metrics: Metrics,
     pub(crate) redis: RedisClient,
     pub(crate) cluster: Cluster,
@@ -123,7 +126,7 @@ impl Worker {
             rebuild: Arc::default(),
             metrics: parts.metrics.clone(),
         };
-        let settle = Arc::new(worker.settle(&parts, supervisor)?);
+        let settle = Arc::new(worker.settle(&parts, supervisor));
         let hand_over = worker.deliverer(&parts, &settle, supervisor);
         let dispatch = Arc::new(Dispatch {
             index: Arc::clone(&parts.index),
@@ -142,20 +145,22 @@ impl Worker {
         Ok(worker)
     }
 
-    fn settle(&self, parts: &Parts<'_>, supervisor: &mut Supervisor) -> anyhow::Result<Settle> {
-        let mut writer = |name: &'static str, pace: Duration| -> anyhow::Result<Writer> {
-            let metrics = batch::Metrics::register(parts.registry, name)?;
+    fn settle(&self, parts: &Parts<'_>, supervisor: &mut Supervisor) -> Settle {
+        let mut writer = |name: &'static str, pace, metrics| {
             let (writer, run) = Writer::new(self.client.clone(), Some(metrics), pace);
             supervisor.spawn(name, run);
-            Ok(writer)
+            writer
         };
-        let dead = writer("dead", PARK_PACE)?;
-        let bucket = writer("bucket", Duration::ZERO)?;
+        let [dead, bucket, deliveries, fanout] = parts.batches.clone();
+        let dead = writer("dead", PARK_PACE, dead);
+        let bucket = writer("bucket", Duration::ZERO, bucket);
+        let deliveries = writer("deliveries", PARK_PACE, deliveries);
+        let fanout = writer("fanout", Duration::ZERO, fanout);
         let asking = parts.asking;
-        Ok(Settle {
+        Settle {
             client: self.client.clone(),
-            deliveries: writer("deliveries", PARK_PACE)?,
-            fanout: writer("fanout", Duration::ZERO)?,
+            deliveries,
+            fanout,
             parked: Parked::new(asking.clone()),
             storage: StorageGuard::default(),
             dead_letters: DeadLetters::new(asking.clone(), dead, parts.metrics.clone()),
@@ -168,7 +173,7 @@ impl Worker {
             acked_events: Default::default(),
             progress: Default::default(),
             metrics: parts.metrics.clone(),
-        })
+        }
     }
 
     /// Returns how lanes hand deliveries over.
@@ -299,6 +304,8 @@ impl Worker {
         };
         let event_lane = lane(Kind::Events, lanes.event_permits, EVENT_PATIENCE);
         let retry_lane = lane(Kind::Retries, lanes.retry_permits, RETRY_PATIENCE);
+        self.metrics.permits(LaneName::Events, lanes.event_permits);
+        self.metrics.permits(LaneName::Retries, lanes.retry_permits);
         let most = |permits: u32| consumer::PULL.min(permits as usize / 2).max(1);
         // Its pulls wait, with permits that events cannot use.
         let few = consumer::SMALL_PULL
@@ -311,21 +318,20 @@ impl Worker {
                 content,
             })
         };
-        let fanout = self.lane("fanout", fanout, few, &event_lane);
+        let fanout = self.lane(fanout, few, &event_lane);
         let run = fanout.run(sink(&event_lane, Content::Deliveries), self.pulling.clone());
         supervisor.spawn(FANOUT_LANE, run);
-        let retries = self.lane("retries", retries, most(lanes.retry_permits), &retry_lane);
+        let retries = self.lane(retries, most(lanes.retry_permits), &retry_lane);
         let run = retries.run(sink(&retry_lane, Content::Deliveries), self.pulling.clone());
         supervisor.spawn(RETRY_LANE, run);
-        let events = self.lane("events", events, most(lanes.event_permits), &event_lane);
+        let events = self.lane(events, most(lanes.event_permits), &event_lane);
         let run = events.run(sink(&event_lane, Content::Events), self.pulling.clone());
         supervisor.spawn(EVENT_LANE, run);
         Ok(())
     }
 
-    fn lane(&self, name: &'static str, consumer: Consumer, most: usize, permits: &Permits) -> Lane {
+    fn lane(&self, consumer: Consumer, most: usize, permits: &Permits) -> Lane {
         Lane {
-            name,
             consumer,
             most,
             rebuild: Arc::clone(&self.rebuild),
@@ -333,7 +339,7 @@ impl Worker {
             weight: permits.weight.clone(),
             keepalive: self.keepalive.clone(),
             tasks: self.tasks.clone(),
-            gauge: self.metrics.in_flight(name),
+            metrics: self.metrics.clone(),
         }
     }
 

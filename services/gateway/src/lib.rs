@@ -21,7 +21,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use hookline_shared::queues::Queues;
+use hookline_shared::service_metrics::ServiceMetrics;
 use hookline_shared::status::{self, Readiness};
+use hookline_shared::subject::ENTITY_SUBJECTS;
 use hookline_shared::supervisor::{Stopped, Supervisor};
 use hookline_shared::unreadable::{self, Reads};
 use hookline_shared::{batch, clock, connection, streams, subject, telemetry};
@@ -70,7 +73,9 @@ pub async fn run(
     let registry = telemetry::registry()?;
     config.framing.apply();
     let metrics = Metrics::register(&registry)?;
-    let batches = batch::Metrics::register(&registry, "bucket")?;
+    let of_service = ServiceMetrics::register(&registry, SERVICE)?;
+    let [bucket, deliveries] = batch::Metrics::register(&registry, ["bucket", "deliveries"])?;
+    let queues = Queues::register(&registry)?;
     let readiness = Readiness::waiting_for(&["nats", "view"]);
     // A node that answers is healthy unless a loop stopped; readiness says what it lacks.
     let health = Readiness::default();
@@ -99,8 +104,13 @@ pub async fn run(
         &config,
         &mut supervisor,
         &readiness,
-        metrics,
-        batches,
+        Parts {
+            metrics,
+            of_service,
+            bucket,
+            deliveries,
+            queues,
+        },
         &stop,
     )
     .await;
@@ -148,13 +158,22 @@ const READS: Reads = Reads {
     ],
 };
 
+/// What the loops of a node report to.
+struct Parts {
+    metrics: Metrics,
+    of_service: ServiceMetrics,
+    /// Of the writers.
+    bucket: batch::Metrics,
+    deliveries: batch::Metrics,
+    queues: Queues,
+}
+
 /// Connects and loads the view. `None` if shutdown came first.
 async fn start(
     config: &Config,
     supervisor: &mut Supervisor,
     readiness: &Readiness,
-    metrics: Metrics,
-    batches: batch::Metrics,
+    parts: Parts,
     shutdown: &CancellationToken,
 ) -> Result<Option<Arc<Store>>, Error> {
     let (context, lists) = match connect(config, shutdown).await {
@@ -168,9 +187,10 @@ async fn start(
         unreadable::watch(config.nats.clone(), clients, READS, health),
     );
     supervisor.spawn("clock", clock::follow(context.client()));
-    let (writer, run) = batch::Writer::new(context.client(), Some(batches), Duration::ZERO);
+    let (writer, run) = batch::Writer::new(context.client(), Some(parts.bucket), Duration::ZERO);
     supervisor.spawn("bucket writer", run);
-    let (deliveries, run) = batch::Writer::new(context.client(), None, Duration::ZERO);
+    let (deliveries, run) =
+        batch::Writer::new(context.client(), Some(parts.deliveries), Duration::ZERO);
     supervisor.spawn("deliveries writer", run);
     let origin = Origin {
         node: config.node(),
@@ -183,11 +203,19 @@ async fn start(
             (writer, deliveries),
             origin,
             config.parking.hook_backlog,
-            metrics.clone(),
+            parts.metrics.clone(),
         )
         .await?,
     );
-    spawn_watches(supervisor, &store, &context, readiness, &metrics);
+    let queues = parts.queues.follow(context.client(), ENTITY_SUBJECTS);
+    supervisor.spawn("queue watch", queues);
+    spawn_watches(
+        supervisor,
+        &store,
+        &context,
+        readiness,
+        (parts.metrics, parts.of_service),
+    );
     let another = set_up_again(Arc::clone(&store), context, config.streams.clone());
     supervisor.spawn("bucket set-up", another);
     tokio::select! {
@@ -217,7 +245,7 @@ fn spawn_watches(
     store: &Arc<Store>,
     context: &jetstream::Context,
     readiness: &Readiness,
-    metrics: &Metrics,
+    (metrics, of_service): (Metrics, ServiceMetrics),
 ) {
     let (view, watched) = (Arc::clone(store.view()), context.clone());
     supervisor.spawn("entity watch", async move {
@@ -227,9 +255,9 @@ fn spawn_watches(
     supervisor.spawn("backlog watch", async move {
         counted.watch_backlog(&context).await;
     });
-    let (store, readiness, metrics) = (Arc::clone(store), readiness.clone(), metrics.clone());
+    let (store, readiness) = (Arc::clone(store), readiness.clone());
     supervisor.spawn("state report", async move {
-        report_state(&store, &readiness, &metrics).await;
+        report_state(&store, &readiness, &metrics, &of_service).await;
     });
 }
 
@@ -280,7 +308,12 @@ async fn set_up_again(store: Arc<Store>, context: jetstream::Context, options: s
 }
 
 /// Keeps readiness and gauges up to date; never returns.
-async fn report_state(store: &Store, readiness: &Readiness, metrics: &Metrics) {
+async fn report_state(
+    store: &Store,
+    readiness: &Readiness,
+    metrics: &Metrics,
+    of_service: &ServiceMetrics,
+) {
     loop {
         let connected = store.is_connected();
         if connected {
@@ -293,7 +326,7 @@ async fn report_state(store: &Store, readiness: &Readiness, metrics: &Metrics) {
         } else {
             readiness.ready("bucket");
         }
-        metrics.connected(connected);
+        of_service.nats_connected(connected);
         metrics.view(store.view().sequence());
         tokio::time::sleep(STATE_INTERVAL).await;
     }

@@ -3,99 +3,162 @@
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use hookline_shared::metrics::{ATTEMPT, Each, Register, SHORT};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use strum::{IntoStaticStr, VariantArray as _};
+
+use crate::schema::Schema;
+
+/// Unknown methods share a label, so that clients cannot create more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "UPPERCASE")]
+enum MethodLabel {
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    #[strum(serialize = "other")]
+    Other,
+}
+
+impl MethodLabel {
+    fn of(method: &Method) -> Self {
+        match *method {
+            Method::GET => Self::Get,
+            Method::POST => Self::Post,
+            Method::PUT => Self::Put,
+            Method::PATCH => Self::Patch,
+            Method::DELETE => Self::Delete,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::VariantArray, IntoStaticStr)]
+enum StatusLabel {
+    #[strum(serialize = "2xx")]
+    Success,
+    #[strum(serialize = "4xx")]
+    ClientError,
+    #[strum(serialize = "5xx")]
+    ServerError,
+}
+
+impl StatusLabel {
+    fn of(status: StatusCode) -> Self {
+        match status.as_u16() {
+            ..400 => Self::Success,
+            400..500 => Self::ClientError,
+            500.. => Self::ServerError,
+        }
+    }
+}
+
+/// What a change of an entity came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum WriteOutcome {
+    Committed,
+    /// A unique value was taken, or the entity was changed meanwhile.
+    Conflict,
+    /// A reference to what is not there, or from what is.
+    Reference,
+    /// Its result was lost.
+    Unknown,
+    Failed,
+}
+
+/// Paths that lead to no kind of entity: the node itself, and nothing.
+const OTHER_KINDS: [&str; 2] = ["node", "none"];
 
 /// Clones share the same metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     requests: IntCounterVec,
-    request_seconds: HistogramVec,
-    writes: IntCounterVec,
-    write_seconds: HistogramVec,
-    retries: IntCounterVec,
+    request_duration: Each<MethodLabel, Histogram>,
+    writes: Each<&'static str, Each<WriteOutcome, IntCounter>>,
+    write_duration: Each<&'static str, Histogram>,
+    retries: Each<&'static str, IntCounter>,
     view_sequence: IntGauge,
-    backlog_full: IntGauge,
-    connected: IntGauge,
+    publishing_refused: IntGauge,
 }
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let seconds = |name: &str, help: &str| {
-            let buckets = prometheus::exponential_buckets(0.000_5, 2.0, 15)?;
-            let options = HistogramOpts::new(name, help).buckets(buckets);
-            let histogram = HistogramVec::new(options, &["kind"])?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok::<_, prometheus::Error>(histogram)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        Ok(Self {
-            requests: counter(
+        let new = Register(registry);
+        let kinds: Vec<_> = Schema::kinds().map(|schema| schema.kind).collect();
+        let requests = new.add(IntCounterVec::new(
+            Opts::new(
                 "hookline_admin_requests_total",
-                "Admin API requests by kind of entity, method and status",
-                &["kind", "method", "status"],
-            )?,
-            request_seconds: seconds(
-                "hookline_admin_request_seconds",
+                "Admin API requests, by kind of entity, method and class of status",
+            ),
+            &["kind", "method", "status"],
+        )?)?;
+        for kind in kinds.iter().copied().chain(OTHER_KINDS) {
+            for method in MethodLabel::VARIANTS {
+                for status in StatusLabel::VARIANTS {
+                    requests.with_label_values(&[kind, method.into(), status.into()]);
+                }
+            }
+        }
+        Ok(Self {
+            requests,
+            request_duration: new.histograms(
+                "hookline_admin_request_duration_seconds",
                 "Time from an Admin API request to its answer",
+                "method",
+                ATTEMPT,
             )?,
-            writes: counter(
+            writes: new.counters_by(
                 "hookline_writes_total",
-                "Changes of entities by kind and outcome",
-                &["kind", "outcome"],
+                "Changes of entities, by kind and outcome",
+                ["kind", "outcome"],
+                &kinds,
             )?,
-            write_seconds: seconds(
-                "hookline_write_seconds",
-                "Time from a change to its commit, including retries",
+            write_duration: new.histograms_of(
+                (
+                    "hookline_write_duration_seconds",
+                    "Time from a change of an entity to its commit, including retries",
+                ),
+                "kind",
+                &kinds,
+                SHORT,
             )?,
-            retries: counter(
+            retries: new.counters_of(
                 "hookline_write_retries_total",
                 "Retries of changes that were refused or whose result was lost",
-                &["kind"],
+                "kind",
+                &kinds,
             )?,
-            view_sequence: gauge(
+            view_sequence: new.gauge(
                 "hookline_view_sequence",
-                "Sequence up to which this node has applied the bucket",
+                "Sequence of the change in the bucket up to which this node knows the entities",
             )?,
-            backlog_full: gauge(
-                "hookline_events_full",
-                "1 while changes are refused because the event stream is nearly full",
+            publishing_refused: new.gauge(
+                "hookline_publishing_refused",
+                "1 while this node refuses changes because the event stream is nearly full",
             )?,
-            connected: gauge("hookline_nats_connected", "1 while NATS is connected")?,
         })
     }
 
     pub(crate) fn answered(&self, kind: &str, method: &Method, status: StatusCode, took: Duration) {
-        // Unknown methods share a label, so that clients cannot create more.
-        let method = match method.as_str() {
-            known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known,
-            _ => "other",
-        };
+        let (method, status) = (MethodLabel::of(method), StatusLabel::of(status));
         self.requests
-            .with_label_values(&[kind, method, status.as_str()])
+            .with_label_values(&[kind, method.into(), status.into()])
             .inc();
-        self.request_seconds
-            .with_label_values(&[kind])
+        self.request_duration
+            .get(method)
             .observe(took.as_secs_f64());
     }
 
-    pub(crate) fn wrote(&self, kind: &str, outcome: &str, took: Duration) {
-        self.writes.with_label_values(&[kind, outcome]).inc();
-        self.write_seconds
-            .with_label_values(&[kind])
-            .observe(took.as_secs_f64());
+    pub(crate) fn wrote(&self, kind: &'static str, outcome: WriteOutcome, took: Duration) {
+        self.writes.get(kind).get(outcome).inc();
+        self.write_duration.get(kind).observe(took.as_secs_f64());
     }
 
-    pub(crate) fn retried(&self, kind: &str) {
-        self.retries.with_label_values(&[kind]).inc();
+    pub(crate) fn retried(&self, kind: &'static str) {
+        self.retries.get(kind).inc();
     }
 
     pub(crate) fn view(&self, sequence: u64) {
@@ -103,11 +166,7 @@ impl Metrics {
             .set(i64::try_from(sequence).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn backlog(&self, full: bool) {
-        self.backlog_full.set(full.into());
-    }
-
-    pub(crate) fn connected(&self, connected: bool) {
-        self.connected.set(connected.into());
+    pub(crate) fn publishing_refused(&self, refused: bool) {
+        self.publishing_refused.set(refused.into());
     }
 }

@@ -222,7 +222,11 @@ async fn reconcile_sick(stage: &Stage, healthy: usize, evidence: &mut Evidence) 
     };
     evidence.dead = dead as u64;
     let kept = parked + dead;
-    let rewritten = stage.metric("hookline_deferrals_total", &[]).await;
+    let parkings = async |labels: &[_]| {
+        let metric = "hookline_deliveries_parked_total";
+        stage.metric(metric, labels).await
+    };
+    let rewritten = parkings(&[]).await - parkings(&[("reason", "retry")]).await;
     evidence.require(rewritten <= 3.0 * kept as f64, || {
         format!("{rewritten} deferrals for {kept} deliveries")
     });

@@ -162,7 +162,9 @@ pub(super) async fn redis_kill(name: &str, size: Size) -> Result<Row> {
     let pause = resumes(&stage).await?;
     evidence.require(pause <= RESUMES, || format!("it took {pause:.1?} to go on"));
     tokio::time::sleep(AWAY).await;
-    let skipped = stage.metric("hookline_redis_skipped_total", &[]).await;
+    let skipped = stage
+        .metric("hookline_deliveries_unguarded_total", &[])
+        .await;
     stage.cluster.redis.start().await?;
     evidence.mark(stage.began, "back, empty");
     evidence.observed = (skipped > 0.0).then(|| format!("{skipped} deliveries without Redis"));
@@ -184,7 +186,9 @@ pub(super) async fn redis_freeze(name: &str, size: Size) -> Result<Row> {
     let pause = resumes(&stage).await?;
     evidence.require(pause <= RESUMES, || format!("it took {pause:.1?} to go on"));
     tokio::time::sleep(LONG_AWAY.saturating_sub(frozen.elapsed())).await;
-    let skipped = stage.metric("hookline_redis_skipped_total", &[]).await;
+    let skipped = stage
+        .metric("hookline_deliveries_unguarded_total", &[])
+        .await;
     stage.cluster.redis.process().thaw()?;
     evidence.mark(stage.began, "continue");
     evidence.observed = (skipped > 0.0).then(|| format!("{skipped} deliveries without Redis"));
@@ -212,7 +216,9 @@ pub(super) async fn redis_cluster(name: &str, size: Size) -> Result<Row> {
     let pause = resumes(&stage).await?;
     evidence.require(pause <= RESUMES, || format!("it took {pause:.1?} to go on"));
     tokio::time::sleep(AWAY).await;
-    let skipped = stage.metric("hookline_redis_skipped_total", &[]).await;
+    let skipped = stage
+        .metric("hookline_deliveries_unguarded_total", &[])
+        .await;
     redis.nodes[1].start().await?;
     evidence.mark(stage.began, "back, empty");
     evidence.observed = (skipped > 0.0).then(|| format!("{skipped} deliveries without Redis"));

@@ -66,7 +66,7 @@ pub(super) async fn full(name: &str, size: Size) -> Result<Row> {
     tokio::time::sleep(size.calm).await;
     let offered = load.stop().await?;
     stage.settle(&[0, 1]).await;
-    let swept = stage.metric("hookline_swept_total", &[]).await;
+    let swept = stage.metric("hookline_deliveries_swept_total", &[]).await;
     if let Some(observed) = &mut evidence.observed {
         observed.push_str(&format!("; {swept} parked again by the sweeper"));
     }

@@ -21,11 +21,11 @@ use crate::claims::{Claims, Decision, Lease, Release};
 use crate::delivery::PendingDelivery;
 use crate::handler::{Delivery, DeliveryError, Receipt};
 use crate::hooks::{Index, Prepared};
-use crate::metrics::{DeliveryResult, Metrics};
-use crate::settle::Settle;
+use crate::metrics::{AttemptResult, Handback, Metrics, Outcome};
 use crate::settle::deferral::Deferral;
 use crate::settle::open_message::{OpenDelivery, Settled};
 use crate::settle::schedule;
+use crate::settle::{MIN_REDELIVERY, Settle};
 
 /// First wait of the deliveries of a hook that is paused or cannot be used.
 const STANDSTILL: Duration = Duration::from_secs(30);
@@ -195,7 +195,12 @@ impl Deliverer {
         let began = Began::now();
         let result = attempt(hook, &pending.delivery).await;
         let took = began.elapsed();
-        self.metrics.attempt(hook.handler_name(), took);
+        let metric = match &result {
+            Ok(_) => AttemptResult::Success,
+            Err(error) => error.result(),
+        };
+        self.metrics
+            .attempt(&hook.id, hook.handler_name(), metric, took);
         permit.attempted(took, result.is_ok());
         // Settling does not involve the receiver.
         drop(permit);
@@ -227,7 +232,7 @@ impl Deliverer {
         if !self.claims.renew(lease).await {
             return None;
         }
-        self.settle.count(hook, DeliveryResult::Retry);
+        self.metrics.retried_in_process();
         Some((pending.next(class), admitted))
     }
 
@@ -247,15 +252,15 @@ impl Deliverer {
             NotMade::HeldBack(reason) => reason,
             NotMade::TakenOver => {
                 tracing::warn!("claim expired, attempt dropped");
-                return self.settle.count(hook, DeliveryResult::Busy);
+                return self.settle.taken_over();
             }
             NotMade::Abandoned => {
                 self.claims.finish(hook, lease, Release::GivenBack).await;
-                return self.settle.abandoned(hook);
+                return self.settle.abandoned();
             }
         };
         if !self.claims.renew(lease).await {
-            return self.settle.count(hook, DeliveryResult::Busy);
+            return self.settle.taken_over();
         }
         let (settled, release) = self.hold(hook, pending, lane, reason).await;
         self.claims.finish(hook, lease, release).await;
@@ -278,9 +283,8 @@ impl Deliverer {
             }
             // The delivery is already durable, and there is a permit soon.
             HeldBack::NoPermit { calm: true } if lane == Kind::Retries => {
-                let settled = self
-                    .settle
-                    .not_yet(hook, jittered(pending, MIN_PERMIT_WAIT));
+                let wait = jittered(pending, MIN_PERMIT_WAIT);
+                let settled = self.settle.not_yet(Handback::NoPermit, wait);
                 (settled, Release::GivenBack)
             }
             HeldBack::NoPermit { .. } => {
@@ -302,29 +306,31 @@ impl Deliverer {
     ) -> Settled {
         let (deferral, wait) = match decision {
             Decision::Done | Decision::Parked => {
-                return self.settle.count(hook, DeliveryResult::Duplicate);
+                return self.settle.ended(hook, Outcome::Duplicate);
             }
-            Decision::Busy(wait) => return self.settle.not_yet(hook, wait),
+            Decision::Busy(wait) => return self.settle.not_yet(Handback::Busy, wait),
             Decision::Attempt(_) | Decision::Unavailable => {
-                return self.settle.redis_is_away(hook);
+                return self.settle.not_yet(Handback::RedisAway, MIN_REDELIVERY);
             }
             Decision::Refused(Refusal::Snoozed) => {
                 self.log.note_suppressed(hook, pending, "snooze");
-                return self.settle.count(hook, DeliveryResult::Snoozed);
+                return self.settle.ended(hook, Outcome::Snoozed);
             }
             Decision::Refused(Refusal::Unchanged) => {
                 self.log.note_suppressed(hook, pending, "on_change");
-                return self.settle.count(hook, DeliveryResult::Unchanged);
+                return self.settle.ended(hook, Outcome::Unchanged);
             }
             // An attempt in flight is over soon.
             Decision::Refused(Refusal::Behind(wait)) if wait <= BEHIND => {
-                return self.settle.not_yet(hook, wait);
+                return self.settle.not_yet(Handback::Behind, wait);
             }
             Decision::Refused(Refusal::Behind(wait)) => (Deferral::Behind, wait),
             Decision::Refused(Refusal::Limited(wait, place)) => (Deferral::RateLimit(place), wait),
             // Another worker is probing; the delivery is already durable.
             Decision::Refused(Refusal::Open(wait)) if lane == Kind::Retries && wait <= PROBING => {
-                return self.settle.not_yet(hook, jittered(pending, wait));
+                return self
+                    .settle
+                    .not_yet(Handback::Probing, jittered(pending, wait));
             }
             Decision::Refused(Refusal::Open(wait)) => {
                 (Deferral::CircuitOpen, self.slot(hook, wait).await)
@@ -340,7 +346,6 @@ impl Deliverer {
         deferral: Deferral,
         wait: Duration,
     ) -> (Settled, Release) {
-        self.metrics.deferred(deferral.label());
         self.settle.defer(hook, pending, deferral, wait).await
     }
 

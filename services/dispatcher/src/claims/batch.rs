@@ -10,6 +10,7 @@ use super::bitmap::Bits;
 use super::calls::{Calls, KEEP, PROBE_LEASES};
 use super::lease::{Claim, Group};
 use super::scripts::{Answer, word};
+use crate::metrics::RedisCall;
 use crate::redis::keys::Key;
 use crate::redis::script_call::{ScriptCall, millis};
 
@@ -113,8 +114,8 @@ impl Calls {
         let claims = claims.iter().map(|claim| &**claim).enumerate();
         let (lease, keep) = (self.options.lease, self.options.window + KEEP);
         let times = [millis(lease), millis(keep)];
-        self.run_on(parts(claims), &self.scripts.renew, &times)
-            .await
+        let renew = (&self.scripts.renew, RedisCall::Renew);
+        self.run_on(parts(claims), renew, &times).await
     }
 
     /// Marks at most [`MOST`] deliveries as done that were no probes and have no marks. Returns the indices of
@@ -124,16 +125,16 @@ impl Calls {
         claims: impl Iterator<Item = &'a Claim>,
     ) -> Vec<usize> {
         let times = [millis(self.options.window)];
-        let own = self
-            .run_on(parts(claims.enumerate()), &self.scripts.done, &times)
-            .await;
+        let done = (&self.scripts.done, RedisCall::Finish);
+        let own = self.run_on(parts(claims.enumerate()), done, &times).await;
         let others = own.iter().enumerate();
         let others = others.filter(|(_, own)| **own == Some(false));
         others.map(|(index, _)| index).collect()
     }
 
     async fn claim_parts(&self, parts: &[Part<'_>]) -> Option<Vec<(usize, u8, u64)>> {
-        let mut call = ScriptCall::new(&self.scripts.claim_batch, 3 * parts.len());
+        let call = ScriptCall::new(&self.scripts.claim_batch, 3 * parts.len());
+        let mut call = call.of_kind(RedisCall::Claim);
         for Part { group, .. } in parts {
             group.add_key_to(&mut call);
             call.key(Key::Circuit(&group.hook))
@@ -161,14 +162,14 @@ impl Calls {
     async fn run_on(
         &self,
         mut parts: Vec<Part<'_>>,
-        script: &Script,
+        (script, kind): (&Script, RedisCall),
         times: &[u64],
     ) -> Vec<Option<bool>> {
         let claims = parts.iter().map(|part| part.members.len()).sum();
         let mut own = vec![None; claims];
         let calls = calls(&mut parts, self.redis.is_cluster());
         let calls = calls.map(async |parts| {
-            let mut call = ScriptCall::new(script, parts.len());
+            let mut call = ScriptCall::new(script, parts.len()).of_kind(kind);
             for part in parts {
                 part.group.add_key_to(&mut call);
             }

@@ -10,6 +10,7 @@ use crate::admission::Admission;
 use crate::admission::rate_limit::GRACE;
 use crate::admission::refusal::Place;
 use crate::admission::suppression::{IN_FLIGHT, KEEP_CHANGE};
+use crate::metrics::RedisCall;
 use crate::redis::client::RedisClient;
 use crate::redis::keys::Key;
 use crate::redis::script_call::{ScriptCall, millis};
@@ -70,7 +71,7 @@ impl Calls {
         let change = marks.and_then(|marks| marks.change.as_ref());
         let about = snooze.map_or("", |(about, _)| about);
         let watched = change.map_or("", |(watched, _)| watched);
-        let mut call = on(&self.scripts.claim, claim, 7);
+        let mut call = on(&self.scripts.claim, claim, 7).of_kind(RedisCall::Claim);
         call.key(Key::Circuit(hook))
             .key(Key::Probe(hook))
             .key(Key::Rate(hook))
@@ -108,7 +109,7 @@ impl Calls {
         let about = snooze.map_or("", |(about, _)| about);
         let watched = change.map_or("", |(watched, _)| watched);
         let is_made = release == Release::Done;
-        let mut call = on(&self.scripts.finish, claim, 7);
+        let mut call = on(&self.scripts.finish, claim, 7).of_kind(RedisCall::Finish);
         call.key(Key::Circuit(hook))
             .key(Key::Probe(hook))
             .key(Key::Snooze(hook, about))

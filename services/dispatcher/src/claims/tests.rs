@@ -67,7 +67,7 @@ impl Stage {
         let mut redis = RedisServer::new(dir.path())?;
         redis.start().await?;
         let worker = || -> Result<Claims> {
-            let metrics = Metrics::register(&Registry::new())?;
+            let metrics = Metrics::register(&Registry::new(), 0)?;
             let url = RedisUrl::parse(&redis.url())?;
             let (client, keep_up) = RedisClient::new(&url, metrics.clone())?;
             tokio::spawn(keep_up);

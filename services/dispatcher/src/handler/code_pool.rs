@@ -375,7 +375,7 @@ pub(super) mod tests {
         Settings {
             name: "test",
             patience: Duration::from_secs(60),
-            metrics: Metrics::register(&prometheus::Registry::new()).expect("metrics"),
+            metrics: Metrics::register(&prometheus::Registry::new(), 0).expect("metrics"),
             health: Readiness::default(),
         }
     }

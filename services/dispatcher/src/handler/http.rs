@@ -1,5 +1,6 @@
 //! HTTP for the webhook handlers: clients, one request and its answer.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::resolver::Resolver;
-use super::{Delivery, DeliveryError, Receipt, Response};
+use super::{Delivery, DeliveryError, Receipt, Response, Unreached};
 use hookline_shared::egress::{Policy, Refused};
 
 /// The rest of an answer's body is dropped.
@@ -279,7 +280,7 @@ fn classify(error: reqwest::Error) -> DeliveryError {
     // The URL may hold a token.
     let error = error.without_url();
     if error.is_connect() || error.is_timeout() {
-        DeliveryError::Connect(Box::new(Innermost::of(&error)))
+        DeliveryError::Connect(unreached(&error), Box::new(Innermost::of(&error)))
     } else if error.is_builder() {
         DeliveryError::Request("the URL or a header is not valid")
     } else {
@@ -288,15 +289,34 @@ fn classify(error: reqwest::Error) -> DeliveryError {
 }
 
 /// Finds an egress refusal anywhere in an error's causes.
-fn refused(error: &(dyn std::error::Error + 'static)) -> Option<IpAddr> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(Refused(address)) = error.downcast_ref() {
-            return Some(*address);
+fn refused(error: &reqwest::Error) -> Option<IpAddr> {
+    causes(error)
+        .find_map(|cause| cause.downcast_ref())
+        .map(|Refused(address)| *address)
+}
+
+fn unreached(error: &reqwest::Error) -> Unreached {
+    for mut cause in causes(error) {
+        // An I/O error does not name what it is made of as its cause.
+        while let Some(inner) = cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            cause = inner;
         }
-        cause = error.source();
+        if cause.is::<rustls::Error>() {
+            return Unreached::Tls;
+        }
+        if cause.is::<NetError>() {
+            return Unreached::Dns;
+        }
     }
-    None
+    Unreached::Connect
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source())
 }
 
 /// The last cause of an error, which says what happened.

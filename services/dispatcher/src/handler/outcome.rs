@@ -9,6 +9,7 @@ use hookline_shared::{lua, template};
 use reqwest::header::HeaderMap;
 
 use super::code_pool::Failure;
+use crate::metrics::{AttemptResult, Death};
 
 #[derive(Debug, Clone)]
 pub(crate) enum Receipt {
@@ -30,8 +31,8 @@ pub(crate) struct Response {
 /// credential.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeliveryError {
-    #[error("cannot connect: {0}")]
-    Connect(#[source] BoxError),
+    #[error("cannot connect: {1}")]
+    Connect(Unreached, #[source] BoxError),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     /// The connection broke before the answer was complete, or the answer was not HTTP.
@@ -76,6 +77,14 @@ impl From<Failure> for DeliveryError {
     }
 }
 
+/// What failed before a request could be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreached {
+    Connect,
+    Tls,
+    Dns,
+}
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What follows from a failure.
@@ -96,7 +105,7 @@ impl DeliveryError {
     #[must_use]
     pub(crate) fn class(&self) -> Class {
         match self {
-            Self::Connect(_) | Self::Timeout(_) | Self::Broken(_) | Self::Panicked => {
+            Self::Connect(..) | Self::Timeout(_) | Self::Broken(_) | Self::Panicked => {
                 Class::Retry(None)
             }
             Self::Status {
@@ -116,6 +125,42 @@ impl DeliveryError {
 }
 
 impl DeliveryError {
+    #[must_use]
+    pub(crate) fn result(&self) -> AttemptResult {
+        match self {
+            Self::Connect(Unreached::Connect, _) => AttemptResult::Connect,
+            Self::Connect(Unreached::Tls, _) => AttemptResult::Tls,
+            Self::Connect(Unreached::Dns, _) => AttemptResult::Dns,
+            Self::Timeout(_) => AttemptResult::Timeout,
+            Self::Broken(_) => AttemptResult::Broken,
+            Self::Status { response, .. } => match response.status {
+                300..400 => AttemptResult::Http3xx,
+                400..500 => AttemptResult::Http4xx,
+                _ => AttemptResult::Http5xx,
+            },
+            Self::EgressRefused(_) => AttemptResult::Egress,
+            Self::Template { .. } | Self::Request(_) => AttemptResult::Template,
+            Self::Script(_) | Self::Declined | Self::Stuck => AttemptResult::Script,
+            Self::Unusable(_) | Self::Panicked => AttemptResult::Internal,
+        }
+    }
+
+    /// Why the delivery is dead after the last of its attempts failed in this way.
+    #[must_use]
+    pub(crate) fn death(&self) -> Death {
+        match self.class() {
+            Class::Pause if self.status().is_some() => Death::Gone,
+            Class::RetryBriefly(_) if self.status().is_some() => Death::Refused,
+            _ => match self.result() {
+                AttemptResult::Egress => Death::Egress,
+                AttemptResult::Template => Death::Template,
+                AttemptResult::Script => Death::Script,
+                AttemptResult::Internal => Death::Internal,
+                _ => Death::Exhausted,
+            },
+        }
+    }
+
     /// The receiver's status, if it answered.
     #[must_use]
     pub(crate) fn status(&self) -> Option<u16> {
@@ -129,7 +174,7 @@ impl DeliveryError {
     #[must_use]
     pub(crate) fn is_receivers_fault(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Timeout(_) | Self::Broken(_) | Self::Status { .. } => true,
+            Self::Connect(..) | Self::Timeout(_) | Self::Broken(_) | Self::Status { .. } => true,
             // A script may decline as a filter.
             Self::EgressRefused(_)
             | Self::Template { .. }

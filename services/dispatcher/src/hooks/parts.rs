@@ -23,6 +23,10 @@ impl<V: Clone> Parts<V> {
         self.0[number(key)].get(key)
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.0.iter().flat_map(|part| part.values())
+    }
+
     /// The part that holds the key, for a change.
     pub(super) fn part(&mut self, key: &str) -> &mut Part<V> {
         Arc::make_mut(&mut self.0[number(key)])

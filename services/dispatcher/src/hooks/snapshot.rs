@@ -34,6 +34,11 @@ impl Snapshot {
         self.by_id.get(id)
     }
 
+    /// Those that can be read.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Prepared>> {
+        self.by_id.values()
+    }
+
     /// Whether the hook is unchanged.
     pub(crate) fn holds(&self, hook: &Arc<Prepared>) -> bool {
         let current = self.get(&hook.id);

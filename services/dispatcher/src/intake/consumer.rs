@@ -8,13 +8,13 @@ use async_nats::Message;
 use async_nats::jetstream::{self, AckKind};
 use async_trait::async_trait;
 use futures::FutureExt as _;
-use hookline_shared::pull::{self, Puller};
+use hookline_shared::pull::{self, Place, Puller};
 use hookline_shared::{connection, streams};
-use prometheus::IntGauge;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::metrics::Metrics;
 use crate::nats::ack_keepalive::AckKeepalive;
 use crate::nats::pulled_message::{Counted, Held, PulledMessage};
 use crate::nats::request::{self, NoAnswer};
@@ -102,7 +102,6 @@ pub(crate) enum Error {
 }
 
 pub(crate) struct Lane {
-    pub name: &'static str,
     pub consumer: Consumer,
     /// Messages per pull.
     pub most: usize,
@@ -113,8 +112,7 @@ pub(crate) struct Lane {
     pub weight: Weight,
     pub keepalive: AckKeepalive,
     pub tasks: TaskTracker,
-    /// Messages in flight.
-    pub gauge: IntGauge,
+    pub metrics: Metrics,
 }
 
 impl Lane {
@@ -126,6 +124,7 @@ impl Lane {
         loop {
             if rebuild.as_mut().now_or_never().is_some() {
                 (puller, rebuild) = (None, Box::pin(self.rebuild.notified()));
+                self.metrics.pull_rebuilt(self.consumer.name);
             }
             let permits = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -133,12 +132,14 @@ impl Lane {
             };
             let Some(permits) = permits else { return };
             if let Err(error) = self.pull(&mut puller, permits, &sink).await {
+                let consumer = self.consumer.name;
                 match &error {
                     Error::Create(_) | Error::NoAnswer(_) => {
-                        tracing::warn!(lane = self.name, %error, "cannot use the consumer")
+                        tracing::warn!(consumer, %error, "cannot use the consumer")
                     }
-                    _ => tracing::debug!(lane = self.name, %error, "pull failed"),
+                    _ => tracing::debug!(consumer, %error, "pull failed"),
                 }
+                self.metrics.pull_rebuilt(consumer);
                 // The consumer may be deleted.
                 puller = None;
                 tokio::time::sleep(PAUSE).await;
@@ -240,6 +241,7 @@ impl Lane {
             .map(|message| (self.keepalive.track(&message), message))
             .collect();
         let ready = sink.prepare().await;
+        let gauge = self.metrics.in_flight(self.consumer.name);
         let mut batch = Vec::with_capacity(messages.len());
         for (guard, message) in messages {
             if !ready {
@@ -262,11 +264,18 @@ impl Lane {
                 _alive: guard,
                 _permit: permit,
                 _weight: weight,
-                _counted: Counted::new(&self.gauge),
+                _counted: Counted::new(&gauge),
             };
             batch.push(PulledMessage::new(message, held));
         }
         self.hand_out(sink, batch);
+    }
+
+    fn count_redelivered(&self, messages: &[PulledMessage]) {
+        let is_again = |place: &Place| place.deliveries > 1;
+        let places = messages.iter().filter_map(|message| message.place.as_ref());
+        let again = places.filter(|place| is_again(place)).count();
+        self.metrics.redelivered(self.consumer.name, again);
     }
 
     async fn give_back(&self, message: &Message, delay: Option<Duration>) {
@@ -278,6 +287,7 @@ impl Lane {
 
     fn hand_out(&self, sink: &Arc<impl MessageSink>, messages: Vec<PulledMessage>) {
         if !messages.is_empty() {
+            self.count_redelivered(&messages);
             let sink = Arc::clone(sink);
             self.tasks.spawn(async move { sink.handle(messages).await });
         }

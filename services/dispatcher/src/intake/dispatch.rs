@@ -21,7 +21,7 @@ use crate::intake::consumer;
 use crate::intake::spread_limit::SpreadLimit;
 use crate::intake::suspects::{self, Suspects};
 use crate::intake::workspaces::Workspaces;
-use crate::metrics::{DeliveryResult, EventResult, Metrics};
+use crate::metrics::{EventOutcome, Metrics};
 use crate::nats::pulled_message::PulledMessage;
 use crate::settle::Settle;
 use crate::settle::bury::STOPS_WORKERS;
@@ -140,7 +140,7 @@ impl Sink {
             return dispatch.settle.convicted(message, hook, &pending).await;
         }
         if let Some(Place { stored, .. }) = pulled.place {
-            dispatch.metrics.event(EventResult::Malformed);
+            dispatch.metrics.event(EventOutcome::Malformed);
             let id = event::identify(message.headers.as_ref(), stored);
             dispatch
                 .settle
@@ -186,7 +186,7 @@ impl Sink {
                 dispatch.event(event, open, hooks, batches).await;
             }
             Err(reason) => {
-                dispatch.metrics.event(EventResult::Malformed);
+                dispatch.metrics.event(EventOutcome::Malformed);
                 let id = event::identify(headers, stored);
                 let settle = Arc::clone(&dispatch.settle);
                 dispatch.tasks.spawn(async move {
@@ -241,20 +241,21 @@ impl Sink {
 impl Dispatch {
     /// Settles a delivery whose hook was deleted.
     async fn orphaned(&self, message: &Message) {
-        self.metrics.delivery("none", DeliveryResult::Orphaned);
+        self.metrics.orphaned();
         self.settle.message(message, None, Settled::Final).await;
     }
 
     fn note(&self, event: &Event, stored: Stored, hooks: &[Arc<Prepared>]) {
         self.outbox.note(event);
         self.workspaces.note(&event.workspace);
-        let age = i128::from(unix_millis()) * 1_000_000 - stored.time;
+        let now = unix_millis();
+        let age = i128::from(now) * 1_000_000 - stored.time;
         let age = age.clamp(0, i128::from(u64::MAX)) as u64;
-        self.metrics.delay(Duration::from_nanos(age));
+        self.metrics.picked_up(now, Duration::from_nanos(age));
         self.metrics.event(if hooks.is_empty() {
-            EventResult::Unmatched
+            EventOutcome::Unmatched
         } else {
-            EventResult::Matched
+            EventOutcome::Matched
         });
     }
 
@@ -273,11 +274,13 @@ impl Dispatch {
                 .message(message, open.event, Settled::Final)
                 .await;
         }
-        let (event, open, first_attempt) = (Arc::new(event), Arc::new(open), unix_millis());
+        let now = unix_millis();
+        let event_time = open.event.map_or(now, Stored::unix_millis);
+        let (event, open) = (Arc::new(event), Arc::new(open));
         let is_spread = self.is_spread(&event, hooks.len());
         for hook in hooks {
             let delivery = delivery(&event, &hook.id, hook.event_name.as_ref());
-            let pending = PendingDelivery::first(delivery, hook.incarnation(), first_attempt);
+            let pending = PendingDelivery::first(delivery, hook.incarnation(), event_time, now);
             let open = Arc::clone(&open);
             if is_spread {
                 let dispatch = Arc::clone(self);

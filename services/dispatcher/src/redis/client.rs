@@ -98,7 +98,7 @@ impl RedisClient {
             address: url.address(),
             metrics,
         });
-        inner.metrics.redis_up(false);
+        inner.metrics.redis_connected(false);
         let watched = Arc::clone(&inner);
         let keep_up = async move { watched.keep_up().await };
         Ok((Self(inner), keep_up))
@@ -147,7 +147,10 @@ impl RedisClient {
         let began = Instant::now();
         let answer = tokio::time::timeout(DEADLINE, call.make(&mut connection));
         let reason = match answer.await {
-            Ok(Ok(answer)) => return Some(answer),
+            Ok(Ok(answer)) => {
+                self.0.metrics.redis_answered(call.kind, began.elapsed());
+                return Some(answer);
+            }
             Ok(Err(error)) if is_scripts_own(&error) => {
                 self.0.script_failed(hook, &error);
                 return None;
@@ -204,7 +207,7 @@ impl Inner {
         hook.clone_into(&mut group.hook.lock());
         let was_up = self.is_up();
         group.up.store(false, Ordering::Relaxed);
-        self.metrics.redis_up(false);
+        self.metrics.redis_connected(false);
         self.down.notify_one();
         if was_up {
             tracing::warn!(
@@ -224,7 +227,7 @@ impl Inner {
             }
             match self.probe_all().await {
                 Ok(()) => {
-                    self.metrics.redis_up(true);
+                    self.metrics.redis_connected(true);
                     if was_up {
                         tracing::info!(redis = self.address, "Redis answers again");
                     }

@@ -9,10 +9,13 @@ use redis::{
 };
 
 use super::keys::Key;
+use crate::metrics::RedisCall;
 
 pub(crate) struct ScriptCall<'a> {
     script: &'a Script,
     command: Cmd,
+    /// What the call is for.
+    pub(super) kind: RedisCall,
 }
 
 impl<'a> ScriptCall<'a> {
@@ -20,7 +23,16 @@ impl<'a> ScriptCall<'a> {
     pub(crate) fn new(script: &'a Script, keys: usize) -> Self {
         let mut command = redis::cmd("EVALSHA");
         command.arg(script.get_hash()).arg(keys);
-        Self { script, command }
+        Self {
+            script,
+            command,
+            kind: RedisCall::Other,
+        }
+    }
+
+    pub(crate) fn of_kind(mut self, kind: RedisCall) -> Self {
+        self.kind = kind;
+        self
     }
 
     pub(crate) fn arg(&mut self, arg: impl ToRedisArgs) -> &mut Self {

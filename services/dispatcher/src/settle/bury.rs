@@ -16,12 +16,20 @@ use super::{MAX_REDELIVERY, MIN_REDELIVERY, Settle};
 use crate::claims::Release;
 use crate::delivery::{PendingDelivery, cut};
 use crate::hooks::Prepared;
-use crate::metrics::DeliveryResult;
+use crate::metrics::{Death, Outcome, Parked};
 
 /// How long a dead delivery stays parked while the stream of dead letters is full.
 const FULL: Duration = Duration::from_secs(300);
 /// The part of a malformed message that is kept.
 const KEPT_BYTES: usize = 64 << 10;
+
+/// How a message that is no delivery is buried.
+struct Letter<'a> {
+    subject: String,
+    id: &'a EventId,
+    death: Death,
+    reason: &'a str,
+}
 
 /// Why a message is buried that no worker has survived.
 pub(crate) const STOPS_WORKERS: &str = "it has stopped its workers";
@@ -34,10 +42,11 @@ impl Settle {
         hook: &Prepared,
         pending: &PendingDelivery,
     ) {
-        let kind = match self.bury(hook, pending, STOPS_WORKERS).await {
+        let buried = self.bury(hook, pending, Death::StopsWorkers, STOPS_WORKERS);
+        let kind = match buried.await {
             Ok(()) => {
                 tracing::error!(hook = %hook.id, delivery = %pending.delivery.id, reason = STOPS_WORKERS, "delivery dead-lettered");
-                self.count(hook, DeliveryResult::Dead);
+                self.ended(hook, Outcome::Dead);
                 AckKind::Term
             }
             Err(error) => {
@@ -56,18 +65,20 @@ impl Settle {
         pending: &PendingDelivery,
         next: &PendingDelivery,
         deferral: Deferral,
-        reason: &str,
+        death: Death,
     ) -> (Settled, Release) {
+        let reason = match death {
+            Death::Backlog => "backlog full",
+            _ => "too old",
+        };
         let reason = format!("{reason}: it waited because {}", deferral.reason());
         tracing::warn!(reason, "delivery dead-lettered");
-        match self.bury_or_park(hook, pending, next, &reason).await {
-            Ok((release, result)) => (self.count(hook, result), release),
+        let buried = self.bury_or_park(hook, pending, next, death, &reason);
+        match buried.await {
+            Ok(release) => (Settled::Final, release),
             Err(error) => {
                 tracing::warn!(%error, "cannot bury the delivery, its message is redelivered");
-                (
-                    self.unsettled(hook, MIN_REDELIVERY, &error),
-                    Release::GivenBack,
-                )
+                (self.unwritable(MIN_REDELIVERY, &error), Release::GivenBack)
             }
         }
     }
@@ -78,29 +89,34 @@ impl Settle {
         hook: &Prepared,
         pending: &PendingDelivery,
         next: &PendingDelivery,
+        death: Death,
         reason: &str,
-    ) -> Result<(Release, DeliveryResult), batch::Error> {
-        let buried = self.bury(hook, pending, reason).await;
+    ) -> Result<Release, batch::Error> {
+        let buried = self.bury(hook, pending, death, reason).await;
         if matches!(buried, Err(batch::Error::Full)) {
             let reason = format!("no room for dead letters: {reason}");
             let wait = jittered(pending, FULL);
             self.park(hook, next, wait, &reason).await?;
-            return Ok((Release::Parked(wait), DeliveryResult::Retry));
+            self.metrics.parked(&hook.id, Parked::DeadLettersFull);
+            return Ok(Release::Parked(wait));
         }
-        buried.map(|()| (Release::Buried, DeliveryResult::Dead))
+        buried?;
+        self.ended(hook, Outcome::Dead);
+        Ok(Release::Buried)
     }
 
     async fn bury(
         &self,
         hook: &Prepared,
         pending: &PendingDelivery,
+        death: Death,
         reason: &str,
     ) -> Result<(), batch::Error> {
         let subject = subject::dead_subject(&hook.hook.id, pending.delivery.id.as_str());
         let message = pending
             .message(subject, reason)
             .header(header::HANDLER, hook.handler_name());
-        self.dead_letters.keep(message).await
+        self.dead_letters.keep(message, death).await
     }
 
     /// Buries a message that is no event, and terminates it.
@@ -113,41 +129,54 @@ impl Settle {
     ) {
         let workspace = message.subject.split('.').nth(2).unwrap_or_default();
         let letter = subject::dead_event_subject(&id.digest(workspace));
-        self.bury_message(message, Some(event), letter, id, reason)
-            .await;
+        let death = match reason {
+            STOPS_WORKERS => Death::StopsWorkers,
+            _ => Death::NotAnEvent,
+        };
+        let letter = Letter {
+            subject: letter,
+            id,
+            death,
+            reason,
+        };
+        self.bury_message(message, Some(event), letter).await;
     }
 
     /// Buries a stored delivery that cannot be read among its hook's dead letters, and terminates its message.
     pub(crate) async fn unreadable(&self, message: &Message, hook: &Prepared) {
         let id = EventId::given(message.subject.as_str());
         let letter = subject::dead_subject(&hook.hook.id, &id.digest(""));
-        let reason = "the stored delivery cannot be read";
-        self.bury_message(message, None, letter, &id, reason).await;
+        let letter = Letter {
+            subject: letter,
+            id: &id,
+            death: Death::Unreadable,
+            reason: "the stored delivery cannot be read",
+        };
+        self.bury_message(message, None, letter).await;
     }
 
-    async fn bury_message(
-        &self,
-        message: &Message,
-        event: Option<Stored>,
-        letter: String,
-        id: &EventId,
-        reason: &str,
-    ) {
+    async fn bury_message(&self, message: &Message, event: Option<Stored>, letter: Letter<'_>) {
+        let Letter {
+            subject,
+            id,
+            death,
+            reason,
+        } = letter;
         // What stopped its workers may be an event, and is kept whole.
-        let kept = match reason {
-            STOPS_WORKERS => MAX_EVENT_BYTES,
+        let kept = match death {
+            Death::StopsWorkers => MAX_EVENT_BYTES,
             _ => KEPT_BYTES,
         };
         let body = message.payload.slice(..message.payload.len().min(kept));
         let given = id.is_given() && id.as_str().len() <= MAX_ID_BYTES;
         let id = cut(id.as_str());
-        let letter = batch::Message::new(letter, body)
+        let letter = batch::Message::new(subject, body)
             .header(header::SUBJECT, encode_header(&message.subject))
             .header(header::EVENT_ID, encode_header(id))
             .header(header::EVENT_ID_GIVEN, if given { "1" } else { "0" })
             .header(header::ORIGINAL_SIZE, message.payload.len().to_string())
             .header(header::REASON, encode_header(cut(reason)));
-        let kind = match self.dead_letters.keep(letter).await {
+        let kind = match self.dead_letters.keep(letter, death).await {
             Ok(()) => {
                 tracing::warn!(subject = %message.subject, event = id, reason, "malformed message dead-lettered");
                 AckKind::Term

@@ -12,7 +12,7 @@ use hookline_shared::subject;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Death, Metrics};
 
 /// Between purges, and between a purge by another caller and the next try.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -47,11 +47,12 @@ impl DeadLetters {
     }
 
     /// Writes a dead letter. [`batch::Error::Full`] if the stream is full and no message could be purged.
-    pub(crate) async fn keep(&self, letter: Message) -> Result<(), batch::Error> {
+    pub(crate) async fn keep(&self, letter: Message, death: Death) -> Result<(), batch::Error> {
         for _ in 0..TRIES {
             match self.writer.commit(vec![letter.clone()]).await {
                 Ok(_) => {
                     self.metrics.dead_letters_full(false);
+                    self.metrics.dead_letter(death);
                     return Ok(());
                 }
                 Err(batch::Error::Full) if self.make_room().await => {}

@@ -1,6 +1,7 @@
 //! Reasons to park a delivery without an attempt.
 
 use crate::admission::refusal::Place;
+use crate::metrics::Parked;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deferral {
@@ -16,14 +17,14 @@ pub(crate) enum Deferral {
 }
 
 impl Deferral {
-    pub(crate) fn label(self) -> &'static str {
+    pub(super) fn parked(self) -> Parked {
         match self {
-            Self::Paused => "paused",
-            Self::Unusable => "unusable",
-            Self::NoPermit => "no_room",
-            Self::CircuitOpen => "circuit_open",
-            Self::RateLimit(_) => "rate_limit",
-            Self::Behind => "behind",
+            Self::Paused => Parked::Paused,
+            Self::Unusable => Parked::Unusable,
+            Self::NoPermit => Parked::NoPermit,
+            Self::CircuitOpen => Parked::CircuitOpen,
+            Self::RateLimit(_) => Parked::RateLimit,
+            Self::Behind => Parked::Behind,
         }
     }
 

@@ -20,7 +20,7 @@ use super::{MIN_REDELIVERY, Settle};
 use crate::claims::Release;
 use crate::delivery::PendingDelivery;
 use crate::hooks::Prepared;
-use crate::metrics::DeliveryResult;
+use crate::metrics::Death;
 
 /// Writes of one delivery, if others park it at the same time.
 const TRIES: usize = 5;
@@ -40,24 +40,24 @@ impl Settle {
             ..pending.clone()
         };
         let delay = deferral_delay(pending, deferral, wait);
-        let reason = match deferral {
+        let death = match deferral {
             // Until the operator does something about the hook.
             Deferral::Paused | Deferral::Unusable => None,
-            _ if is_too_old(hook.max_age, pending, delay) => Some("too old"),
-            _ if self.is_backlog_full(hook).await => Some("backlog full"),
+            _ if is_too_old(hook.max_age, pending, delay) => Some(Death::TooOld),
+            _ if self.is_backlog_full(hook).await => Some(Death::Backlog),
             _ => None,
         };
-        if let Some(reason) = reason {
-            return self.give_up(hook, pending, &next, deferral, reason).await;
+        if let Some(death) = death {
+            return self.give_up(hook, pending, &next, deferral, death).await;
         }
         match self.park(hook, &next, delay, deferral.reason()).await {
-            Ok(()) => (
-                self.count(hook, DeliveryResult::Deferred),
-                Release::GivenBack,
-            ),
+            Ok(()) => {
+                self.metrics.parked(&hook.id, deferral.parked());
+                (Settled::Final, Release::GivenBack)
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot park the delivery, its message is redelivered");
-                (self.unsettled(hook, delay, &error), Release::GivenBack)
+                (self.unwritable(delay, &error), Release::GivenBack)
             }
         }
     }
@@ -74,10 +74,13 @@ impl Settle {
             self.fanout.commit(vec![message]).await
         };
         match stored {
-            Ok(_) => self.count(hook, DeliveryResult::Spread),
+            Ok(_) => {
+                self.metrics.spread();
+                Settled::Final
+            }
             Err(error) => {
                 tracing::warn!(hook = %hook.id, delivery = %id, %error, "cannot store a delivery for any worker, its event is redelivered");
-                self.unsettled(hook, MIN_REDELIVERY, &error)
+                self.unwritable(MIN_REDELIVERY, &error)
             }
         }
     }

@@ -8,12 +8,13 @@ use hookline_shared::retry::{self, Policy};
 use super::deferral::Deferral;
 use crate::admission::circuit_breaker::Verdict;
 use crate::delivery::PendingDelivery;
-use crate::handler::Class;
+use crate::handler::{Class, DeliveryError};
+use crate::metrics::Death;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     Retry(Duration),
-    Dead,
+    Dead(Death),
 }
 
 /// Decides what follows a failed attempt. A retry is due only after its hook's circuit may be probed.
@@ -22,17 +23,18 @@ pub(super) fn after_failure(
     max_age: Duration,
     circuit: Verdict,
     pending: &PendingDelivery,
-    class: Class,
+    error: &DeliveryError,
 ) -> Next {
+    let class = error.class();
     let Some(delay) = retry_delay(policy, pending, class) else {
-        return Next::Dead;
+        return Next::Dead(error.death());
     };
     let delay = match circuit {
         Verdict::Open(wait) => delay.max(deferral_delay(pending, Deferral::CircuitOpen, wait)),
         Verdict::Closed | Verdict::HalfOpen => delay,
     };
     if is_too_old(max_age, pending, delay) {
-        Next::Dead
+        Next::Dead(Death::TooOld)
     } else {
         Next::Retry(delay)
     }
@@ -168,19 +170,18 @@ mod tests {
     #[test]
     fn a_retry_waits_for_the_circuit_and_dies_if_that_is_too_late() {
         let young = pending(Duration::ZERO);
-        let next = |circuit, max_age| {
-            after_failure(&policy(), max_age, circuit, &young, Class::Retry(None))
-        };
+        let failure = DeliveryError::Timeout(SECOND);
+        let next = |circuit, max_age| after_failure(&policy(), max_age, circuit, &young, &failure);
         let delay = |next| match next {
             Next::Retry(delay) => Some(delay),
-            Next::Dead => None,
+            Next::Dead(_) => None,
         };
         for circuit in [Verdict::Closed, Verdict::HalfOpen] {
             assert!(is_about(delay(next(circuit, HOUR)), 10 * SECOND));
         }
         let open = Verdict::Open(200 * SECOND);
         assert_eq!(next(open, HOUR), Next::Retry(200 * SECOND));
-        assert_eq!(next(open, 100 * SECOND), Next::Dead);
+        assert_eq!(next(open, 100 * SECOND), Next::Dead(Death::TooOld));
         let short = delay(next(Verdict::Open(SECOND), HOUR));
         assert!(short >= Some(30 * SECOND), "{short:?}");
         let last = PendingDelivery {
@@ -188,8 +189,8 @@ mod tests {
             ..young.clone()
         };
         let circuit = Verdict::Closed;
-        let next = after_failure(&policy(), HOUR, circuit, &last, Class::Retry(None));
-        assert_eq!(next, Next::Dead);
+        let next = after_failure(&policy(), HOUR, circuit, &last, &failure);
+        assert_eq!(next, Next::Dead(Death::Exhausted));
     }
 
     #[test]

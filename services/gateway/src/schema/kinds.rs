@@ -13,6 +13,10 @@ static KINDS: &[&Schema] = &[
 ];
 
 impl Schema {
+    pub(crate) fn kinds() -> impl Iterator<Item = &'static Schema> {
+        KINDS.iter().copied()
+    }
+
     pub(crate) fn by_path(path: &str) -> Option<&'static Schema> {
         KINDS.iter().copied().find(|schema| schema.path == path)
     }

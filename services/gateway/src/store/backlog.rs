@@ -40,7 +40,7 @@ impl Backlog {
                     }
                     _ => {}
                 }
-                metrics.backlog(full);
+                metrics.publishing_refused(full);
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }

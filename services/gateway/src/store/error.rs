@@ -4,6 +4,8 @@ use hookline_shared::subject::BUCKET_STREAM;
 use hookline_shared::watch::WHAT_TO_DO;
 use hookline_shared::{batch, stream_reader};
 
+use crate::metrics::WriteOutcome;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("primary key violation on key '{{id=\"{id}\"}}'")]
@@ -56,11 +58,11 @@ pub enum Error {
 
 impl Error {
     /// The outcome of a write, as metrics label it.
-    pub(super) fn outcome(&self) -> &'static str {
+    pub(super) fn outcome(&self) -> WriteOutcome {
         match self {
-            Self::Unique { .. } | Self::PrimaryKey { .. } | Self::Stale => "conflict",
-            Self::MissingParent { .. } | Self::Referenced { .. } => "reference",
-            Self::Unknown => "unknown",
+            Self::Unique { .. } | Self::PrimaryKey { .. } | Self::Stale => WriteOutcome::Conflict,
+            Self::MissingParent { .. } | Self::Referenced { .. } => WriteOutcome::Reference,
+            Self::Unknown => WriteOutcome::Unknown,
             Self::DefaultWorkspace
             | Self::TooLarge
             | Self::Full
@@ -68,7 +70,7 @@ impl Error {
             | Self::Unavailable(_)
             | Self::NoBucket
             | Self::NotAtomic
-            | Self::Refused(_) => "failed",
+            | Self::Refused(_) => WriteOutcome::Failed,
         }
     }
 }

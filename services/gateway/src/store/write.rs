@@ -11,6 +11,7 @@ use super::error::Error;
 use super::plan::{Expected, Plan};
 use super::read::Reservation;
 use super::row::{Row, State};
+use crate::metrics::WriteOutcome;
 
 const MAX_TRIES: u32 = 8;
 /// Between two tries.
@@ -32,7 +33,9 @@ impl Store {
             .lock_all(plan.takes.iter().map(|take| &take.subject))
             .await;
         let result = self.commit(&plan, write.old.as_deref()).await;
-        let outcome = result.as_ref().map_or_else(Error::outcome, |_| "committed");
+        let outcome = result
+            .as_ref()
+            .map_or_else(Error::outcome, |_| WriteOutcome::Committed);
         self.metrics
             .wrote(write.schema.kind, outcome, started.elapsed());
         let sequence = result?;

@@ -19,7 +19,7 @@ struct Stage {
 
 fn client(url: &str, registry: &Registry) -> (RedisClient, impl Future<Output = ()> + use<>) {
     let url = RedisUrl::parse(url).expect("a URL");
-    let metrics = Metrics::register(registry).expect("metrics");
+    let metrics = Metrics::register(registry, 0).expect("metrics");
     RedisClient::new(&url, metrics).expect("a client")
 }
 
@@ -59,12 +59,12 @@ impl Stage {
         .await
     }
 
-    /// The value of `hookline_redis_up`.
+    /// The value of `hookline_redis_connected`.
     fn gauge(&self) -> f64 {
         let families = self.registry.gather();
         let gauge = families
             .iter()
-            .find(|family| family.name() == "hookline_redis_up");
+            .find(|family| family.name() == "hookline_redis_connected");
         gauge.expect("the gauge").get_metric()[0]
             .get_gauge()
             .get_value()
