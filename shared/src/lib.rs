@@ -16,7 +16,7 @@
 //! * [`stream_reader`]: reads a stream by subject;
 //! * [`metrics`], [`service_metrics`], [`queues`]: how metrics are registered, and those that both services have;
 //! * [`registry`]: built-in event metadata;
-//! * [`rpc`]: ping and test, from gateway to dispatcher;
+//! * [`rpc`], [`workers`]: requests from gateways to dispatchers, and signs of life;
 //! * [`supervisor`], [`status`], [`shutdown`], [`settings`], [`telemetry`], [`files`], [`clock`]: the shape of a
 //!   service process.
 
@@ -55,3 +55,4 @@ pub mod telemetry;
 pub mod template;
 pub mod unreadable;
 pub mod watch;
+pub mod workers;

@@ -1,4 +1,4 @@
-//! The status API of a service: `/metrics`, `/healthz` and `/readyz`.
+//! The status API of a service: `/metrics`, `/healthz`, `/readyz` and what the service adds.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -63,12 +63,13 @@ impl Readiness {
     }
 }
 
-/// `/readyz` lists the parts missing in `readiness`, `/healthz` those in `health`.
+/// `/readyz` lists the parts missing in `readiness`, `/healthz` those in `health`. `more`: routes of the service's own.
 pub async fn serve(
     listener: TcpListener,
     registry: Registry,
     readiness: Readiness,
     health: Readiness,
+    more: Router,
     shutdown: CancellationToken,
 ) {
     let Ok(address) = listener.local_addr() else {
@@ -79,6 +80,7 @@ pub async fn serve(
         .route("/metrics", get(async move || metrics(&registry)))
         .route("/healthz", get(async move || health.answer("ok\n")))
         .route("/readyz", get(async move || readiness.answer("ready\n")))
+        .merge(more)
         .layer(map_request(move |request: Request| {
             let checked = same_site.check(request.method(), request.headers());
             ready(match checked {

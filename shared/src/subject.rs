@@ -426,6 +426,8 @@ pub fn rpc_subject(verb: &str) -> String {
 }
 
 pub const RPC_SUBJECTS: &str = "hookline.rpc.*";
+/// Where dispatchers give signs of life.
+pub const WORKERS: &str = "hookline.workers";
 
 #[cfg(test)]
 mod tests {

@@ -30,6 +30,7 @@ mod redis;
 mod replay;
 mod retries;
 mod retry_now;
+mod scaling;
 mod secrets;
 mod sharing;
 mod shutdown;

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream;
+use axum::Router;
 use hookline_shared::lua::Limits;
 use hookline_shared::queues::Queues;
 use hookline_shared::service_metrics::ServiceMetrics;
@@ -107,6 +108,7 @@ pub async fn run(
         registry.clone(),
         readiness.clone(),
         health.clone(),
+        Router::new(),
         stopped,
     );
     supervisor.spawn("status API", status);

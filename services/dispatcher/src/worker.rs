@@ -9,6 +9,7 @@ use hookline_shared::hook::MAX_TIMEOUT;
 use hookline_shared::status::Readiness;
 use hookline_shared::subject;
 use hookline_shared::supervisor::Supervisor;
+use hookline_shared::workers;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -304,6 +305,10 @@ impl Worker {
         };
         let event_lane = lane(Kind::Events, lanes.event_permits, EVENT_PATIENCE);
         let retry_lane = lane(Kind::Retries, lanes.retry_permits, RETRY_PATIENCE);
+        let permits = lanes.event_permits + lanes.retry_permits;
+        let metrics = self.metrics.clone();
+        let announce = workers::announce(self.client.clone(), permits, move || metrics.in_hand());
+        supervisor.spawn("signs of life", announce);
         self.metrics.permits(LaneName::Events, lanes.event_permits);
         self.metrics.permits(LaneName::Retries, lanes.retry_permits);
         let most = |permits: u32| consumer::PULL.min(permits as usize / 2).max(1);

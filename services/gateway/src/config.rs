@@ -33,7 +33,7 @@ pub struct Config {
     )]
     pub admin_origins: Vec<String>,
 
-    /// Where the status API listens: /metrics, /healthz, /readyz.
+    /// Where the status API listens: /metrics, /healthz, /readyz, /scaling.
     #[arg(
         long,
         env = "HOOKLINE_STATUS_LISTEN",
@@ -54,6 +54,17 @@ pub struct Config {
         default_value = "1048576"
     )]
     pub admin_max_body: NonZeroUsize,
+
+    /// Messages that wait or are in hand for which /scaling wants one more dispatcher. More than the permits of one
+    /// dispatcher, or busy ones ask for more.
+    #[arg(
+        long,
+        env = "HOOKLINE_WORKER_MESSAGES",
+        value_name = "N",
+        default_value_t = 1_000,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub worker_messages: u64,
 
     /// On SIGTERM, how long requests in flight may take to finish.
     #[arg(

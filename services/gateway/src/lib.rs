@@ -4,12 +4,14 @@
 //! * `schema`: entity kinds as tables;
 //! * `store`: the bucket and this node's view of it;
 //! * `admin`: routes and handlers;
+//! * `scaling`: how many dispatchers are wanted;
 //! * `error`: error responses.
 
 mod admin;
 mod config;
 mod error;
 mod metrics;
+mod scaling;
 mod schema;
 mod store;
 
@@ -27,6 +29,7 @@ use hookline_shared::status::{self, Readiness};
 use hookline_shared::subject::ENTITY_SUBJECTS;
 use hookline_shared::supervisor::{Stopped, Supervisor};
 use hookline_shared::unreadable::{self, Reads};
+use hookline_shared::workers::Workers;
 use hookline_shared::{batch, clock, connection, streams, subject, telemetry};
 
 pub use config::Config;
@@ -76,6 +79,8 @@ pub async fn run(
     let of_service = ServiceMetrics::register(&registry, SERVICE)?;
     let [bucket, deliveries] = batch::Metrics::register(&registry, ["bucket", "deliveries"])?;
     let queues = Queues::register(&registry)?;
+    let workers = Workers::default();
+    metrics::register_workers(&registry, &workers)?;
     let readiness = Readiness::waiting_for(&["nats", "view"]);
     // A node that answers is healthy unless a loop stopped; readiness says what it lacks.
     let health = Readiness::default();
@@ -87,6 +92,7 @@ pub async fn run(
         registry,
         readiness.clone(),
         health,
+        scaling::routes(queues.clone(), workers.clone(), config.worker_messages),
         status_stop.clone(),
     );
     supervisor.spawn("status API", served);
@@ -110,6 +116,7 @@ pub async fn run(
             bucket,
             deliveries,
             queues,
+            workers,
         },
         &stop,
     )
@@ -166,6 +173,7 @@ struct Parts {
     bucket: batch::Metrics,
     deliveries: batch::Metrics,
     queues: Queues,
+    workers: Workers,
 }
 
 /// Connects and loads the view. `None` if shutdown came first.
@@ -209,6 +217,7 @@ async fn start(
     );
     let queues = parts.queues.follow(context.client(), ENTITY_SUBJECTS);
     supervisor.spawn("queue watch", queues);
+    supervisor.spawn("worker watch", parts.workers.follow(context.client()));
     spawn_watches(
         supervisor,
         &store,

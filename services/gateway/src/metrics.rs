@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use hookline_shared::metrics::{ATTEMPT, Each, Register, SHORT};
+use hookline_shared::workers::Workers;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use strum::{IntoStaticStr, VariantArray as _};
 
@@ -82,6 +83,19 @@ pub(crate) struct Metrics {
     retries: Each<&'static str, IntCounter>,
     view_sequence: IntGauge,
     publishing_refused: IntGauge,
+}
+
+/// Dispatchers say themselves that they live.
+pub(crate) fn register_workers(
+    registry: &Registry,
+    workers: &Workers,
+) -> Result<(), prometheus::Error> {
+    let workers = workers.clone();
+    Register(registry).computed(
+        "hookline_workers",
+        "Dispatchers that gave this node a sign of life within 7 s",
+        move || workers.alive().len() as f64,
+    )
 }
 
 impl Metrics {
