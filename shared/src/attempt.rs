@@ -21,6 +21,9 @@ pub struct Attempt<'a> {
     /// `snooze` or `on_change`, if the attempt was not made because of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<&'a str>,
+    /// The trace it belongs to, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<&'a str>,
     /// Name of the dispatcher.
     pub node: &'a str,
 }

@@ -17,7 +17,7 @@
 //! * [`metrics`], [`service_metrics`], [`queues`]: how metrics are registered, and those that both services have;
 //! * [`registry`]: built-in event metadata;
 //! * [`rpc`], [`workers`]: requests from gateways to dispatchers, and signs of life;
-//! * [`supervisor`], [`status`], [`shutdown`], [`settings`], [`telemetry`], [`files`], [`clock`]: the shape of a
+//! * [`supervisor`], [`status`], [`shutdown`], [`settings`], [`telemetry`], [`trace`], [`tls`], [`files`], [`clock`]: the shape of a
 //!   service process.
 
 pub mod attempt;
@@ -53,6 +53,8 @@ pub mod subject;
 pub mod supervisor;
 pub mod telemetry;
 pub mod template;
+pub mod tls;
+pub mod trace;
 pub mod unreadable;
 pub mod watch;
 pub mod workers;

@@ -2,8 +2,8 @@
 
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 
-use crate::connection;
 use crate::metrics::Register;
+use crate::{connection, trace};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit, if whoever built this said so.
@@ -30,6 +30,7 @@ impl ServiceMetrics {
             .with_label_values(&[service, VERSION, REVISION])
             .set(1);
         new.add(connection::reconnects().clone())?;
+        new.add(trace::counts().clone())?;
         Ok(Self {
             nats_connected: new.gauge("hookline_nats_connected", "1 while NATS is connected")?,
         })

@@ -40,6 +40,7 @@ mod status;
 mod storage;
 mod stream_reader;
 mod tls;
+mod traces;
 mod unreadable;
 mod webhook;
 mod webhook_custom;

@@ -118,8 +118,8 @@ async fn an_event_that_matches_many_hooks_is_spread_over_all_dispatchers() -> Re
         .await?;
     cluster.receiver.wait_for_total(WIDE, SOON).await?;
     cluster.rest().await?;
-    let spread: f64 = deliveries(&cluster, "spread").await?.iter().sum();
-    assert_eq!(spread as usize, WIDE);
+    let spread = cluster.dispatchers_metric("hookline_deliveries_spread_total", &[]);
+    assert_eq!(spread.await? as usize, WIDE);
     let after = deliveries(&cluster, "delivered").await?;
     let shares: Vec<_> = after.iter().zip(&pings).map(|(a, b)| a - b).collect();
     assert!(
@@ -131,8 +131,8 @@ async fn an_event_that_matches_many_hooks_is_spread_over_all_dispatchers() -> Re
     cluster.nats.publish(wide, big.to_string()).await?;
     cluster.receiver.wait_for_total(2 * WIDE, SOON).await?;
     cluster.rest().await?;
-    let spread: f64 = deliveries(&cluster, "spread").await?.iter().sum();
-    assert_eq!(spread as usize, WIDE);
+    let spread = cluster.dispatchers_metric("hookline_deliveries_spread_total", &[]);
+    assert_eq!(spread.await? as usize, WIDE);
     for path in &paths {
         let events = cluster.receiver.events(path);
         let heard: Vec<_> = events.iter().map(|e| e.json["n"].as_u64()).collect();

@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod binaries;
 pub mod cluster;
+pub mod collector;
 pub mod hostile;
 pub mod logs;
 pub mod metrics;
@@ -29,6 +30,7 @@ pub mod wire;
 
 pub use admin::{Admin, Answer};
 pub use cluster::{Builder, Cluster, Leftovers};
+pub use collector::Collector;
 pub use nats::{NatsServer, Store};
 pub use proxy::Proxy;
 pub use raw_nats::RawNats;

@@ -336,7 +336,8 @@ impl Config {
     }
 
     /// The name given, or the default.
-    pub(crate) fn node(&self) -> String {
+    #[must_use]
+    pub fn node(&self) -> String {
         let default = || node_name("dispatcher", self.status_listen.port());
         let given = self.node.clone().filter(|name| !name.is_empty());
         given.unwrap_or_else(default)

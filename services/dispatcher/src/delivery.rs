@@ -185,6 +185,7 @@ pub(crate) fn delivery(event: &Arc<Event>, hook: &str, event_name: Option<&Arc<s
         id: DeliveryId::new(event, hook),
         event: Arc::clone(event),
         event_name,
+        trace: None,
     }
 }
 

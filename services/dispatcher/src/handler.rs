@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use hookline_shared::event::{DeliveryId, Event};
+use hookline_shared::trace;
 
 pub(crate) use outcome::{Class, DeliveryError, Receipt, Response, Unreached};
 
@@ -27,6 +28,15 @@ pub(crate) struct Delivery {
     pub event: Arc<Event>,
     /// As the hook asked for it, for example `consumers:create`.
     pub event_name: Arc<str>,
+    /// The attempt's trace, if traces are on.
+    pub trace: Option<Traced>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Traced {
+    pub(crate) context: trace::Context,
+    /// From 1.
+    pub(crate) attempt: u32,
 }
 
 impl Delivery {

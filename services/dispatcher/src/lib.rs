@@ -14,7 +14,6 @@ mod metrics;
 mod nats;
 mod redis;
 mod settle;
-mod tls;
 mod upkeep;
 mod worker;
 
@@ -46,7 +45,7 @@ use hooks::Index;
 use metrics::Metrics;
 use worker::{Parts, WRITERS, Worker};
 
-const SERVICE: &str = "dispatcher";
+pub const SERVICE: &str = "dispatcher";
 const READS: Reads = Reads {
     service: SERVICE,
     consumers: &[
@@ -93,7 +92,7 @@ pub async fn run(
     status: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    tls::install_provider();
+    hookline_shared::tls::install_provider();
     config.hooks.framing.apply();
     let registry = telemetry::registry()?;
     let measured = Measured::register(&registry, &config)?;
@@ -178,7 +177,7 @@ pub async fn run(
 
 /// Makes this dispatcher's settings and its Redis the cluster's.
 pub async fn replace_settings(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    tls::install_provider();
+    hookline_shared::tls::install_provider();
     let metrics = Metrics::register(&telemetry::registry()?, 0)?;
     let (redis, keep_up) = RedisClient::new(&config.redis.url()?, metrics)?;
     let mut supervisor = Supervisor::new(Readiness::default());

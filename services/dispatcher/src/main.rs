@@ -2,8 +2,8 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use hookline_dispatcher::{Command, Config};
-use hookline_shared::{files, shutdown, telemetry};
+use hookline_dispatcher::{Command, Config, SERVICE};
+use hookline_shared::{files, shutdown, telemetry, trace};
 use tokio::net::TcpListener;
 
 /// A delivery makes some dozens of allocations.
@@ -30,7 +30,10 @@ async fn main() -> anyhow::Result<()> {
         })?;
     let files = files::raise_limit();
     tracing::info!(status = %status.local_addr()?, version = env!("CARGO_PKG_VERSION"), files, "starting");
-    hookline_dispatcher::run(config, status, shutdown).await?;
+    let traces = trace::init(SERVICE, config.node())?;
+    let ran = hookline_dispatcher::run(config, status, shutdown).await;
+    traces.finish().await;
+    ran?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -26,6 +26,8 @@ use axum::http::{Method, Uri};
 use axum::response::Response;
 use hookline_shared::http_server;
 use hookline_shared::same_site::SameSite;
+use hookline_shared::subject::header::TRACEPARENT;
+use hookline_shared::trace::{self, FutureExt as _};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -218,11 +220,14 @@ async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
             return response;
         }
     };
-    let kind = path.kind();
+    let (kind, route) = (path.kind(), path.route());
+    let given = request.headers().get(TRACEPARENT);
+    let given = given.and_then(|value| value.to_str().ok());
+    let trace = trace::Request::begin(method.as_str(), given);
     // In a task of its own, so that a change is completed even if the client disconnects.
     let task = admin.requests.spawn({
         let admin = Arc::clone(&admin);
-        async move { admin.route(path, request).await }
+        async move { admin.route(path, request).await }.with_context(trace.context())
     });
     let result = task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "request handler panicked");
@@ -231,6 +236,7 @@ async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
     let response = result.unwrap_or_else(ApiError::into_response);
     let (status, took) = (response.status(), started.elapsed());
     admin.metrics.answered(kind, &method, status, took);
+    trace.end(method.as_str(), &route, status.as_u16());
     tracing::debug!(kind, %method, status = status.as_u16(), duration_ms = took.as_millis(), "answered");
     response
 }

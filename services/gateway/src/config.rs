@@ -99,7 +99,8 @@ pub struct Config {
 
 impl Config {
     /// The name given, or the default.
-    pub(crate) fn node(&self) -> String {
+    #[must_use]
+    pub fn node(&self) -> String {
         let default = || node_name("gateway", self.status_listen.port());
         let given = self.node.clone().filter(|name| !name.is_empty());
         given.unwrap_or_else(default)

@@ -153,7 +153,7 @@ pub async fn run(
     Ok(())
 }
 
-const SERVICE: &str = "gateway";
+pub const SERVICE: &str = "gateway";
 const READS: Reads = Reads {
     service: SERVICE,
     consumers: &[],

@@ -4,8 +4,8 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::net::TcpListener;
 
-use hookline_gateway::{Config, Listeners};
-use hookline_shared::{files, shutdown, telemetry};
+use hookline_gateway::{Config, Listeners, SERVICE};
+use hookline_shared::{files, shutdown, telemetry, trace};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -23,6 +23,8 @@ async fn main() -> anyhow::Result<()> {
         admin: bind(config.admin_listen).await?,
         status: bind(config.status_listen).await?,
     };
-    hookline_gateway::run(config, listeners, shutdown).await?;
-    Ok(())
+    let traces = trace::init(SERVICE, config.node())?;
+    let ran = hookline_gateway::run(config, listeners, shutdown).await;
+    traces.finish().await;
+    Ok(ran?)
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use hookline_shared::trace;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, Span};
+use tracing::{Instrument as _, Span, field};
 
 use super::delivery_log::{Began, DeliveryLog};
 use super::inline_retry::InlineRetries;
@@ -19,7 +20,7 @@ use crate::admission::refusal::{PROBING, Refusal};
 use crate::admission::return_slot::ReturnSlots;
 use crate::claims::{Claims, Decision, Lease, Release};
 use crate::delivery::PendingDelivery;
-use crate::handler::{Delivery, DeliveryError, Receipt};
+use crate::handler::{Delivery, DeliveryError, Receipt, Traced};
 use crate::hooks::{Index, Prepared};
 use crate::metrics::{AttemptResult, Handback, Metrics, Outcome};
 use crate::settle::deferral::Deferral;
@@ -131,7 +132,7 @@ impl Deliverer {
         mut admitted: Admitted,
         lease: Lease,
     ) {
-        let result = loop {
+        let (began, result) = loop {
             let pending = &delivery.pending;
             let attempted = tokio::select! {
                 biased;
@@ -147,11 +148,11 @@ impl Deliverer {
                     return self.settle.delivery(&delivery.open, settled).await;
                 }
             };
-            self.log.note(hook, pending, began, &result);
+            self.log.note(hook, pending, &began, &result);
             let Err(error) = &result else {
                 hook.admission.circuit.succeeded(lease.is_probe());
                 hook.failures.succeeded(hook);
-                break result;
+                break (began, result);
             };
             if let Some(again) = schedule::retry_delay(&hook.policy, pending, error.class()) {
                 hook.failures.failed(hook, error, again);
@@ -161,14 +162,14 @@ impl Deliverer {
                 self.wait_for_retry(hook, lane, pending, &lease, error)
                     .await
             };
-            match Box::pin(retry.instrument(span(hook, pending))).await {
+            match Box::pin(retry.instrument(span_of(hook, pending, &began))).await {
                 Some(retry) => (delivery.pending, admitted) = retry,
-                None => break result,
+                None => break (began, result),
             }
         };
         let span = match &result {
             Ok(_) => Span::none(),
-            Err(_) => span(hook, &delivery.pending),
+            Err(_) => span_of(hook, &delivery.pending, &began),
         };
         let settled = self.settle.attempt(hook, delivery, lease, result);
         settled.instrument(span).await;
@@ -192,13 +193,30 @@ impl Deliverer {
         if !self.claims.still_holds(lease).await {
             return Err(NotMade::TakenOver);
         }
-        let began = Began::now();
-        let result = attempt(hook, &pending.delivery).await;
+        let trace = traced(hook, pending);
+        let began = Began::now(pending, trace.as_ref());
+        let result = match &trace {
+            Some(trace) => {
+                let traced = Traced {
+                    context: trace.context(),
+                    attempt: pending.attempt,
+                };
+                let delivery = Delivery {
+                    trace: Some(traced),
+                    ..pending.delivery.clone()
+                };
+                attempt(hook, &delivery).await
+            }
+            None => attempt(hook, &pending.delivery).await,
+        };
         let took = began.elapsed();
         let metric = match &result {
             Ok(_) => AttemptResult::Success,
             Err(error) => error.result(),
         };
+        if let Some(trace) = trace {
+            trace.end(metric.into(), result.is_err());
+        }
         self.metrics
             .attempt(&hook.id, hook.handler_name(), metric, took);
         permit.attempted(took, result.is_ok());
@@ -371,9 +389,39 @@ impl Deliverer {
     }
 }
 
+/// For log lines.
 fn span(hook: &Prepared, pending: &PendingDelivery) -> Span {
     let delivery = &pending.delivery.id;
-    tracing::info_span!("attempt", hook = %hook.id, %delivery, attempt = pending.attempt)
+    tracing::info_span!("attempt", hook = %hook.id, %delivery, attempt = pending.attempt, trace_id = field::Empty)
+}
+
+/// The same, with the trace of an attempt that was made.
+fn span_of(hook: &Prepared, pending: &PendingDelivery, began: &Began) -> Span {
+    let span = span(hook, pending);
+    if let Some(trace_id) = began.trace_id() {
+        span.record("trace_id", field::display(trace_id));
+    }
+    span
+}
+
+/// None: traces are off.
+fn traced(hook: &Prepared, pending: &PendingDelivery) -> Option<trace::Attempt> {
+    if !trace::is_on() {
+        return None;
+    }
+    let event = &pending.delivery.event;
+    let (_, age) = pending.lag();
+    trace::Attempt::begin(trace::About {
+        traceparent: event.traceparent.as_deref(),
+        age,
+        event_id: event.id.as_str(),
+        workspace: &event.workspace,
+        hook: &hook.id,
+        handler: hook.handler_name(),
+        delivery: pending.delivery.id.as_str(),
+        attempt: pending.attempt,
+        was_parked: pending.attempt > 1 || pending.deferrals > 0,
+    })
 }
 
 fn standstill(hook: &Prepared) -> Option<Deferral> {

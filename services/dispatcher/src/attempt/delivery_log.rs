@@ -12,6 +12,7 @@ use hookline_shared::attempt::Attempt;
 use hookline_shared::clock;
 use hookline_shared::event::{DeliveryId, EventId};
 use hookline_shared::subject;
+use hookline_shared::trace::{self, TraceId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -54,6 +55,7 @@ pub(crate) struct DeliveryLog {
 pub(crate) struct Began {
     wall: SystemTime,
     clock: Instant,
+    trace: Option<TraceId>,
 }
 
 #[derive(Debug)]
@@ -67,6 +69,7 @@ struct Record {
     status: Option<u16>,
     error: Option<String>,
     suppressed: Option<&'static str>,
+    trace: Option<TraceId>,
 }
 
 impl DeliveryLog {
@@ -92,7 +95,7 @@ impl DeliveryLog {
         &self,
         hook: &Prepared,
         pending: &PendingDelivery,
-        began: Began,
+        began: &Began,
         result: &Result<Receipt, DeliveryError>,
     ) {
         let wanted = match self.mode {
@@ -109,6 +112,7 @@ impl DeliveryLog {
                 took: began.clock.elapsed(),
                 status: status(result),
                 error: error.map(|error| delivery::cut(&error.to_string()).to_owned()),
+                trace: began.trace,
                 ..Record::new(hook, pending, began.wall)
             }
         });
@@ -149,17 +153,29 @@ impl Record {
             status: None,
             error: None,
             suppressed: None,
+            trace: None,
         }
     }
 }
 
 impl Began {
     #[must_use]
-    pub(crate) fn now() -> Self {
+    pub(crate) fn now(pending: &PendingDelivery, trace: Option<&trace::Attempt>) -> Self {
+        let of_event = || pending.delivery.event.traceparent.as_deref();
         Self {
             wall: clock::now(),
             clock: Instant::now(),
+            trace: match trace {
+                Some(trace) => trace.trace_id(),
+                None => of_event().and_then(trace::trace_id),
+            },
         }
+    }
+
+    /// The trace that the attempt belongs to, by which it can be found.
+    #[must_use]
+    pub(crate) fn trace_id(&self) -> Option<TraceId> {
+        self.trace
     }
 
     #[must_use]
@@ -230,7 +246,9 @@ fn messages(node: &str, batch: &[Record]) -> Vec<(String, Vec<u8>)> {
         if !body.is_empty() {
             body.push(b'\n');
         }
+        let trace = record.trace.map(|trace| trace.to_string());
         let attempt = Attempt {
+            trace_id: trace.as_deref(),
             id: record.delivery.as_str(),
             event_id: record.event.as_str(),
             attempt: record.attempt,
@@ -273,6 +291,7 @@ mod tests {
             status: None,
             error,
             suppressed: None,
+            trace: None,
         }
     }
 

@@ -256,6 +256,7 @@ async fn call(
             id,
             event: Arc::new(event),
             event_name: event_name.into(),
+            trace: None,
         },
     )
     .await

@@ -13,6 +13,7 @@ use hookline_shared::signature::{
     KONG_SIGNATURE, Signer, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
 };
 use hookline_shared::subject::header::TRACEPARENT;
+use hookline_shared::trace;
 use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
@@ -152,7 +153,34 @@ impl Target {
         })
     }
 
+    /// Sends a request, as part of the delivery's trace.
     pub(super) async fn send(
+        &self,
+        delivery: &Delivery,
+        method: Method,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Receipt, DeliveryError> {
+        let call = delivery.trace.as_ref().and_then(|traced| {
+            trace::Call::begin(&traced.context, method.as_str(), &self.url, traced.attempt)
+        });
+        let own = call.as_ref().map(trace::Call::traceparent);
+        let trace = own.as_ref().or(delivery.event.traceparent.as_ref());
+        if let Some(Ok(trace)) = trace.map(|trace| HeaderValue::from_str(trace)) {
+            headers.insert(&TRACE, trace);
+        }
+        let sent = self.request(method, headers, body).await;
+        if let Some(call) = call {
+            match &sent {
+                Ok(Receipt::Response(response)) => call.end(Some(response.status), None),
+                Ok(Receipt::Done) => call.end(None, None),
+                Err(error) => call.end(error.status(), Some(error.result().into())),
+            }
+        }
+        sent
+    }
+
+    async fn request(
         &self,
         method: Method,
         mut headers: HeaderMap,
@@ -233,7 +261,7 @@ fn is_without_answer(error: &reqwest::Error) -> bool {
     false
 }
 
-/// Adds the Standard Webhooks headers, the signatures if the hook has a secret, and the trace.
+/// Adds the Standard Webhooks headers, and the signatures if the hook has a secret.
 pub(super) fn sign(
     headers: &mut HeaderMap,
     delivery: &Delivery,
@@ -253,11 +281,6 @@ pub(super) fn sign(
                 headers.insert(name, value);
             }
         }
-    }
-    if let Some(trace) = &delivery.event.traceparent
-        && let Ok(trace) = HeaderValue::from_str(trace)
-    {
-        headers.insert(&TRACE, trace);
     }
 }
 
@@ -408,7 +431,7 @@ mod tests {
 
     #[test]
     fn user_and_password_of_the_url_become_a_header() {
-        crate::tls::install_provider();
+        hookline_shared::tls::install_provider();
         let policy = Policy::default();
         let clients = Clients::new(&policy, Duration::from_secs(1)).expect("clients");
         let url = "https://Ada:p%40ss@example.com/hook";
@@ -422,7 +445,7 @@ mod tests {
 
     #[test]
     fn an_address_in_the_url_is_checked_without_a_name_server() {
-        crate::tls::install_provider();
+        hookline_shared::tls::install_provider();
         let policy = Policy::default();
         let clients = Clients::new(&policy, Duration::from_secs(1)).expect("clients");
         for url in [

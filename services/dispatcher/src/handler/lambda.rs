@@ -141,6 +141,7 @@ mod tests {
             id: DeliveryId::new(&event, "h"),
             event: Arc::new(event),
             event_name: "consumers".into(),
+            trace: None,
         }
     }
 

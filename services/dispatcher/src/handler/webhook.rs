@@ -47,7 +47,9 @@ impl Handler for Webhook {
             headers.append(name, value.clone());
         }
         sign(&mut headers, delivery, self.signer.as_ref(), &body);
-        self.target.send(Method::POST, headers, body).await
+        self.target
+            .send(delivery, Method::POST, headers, body)
+            .await
     }
 }
 

@@ -49,6 +49,7 @@ impl Handler for WebhookCustom {
         })?;
         let (mut headers, body) = (rendered.headers, rendered.body);
         sign(&mut headers, delivery, self.signer.as_ref(), &body);
-        self.target.send(self.method.clone(), headers, body).await
+        let method = self.method.clone();
+        self.target.send(delivery, method, headers, body).await
     }
 }

@@ -98,6 +98,31 @@ impl Path {
         }
     }
 
+    /// The path's form, without keys.
+    pub(super) fn route(&self) -> String {
+        let of_hook = |action: &str| format!("/event-hooks/{{key}}{action}");
+        match &self.target {
+            Target::Node => "/".to_owned(),
+            Target::Status => "/status".to_owned(),
+            Target::Collection(schema) => format!("/{}", schema.path),
+            Target::Item(schema, _) => format!("/{}/{{key}}", schema.path),
+            Target::Children { parent, child, .. } => {
+                format!("/{}/{{key}}/{}", parent.path, child.path)
+            }
+            Target::Sources(..) => "/event-hooks/sources".to_owned(),
+            Target::Ping(_) => of_hook("/ping"),
+            Target::Test(_) => of_hook("/test"),
+            Target::HookStatus(_) => of_hook("/status"),
+            Target::Deliveries(_) => of_hook("/deliveries"),
+            Target::RetryNow(_) => of_hook("/deliveries/retry"),
+            Target::Attempts(_) => of_hook("/attempts"),
+            Target::Replay(_) => of_hook("/dead/replay"),
+            Target::Dead(..) => of_hook("/dead"),
+            Target::DeadEvents(_) => "/dead-events".to_owned(),
+            Target::PublishDeadEvent(_) => "/dead-events/{id}/publish".to_owned(),
+        }
+    }
+
     /// The entity kind, as a metric label.
     pub(super) fn kind(&self) -> &'static str {
         match &self.target {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hookline_shared::batch::Message;
 use hookline_shared::subject::{encode_header, header, outbox_key};
+use hookline_shared::trace::Sent;
 
 use super::row::Row;
 use crate::schema::{Entity, Schema};
@@ -29,17 +30,23 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// The outbox entry of an event, whose id has no line breaks.
+    /// The outbox entry of an event, whose id has no line breaks, and its trace, to be kept until it is written.
     pub(super) fn event(
         &self,
         id: &str,
         (workspace, source, name): (&str, &str, &str),
         data: Bytes,
-    ) -> Message {
-        Message::new(outbox_key(id, workspace, source, name), data)
+    ) -> (Message, Sent) {
+        let sent = Sent::begin(id);
+        let message = Message::new(outbox_key(id, workspace, source, name), data)
             .header(header::MESSAGE_ID, id)
             .header(header::NODE, encode_header(&self.node))
-            .header(header::PID, self.pid.to_string())
+            .header(header::PID, self.pid.to_string());
+        let message = match sent.traceparent() {
+            Some(trace) => message.header(header::TRACEPARENT, trace),
+            None => message,
+        };
+        (message, sent)
     }
 }
 

@@ -11,6 +11,8 @@ use hookline_shared::subject::{
     unique_key,
 };
 
+use hookline_shared::trace::Sent;
+
 use super::change::{Origin, Write};
 use super::error::Error;
 use super::row::Row;
@@ -36,6 +38,8 @@ pub(super) struct Plan {
     releases: Vec<String>,
     revision: bool,
     outbox: Vec<Message>,
+    /// Until the plan is dropped, its events are being sent.
+    _sent: Vec<Sent>,
 }
 
 /// A unique value that the entity takes.
@@ -95,7 +99,7 @@ impl Plan {
         if let Some(old) = old {
             entity = entity.header(header::CREATED, &old.created);
         }
-        let outbox = outbox(write, &id, origin);
+        let (outbox, sent) = outbox(write, &id, origin);
         if outbox.iter().any(|message| message.size() > max_event) || entity.size() > max_event {
             return Err(Error::TooLarge);
         }
@@ -112,6 +116,7 @@ impl Plan {
             releases,
             revision: schema.kind == HOOK_KIND,
             outbox,
+            _sent: sent,
             workspace,
         })
     }
@@ -250,14 +255,14 @@ fn new_parents(write: &Write) -> Vec<Parent> {
 
 /// The events of a change: `crud` with the kind as name, and `dao:crud` with the operation. A new
 /// webhook also gets a ping.
-fn outbox(write: &Write, id: &str, origin: &Origin) -> Vec<Message> {
+fn outbox(write: &Write, id: &str, origin: &Origin) -> (Vec<Message>, Vec<Sent>) {
     let schema = write.schema;
     let old = write.old.as_ref().map(|row| &row.entity);
     let (operation, shown, before) = match (old, &write.new) {
         (None, Some(new)) => ("create", new, None),
         (Some(old), Some(new)) => ("update", new, Some(old)),
         (Some(old), None) => ("delete", old, None),
-        (None, None) => return Vec::new(),
+        (None, None) => return (Vec::new(), Vec::new()),
     };
     let mut data = json!({
         "operation": operation,
@@ -268,9 +273,12 @@ fn outbox(write: &Write, id: &str, origin: &Origin) -> Vec<Message> {
         data["old_entity"] = Value::Object(schema.event(before));
     }
     let data = Bytes::from(data.to_string());
-    let event = |source: &str, name: &str, data: Bytes| {
+    let mut sent = Vec::new();
+    let mut event = |source: &str, name: &str, data: Bytes| {
         let id = Uuid::new_v4().to_string();
-        origin.event(&id, (&write.place.events, source, name), data)
+        let (message, trace) = origin.event(&id, (&write.place.events, source, name), data);
+        sent.push(trace);
+        message
     };
     let mut messages = vec![
         event("crud", schema.kind, data.clone()),
@@ -280,7 +288,7 @@ fn outbox(write: &Write, id: &str, origin: &Origin) -> Vec<Message> {
         let data = Bytes::from(Value::Object(present::ping(shown)).to_string());
         messages.push(event(PING_SOURCE, PING_EVENT, data).header(header::HOOK, id));
     }
-    messages
+    (messages, sent)
 }
 
 #[cfg(test)]

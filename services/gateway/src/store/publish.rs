@@ -17,7 +17,7 @@ impl Store {
         if self.backlog.is_full() {
             return Err(Error::Full);
         }
-        let entry = self.origin.event(id, names, data);
+        let (entry, _sent) = self.origin.event(id, names, data);
         if entry.size() > self.max_event() {
             return Err(Error::TooLarge);
         }

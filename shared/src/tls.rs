@@ -1,6 +1,6 @@
 //! The process's TLS provider: rustls with ring.
 
 /// Further calls do nothing.
-pub(crate) fn install_provider() {
+pub fn install_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
