@@ -134,8 +134,9 @@ pub(crate) async fn is_missing(context: &jetstream::Context, name: &str) -> bool
 }
 
 fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
-    let base = |name: &str, subjects: &str| Config {
+    let base = |name: &str, subjects: &str, description: &str| Config {
         name: name.to_owned(),
+        description: Some(description.to_owned()),
         subjects: vec![subjects.to_owned()],
         storage: StorageType::File,
         num_replicas: options.replicas as usize,
@@ -154,7 +155,11 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         allow_rollup: true,
         deny_delete: true,
         allow_atomic_publish: true,
-        ..base(subject::BUCKET_STREAM, subject::BUCKET_SUBJECTS)
+        ..base(
+            subject::BUCKET_STREAM,
+            subject::BUCKET_SUBJECTS,
+            "Hookline: entities, their unique values, and events about to be copied to HOOKLINE_EVENTS",
+        )
     };
     let outbox = Source {
         name: subject::BUCKET_STREAM.to_owned(),
@@ -180,14 +185,22 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
             destination: subject::WATCH_SUBJECTS.to_owned(),
             headers_only: false,
         }),
-        ..base(subject::EVENTS_STREAM, subject::EVENT_SUBJECTS)
+        ..base(
+            subject::EVENTS_STREAM,
+            subject::EVENT_SUBJECTS,
+            "Hookline: events until all their deliveries are made, parked or dead; full means that publishers are refused",
+        )
     };
     let deliveries = Config {
         retention: RetentionPolicy::WorkQueue,
         allow_message_schedules: true,
         allow_rollup: true,
         allow_atomic_publish: true,
-        ..base(subject::DELIVERIES_STREAM, subject::DELIVERY_SUBJECTS)
+        ..base(
+            subject::DELIVERIES_STREAM,
+            subject::DELIVERY_SUBJECTS,
+            "Hookline: deliveries that wait for their time (wait), are due (due), or are for any dispatcher (now)",
+        )
     };
     let dead = Config {
         discard: DiscardPolicy::New,
@@ -195,7 +208,11 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         max_age: DEAD_AGE,
         max_messages_per_subject: 1,
         allow_atomic_publish: true,
-        ..base(subject::DEAD_STREAM, subject::DEAD_SUBJECTS)
+        ..base(
+            subject::DEAD_STREAM,
+            subject::DEAD_SUBJECTS,
+            "Hookline: dead letters, by hook or, as event, messages that are no events",
+        )
     };
     // The one stream that may lag behind the disk; copies on other servers do as well.
     let persist_mode = (options.replicas == 1).then_some(PersistenceMode::Async);
@@ -203,7 +220,11 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         max_age: ATTEMPTS_AGE,
         max_bytes: options.events_max_bytes / 4,
         persist_mode,
-        ..base(subject::ATTEMPTS_STREAM, subject::ATTEMPT_SUBJECTS)
+        ..base(
+            subject::ATTEMPTS_STREAM,
+            subject::ATTEMPT_SUBJECTS,
+            "Hookline: the delivery log, by hook and hour, one attempt a line",
+        )
     };
     [
         (subject::BUCKET_STREAM, bucket),
@@ -338,6 +359,7 @@ pub async fn ensure_consumer(
 ) -> Result<consumer::PullConsumer, Error> {
     let config = consumer::pull::Config {
         durable_name: Some(name.to_owned()),
+        description: Some(description_of(name)),
         filter_subject: filter.to_owned(),
         ack_policy: consumer::AckPolicy::Explicit,
         ack_wait,
@@ -369,6 +391,15 @@ pub async fn ensure_consumer(
         );
     }
     Ok(existing)
+}
+
+fn description_of(consumer: &str) -> String {
+    let what = match consumer {
+        subject::RETRIES_CONSUMER => "deliveries that fell due",
+        subject::FANOUT_CONSUMER => "deliveries of events that many hooks hear",
+        _ => "events",
+    };
+    format!("Hookline: all dispatchers share {what}")
 }
 
 /// Changes the ack wait of a consumer, if there is one.

@@ -35,7 +35,7 @@ pub const ENTITY_SUBJECTS: &str = "$KV.hookline.entity.>";
 pub const HOOKS_SUBJECTS: &str = "$KV.hookline.entity.*.event_hooks.*";
 /// Written after every change of a hook, in the same batch: the sequence of its last message says how new a
 /// dispatcher's snapshot of the hooks must be. No hook has this id.
-pub const HOOKS_REVISION: &str = "$KV.hookline.entity.%2A.event_hooks.revision";
+pub const HOOKS_REVISION: &str = "$KV.hookline.entity.=2A.event_hooks.revision";
 
 /// What must be equal on all dispatchers.
 pub const CLUSTER_KEY: &str = "$KV.hookline.cluster.dispatchers";
@@ -189,11 +189,24 @@ pub enum Error {
 
 /// All characters but letters, digits, `-`, `_` and `:`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b':');
+const KEY_ENCODED: &AsciiSet = &ENCODED.add(b':');
 const HEADER_ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Encodes any text as one subject token.
 fn encode_token(text: &str) -> Cow<'_, str> {
     percent_encode(text.as_bytes(), ENCODED).into()
+}
+
+/// Encodes any text as one token of a key. As [`encode_token`], but with `=` for `%`: the bucket's clients, the NATS CLI
+/// among them, take no other sign in a key.
+fn encode_key_token(text: &str) -> String {
+    percent_encode(text.as_bytes(), KEY_ENCODED)
+        .to_string()
+        .replace('%', "=")
+}
+
+fn decode_key_token(token: &str) -> Result<String, Error> {
+    decode_token(&token.replace('=', "%")).map(Cow::into_owned)
 }
 
 pub fn decode_token(token: &str) -> Result<Cow<'_, str>, Error> {
@@ -215,15 +228,15 @@ pub fn encode_header(text: &str) -> Cow<'_, str> {
 pub fn entity_key(workspace: &str, kind: &str, id: &str) -> String {
     format!(
         "{BUCKET_PREFIX}entity.{}.{kind}.{}",
-        encode_token(workspace),
-        encode_token(id)
+        encode_key_token(workspace),
+        encode_key_token(id)
     )
 }
 
 /// A filter for the entity with this id in any workspace.
 #[must_use]
 pub fn entity_in_any_workspace(kind: &str, id: &str) -> String {
-    format!("{BUCKET_PREFIX}entity.*.{kind}.{}", encode_token(id))
+    format!("{BUCKET_PREFIX}entity.*.{kind}.{}", encode_key_token(id))
 }
 
 /// The key that reserves a unique value of a field.
@@ -231,8 +244,8 @@ pub fn entity_in_any_workspace(kind: &str, id: &str) -> String {
 pub fn unique_key(workspace: &str, kind: &str, field: &str, value: &str) -> String {
     format!(
         "{BUCKET_PREFIX}unique.{}.{kind}.{field}.{}",
-        encode_token(workspace),
-        encode_token(value)
+        encode_key_token(workspace),
+        encode_key_token(value)
     )
 }
 
@@ -243,8 +256,8 @@ pub fn entities_of_reserved_id(key: &str) -> Option<String> {
     let key = key.strip_prefix(BUCKET_PREFIX).unwrap_or(key);
     let mut tokens = key.strip_prefix("unique.")?.split('.');
     let (workspace, kind, field) = (tokens.next()?, tokens.next()?, tokens.next()?);
-    let id = decode_token(tokens.next()?).ok()?;
-    let is_id = decode_token(workspace).ok()? == ALL_WORKSPACES && field == "id";
+    let id = decode_key_token(tokens.next()?).ok()?;
+    let is_id = decode_key_token(workspace).ok()? == ALL_WORKSPACES && field == "id";
     (is_id && tokens.next().is_none()).then(|| entity_in_any_workspace(kind, &id))
 }
 
@@ -269,9 +282,9 @@ pub fn parse_entity_key(key: &str) -> Option<(String, String, String)> {
         return None;
     }
     Some((
-        decode_token(workspace).ok()?.into_owned(),
+        decode_key_token(workspace).ok()?,
         kind.to_owned(),
-        decode_token(id).ok()?.into_owned(),
+        decode_key_token(id).ok()?,
     ))
 }
 
@@ -441,6 +454,8 @@ mod tests {
             "*",
             ">",
             "%41",
+            "=41",
+            "a=b",
             "é漢字",
             "",
             "dao:crud",
@@ -449,6 +464,11 @@ mod tests {
             let token = encode_token(text);
             assert!(!token.contains(['.', '*', '>', ' ', '\r', '\n']), "{token}");
             assert_eq!(decode_token(&token).as_deref(), Ok(text));
+            let key = encode_key_token(text);
+            // What clients of a bucket take, see ADR-8 of NATS.
+            let plain = |char: char| char.is_ascii_alphanumeric() || "-/_=".contains(char);
+            assert!(key.chars().all(plain), "{key}");
+            assert_eq!(decode_key_token(&key).as_deref(), Ok(text));
         }
     }
 
@@ -505,7 +525,7 @@ mod tests {
     #[test]
     fn only_keys_of_ids_have_a_filter_for_entities() {
         let key = unique_key(ALL_WORKSPACES, "consumers", "id", "a.b");
-        let want = "$KV.hookline.entity.*.consumers.a%2Eb";
+        let want = "$KV.hookline.entity.*.consumers.a=2Eb";
         assert_eq!(entities_of_reserved_id(&key).as_deref(), Some(want));
         for key in [
             unique_key("default", "consumers", "id", "a"),
@@ -519,13 +539,13 @@ mod tests {
     #[test]
     fn entity_keys_parse_with_and_without_the_bucket_prefix() {
         let subject = entity_key(ALL_WORKSPACES, HOOK_KIND, "id-1");
-        assert_eq!(subject, "$KV.hookline.entity.%2A.event_hooks.id-1");
+        assert_eq!(subject, "$KV.hookline.entity.=2A.event_hooks.id-1");
         let parsed = parse_entity_key(&subject);
         assert_eq!(
             parsed,
             Some(("*".into(), "event_hooks".into(), "id-1".into()))
         );
-        assert_eq!(parsed, parse_entity_key("entity.%2A.event_hooks.id-1"));
+        assert_eq!(parsed, parse_entity_key("entity.=2A.event_hooks.id-1"));
         assert_eq!(
             parse_entity_key("unique.default.consumers.username.x"),
             None

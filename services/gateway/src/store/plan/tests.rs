@@ -91,7 +91,7 @@ fn a_create_is_one_batch_of_entity_reservation_and_events() {
         subjects(&plan(&write("consumers", None, Some(consumer)))),
         [
             "entity.default.consumers.ID",
-            "unique.default.consumers.username.Ada%20Lovelace",
+            "unique.default.consumers.username.Ada=20Lovelace",
             "outbox.default.crud.consumers",
             "outbox.default.dao:crud.create",
         ]
@@ -147,7 +147,7 @@ fn a_new_webhook_moves_the_revision_after_the_entity_and_gets_its_ping() {
         subjects(&plan),
         [
             "entity.default.event_hooks.ID",
-            "entity.%2A.event_hooks.revision",
+            "entity.=2A.event_hooks.revision",
             "outbox.default.crud.event_hooks",
             "outbox.default.dao:crud.create",
             "outbox.default.kong:event_hooks.ping",
