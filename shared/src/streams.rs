@@ -134,9 +134,9 @@ pub(crate) async fn is_missing(context: &jetstream::Context, name: &str) -> bool
 }
 
 fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
-    let base = |name: &str, subjects: &str, description: &str| Config {
+    let base = |name: &str, subjects: &str| Config {
         name: name.to_owned(),
-        description: Some(description.to_owned()),
+        description: Some(format!("Hookline: {}", about(name))),
         subjects: vec![subjects.to_owned()],
         storage: StorageType::File,
         num_replicas: options.replicas as usize,
@@ -155,11 +155,7 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         allow_rollup: true,
         deny_delete: true,
         allow_atomic_publish: true,
-        ..base(
-            subject::BUCKET_STREAM,
-            subject::BUCKET_SUBJECTS,
-            "Hookline: entities, their unique values, and events about to be copied to HOOKLINE_EVENTS",
-        )
+        ..base(subject::BUCKET_STREAM, subject::BUCKET_SUBJECTS)
     };
     let outbox = Source {
         name: subject::BUCKET_STREAM.to_owned(),
@@ -185,22 +181,14 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
             destination: subject::WATCH_SUBJECTS.to_owned(),
             headers_only: false,
         }),
-        ..base(
-            subject::EVENTS_STREAM,
-            subject::EVENT_SUBJECTS,
-            "Hookline: events until all their deliveries are made, parked or dead; full means that publishers are refused",
-        )
+        ..base(subject::EVENTS_STREAM, subject::EVENT_SUBJECTS)
     };
     let deliveries = Config {
         retention: RetentionPolicy::WorkQueue,
         allow_message_schedules: true,
         allow_rollup: true,
         allow_atomic_publish: true,
-        ..base(
-            subject::DELIVERIES_STREAM,
-            subject::DELIVERY_SUBJECTS,
-            "Hookline: deliveries that wait for their time (wait), are due (due), or are for any dispatcher (now)",
-        )
+        ..base(subject::DELIVERIES_STREAM, subject::DELIVERY_SUBJECTS)
     };
     let dead = Config {
         discard: DiscardPolicy::New,
@@ -208,11 +196,7 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         max_age: DEAD_AGE,
         max_messages_per_subject: 1,
         allow_atomic_publish: true,
-        ..base(
-            subject::DEAD_STREAM,
-            subject::DEAD_SUBJECTS,
-            "Hookline: dead letters, by hook or, as event, messages that are no events",
-        )
+        ..base(subject::DEAD_STREAM, subject::DEAD_SUBJECTS)
     };
     // The one stream that may lag behind the disk; copies on other servers do as well.
     let persist_mode = (options.replicas == 1).then_some(PersistenceMode::Async);
@@ -220,11 +204,7 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         max_age: ATTEMPTS_AGE,
         max_bytes: options.events_max_bytes / 4,
         persist_mode,
-        ..base(
-            subject::ATTEMPTS_STREAM,
-            subject::ATTEMPT_SUBJECTS,
-            "Hookline: the delivery log, by hook and hour, one attempt a line",
-        )
+        ..base(subject::ATTEMPTS_STREAM, subject::ATTEMPT_SUBJECTS)
     };
     [
         (subject::BUCKET_STREAM, bucket),
@@ -233,6 +213,29 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         (subject::DEAD_STREAM, dead),
         (subject::ATTEMPTS_STREAM, attempts),
     ]
+}
+
+/// What a stream or consumer is for, for those who look at it.
+fn about(name: &str) -> &'static str {
+    match name {
+        subject::BUCKET_STREAM => {
+            "entities, their unique values, and events about to be copied to HOOKLINE_EVENTS"
+        }
+        subject::EVENTS_STREAM => {
+            "events until their deliveries are made, parked or dead; full, it refuses publishers"
+        }
+        subject::DELIVERIES_STREAM => {
+            "deliveries that wait for their time (wait), are due (due), or are for any dispatcher (now)"
+        }
+        subject::DEAD_STREAM => "dead letters, by hook; messages that are no events, under event",
+        subject::ATTEMPTS_STREAM => "the delivery log, by hook and hour, one attempt a line",
+        subject::DISPATCHERS_CONSUMER => "all dispatchers share events",
+        subject::RETRIES_CONSUMER => "all dispatchers share deliveries that fell due",
+        subject::FANOUT_CONSUMER => {
+            "all dispatchers share deliveries of events that many hooks hear"
+        }
+        _ => "",
+    }
 }
 
 async fn ensure_stream(
@@ -359,7 +362,7 @@ pub async fn ensure_consumer(
 ) -> Result<consumer::PullConsumer, Error> {
     let config = consumer::pull::Config {
         durable_name: Some(name.to_owned()),
-        description: Some(description_of(name)),
+        description: Some(format!("Hookline: {}", about(name))),
         filter_subject: filter.to_owned(),
         ack_policy: consumer::AckPolicy::Explicit,
         ack_wait,
@@ -391,15 +394,6 @@ pub async fn ensure_consumer(
         );
     }
     Ok(existing)
-}
-
-fn description_of(consumer: &str) -> String {
-    let what = match consumer {
-        subject::RETRIES_CONSUMER => "deliveries that fell due",
-        subject::FANOUT_CONSUMER => "deliveries of events that many hooks hear",
-        _ => "events",
-    };
-    format!("Hookline: all dispatchers share {what}")
 }
 
 /// Changes the ack wait of a consumer, if there is one.
