@@ -45,7 +45,7 @@ impl Events {
         Ok(Self {
             outcomes: new.counters(
                 "hookline_events_total",
-                "Events taken, by whether a hook listens to them",
+                "Events taken for the first time, by whether a hook listens to them",
                 "outcome",
             )?,
             unknown_workspace: new.counter(

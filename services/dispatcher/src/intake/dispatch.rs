@@ -140,7 +140,6 @@ impl Sink {
             return dispatch.settle.convicted(message, hook, &pending).await;
         }
         if let Some(Place { stored, .. }) = pulled.place {
-            dispatch.metrics.event(EventOutcome::Malformed);
             let id = event::identify(message.headers.as_ref(), stored);
             dispatch
                 .settle
@@ -172,21 +171,30 @@ impl Sink {
         batches: &mut Batches<Handed, impl Fn(Vec<Handed>)>,
     ) {
         let (dispatch, message) = (&self.dispatch, &pulled.message);
-        let Some(Place { stored, .. }) = pulled.place else {
+        let Some(Place {
+            stored, deliveries, ..
+        }) = pulled.place
+        else {
             // Not from JetStream, so it needs no answer.
             return;
         };
+        let is_new = deliveries <= 1;
         let headers = message.headers.as_ref();
         match Event::parse(&message.subject, headers, message.payload.clone(), stored) {
             Ok(event) => {
                 let hooks = snapshot.matching(&event, stored);
-                dispatch.note(&event, stored, &hooks);
+                dispatch.note(&event);
+                if is_new {
+                    dispatch.count(stored, &hooks);
+                }
                 let occupied = self.occupancy.message();
                 let open = OpenMessage::new(pulled, Some(stored), occupied, hooks.len());
                 dispatch.event(event, open, hooks, batches).await;
             }
             Err(reason) => {
-                dispatch.metrics.event(EventOutcome::Malformed);
+                if is_new {
+                    dispatch.metrics.event(EventOutcome::Malformed);
+                }
                 let id = event::identify(headers, stored);
                 let settle = Arc::clone(&dispatch.settle);
                 dispatch.tasks.spawn(async move {
@@ -245,9 +253,13 @@ impl Dispatch {
         self.settle.message(message, None, Settled::Final).await;
     }
 
-    fn note(&self, event: &Event, stored: Stored, hooks: &[Arc<Prepared>]) {
+    fn note(&self, event: &Event) {
         self.outbox.note(event);
         self.workspaces.note(&event.workspace);
+    }
+
+    /// Counts an event once, however often it is delivered.
+    fn count(&self, stored: Stored, hooks: &[Arc<Prepared>]) {
         let now = unix_millis();
         let age = i128::from(now) * 1_000_000 - stored.time;
         let age = age.clamp(0, i128::from(u64::MAX)) as u64;
