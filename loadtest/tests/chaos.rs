@@ -38,6 +38,7 @@ faults! {
     killed_dispatchers_lose_nothing: "kill",
     a_frozen_dispatcher_changes_nothing_late: "freeze",
     a_rolling_restart_costs_nothing: "rolling",
+    dispatchers_that_come_and_go_cost_nothing: "elastic",
     a_killed_nats_server_loses_nothing: "nats-kill",
     a_cut_wire_to_nats_loses_nothing: "nats-cut",
     a_redis_that_comes_back_empty_loses_nothing: "redis-kill",

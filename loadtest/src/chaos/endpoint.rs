@@ -22,6 +22,7 @@ const GARBAGE: &[u8] = b"\x16\x03\x01 this is not HTTP\r\n\r\n";
 const ENDLESS: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ntransfer-encoding: chunked\r\n\r\n";
 const BIG_HEADER: &[u8] = b"HTTP/1.1 200 OK\r\nx-big: ";
 
+const UNHURRIED: Duration = Duration::from_millis(50);
 const SLOW: Duration = Duration::from_secs(5);
 /// In bytes; larger than any request of a fault run.
 const BUFFER: usize = 64 << 10;
@@ -34,6 +35,8 @@ pub enum Mood {
     Well,
     /// Answers 500 at once.
     Failing,
+    /// Answers 200 after 50 ms.
+    Unhurried,
     /// Never answers.
     Silent,
     /// Answers 500 after five seconds.
@@ -50,9 +53,10 @@ pub enum Mood {
     Refusing,
 }
 
-const MOODS: [Mood; 9] = [
+const MOODS: [Mood; 10] = [
     Mood::Well,
     Mood::Failing,
+    Mood::Unhurried,
     Mood::Silent,
     Mood::Slow,
     Mood::Breaking,
@@ -187,6 +191,11 @@ async fn answer(stream: &mut TcpStream, state: &State, request: &Request<'_>) ->
             stream.write_all(OK).await?;
         }
         Mood::Failing => stream.write_all(FAILED).await?,
+        Mood::Unhurried => {
+            state.record(request);
+            tokio::time::sleep(UNHURRIED).await;
+            stream.write_all(OK).await?;
+        }
         Mood::Silent => {
             // Until the client gives up.
             let mut rest = [0; 1];

@@ -1,6 +1,7 @@
 //! The list of faults. Each runs on servers and processes of its own and yields one row of the report.
 
 mod backlog;
+mod elastic;
 mod endpoints;
 mod neighbours;
 mod servers;
@@ -50,6 +51,12 @@ pub static FAULTS: &[Fault] = &[
         what: "restart all dispatchers in turn with SIGTERM",
         long: false,
         run: |name, size| Box::pin(workers::rolling(name, size)),
+    },
+    Fault {
+        name: "elastic",
+        what: "the load rises and falls tenfold, and dispatchers are added and removed as /scaling wants",
+        long: false,
+        run: |name, size| Box::pin(elastic::elastic(name, size)),
     },
     Fault {
         name: "nats-kill",

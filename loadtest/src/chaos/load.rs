@@ -33,8 +33,9 @@ pub struct Stream {
 pub struct Load {
     stop: Arc<AtomicBool>,
     offered: Arc<AtomicU64>,
-    started: Instant,
-    rate: u64,
+    /// Events that were due so far.
+    asked: Arc<AtomicU64>,
+    rate: Arc<AtomicU64>,
     task: JoinHandle<()>,
     publishing: TaskTracker,
 }
@@ -44,7 +45,7 @@ pub struct Load {
 pub struct Offered {
     /// Events whose publishing began.
     pub events: u64,
-    /// Events due at the configured rate.
+    /// Events that were due.
     pub asked: u64,
 }
 
@@ -68,18 +69,23 @@ impl Load {
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
         );
-        let (publishing, started) = (TaskTracker::new(), Instant::now());
+        let publishing = TaskTracker::new();
+        let (asked, rate) = (Arc::<AtomicU64>::default(), Arc::new(AtomicU64::new(rate)));
+        let (due, now) = (Arc::clone(&asked), Arc::clone(&rate));
         let (stopped, count, tracker) =
             (Arc::clone(&stop), Arc::clone(&offered), publishing.clone());
         let task = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(TICK);
-            let mut next = 0;
+            let (mut next, mut last, mut sum) = (0, Instant::now(), 0.0);
             // A stream may have several turns in one round.
             let mut numbers: HashMap<String, usize> = HashMap::new();
             while !stopped.load(Ordering::Relaxed) {
                 ticks.tick().await;
-                let due = (started.elapsed().as_secs_f64() * rate as f64) as u64;
-                while next < due {
+                let passed = last.elapsed();
+                last += passed;
+                sum += passed.as_secs_f64() * now.load(Ordering::Relaxed) as f64;
+                due.store(sum as u64, Ordering::Relaxed);
+                while next < sum as u64 {
                     let stream = streams[next as usize % streams.len()].clone();
                     let number = numbers.entry(stream.event.clone()).or_default();
                     let number = std::mem::replace(number, *number + 1);
@@ -92,23 +98,27 @@ impl Load {
         Ok(Self {
             stop,
             offered,
-            started,
+            asked,
             rate,
             task,
             publishing,
         })
     }
 
+    /// Goes on at another rate.
+    pub fn set_rate(&self, rate: u64) {
+        self.rate.store(rate, Ordering::Relaxed);
+    }
+
     /// Ends the load and waits for outstanding acknowledgements.
     pub async fn stop(self) -> Result<Offered> {
         self.stop.store(true, Ordering::Relaxed);
-        let ran = self.started.elapsed();
         self.task.await?;
         self.publishing.close();
         self.publishing.wait().await;
         Ok(Offered {
             events: self.offered.load(Ordering::Relaxed),
-            asked: (ran.as_secs_f64() * self.rate as f64) as u64,
+            asked: self.asked.load(Ordering::Relaxed),
         })
     }
 }
