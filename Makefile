@@ -14,7 +14,7 @@ BINARIES := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(if $(filter
 NATS_CLI_BINARY := $(CURDIR)/.tools/bin/nats
 
 .DEFAULT_GOAL := help
-.PHONY: help servers build demo up down check test chaos bench bench-full compat fmt clean need-rust need-python need-servers need-go
+.PHONY: help servers build demo up observe down check test chaos bench bench-full compat fmt clean need-rust need-python need-servers need-go
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,7 +24,7 @@ help: ## List the targets
 	@echo "  TEST_FLAGS='-p e2e webhook'    test: flags of cargo test (default: --workspace)"
 	@echo "  FAULT=kill                     chaos: a single fault (default: all)"
 
-servers: need-python ## Fetch the servers for demo, up and test into .servers/ (no root, no Docker)
+servers: need-python ## Fetch the servers for demo, up, observe and test into .servers/ (no root, no Docker)
 	@deploy/local/fetch-servers
 
 build: need-rust ## Build both services
@@ -36,10 +36,13 @@ demo: need-servers build ## Run the four examples on a temporary cluster
 up: need-servers build ## Start a local cluster in the background
 	@deploy/local/hookline-local up --binaries $(BINARIES)
 
+observe: need-python ## Start Prometheus beside the cluster of `up`
+	@deploy/local/hookline-local observe
+
 down: need-python ## Stop the cluster of `up`
 	@deploy/local/hookline-local down
 
-check: need-rust need-python ## Check formatting, lints, docs, dependency licences and advisories
+check: need-rust need-python ## Check formatting, lints, docs, alerts, dependency licences and advisories
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
 	@# --all-targets leaves `compat` out, because it is not tested by default.
@@ -48,7 +51,10 @@ check: need-rust need-python ## Check formatting, lints, docs, dependency licenc
 	@deploy/local/fetch-servers cargo-deny
 	.servers/bin/cargo-deny -L error check --hide-inclusion-graph --show-stats licenses bans sources
 	@.ci/advisories .servers/bin/cargo-deny
-	@.ci/python-syntax deploy/local
+	@deploy/local/fetch-servers promtool
+	@.ci/prometheus-rules .servers/bin/promtool
+	@.ci/python-syntax deploy
+	@.ci/python-syntax .ci
 
 test: need-rust servers ## Run unit tests, then end-to-end tests on real servers
 	cargo build --workspace $(CARGO_FLAGS)

@@ -1,8 +1,9 @@
-"""A cluster on the loopback interface: NATS, Redis, a gateway, dispatchers and a receiver.
+"""A cluster on the loopback interface: NATS, Redis, a gateway, dispatchers and a receiver, and perhaps Prometheus.
 
-<folder>/state.json   ports, processes and the password of NATS' users, for later runs
-<folder>/data/        data of NATS and Redis
-<folder>/logs/        a log for each process, and its previous log
+<folder>/state.json    ports, processes and the password of NATS' users, for later runs
+<folder>/data/         data of NATS, Redis and Prometheus
+<folder>/logs/         a log for each process, and its previous log
+<folder>/prometheus/   settings of Prometheus
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +23,9 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 from . import nats, paths, ports, processes
 from .ports import LOOPBACK
 
-DISPATCHERS = ("dispatcher-1", "dispatcher-2")
+DISPATCHER = "dispatcher-"
+# More come with `scale`.
+DISPATCHERS = (f"{DISPATCHER}1", f"{DISPATCHER}2")
 USUAL_PORTS = {
     "nats": 4222,
     "redis": 6379,
@@ -31,6 +35,9 @@ USUAL_PORTS = {
     "dispatcher-2": 9101,
     "receiver": 8080,
 }
+# Beside the cluster, and not needed by it.
+PROMETHEUS = "prometheus"
+PROMETHEUS_PORT = 9090
 READY_WITHIN_S = 60.0
 # Services finish attempts in flight before they stop.
 SERVICES_END_WITHIN_S = 40.0
@@ -128,6 +135,44 @@ class Cluster:
         if done.returncode != 0:
             raise Failure(done.stderr.decode("utf-8", "replace").strip() or "the settings were refused")
 
+    def start_prometheus(self, binary: pathlib.Path) -> None:
+        """Starts a Prometheus that scrapes this cluster, and waits until it is ready."""
+        with ports.reserved():
+            port = self.ports.get(PROMETHEUS, PROMETHEUS_PORT)
+            self.ports[PROMETHEUS] = port if ports.is_free(port) else ports.any_free(self.ports.values())
+            self._start_group([self._prometheus(binary)])
+
+    def dispatchers(self) -> List[str]:
+        """The names of running dispatchers, in order."""
+        return sorted((name for name in self.alive() if name.startswith(DISPATCHER)), key=number_of)
+
+    def scale(self, wanted: int) -> None:
+        """Starts or stops dispatchers until `wanted` run. Those with the highest numbers are stopped."""
+        running = self.dispatchers()
+        self._check_programs()
+        with ports.reserved():
+            started = []
+            for number in range(1, wanted + 1):
+                name = f"{DISPATCHER}{number}"
+                if len(running) + len(started) < wanted and name not in running:
+                    port = self.ports.get(name) or ports.any_free(self.ports.values())
+                    self.ports[name] = port if ports.is_free(port) else ports.any_free(self.ports.values())
+                    started.append(self._dispatcher(name))
+            self._start_group(started)
+        stopped = [self.processes[name] for name in running[wanted:]]
+        processes.end(stopped, SERVICES_END_WITHIN_S)
+        for process in stopped:
+            self.processes.pop(process.name, None)
+        self._save()
+        if PROMETHEUS in self.alive():
+            self._prometheus_settings()
+
+    def stop_prometheus(self) -> None:
+        """Stops Prometheus only."""
+        processes.end([self.processes[PROMETHEUS]] if PROMETHEUS in self.alive() else [], SERVERS_END_WITHIN_S)
+        self.processes.pop(PROMETHEUS, None)
+        self._save()
+
     def stop(self) -> List[str]:
         """Stops services, then servers. Returns the names of processes that had to be killed."""
         running = [self.processes[name] for name in self.alive()]
@@ -186,6 +231,32 @@ class Cluster:
             lambda: answers_ok(self.url(name, "/readyz")),
         )
 
+    def _prometheus(self, binary: pathlib.Path) -> Service:
+        plain = {key: value for key, value in self.env.items() if not key.startswith("HOOKLINE_")}
+        return Service(
+            PROMETHEUS,
+            [str(binary), f"--config.file={self._prometheus_settings()}"]
+            + [f"--storage.tsdb.path={self.folder / 'data' / 'prometheus'}", "--storage.tsdb.retention.time=3d"]
+            + [f"--web.listen-address={LOOPBACK}:{self.ports[PROMETHEUS]}"],
+            plain,
+            lambda: answers_ok(self.url(PROMETHEUS, "/-/ready")),
+        )
+
+    def _prometheus_settings(self) -> pathlib.Path:
+        """The settings of deploy/prometheus, with the targets of this cluster."""
+        folder = self.folder / "prometheus"
+        (folder / "targets").mkdir(parents=True, exist_ok=True)
+        rules = folder / "rules"
+        if not rules.is_symlink():
+            rules.symlink_to(paths.PROMETHEUS_RULES)
+        shutil.copyfile(paths.PROMETHEUS_CONF, folder / "prometheus.yml")
+        for job, names in (("gateway", ["gateway"]), ("dispatcher", self.dispatchers())):
+            targets = [f"{LOOPBACK}:{self.ports[name]}" for name in names]
+            # JSON is YAML, too.
+            text = json.dumps([{"targets": targets}]) + "\n"
+            (folder / "targets" / f"{job}.yml").write_text(text, encoding="utf-8")
+        return folder / "prometheus.yml"
+
     def _check_programs(self) -> None:
         services = [self.binaries / "hookline-gateway", self.binaries / "hookline-dispatcher"]
         for program, target in [(service, "build") for service in services] + [
@@ -224,7 +295,7 @@ class Cluster:
     def _load(self) -> None:
         try:
             state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-            self.ports = {name: int(port) for name, port in state["ports"].items() if name in USUAL_PORTS}
+            self.ports = {name: int(port) for name, port in state["ports"].items() if is_known(name)}
             self.password = str(state.get("password", self.password))
             self.processes = {entry["name"]: processes.Process(**entry) for entry in state["processes"]}
         except FileNotFoundError:
@@ -239,6 +310,16 @@ class Cluster:
         new.touch(mode=0o600)
         new.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         os.replace(new, self.folder / "state.json")
+
+
+def number_of(dispatcher: str) -> int:
+    number = dispatcher[len(DISPATCHER) :]
+    return int(number) if number.isdigit() else 0
+
+
+def is_known(name: str) -> bool:
+    """Whether a port of this name is one of a cluster."""
+    return name in (*USUAL_PORTS, PROMETHEUS) or (name.startswith(DISPATCHER) and number_of(name) > 0)
 
 
 SCHEMES = {"nats": "nats", "redis": "redis"}

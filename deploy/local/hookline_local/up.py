@@ -1,4 +1,4 @@
-"""make up: starts a local cluster in the background. make down: stops it."""
+"""make up: starts a local cluster in the background. make observe: adds Prometheus. make down: stops them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pathlib
 import shlex
 from typing import Iterator, List
 
-from . import cluster, interrupt, nats, paths, ports, terminal
-from .cluster import DISPATCHERS, NAMES, Cluster
+from . import cluster, interrupt, nats, paths, ports, servers, terminal
+from .cluster import DISPATCHERS, NAMES, PROMETHEUS, Cluster
 
 FOLDER = paths.RUN / "up"
 TAIL = 15
@@ -17,12 +17,13 @@ TAIL = 15
 
 def up(binaries: pathlib.Path) -> int:
     """Starts the processes that are not running, and shows how to use the cluster."""
-    with _alone(), interrupt.raised():
-        here = _cluster(binaries)
+    with alone(), interrupt.raised():
+        here = running_cluster(binaries)
         running = here.alive()
         missing = [name for name in NAMES if name not in running]
         if not missing:
             terminal.say("Hookline is already up.")
+            _observe_if_on_path(here)
             _explain(here)
             return 0
         try:
@@ -39,14 +40,37 @@ def up(binaries: pathlib.Path) -> int:
             _give_up(here)
             return stopped.exit_code
         terminal.say("Hookline is up.")
+        _observe_if_on_path(here)
         _explain(here)
+        return 0
+
+
+def observe() -> int:
+    """Starts Prometheus beside the running cluster, and fetches it before."""
+    with alone(), interrupt.raised():
+        here = running_cluster(pathlib.Path())
+        running = here.alive()
+        if any(name not in running for name in NAMES):
+            terminal.bad("Hookline is not up; run `make up` first")
+            return 1
+        if PROMETHEUS in running:
+            terminal.say("Prometheus is already running.")
+        else:
+            try:
+                servers.fetch([PROMETHEUS])
+            except servers.Failure as failure:
+                terminal.bad(str(failure))
+                return 1
+            if not _start_prometheus(here, paths.PROMETHEUS):
+                return 1
+        _explain_prometheus(here)
         return 0
 
 
 def down() -> int:
     """Stops the processes that `up` started, and no others."""
-    with _alone():
-        here = _cluster(pathlib.Path())
+    with alone():
+        here = running_cluster(pathlib.Path())
         running = here.alive()
         if not running:
             terminal.say("Hookline is not up.")
@@ -66,7 +90,7 @@ def down() -> int:
 
 def publish(subject: str, body: str) -> int:
     """Publishes an event, for users without the NATS CLI."""
-    port = _cluster(pathlib.Path()).ports.get("nats", cluster.USUAL_PORTS["nats"])
+    port = running_cluster(pathlib.Path()).ports.get("nats", cluster.USUAL_PORTS["nats"])
     try:
         nats.publish((ports.LOOPBACK, port), subject, body.encode())
     except (OSError, nats.Refused) as error:
@@ -78,7 +102,7 @@ def publish(subject: str, body: str) -> int:
     return 0
 
 
-def _cluster(binaries: pathlib.Path) -> Cluster:
+def running_cluster(binaries: pathlib.Path) -> Cluster:
     return Cluster(FOLDER, binaries, cluster.environment(keep_settings=True), temporary=False)
 
 
@@ -94,6 +118,30 @@ def _start(here: Cluster, running: List[str], missing: List[str]) -> None:
     here.start(missing)
 
 
+def _observe_if_on_path(here: Cluster) -> None:
+    """The cluster is up even if Prometheus does not start."""
+    if PROMETHEUS in here.alive():
+        return
+    binary = servers.on_path(PROMETHEUS)
+    if binary is not None:
+        _start_prometheus(here, binary)
+
+
+def _start_prometheus(here: Cluster, binary: pathlib.Path) -> bool:
+    terminal.say("starting prometheus ...")
+    try:
+        here.start_prometheus(binary)
+    except (cluster.Failure, interrupt.Interrupted) as failure:
+        with interrupt.ignored():
+            here.stop_prometheus()
+        if isinstance(failure, interrupt.Interrupted):
+            raise
+        terminal.bad(str(failure))
+        terminal.log_tail(PROMETHEUS, here.log(PROMETHEUS), TAIL)
+        return False
+    return True
+
+
 def _give_up(here: Cluster) -> None:
     with interrupt.ignored():
         here.stop()
@@ -101,8 +149,8 @@ def _give_up(here: Cluster) -> None:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Lets one `up` or `down` run at a time."""
+def alone() -> Iterator[None]:
+    """Lets one command that starts or stops something run at a time."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with open(paths.RUN / "lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -117,8 +165,12 @@ def _explain(here: Cluster) -> None:
     say(f"  receiver     {bold(here.url('receiver'))}   (shows the requests of hooks)")
     say(f"  NATS         {here.url('nats')}")
     say(f"  Redis        {here.url('redis')}")
-    for name in ("gateway", *DISPATCHERS):
+    for name in ("gateway", *here.dispatchers()):
         say(f"  {name:12} {here.url(name)}/metrics   also /healthz, /readyz")
+    if PROMETHEUS in here.alive():
+        say(f"  Prometheus   {here.url(PROMETHEUS)}")
+    else:
+        say("  Prometheus   `make observe` adds it")
     say(f"  logs         {logs}/")
     say()
     say(bold("Try"))
@@ -128,6 +180,24 @@ def _explain(here: Cluster) -> None:
             say(f"  {line}")
     say()
     say("`make down` stops it.")
+
+
+def _explain_prometheus(here: Cluster) -> None:
+    say, bold = terminal.say, terminal.bold
+    prometheus = here.url(PROMETHEUS)
+    say()
+    say(f"  Prometheus   {bold(prometheus)}")
+    if not cluster.answers_ok(f"{prometheus}/graph"):
+        say("               This build has no pages, only the API. Grafana can read it.")
+    say()
+    say(bold("Try"))
+    say("  # what is scraped, and which alerts fire")
+    say(f"  curl {prometheus}/api/v1/targets")
+    say(f"  curl {prometheus}/api/v1/alerts")
+    say("  # events a second")
+    say(f"  curl -G {prometheus}/api/v1/query --data-urlencode 'query=sum(outcome:hookline_events:rate5m)'")
+    say()
+    say("docs/runbooks.md explains the alerts. `make down` stops it with the cluster.")
 
 
 def _commands(here: Cluster, logs: str) -> List[List[str]]:
@@ -149,8 +219,9 @@ def _commands(here: Cluster, logs: str) -> List[List[str]]:
         ["publish an event with the NATS CLI", f"nats -s {here.url('nats')} pub {subject} '{event}'"],
         ["the same without the NATS CLI", f"deploy/local/hookline-local pub {subject} '{event}'"],
         ["follow the logs: records of `log` hooks, errors of scripts", f"tail -f {logs}/dispatcher-*.log"],
+        ["let four dispatchers share the work", "deploy/local/hookline-local scale 4"],
         [
-            "run another dispatcher that shares the work (Ctrl-C stops it)",
+            "run another dispatcher by hand (Ctrl-C stops it)",
             f"{settings} \\\n    {paths.shown(here.binaries)}/hookline-dispatcher",
         ],
     ]
