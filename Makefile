@@ -42,7 +42,7 @@ observe: need-python ## Start Prometheus beside the cluster of `up`
 down: need-python ## Stop the cluster of `up`
 	@deploy/local/hookline-local down
 
-check: need-rust need-python ## Check formatting, lints, docs, alerts, dependency licences and advisories
+check: need-rust need-python ## Check formatting, lints, docs, alerts, dashboards, dependency licences and advisories
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
 	@# --all-targets leaves `compat` out, because it is not tested by default.
@@ -53,6 +53,8 @@ check: need-rust need-python ## Check formatting, lints, docs, alerts, dependenc
 	@.ci/advisories .servers/bin/cargo-deny
 	@deploy/local/fetch-servers promtool
 	@.ci/prometheus-rules .servers/bin/promtool
+	@deploy/local/fetch-servers node
+	@.ci/dashboards .servers/bin/promtool
 	@.ci/python-syntax deploy
 	@.ci/python-syntax .ci
 
