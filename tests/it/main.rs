@@ -1,6 +1,7 @@
 //! Scenarios on real servers, a file per subject.
 
 mod admin_port;
+mod alerts;
 mod answers;
 mod attempts;
 mod bucket;
@@ -9,6 +10,7 @@ mod cluster_settings;
 mod consumer_events;
 mod consumer_settings;
 mod creation;
+mod dashboards;
 mod dead_letters;
 mod duplicates;
 mod egress;
