@@ -12,6 +12,7 @@ TEST_FLAGS ?= --workspace
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARIES := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(if $(filter bench,$(PROFILE)),release,$(PROFILE)))
 NATS_CLI_BINARY := $(CURDIR)/.tools/bin/nats
+COLLECTOR_BINARY := $(CURDIR)/.tools/bin/collector
 
 .DEFAULT_GOAL := help
 .PHONY: help servers build demo up observe down check test chaos bench bench-full compat fmt clean need-rust need-python need-servers need-go
@@ -74,8 +75,9 @@ bench bench-full:
 
 compat: need-go need-rust servers ## Test Hookline with third-party clients (needs Go)
 	@.ci/nats-cli $(NATS_CLI) $(dir $(NATS_CLI_BINARY))
+	@.ci/collector $(dir $(COLLECTOR_BINARY))
 	cargo build --workspace $(CARGO_FLAGS)
-	HOOKLINE_COMPAT=1 NATS_CLI=$(NATS_CLI_BINARY) cargo test --workspace --test compat $(CARGO_FLAGS)
+	HOOKLINE_COMPAT=1 NATS_CLI=$(NATS_CLI_BINARY) COLLECTOR=$(COLLECTOR_BINARY) cargo test --workspace --test compat $(CARGO_FLAGS)
 
 fmt: need-rust ## Format the code
 	cargo fmt --all
