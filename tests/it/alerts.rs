@@ -174,7 +174,7 @@ impl Watch {
             output.status.success() || is_refused,
             "{name}: {command} failed: {said}"
         );
-        let is_known = !said.contains("\"status\":\"error\"") && !said.contains("404");
+        let is_known = !said.contains("\"status\":\"error\"") && !said.contains("Not found");
         ensure!(is_known, "{name}: {command}: {said}");
         Ok(())
     }
