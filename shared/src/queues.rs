@@ -66,9 +66,10 @@ pub struct Reading {
     at: Instant,
     /// In the order of [`CONSUMERS`].
     consumers: [Consumer; 3],
-    streams: [Stream; 5],
-    /// The last sequence of what this process follows in the bucket.
-    bucket: u64,
+    /// In the order of [`STREAMS`]. None: it did not answer.
+    streams: [Option<Stream>; 5],
+    /// The last sequence of what this process follows in the bucket, if it answered.
+    bucket: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,6 +78,8 @@ struct Consumer {
     pending: u64,
     /// Delivered, and not acked.
     unacked: u64,
+    /// All up to this sequence are acked.
+    floor: u64,
     /// When the first of all these was stored, in Unix seconds.
     oldest: Option<f64>,
 }
@@ -108,7 +111,8 @@ impl Queues {
     /// Reads from time to time. `followed`: the subjects in the bucket that this process follows.
     pub async fn follow(self, client: Client, followed: &'static str) {
         loop {
-            match self.read(&client, followed).await {
+            let last = self.last.lock().clone();
+            match self.read(&client, followed, last).await {
                 Ok(reading) => *self.last.lock() = Some(reading),
                 Err(error) => tracing::debug!(%error, "cannot read how much waits in NATS"),
             }
@@ -123,24 +127,33 @@ impl Queues {
         last.filter(|reading| reading.at.elapsed() < STALE)
     }
 
-    async fn read(&self, client: &Client, followed: &str) -> Result<Reading, Error> {
+    /// Fails if a consumer does not answer. What else does not is left out.
+    async fn read(
+        &self,
+        client: &Client,
+        followed: &str,
+        last: Option<Reading>,
+    ) -> Result<Reading, Error> {
         let at = Instant::now();
-        let mut streams = [Stream::default(); 5];
-        for (stream, name) in streams.iter_mut().zip(STREAMS) {
-            *stream = self.stream(client, name).await?;
-        }
+        let before = last.map_or_else(Default::default, |last| last.consumers);
         let mut consumers = [Consumer::default(); 3];
-        for (consumer, (stream, name, subjects)) in consumers.iter_mut().zip(CONSUMERS) {
-            *consumer = self.consumer(client, stream, name, subjects).await?;
+        for (index, consumer) in consumers.iter_mut().enumerate() {
+            *consumer = self
+                .consumer(client, CONSUMERS[index], before[index])
+                .await?;
+        }
+        let mut streams = [None; 5];
+        for (stream, name) in streams.iter_mut().zip(STREAMS) {
+            *stream = self.stream(client, name).await.ok();
         }
         let newest = json!({ "last_by_subj": followed });
         let newest = raw(client, BUCKET_STREAM, newest);
-        let newest = self.timed(Call::MessageGet, newest).await?;
+        let newest = self.timed(Call::MessageGet, newest).await.ok();
         Ok(Reading {
             at,
             consumers,
             streams,
-            bucket: newest.map_or(0, |message| message.seq),
+            bucket: newest.map(|newest| newest.map_or(0, |message| message.seq)),
         })
     }
 
@@ -162,9 +175,8 @@ impl Queues {
     async fn consumer(
         &self,
         client: &Client,
-        stream: &str,
-        name: &str,
-        subjects: &str,
+        (stream, name, subjects): (&str, &str, &str),
+        before: Consumer,
     ) -> Result<Consumer, Error> {
         let (subject, all) = (format!("CONSUMER.INFO.{stream}.{name}"), json!({}));
         let info = self.timed(Call::ConsumerInfo, api(client, &subject, &all));
@@ -183,9 +195,12 @@ impl Queues {
             number(&info["num_pending"]),
             number(&info["num_ack_pending"]),
         );
-        let mut oldest = None;
-        if pending + unacked > 0 {
-            let floor = number(&info["ack_floor"]["stream_seq"]);
+        let floor = number(&info["ack_floor"]["stream_seq"]);
+        let mut oldest = before.oldest.filter(|_| floor == before.floor);
+        if pending + unacked == 0 {
+            oldest = None;
+        } else if oldest.is_none() {
+            // Its whole body comes along.
             let first = json!({ "seq": floor + 1, "next_by_subj": subjects });
             let first = raw(client, stream, first);
             let first = self.timed(Call::MessageGet, first).await?;
@@ -194,6 +209,7 @@ impl Queues {
         Ok(Consumer {
             pending,
             unacked,
+            floor,
             oldest,
         })
     }
@@ -236,15 +252,20 @@ impl Reading {
     }
 
     /// Parked deliveries that are not due.
-    fn waiting(&self) -> u64 {
+    fn waiting(&self) -> Option<u64> {
         let [_, retries, fanout] = self.consumers;
-        let [_, _, deliveries, ..] = self.streams;
         let ready = retries.pending + retries.unacked + fanout.pending + fanout.unacked;
-        deliveries.messages.saturating_sub(ready)
+        let stored = self.stream(DELIVERIES_STREAM)?.messages;
+        Some(stored.saturating_sub(ready))
     }
 
-    fn dead_letters(&self) -> u64 {
-        self.streams[3].messages
+    fn dead_letters(&self) -> Option<u64> {
+        Some(self.stream(DEAD_STREAM)?.messages)
+    }
+
+    fn stream(&self, name: &str) -> Option<Stream> {
+        let index = STREAMS.iter().position(|known| *known == name)?;
+        self.streams[index]
     }
 
     fn oldest_event(&self) -> Option<f64> {
@@ -262,6 +283,8 @@ impl Reading {
 /// The gauges of the last reading.
 struct Gauges {
     queues: Queues,
+    /// One scrape at a time.
+    scrape: Mutex<()>,
     pending: IntGaugeVec,
     unacked: IntGaugeVec,
     /// Without labels, so that they may have no value.
@@ -282,6 +305,7 @@ impl Gauges {
         };
         Ok(Self {
             queues,
+            scrape: Mutex::default(),
             pending: gauges(
                 "hookline_consumer_pending_messages",
                 "Messages that no dispatcher has taken yet; the same from each process",
@@ -363,8 +387,9 @@ impl Gauges {
             &self.max_bytes,
             &self.bucket,
         ];
+        amounts.into_iter().for_each(IntGaugeVec::reset);
         if ago >= STALE {
-            return amounts.into_iter().for_each(IntGaugeVec::reset);
+            return;
         }
         let set = |gauges: &IntGaugeVec, labels: &[&str], value: u64| {
             gauges.with_label_values(labels).set(value as i64);
@@ -375,10 +400,19 @@ impl Gauges {
         for (name, unacked) in reading.unacked() {
             set(&self.unacked, &[name], unacked);
         }
-        set(&self.waiting, &[], reading.waiting());
-        set(&self.dead_letters, &[], reading.dead_letters());
-        set(&self.bucket, &[], reading.bucket);
-        for (name, stream) in STREAMS.into_iter().zip(reading.streams) {
+        for (gauges, value) in [
+            (&self.waiting, reading.waiting()),
+            (&self.dead_letters, reading.dead_letters()),
+            (&self.bucket, reading.bucket),
+        ] {
+            if let Some(value) = value {
+                set(gauges, &[], value);
+            }
+        }
+        for name in STREAMS {
+            let Some(stream) = reading.stream(name) else {
+                continue;
+            };
             set(&self.bytes, &[name], stream.bytes);
             if let Some(max_bytes) = stream.max_bytes {
                 set(&self.max_bytes, &[name], max_bytes);
@@ -393,6 +427,7 @@ impl Collector for Gauges {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        let _one = self.scrape.lock();
         let last = self.queues.last.lock().clone();
         if let Some(reading) = last {
             self.set(&reading);
@@ -418,12 +453,15 @@ mod tests {
         let consumer = |pending, unacked, oldest| Consumer {
             pending,
             unacked,
+            floor: 0,
             oldest,
         };
-        let stream = |messages| Stream {
-            messages,
-            bytes: messages * 10,
-            max_bytes: None,
+        let stream = |messages| {
+            Some(Stream {
+                messages,
+                bytes: messages * 10,
+                max_bytes: None,
+            })
         };
         Reading {
             at: Instant::now().checked_sub(ago).expect("a time"),
@@ -433,7 +471,7 @@ mod tests {
                 consumer(0, 1, Some(oldest + 50.0)),
             ],
             streams: [stream(1), stream(10), stream(100), stream(4), stream(5)],
-            bucket: 77,
+            bucket: Some(77),
         }
     }
 
@@ -465,6 +503,12 @@ mod tests {
         let age = |name: &str| value(name).and_then(|age| age.parse::<f64>().ok());
         let due = age("hookline_oldest_due_age_seconds").expect("an age");
         assert!((50.0..60.0).contains(&due), "{due}");
+
+        let mut partial = reading(Duration::ZERO);
+        partial.streams[2] = None;
+        *queues.last.lock() = Some(partial);
+        assert_eq!(value("hookline_waiting_deliveries"), None, "no answer");
+        assert_eq!(value("hookline_dead_letters").as_deref(), Some("4"));
 
         *queues.last.lock() = Some(reading(STALE));
         assert_eq!(value("hookline_waiting_deliveries"), None, "too old");

@@ -16,6 +16,8 @@ use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracer, SdkTracerProvider};
 
+use url::Url;
+
 pub use export::counts;
 pub use spans::{About, Attempt, Call, Context, FutureExt, Request, Sent, TraceId, trace_id};
 
@@ -26,7 +28,7 @@ static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot send traces as OTEL_* variables say: {0}")]
+    #[error("cannot send traces as OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_* variables say")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     #[error(
         "OTEL_EXPORTER_OTLP_PROTOCOL is {0}; Hookline sends traces by http/protobuf, which is the default"
@@ -98,7 +100,7 @@ fn provider(service: &'static str, node: String) -> Result<SdkTracerProvider, Er
         .build())
 }
 
-/// Where traces go, if anywhere. Without credentials.
+/// Where traces go, if anywhere: scheme, host and port.
 fn endpoint() -> Result<Option<String>, Error> {
     let is_off = standard("OTEL_SDK_DISABLED").is_some_and(|off| off.eq_ignore_ascii_case("true"))
         || standard("OTEL_TRACES_EXPORTER").is_some_and(|name| name == "none");
@@ -111,10 +113,10 @@ fn endpoint() -> Result<Option<String>, Error> {
     if let Some(protocol) = protocol {
         return Err(Error::Protocol(protocol));
     }
-    Ok(endpoint.map(|endpoint| match endpoint.rsplit_once('@') {
-        Some((_, host)) => host.to_owned(),
-        None => endpoint,
-    }))
+    // Its user or query may be a password.
+    let origin =
+        |endpoint: &str| Url::parse(endpoint).map(|url| url.origin().ascii_serialization());
+    Ok(endpoint.map(|endpoint| origin(&endpoint).unwrap_or_default()))
 }
 
 #[expect(

@@ -28,19 +28,13 @@ pub struct Sign {
     pub id: Uuid,
     /// Messages that it may have in hand at the same time.
     pub permits: u32,
-    /// Messages that it has in hand.
-    pub in_flight: u32,
 }
 
 /// Gives signs of life.
-pub async fn announce(client: Client, permits: u32, in_flight: impl Fn() -> u32 + Send) {
+pub async fn announce(client: Client, permits: u32) {
     let id = Uuid::new_v4();
     loop {
-        let sign = Sign {
-            id,
-            permits,
-            in_flight: in_flight(),
-        };
+        let sign = Sign { id, permits };
         // Numbers and ids always serialize.
         let body = serde_json::to_vec(&sign).unwrap_or_default();
         if let Err(error) = client.publish(WORKERS, body.into()).await {
@@ -96,11 +90,10 @@ impl Workers {
 mod tests {
     use super::*;
 
-    fn sign(in_flight: u32) -> Sign {
+    fn sign(permits: u32) -> Sign {
         Sign {
             id: Uuid::new_v4(),
-            permits: 768,
-            in_flight,
+            permits,
         }
     }
 
@@ -108,19 +101,12 @@ mod tests {
     fn a_dispatcher_counts_once_and_until_it_is_silent() {
         let workers = Workers::default();
         let (one, other) = (sign(1), sign(2));
-        for heard in [
-            one,
-            other,
-            Sign {
-                in_flight: 5,
-                ..one
-            },
-        ] {
+        for heard in [one, other, Sign { permits: 5, ..one }] {
             workers.heard(heard);
         }
-        let mut in_flight: Vec<_> = workers.alive().iter().map(|sign| sign.in_flight).collect();
-        in_flight.sort_unstable();
-        assert_eq!(in_flight, [2, 5]);
+        let mut permits: Vec<_> = workers.alive().iter().map(|sign| sign.permits).collect();
+        permits.sort_unstable();
+        assert_eq!(permits, [2, 5]);
         let long_ago = Instant::now().checked_sub(SILENCE).expect("a time");
         workers.0.lock().insert(other.id, (long_ago, other));
         assert_eq!(workers.alive().len(), 1);

@@ -118,7 +118,8 @@ pub async fn run(
         Err(streams::Error::Connection(connection::Error::Stopped)) => return Ok(()),
         connected => connected?,
     };
-    readiness.ready("nats");
+    let connection = watch_connection(context.client(), readiness.clone(), measured.of_service);
+    supervisor.spawn("connection watch", connection);
     let clients = vec![context.client(), asking.client()];
     supervisor.spawn(
         "NATS client",
@@ -165,8 +166,6 @@ pub async fn run(
     let worker = Worker::start(parts, &mut supervisor).await?;
     readiness.ready("lanes");
     tracing::info!("ready");
-    let connection = watch_connection(context.client(), readiness, measured.of_service);
-    supervisor.spawn("connection watch", connection);
     let stopped = tokio::select! {
         () = shutdown.cancelled() => None,
         stopped = supervisor.stopped() => Some(stopped),

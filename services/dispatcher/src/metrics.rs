@@ -418,12 +418,6 @@ impl Metrics {
         self.lanes.in_flight.get(consumer).clone()
     }
 
-    /// Messages of all consumers.
-    pub(crate) fn in_hand(&self) -> u32 {
-        let gauges = CONSUMERS.map(|consumer| self.lanes.in_flight.get(consumer).get());
-        u32::try_from(gauges.iter().sum::<i64>()).unwrap_or_default()
-    }
-
     pub(crate) fn permits(&self, lane: LaneName, permits: u32) {
         self.lanes.permits.get(lane).set(permits.into());
     }

@@ -306,8 +306,7 @@ impl Worker {
         let event_lane = lane(Kind::Events, lanes.event_permits, EVENT_PATIENCE);
         let retry_lane = lane(Kind::Retries, lanes.retry_permits, RETRY_PATIENCE);
         let permits = lanes.event_permits + lanes.retry_permits;
-        let metrics = self.metrics.clone();
-        let announce = workers::announce(self.client.clone(), permits, move || metrics.in_hand());
+        let announce = workers::announce(self.client.clone(), permits);
         supervisor.spawn("signs of life", announce);
         self.metrics.permits(LaneName::Events, lanes.event_permits);
         self.metrics.permits(LaneName::Retries, lanes.retry_permits);

@@ -99,7 +99,7 @@ pub(crate) enum AttemptResult {
 pub(crate) enum Death {
     /// Its retries are used up.
     Exhausted,
-    /// The receiver kept answering with 4xx.
+    /// The receiver kept answering with 3xx or 4xx.
     Refused,
     /// The receiver answered 410.
     Gone,

@@ -16,7 +16,7 @@ use super::{MAX_REDELIVERY, MIN_REDELIVERY, Settle};
 use crate::claims::Release;
 use crate::delivery::{PendingDelivery, cut};
 use crate::hooks::Prepared;
-use crate::metrics::{Death, Outcome, Parked};
+use crate::metrics::{Death, Handback, Outcome, Parked};
 
 /// How long a dead delivery stays parked while the stream of dead letters is full.
 const FULL: Duration = Duration::from_secs(300);
@@ -51,6 +51,7 @@ impl Settle {
             }
             Err(error) => {
                 tracing::warn!(hook = %hook.id, %error, "cannot bury the delivery, its message is redelivered");
+                self.metrics.handed_back(Handback::Unwritable);
                 self.refused(&error);
                 AckKind::Nak(Some(MAX_REDELIVERY))
             }
@@ -183,6 +184,7 @@ impl Settle {
             }
             Err(error) => {
                 tracing::warn!(event = id, %error, "cannot bury a malformed message, it is redelivered");
+                self.metrics.handed_back(Handback::Unwritable);
                 self.refused(&error);
                 AckKind::Nak(Some(match error {
                     batch::Error::Full => MAX_REDELIVERY,
