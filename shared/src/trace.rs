@@ -78,7 +78,10 @@ fn provider(service: &'static str, node: String) -> Result<SdkTracerProvider, Er
         .build();
     let given = Resource::builder().build();
     let is_named = standard("OTEL_SERVICE_NAME").is_some()
-        || standard("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|text| text.contains("service.name="));
+        || standard("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|text| {
+            let mut names = text.split(',').map(str::trim);
+            names.any(|attribute| attribute.starts_with("service.name="))
+        });
     let given = given
         .iter()
         .filter(|(key, _)| is_named || key.as_str() != "service.name")

@@ -196,7 +196,12 @@ fn cases(receiver: &Receiver, closed: u16, expired: u16) -> Vec<Case> {
         ("webhook-custom", template, "template", Some("template")),
         ("lambda", script("return true"), "success", None),
         ("lambda", script("error('no')"), "script", Some("script")),
-        ("lambda", script("return false"), "script", Some("script")),
+        (
+            "lambda",
+            script("return false"),
+            "script",
+            Some("exhausted"),
+        ),
         ("log", json!({}), "success", None),
     ]
 }

@@ -253,3 +253,30 @@ async fn a_protocol_that_is_not_spoken_is_named() -> Result {
     ensure!(code != 0 && log.contains("http/protobuf"), "{code}: {log}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_change_does_not_look_as_if_its_events_were_sent() -> Result {
+    let collector = Collector::start().await?;
+    let cluster = traced(&collector.endpoint()).start().await?;
+    cluster.admin().create_consumer("Ada").await?;
+    let refused = create_consumer(&cluster, "Ada", "01").await;
+    ensure!(refused.is_err(), "the name is taken");
+    let spans = eventually(SOON, "the refusal is there", async || {
+        let spans = collector.spans()?;
+        one(&spans, "of the request", own(SpanKind::Server))?;
+        Ok(spans)
+    })
+    .await?;
+    let sent = |span: &&Span| span.kind == SpanKind::Producer;
+    let of_both: Vec<_> = spans.iter().filter(sent).collect();
+    let refused = of_both.iter().filter(|span| span.trace == TRACE);
+    ensure!(refused.clone().count() == 2, "{of_both:#?}");
+    ensure!(refused.clone().all(|span| span.is_failed), "{of_both:#?}");
+    // A control: those of the first change were sent.
+    let made = of_both.iter().filter(|span| span.trace != TRACE);
+    ensure!(
+        made.clone().count() >= 2 && made.clone().all(|span| !span.is_failed),
+        "{of_both:#?}"
+    );
+    cluster.finish().await
+}

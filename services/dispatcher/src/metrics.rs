@@ -45,7 +45,7 @@ impl Events {
         Ok(Self {
             outcomes: new.counters(
                 "hookline_events_total",
-                "Events taken for the first time, by whether a hook listens to them",
+                "Events at their first delivery, by whether a hook listens; without those given back unhandled",
                 "outcome",
             )?,
             unknown_workspace: new.counter(
@@ -220,7 +220,7 @@ impl Lanes {
             )?,
             pull_rebuilds: new.counters_of(
                 "hookline_pull_rebuilds_total",
-                "Pulls made anew, after an error or because nothing came",
+                "Pulls re-created after an error or a long silence",
                 "consumer",
                 &CONSUMERS,
             )?,

@@ -51,8 +51,7 @@ fn answer(reading: &Reading, workers: &[Sign], per_worker: u64) -> Response {
     ([json], format!("{body}\n")).into_response()
 }
 
-/// One for each so many messages, begun ones included. None if there are none: parked deliveries count when they fall
-/// due.
+/// One per `per_worker` messages, rounded up; parked deliveries count when they fall due.
 fn wanted(messages: u64, per_worker: u64) -> u64 {
     messages.div_ceil(per_worker.max(1))
 }

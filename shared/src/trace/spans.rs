@@ -24,7 +24,7 @@ use opentelemetry_sdk::trace::Span;
 use url::Url;
 
 use super::tracer;
-use crate::subject::{DELIVERIES_STREAM, DISPATCHERS_CONSUMER, EVENTS_STREAM, RETRIES_CONSUMER};
+use crate::subject::EVENTS_STREAM;
 
 pub use opentelemetry::Context;
 pub use opentelemetry::trace::{FutureExt, TraceId};
@@ -149,6 +149,13 @@ impl Sent {
         }
     }
 
+    /// It was not sent after all.
+    pub fn failed(mut self) {
+        if let Some(span) = &mut self.span {
+            fail(span, "refused");
+        }
+    }
+
     /// For the event's message.
     #[must_use]
     pub fn traceparent(&self) -> Option<String> {
@@ -175,8 +182,8 @@ pub struct About<'a> {
     pub delivery: &'a str,
     /// From 1.
     pub attempt: u32,
-    /// It was stored as a delivery.
-    pub was_parked: bool,
+    /// That its message came from, and its stream.
+    pub consumer: (&'static str, &'static str),
 }
 
 impl Attempt {
@@ -196,11 +203,7 @@ impl Attempt {
         let links = event.map(Link::with_context).into_iter().collect();
         let name = format!("process {EVENTS}");
         let mut span = start(name, SpanKind::Consumer, &parent, links)?;
-        let (stream, group) = if about.was_parked {
-            (DELIVERIES_STREAM, RETRIES_CONSUMER)
-        } else {
-            (EVENTS_STREAM, DISPATCHERS_CONSUMER)
-        };
+        let (group, stream) = about.consumer;
         span.set_attributes([
             attribute("messaging.system", "nats"),
             attribute("messaging.operation.type", "process"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use hookline_shared::trace;
+use hookline_shared::{subject, trace};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span, field};
@@ -138,7 +138,7 @@ impl Deliverer {
                 biased;
                 () = lease.lost() => Err(NotMade::TakenOver),
                 () = self.abandon.cancelled() => Err(NotMade::Abandoned),
-                attempted = self.attempted(hook, pending, admitted, &lease) => attempted,
+                attempted = self.attempted(hook, &delivery, (lane.kind(), admitted), &lease) => attempted,
             };
             let (began, result) = match attempted {
                 Ok(attempted) => attempted,
@@ -179,10 +179,11 @@ impl Deliverer {
     async fn attempted(
         &self,
         hook: &Prepared,
-        pending: &PendingDelivery,
-        admitted: Admitted,
+        delivery: &OpenDelivery,
+        (lane, admitted): (Kind, Admitted),
         lease: &Lease,
     ) -> Result<(Began, Result<Receipt, DeliveryError>), NotMade> {
+        let pending = &delivery.pending;
         let permit = admitted.permit().await;
         // The circuit may have opened during the wait.
         if let Some(wait) = open_for(&hook.admission).filter(|_| !lease.is_probe()) {
@@ -193,7 +194,12 @@ impl Deliverer {
         if !self.claims.still_holds(lease).await {
             return Err(NotMade::TakenOver);
         }
-        let trace = traced(hook, pending);
+        let consumer = match (lane, delivery.open.event) {
+            (Kind::Retries, _) => (subject::RETRIES_CONSUMER, subject::DELIVERIES_STREAM),
+            (Kind::Events, None) => (subject::FANOUT_CONSUMER, subject::DELIVERIES_STREAM),
+            (Kind::Events, Some(_)) => (subject::DISPATCHERS_CONSUMER, subject::EVENTS_STREAM),
+        };
+        let trace = traced(hook, pending, consumer);
         let began = Began::now(pending, trace.as_ref());
         let result = match &trace {
             Some(trace) => {
@@ -405,7 +411,12 @@ fn span_of(hook: &Prepared, pending: &PendingDelivery, began: &Began) -> Span {
 }
 
 /// None: traces are off.
-fn traced(hook: &Prepared, pending: &PendingDelivery) -> Option<trace::Attempt> {
+/// `consumer`: that the message came from, and its stream.
+fn traced(
+    hook: &Prepared,
+    pending: &PendingDelivery,
+    consumer: (&'static str, &'static str),
+) -> Option<trace::Attempt> {
     if !trace::is_on() {
         return None;
     }
@@ -420,7 +431,7 @@ fn traced(hook: &Prepared, pending: &PendingDelivery) -> Option<trace::Attempt> 
         handler: hook.handler_name(),
         delivery: pending.delivery.id.as_str(),
         attempt: pending.attempt,
-        was_parked: pending.attempt > 1 || pending.deferrals > 0,
+        consumer,
     })
 }
 

@@ -165,14 +165,13 @@ impl Began {
         Self {
             wall: clock::now(),
             clock: Instant::now(),
-            trace: match trace {
-                Some(trace) => trace.trace_id(),
-                None => of_event().and_then(trace::trace_id),
-            },
+            trace: trace
+                .and_then(trace::Attempt::trace_id)
+                .or_else(|| of_event().and_then(trace::trace_id)),
         }
     }
 
-    /// The trace that the attempt belongs to, by which it can be found.
+    /// The trace of the attempt if it is recorded, or else that of its event.
     #[must_use]
     pub(crate) fn trace_id(&self) -> Option<TraceId> {
         self.trace

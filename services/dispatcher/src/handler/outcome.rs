@@ -154,6 +154,10 @@ impl DeliveryError {
             _ => match self.result() {
                 AttemptResult::Egress => Death::Egress,
                 AttemptResult::Template => Death::Template,
+                // It may succeed another time, and did not until the end.
+                AttemptResult::Script if matches!(self.class(), Class::Retry(_)) => {
+                    Death::Exhausted
+                }
                 AttemptResult::Script => Death::Script,
                 AttemptResult::Internal => Death::Internal,
                 _ => Death::Exhausted,

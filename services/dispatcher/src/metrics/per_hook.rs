@@ -109,7 +109,7 @@ impl PerHook {
         }
     }
 
-    /// Chooses anew, after hooks were added or removed.
+    /// Recomputes the choice after hooks were added or removed.
     pub(crate) fn choose<'a>(&self, about: impl Fn(&str) -> Option<About<'a>>) {
         let Some(inner) = &self.0 else { return };
         let known = inner.known.lock();

@@ -39,7 +39,7 @@ pub(super) struct Plan {
     revision: bool,
     outbox: Vec<Message>,
     /// Until the plan is dropped, its events are being sent.
-    _sent: Vec<Sent>,
+    pub(super) sent: Vec<Sent>,
 }
 
 /// A unique value that the entity takes.
@@ -116,7 +116,7 @@ impl Plan {
             releases,
             revision: schema.kind == HOOK_KIND,
             outbox,
-            _sent: sent,
+            sent,
             workspace,
         })
     }

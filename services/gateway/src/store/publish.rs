@@ -17,7 +17,7 @@ impl Store {
         if self.backlog.is_full() {
             return Err(Error::Full);
         }
-        let (entry, _sent) = self.origin.event(id, names, data);
+        let (entry, sent) = self.origin.event(id, names, data);
         if entry.size() > self.max_event() {
             return Err(Error::TooLarge);
         }
@@ -30,7 +30,10 @@ impl Store {
                 Some(_) => Ok(()),
                 None => Err(Error::Contended),
             },
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                sent.failed();
+                Err(error.into())
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use hookline_shared::batch;
+use hookline_shared::trace::Sent;
 
 use super::Store;
 use super::change::Write;
@@ -27,12 +28,15 @@ impl Store {
             return Err(Error::Full);
         }
         let started = Instant::now();
-        let plan = Plan::new(&write, &self.origin, self.max_event())?;
+        let mut plan = Plan::new(&write, &self.origin, self.max_event())?;
         let _locks = self
             .values
             .lock_all(plan.takes.iter().map(|take| &take.subject))
             .await;
         let result = self.commit(&plan, write.old.as_deref()).await;
+        if result.is_err() {
+            plan.sent.drain(..).for_each(Sent::failed);
+        }
         let outcome = result
             .as_ref()
             .map_or_else(Error::outcome, |_| WriteOutcome::Committed);
