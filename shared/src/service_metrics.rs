@@ -3,7 +3,7 @@
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::metrics::Register;
-use crate::{connection, trace};
+use crate::{connection, trace, unreadable};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit, if whoever built this said so.
@@ -31,6 +31,7 @@ impl ServiceMetrics {
             .set(1);
         new.add(connection::reconnects().clone())?;
         new.add(trace::counts().clone())?;
+        new.add(unreadable::buried().clone())?;
         Ok(Self {
             nats_connected: new.gauge("hookline_nats_connected", "1 while NATS is connected")?,
         })

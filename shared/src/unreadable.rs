@@ -10,6 +10,7 @@ mod rules;
 use std::collections::HashMap;
 use std::future::pending;
 use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_nats::client::FlushErrorKind;
@@ -18,6 +19,7 @@ use async_nats::{Client, HeaderMap};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use prometheus::IntCounter;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -236,6 +238,16 @@ async fn treat(client: &Client, stream: &str, message: &Raw) -> Result<(), Error
     Ok(())
 }
 
+/// Counts messages that were buried here.
+pub fn buried() -> &'static IntCounter {
+    static BURIED: LazyLock<IntCounter> = LazyLock::new(|| {
+        let name = "hookline_unreadable_messages_total";
+        let help = "Stored messages that no NATS client can read, dead-lettered and removed; not in hookline_dead_letters_total";
+        IntCounter::new(name, help).expect("the name is sound")
+    });
+    &BURIED
+}
+
 async fn bury(client: &Client, stream: &str, message: &Raw, reason: Reason) -> Result<(), Error> {
     let id = format!("{stream} {} {}", message.seq, message.time);
     let digest = EventId::given(&id).digest("");
@@ -255,6 +267,7 @@ async fn bury(client: &Client, stream: &str, message: &Raw, reason: Reason) -> R
     let letter = subject::dead_event_subject(&digest);
     let sent = context.publish_with_headers(letter, headers, kept.into());
     sent.await?.await?;
+    buried().inc();
     Ok(())
 }
 

@@ -39,6 +39,9 @@ async fn unreadable_events_are_dead_letters_and_hold_up_nobody() -> Result {
         cluster.nats.dead_letters(total).await
     })
     .await?;
+    let counted = cluster.dispatchers_metric("hookline_unreadable_messages_total", &[]);
+    let counted = counted.await?;
+    assert!(counted >= 1.0, "{counted} are counted");
     for letter in &dead {
         assert!(
             letter.subject.starts_with("hookline.dead.event."),
