@@ -11,6 +11,8 @@ TEST_FLAGS ?= --workspace
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARIES := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(if $(filter bench,$(PROFILE)),release,$(PROFILE)))
+# In optimised builds, for hookline_build_info. Others would be built again after each commit.
+REVISION := $(if $(filter dev test,$(PROFILE)),,HOOKLINE_REVISION=$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown))
 NATS_CLI_BINARY := $(CURDIR)/.tools/bin/nats
 COLLECTOR_BINARY := $(CURDIR)/.tools/bin/collector
 
@@ -29,7 +31,7 @@ servers: need-python ## Fetch the servers for demo, up, observe and test into .s
 	@deploy/local/fetch-servers
 
 build: need-rust ## Build both services
-	cargo build --workspace --profile $(PROFILE) $(CARGO_FLAGS)
+	$(REVISION) cargo build --workspace --profile $(PROFILE) $(CARGO_FLAGS)
 
 demo: need-servers build ## Run the four examples on a temporary cluster
 	@deploy/local/hookline-local demo --binaries $(BINARIES)

@@ -13,10 +13,12 @@ use async_nats::jetstream::stream::{
 };
 use async_nats::jetstream::{self, ErrorCode, consumer};
 use serde::Serialize;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::{self, RETRY, permitted};
 use crate::event::MAX_EVENT_BYTES;
+use crate::stream_api::raw;
 use crate::subject;
 
 /// The part of the server's `max_payload` that is left for the headers of a parked delivery.
@@ -81,6 +83,11 @@ pub enum Error {
         "cannot create {name}: NATS has too little storage for it; lower HOOKLINE_EVENTS_MAX_BYTES, or give JetStream more (max_file_store)"
     )]
     Storage { name: &'static str },
+    #[error(
+        "the bucket {name} is of an earlier version, whose keys have a % in them: remove it with `nats stream rm {name}`, and make the entities again",
+        name = subject::BUCKET_STREAM
+    )]
+    OldKeys,
 }
 
 /// The largest event in bytes that fits this server when parked with its headers.
@@ -99,7 +106,12 @@ pub async fn ensure(
     for (name, config) in configs(options, max_event) {
         ensure_stream(context, name, config, shutdown).await?;
     }
-    Ok(())
+    // Without an answer it is taken for one of now.
+    let old = json!({ "last_by_subj": subject::OLD_ENTITY_SUBJECTS });
+    match raw(&context.client(), subject::BUCKET_STREAM, old).await {
+        Ok(Some(_)) => Err(Error::OldKeys),
+        _ => Ok(()),
+    }
 }
 
 /// Creates streams that somebody removes while this process runs, but not the bucket, which may be about to be restored.

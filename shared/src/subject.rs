@@ -30,6 +30,8 @@ pub const RPC_GROUP: &str = "dispatchers";
 pub const BUCKET_SUBJECTS: &str = "$KV.hookline.>";
 pub const OUTBOX_SUBJECTS: &str = "$KV.hookline.outbox.*.>";
 pub const ENTITY_SUBJECTS: &str = "$KV.hookline.entity.>";
+/// Of entities for all workspaces in buckets whose keys have `%` where they now have `=`: every bucket had some.
+pub(crate) const OLD_ENTITY_SUBJECTS: &str = "$KV.hookline.entity.%2A.>";
 /// Hooks of all workspaces, and [`HOOKS_REVISION`]. A single filter, because a consumer with several makes
 /// the server walk all subjects of a block for each message.
 pub const HOOKS_SUBJECTS: &str = "$KV.hookline.entity.*.event_hooks.*";
@@ -206,6 +208,9 @@ fn encode_key_token(text: &str) -> String {
 }
 
 fn decode_key_token(token: &str) -> Result<String, Error> {
+    if token.contains('%') {
+        return Err(Error::Encoding);
+    }
     decode_token(&token.replace('=', "%")).map(Cow::into_owned)
 }
 
@@ -469,6 +474,10 @@ mod tests {
             let plain = |char: char| char.is_ascii_alphanumeric() || "-/_=".contains(char);
             assert!(key.chars().all(plain), "{key}");
             assert_eq!(decode_key_token(&key).as_deref(), Ok(text));
+            assert!(
+                decode_key_token(&format!("{key}%41")).is_err(),
+                "two spellings"
+            );
         }
     }
 

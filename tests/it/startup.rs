@@ -307,3 +307,23 @@ fn an_unknown_or_wrong_setting_is_refused() -> Result {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_with_keys_of_an_earlier_version_stops_the_start() -> Result {
+    let mut cluster = Cluster::single().await?;
+    for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
+        service.stop().await?;
+    }
+    let key = "$KV.hookline.entity.%2A.workspaces.0fd2319f-13ea-4582-a448-8d11893026a8";
+    cluster.nats.publish(key, "{}").await?;
+    for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
+        service.start()?;
+        let code = service.process_mut().exit_code(SOON).await?;
+        let log = service.process().log();
+        ensure!(
+            code != 0 && log.contains("nats stream rm KV_hookline"),
+            "{code}: {log}"
+        );
+    }
+    Ok(())
+}
