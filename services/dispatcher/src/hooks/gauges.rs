@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
@@ -16,6 +17,8 @@ pub(crate) struct Gauges {
     circuits_open: IntGauge,
     paused: IntGauge,
     circuit_open: IntGaugeVec,
+    /// One scrape at a time.
+    scrape: Mutex<()>,
 }
 
 impl Gauges {
@@ -42,6 +45,7 @@ impl Gauges {
                 ),
                 &["hook"],
             )?,
+            scrape: Mutex::default(),
         }))
     }
 
@@ -81,6 +85,7 @@ impl Collector for Gauges {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        let _one = self.scrape.lock();
         if let Some(index) = self.index.upgrade() {
             self.set(&index);
         }
