@@ -141,9 +141,9 @@ pub async fn run(
     let index = Index::new(context.clone(), shared, defaults, metrics.clone());
     hooks::Gauges::register(&registry, &index, metrics.per_hook())?;
     supervisor.spawn("hook watch", Arc::clone(&index).follow());
-    let queues = measured.queues;
-    let queues = queues.follow(asking.client(), subject::HOOKS_REVISION);
-    supervisor.spawn("queue watch", queues);
+    let queues = measured.queues.clone();
+    let follow = queues.follow(asking.client(), subject::HOOKS_REVISION);
+    supervisor.spawn("queue watch", follow);
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         stopped = supervisor.stopped() => return Err(stopped.into()),
@@ -158,6 +158,7 @@ pub async fn run(
         asking: &asking,
         batches: measured.batches,
         metrics,
+        queues: measured.queues,
         redis,
         cluster,
         index,

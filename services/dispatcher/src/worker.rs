@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use hookline_shared::batch::{self, Writer};
 use hookline_shared::hook::MAX_TIMEOUT;
+use hookline_shared::queues::Queues;
 use hookline_shared::status::Readiness;
 use hookline_shared::subject;
 use hookline_shared::supervisor::Supervisor;
@@ -75,6 +76,7 @@ pub(crate) struct Parts<'a> {
     /// Those of the writers, see [`WRITERS`].
     pub(crate) batches: [batch::Metrics; WRITERS.len()],
     pub(crate) metrics: Metrics,
+    pub(crate) queues: Queues,
     pub(crate) redis: RedisClient,
     pub(crate) cluster: Cluster,
     pub(crate) index: Arc<Index>,
@@ -222,7 +224,8 @@ impl Worker {
         );
         let timeout = parts.config.attempts.timeout;
         let watchdog = Watchdog {
-            context: context.clone(),
+            client: self.client.clone(),
+            queues: parts.queues.clone(),
             progress: settle.progress.clone(),
             longest_attempt: timeout.max(MAX_TIMEOUT),
             keepalive: self.keepalive.clone(),

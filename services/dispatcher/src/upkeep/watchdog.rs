@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::connection::State;
-use async_nats::jetstream;
+use hookline_shared::queues::Queues;
 use hookline_shared::status::Readiness;
-use hookline_shared::subject;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -25,7 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PROGRESS: &str = "progress";
 
 pub(crate) struct Watchdog {
-    pub context: jetstream::Context,
+    pub(crate) client: Client,
+    /// How much waits in NATS.
+    pub(crate) queues: Queues,
     pub progress: Progress,
     /// Added to [`PATIENCE`] while messages are in flight.
     pub(crate) longest_attempt: Duration,
@@ -43,7 +45,7 @@ impl Watchdog {
         loop {
             tokio::time::sleep(PERIOD).await;
             let now = self.progress.count();
-            if now != count || !self.is_connected() || self.pending().await == Some(0) {
+            if now != count || !self.is_connected() || self.pending() == Some(0) {
                 (count, since) = (now, Instant::now());
                 self.report(None);
                 continue;
@@ -61,22 +63,13 @@ impl Watchdog {
     }
 
     fn is_connected(&self) -> bool {
-        self.context.client().connection_state() == State::Connected
+        self.client.connection_state() == State::Connected
     }
 
-    /// Messages that no worker has fetched; None if the server did not answer.
-    async fn pending(&self) -> Option<u64> {
-        let consumers = [
-            (subject::EVENTS_STREAM, subject::DISPATCHERS_CONSUMER),
-            (subject::DELIVERIES_STREAM, subject::RETRIES_CONSUMER),
-            (subject::DELIVERIES_STREAM, subject::FANOUT_CONSUMER),
-        ];
-        let mut pending = 0;
-        for (stream, consumer) in consumers {
-            let stream = self.context.get_stream_no_info(stream).await.ok()?;
-            pending += stream.consumer_info(consumer).await.ok()?.num_pending;
-        }
-        Some(pending)
+    /// Messages that no worker has fetched; None if the server has not answered lately.
+    fn pending(&self) -> Option<u64> {
+        let recent = self.queues.recent()?;
+        Some(recent.pending().map(|(_, count)| count).sum())
     }
 
     fn report(&self, stalled: Option<Duration>) {
