@@ -14,6 +14,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracer, SdkTracerProvider};
 
 use url::Url;
@@ -67,38 +68,25 @@ pub fn init(service: &'static str, node: String) -> Result<Exporter, Error> {
 }
 
 fn provider(service: &'static str, node: String) -> Result<SdkTracerProvider, Error> {
-    // The last one wins: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES over these.
-    let own = Resource::builder_empty()
+    // The last one wins.
+    let resource = Resource::builder_empty()
         .with_attributes([
             KeyValue::new("service.name", format!("hookline-{service}")),
             KeyValue::new("service.namespace", "hookline"),
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
             KeyValue::new("service.instance.id", node),
         ])
-        .build();
-    let given = Resource::builder().build();
-    let is_named = standard("OTEL_SERVICE_NAME").is_some()
-        || standard("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|text| {
-            let mut names = text.split(',').map(str::trim);
-            names.any(|attribute| attribute.starts_with("service.name="))
-        });
-    let given = given
-        .iter()
-        .filter(|(key, _)| is_named || key.as_str() != "service.name")
-        .map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-    let mut all: Vec<_> = own
-        .iter()
-        .map(|(key, value)| KeyValue::new(key.clone(), value.clone()))
-        .collect();
-    for attribute in given {
-        all.retain(|own| own.key != attribute.key);
-        all.push(attribute);
-    }
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_detector(Box::new(EnvResourceDetector::new()));
+    let resource = match standard("OTEL_SERVICE_NAME") {
+        Some(name) => resource.with_service_name(name),
+        None => resource,
+    };
     crate::tls::install_provider();
     let exporter = export::Counting::new(SpanExporter::builder().with_http().build()?);
     let processor = export::Bounded::new(BatchSpanProcessor::builder(exporter).build());
     Ok(SdkTracerProvider::builder()
-        .with_resource(Resource::builder_empty().with_attributes(all).build())
+        .with_resource(resource.build())
         .with_span_processor(processor)
         .build())
 }

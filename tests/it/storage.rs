@@ -1,7 +1,6 @@
 //! Full streams and scarce storage: nothing is lost, and work resumes once there is space.
 
 use anyhow::ensure;
-use async_nats::jetstream::stream::Config;
 use e2e::{Cluster, Leftovers, Result, SOON, Store, eventually, wire};
 use serde_json::json;
 
@@ -19,16 +18,7 @@ async fn nothing_is_parked_while_storage_is_scarce() -> Result {
     cluster.receiver.wait_for_ping("/hook").await?;
     cluster.rest().await?;
     let jetstream = cluster.nats.jetstream();
-    let fill = Config {
-        name: "FILL".to_owned(),
-        subjects: vec!["fill".to_owned()],
-        ..Config::default()
-    };
-    jetstream.create_stream(fill).await?;
-    for _ in 0..54 {
-        let body = vec![0; MIB as usize];
-        jetstream.publish("fill", body.into()).await?.await?;
-    }
+    cluster.nats.fill(54).await?;
     let scarce = async |wanted: f64| {
         eventually(SOON, "the dispatcher sees the storage", async || {
             let scarce = cluster.dispatchers_metric("hookline_storage_scarce", &[]);

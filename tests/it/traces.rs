@@ -174,7 +174,10 @@ async fn one_trace_leads_from_a_request_to_its_delivery_and_a_retry_links_to_it(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_sampled_stays_so_and_its_context_is_passed_on() -> Result {
     let collector = Collector::start().await?;
-    let cluster = traced(&collector.endpoint()).start().await?;
+    let cluster = traced(&collector.endpoint())
+        .dispatcher_env("OTEL_SERVICE_NAME", "deliveries")
+        .start()
+        .await?;
     cluster.webhook("/hook").await?;
     cluster.receiver.wait_for_ping("/hook").await?;
     create_consumer(&cluster, "Ada", "00").await?;
@@ -189,7 +192,12 @@ async fn what_is_not_sampled_stays_so_and_its_context_is_passed_on() -> Result {
         let calls = spans
             .iter()
             .filter(|span| span.kind == SpanKind::Client && span.trace == TRACE);
-        ensure!(calls.count() == 1);
+        ensure!(calls.clone().count() == 1);
+        ensure!(
+            calls
+                .clone()
+                .all(|call| call.resource["service.name"] == "deliveries")
+        );
         Ok(())
     })
     .await?;
@@ -257,7 +265,11 @@ async fn a_protocol_that_is_not_spoken_is_named() -> Result {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_change_does_not_look_as_if_its_events_were_sent() -> Result {
     let collector = Collector::start().await?;
-    let cluster = traced(&collector.endpoint()).start().await?;
+    let attributes = "my.service.name=x,deployment.environment.name=here";
+    let cluster = traced(&collector.endpoint())
+        .gateway_env("OTEL_RESOURCE_ATTRIBUTES", attributes)
+        .start()
+        .await?;
     cluster.admin().create_consumer("Ada").await?;
     let refused = create_consumer(&cluster, "Ada", "01").await;
     ensure!(refused.is_err(), "the name is taken");
@@ -278,5 +290,8 @@ async fn a_refused_change_does_not_look_as_if_its_events_were_sent() -> Result {
         made.clone().count() >= 2 && made.clone().all(|span| !span.is_failed),
         "{of_both:#?}"
     );
+    let of_process = &of_both[0].resource;
+    assert_eq!(of_process["service.name"], "hookline-gateway");
+    assert_eq!(of_process["deployment.environment.name"], "here");
     cluster.finish().await
 }

@@ -320,6 +320,22 @@ impl NatsServer {
         Ok(())
     }
 
+    /// Fills storage by so many MiB, in a stream of its own, `FILL`.
+    pub async fn fill(&self, mib: usize) -> Result<()> {
+        let jetstream = self.jetstream();
+        let fill = jetstream::stream::Config {
+            name: "FILL".to_owned(),
+            subjects: vec!["fill".to_owned()],
+            ..Default::default()
+        };
+        jetstream.create_stream(fill).await?;
+        for _ in 0..mib {
+            let body = vec![0; 1 << 20];
+            jetstream.publish("fill", body.into()).await?.await?;
+        }
+        Ok(())
+    }
+
     pub async fn set_max_bytes(&self, name: &str, bytes: i64) -> Result<()> {
         self.update(name, |config| config.max_bytes = bytes).await
     }

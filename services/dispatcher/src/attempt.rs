@@ -5,3 +5,4 @@ pub(crate) mod delivery_log;
 pub(crate) mod failure_log;
 pub(crate) mod inline_retry;
 pub(crate) mod ping_and_test;
+mod trace;

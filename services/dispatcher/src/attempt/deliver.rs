@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use hookline_shared::{subject, trace};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, Span, field};
+use tracing::{Instrument as _, Span};
 
 use super::delivery_log::{Began, DeliveryLog};
 use super::inline_retry::InlineRetries;
+use super::trace::{span, span_of, traced};
 use crate::admission::Admission;
 use crate::admission::bulkhead::{Admitted, Kind, LaneOccupancy};
 use crate::admission::circuit_breaker::{Circuits, Verdict};
@@ -194,12 +194,7 @@ impl Deliverer {
         if !self.claims.still_holds(lease).await {
             return Err(NotMade::TakenOver);
         }
-        let consumer = match (lane, delivery.open.event) {
-            (Kind::Retries, _) => (subject::RETRIES_CONSUMER, subject::DELIVERIES_STREAM),
-            (Kind::Events, None) => (subject::FANOUT_CONSUMER, subject::DELIVERIES_STREAM),
-            (Kind::Events, Some(_)) => (subject::DISPATCHERS_CONSUMER, subject::EVENTS_STREAM),
-        };
-        let trace = traced(hook, pending, consumer);
+        let trace = traced(hook, delivery, lane);
         let began = Began::now(pending, trace.as_ref());
         let result = match &trace {
             Some(trace) => {
@@ -393,46 +388,6 @@ impl Deliverer {
             self.circuits.open(&hook.id, revision, circuit).await;
         }
     }
-}
-
-/// For log lines.
-fn span(hook: &Prepared, pending: &PendingDelivery) -> Span {
-    let delivery = &pending.delivery.id;
-    tracing::info_span!("attempt", hook = %hook.id, %delivery, attempt = pending.attempt, trace_id = field::Empty)
-}
-
-/// The same, with the trace of an attempt that was made.
-fn span_of(hook: &Prepared, pending: &PendingDelivery, began: &Began) -> Span {
-    let span = span(hook, pending);
-    if let Some(trace_id) = began.trace_id() {
-        span.record("trace_id", field::display(trace_id));
-    }
-    span
-}
-
-/// None: traces are off.
-/// `consumer`: that the message came from, and its stream.
-fn traced(
-    hook: &Prepared,
-    pending: &PendingDelivery,
-    consumer: (&'static str, &'static str),
-) -> Option<trace::Attempt> {
-    if !trace::is_on() {
-        return None;
-    }
-    let event = &pending.delivery.event;
-    let (_, age) = pending.lag();
-    trace::Attempt::begin(trace::About {
-        traceparent: event.traceparent.as_deref(),
-        age,
-        event_id: event.id.as_str(),
-        workspace: &event.workspace,
-        hook: &hook.id,
-        handler: hook.handler_name(),
-        delivery: pending.delivery.id.as_str(),
-        attempt: pending.attempt,
-        consumer,
-    })
 }
 
 fn standstill(hook: &Prepared) -> Option<Deferral> {
