@@ -1,12 +1,13 @@
 //! An HTTP/1 server for strangers: heads, idle connections and slow readers are bounded in time, connections in number.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -25,6 +26,10 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
 /// After a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a request comes from, as an extension of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
 
 /// Serves until `shutdown`, then finishes the requests in flight. Beyond `connections` at a time, clients wait to be
 /// accepted.
@@ -45,15 +50,16 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
             accepted = accepted => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        let (router, shutdown) = (router.clone(), shutdown.clone());
+        let router = router.clone().layer(Extension(Peer(peer)));
+        let shutdown = shutdown.clone();
         open.spawn(async move {
             let _permit = permit;
             if let Err(error) = connection(stream, router, shutdown).await {

@@ -27,6 +27,7 @@ mod permissions;
 mod ping;
 mod propagation;
 mod pull;
+mod rbac;
 mod readme;
 mod redis;
 mod replay;

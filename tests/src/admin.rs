@@ -1,15 +1,18 @@
 //! A client of the Admin API.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
     pub retry_after: Option<String>,
+    /// The methods that the path has.
+    pub allow: Option<String>,
     /// Null if the body was empty or not JSON.
     pub body: Value,
 }
@@ -29,6 +32,7 @@ impl Answer {
 pub struct Admin {
     base: String,
     http: Client,
+    token: Option<String>,
 }
 
 impl Admin {
@@ -36,6 +40,30 @@ impl Admin {
         Ok(Self {
             base: base.to_owned(),
             http: http_client()?,
+            token: None,
+        })
+    }
+
+    /// The same API, for the user with this token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// The same API, from another address of this machine.
+    pub fn from_address(&self, address: IpAddr) -> Result<Self> {
+        let client = Client::builder().no_proxy().local_address(address);
+        Ok(Self {
+            http: client.timeout(Duration::from_secs(30)).build()?,
+            ..self.clone()
         })
     }
 
@@ -45,17 +73,27 @@ impl Admin {
         &self.base
     }
 
+    pub async fn request(&self, method: Method, path: &str, body: &Value) -> Result<Answer> {
+        let request = self.begin(method, path);
+        send(if body.is_null() {
+            request
+        } else {
+            request.json(body)
+        })
+        .await
+    }
+
     pub async fn get(&self, path: &str) -> Result<Answer> {
-        send(self.http.get(self.url(path))).await
+        send(self.begin(Method::GET, path)).await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
-        send(self.http.post(self.url(path)).json(body)).await
+        send(self.begin(Method::POST, path).json(body)).await
     }
 
     /// As `curl -d` does.
     pub async fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> Result<Answer> {
-        send(self.http.post(self.url(path)).form(fields)).await
+        send(self.begin(Method::POST, path).form(fields)).await
     }
 
     /// As `curl -F` does.
@@ -65,24 +103,24 @@ impl Admin {
             .fold(reqwest::multipart::Form::new(), |form, (name, value)| {
                 form.text((*name).to_owned(), (*value).to_owned())
             });
-        send(self.http.post(self.url(path)).multipart(form)).await
+        send(self.begin(Method::POST, path).multipart(form)).await
     }
 
     pub async fn post_raw(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Answer> {
-        let request = self.http.post(self.url(path));
+        let request = self.begin(Method::POST, path);
         send(request.header("content-type", content_type).body(body)).await
     }
 
     pub async fn patch(&self, path: &str, body: &Value) -> Result<Answer> {
-        send(self.http.patch(self.url(path)).json(body)).await
+        send(self.begin(Method::PATCH, path).json(body)).await
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> Result<Answer> {
-        send(self.http.put(self.url(path)).json(body)).await
+        send(self.begin(Method::PUT, path).json(body)).await
     }
 
     pub async fn delete(&self, path: &str) -> Result<Answer> {
-        send(self.http.delete(self.url(path))).await
+        send(self.begin(Method::DELETE, path)).await
     }
 
     pub async fn create_hook(&self, hook: &Value) -> Result<Value> {
@@ -118,8 +156,12 @@ impl Admin {
         Ok(all)
     }
 
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
+    fn begin(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.header("Kong-Admin-Token", token),
+            None => request,
+        }
     }
 }
 
@@ -149,12 +191,16 @@ pub fn http_client() -> Result<Client> {
 async fn send(request: RequestBuilder) -> Result<Answer> {
     let response = request.send().await?;
     let status = response.status().as_u16();
-    let retry_after = response.headers().get("retry-after");
-    let retry_after = retry_after.and_then(|text| Some(text.to_str().ok()?.to_owned()));
+    let header = |name: &str| {
+        let value = response.headers().get(name)?;
+        Some(value.to_str().ok()?.to_owned())
+    };
+    let (retry_after, allow) = (header("retry-after"), header("allow"));
     let body = response.bytes().await?;
     Ok(Answer {
         status,
         retry_after,
+        allow,
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     })
 }

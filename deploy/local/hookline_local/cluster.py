@@ -120,6 +120,12 @@ class Cluster:
             self._replace_settings()
         self._start_group([service for service in services if service not in servers])
 
+    def restart(self, name: str, settings: Dict[str, str]) -> None:
+        """Starts a service again with further settings."""
+        self.env.update(settings)
+        processes.end([self.processes[name]], SERVICES_END_WITHIN_S)
+        self._start_group([service for service in self._services() if service.name == name])
+
     def _start_group(self, group: List[Service]) -> None:
         for service in group:
             self._spawn(service)
@@ -332,7 +338,7 @@ def environment(keep_settings: bool) -> Dict[str, str]:
     for name in ("NO_PROXY", "no_proxy"):
         env[name] = ",".join(filter(None, [env.get(name), LOOPBACK, "localhost", "::1"]))
     if not keep_settings:
-        env = {name: value for name, value in env.items() if not name.startswith("HOOKLINE_")}
+        env = {name: value for name, value in env.items() if not name.startswith(("HOOKLINE_", "KONG_"))}
     return env
 
 

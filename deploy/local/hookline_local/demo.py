@@ -60,6 +60,8 @@ LAMBDA = r"""curl -i -X POST http://{HOSTNAME}:8001/event-hooks \
 
 NEW_CONSUMER = r"""curl -i -X POST http://{HOSTNAME}:8001/consumers -d username="{NAME}" """
 NEW_ADMIN = r"""curl -i -X POST http://{HOSTNAME}:8001/admins -d username="{NAME}" -d email="{EMAIL}" """
+# The same by the super-admin, whose token is the password.
+INVITE_ADMIN = NEW_ADMIN.strip() + r""" -H "Kong-Admin-Token: {KONG_PASSWORD}" """
 
 # The record of the log handler as in the document, with its fields, order and nesting.
 LOG_RECORD = re.compile(
@@ -151,11 +153,12 @@ class Demo:
     def __init__(self, here: Cluster) -> None:
         self.here = here
         self.env = {**here.env, "CURL_HOME": str(here.folder), "XDG_CONFIG_HOME": str(here.folder)}
+        self.password = "demo-" + uuid.uuid4().hex[:12]
 
     def start(self) -> None:
         terminal.title("a cluster: NATS, Redis, a gateway, two dispatchers, a receiver")
         # Replaces the user's own settings of curl, which could change the commands.
-        (self.here.folder / ".curlrc").write_text("silent\nshow-error\nmax-time = 20\n", encoding="ascii")
+        self.configure_curl()
         with ports.reserved():
             for name, port in self.here.choose_ports().items():
                 terminal.say(f"{name}: port {cluster.USUAL_PORTS[name]} is taken, using {port}")
@@ -182,9 +185,20 @@ class Demo:
         terminal.title("2. webhook-custom: send a Slack message for every new administrator")
         name, email = "Jane Austen", "jane@example.com"
         self.curl(WEBHOOK_CUSTOM, WEBHOOK_URL=self.here.url("receiver", "/services/foo/bar/baz"))
-        self.curl(NEW_ADMIN, NAME=name, EMAIL=email)
+        self.turn_on_rbac()
+        self.curl(NEW_ADMIN, 401, NAME=name, EMAIL=email)
+        self.curl(INVITE_ADMIN, 200, NAME=name, EMAIL=email, KONG_PASSWORD=self.password)
         text = f"Admin account `{name}` created; email address set to `{email}`"
         self.arrival("the Slack message", "/services/foo/bar/baz", lambda body: body == {"text": text})
+        self.configure_curl(f'header = "Kong-Admin-Token: {self.password}"')
+        terminal.say("From here on ~/.curlrc has the token, so that the document's commands stay as they are.")
+
+    def turn_on_rbac(self) -> None:
+        """As the document says: with the password, which is the token of the first super-admin."""
+        terminal.say()
+        terminal.command(f"KONG_PASSWORD={self.password} HOOKLINE_RBAC=on hookline-gateway")
+        self.here.restart("gateway", {"KONG_PASSWORD": self.password, "HOOKLINE_RBAC": "on"})
+        terminal.good("the gateway is started again, and asks for tokens")
 
     def log(self) -> None:
         """The record is in a dispatcher's log."""
@@ -257,14 +271,18 @@ class Demo:
         check(body.get("source") == "crud", "its source is crud")
         check(body.get("operation") == "create", "its operation is create")
 
-    def curl(self, template: str, **values: str) -> None:
-        """Runs one of the commands above against this cluster, and expects the status 201."""
+    def configure_curl(self, *more: str) -> None:
+        lines = ["silent", "show-error", "max-time = 20", *more]
+        (self.here.folder / ".curlrc").write_text("\n".join(lines) + "\n", encoding="ascii")
+
+    def curl(self, template: str, expected: int = 201, **values: str) -> None:
+        """Runs one of the commands above against this cluster, and expects the status."""
         text = template.strip().replace("http://{HOSTNAME}:8001", self.here.url("admin"))
         for name, value in values.items():
             text = text.replace("{" + name + "}", value)
         answer = self.shell(text, text)
         status = answer.split("\n", 1)[0].split(" ")
-        check(len(status) > 1 and status[1] == "201", "the Admin API answered 201", quiet=True)
+        check(len(status) > 1 and status[1] == str(expected), f"the Admin API answered {expected}", quiet=expected == 201)
 
     def shell(self, shown: str, run: str) -> str:
         """Runs a command in a shell as a user would, and returns its output."""

@@ -5,16 +5,19 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clap::Parser;
+use ipnet::IpNet;
 
 use hookline_shared::hook::framing;
 use hookline_shared::settings::{duration, node_name};
 use hookline_shared::{connection, parking, streams, telemetry};
 
+use crate::access::Rbac;
+
 /// A gateway node of Hookline: the Admin API, which raises an event for every change.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "hookline-gateway", version)]
 pub struct Config {
-    /// Where the Admin API listens. It has no authentication: expose it to admins only.
+    /// Where the Admin API listens. Beyond loopback it asks for tokens, see --rbac.
     #[arg(
         long,
         env = "HOOKLINE_ADMIN_LISTEN",
@@ -22,6 +25,37 @@ pub struct Config {
         default_value = "127.0.0.1:8001"
     )]
     pub admin_listen: SocketAddr,
+
+    /// Whether requests need a token of a user whose roles permit them, in the header Kong-Admin-Token. [default: on
+    /// where the Admin API listens beyond loopback, else off]
+    #[arg(long, env = "HOOKLINE_RBAC", value_name = "MODE")]
+    pub rbac: Option<Rbac>,
+
+    /// Let anyone who reaches the Admin API beyond loopback do everything, with --rbac off.
+    #[arg(long, env = "HOOKLINE_INSECURE")]
+    pub insecure: bool,
+
+    /// Token of the first super-admin, kong_admin, who is made at the first start only. KONG_PASSWORD is the same.
+    #[arg(
+        long,
+        env = "HOOKLINE_PASSWORD",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub password: Option<String>,
+
+    #[arg(long, env = "KONG_PASSWORD", hide = true, hide_env_values = true)]
+    pub kong_password: Option<String>,
+
+    /// Networks of proxies before the Admin API, comma-separated, such as `10.0.0.0/8`: from them X-Forwarded-For says
+    /// where a request comes from. [default: none]
+    #[arg(
+        long,
+        env = "HOOKLINE_TRUSTED_PROXIES",
+        value_name = "NETWORKS",
+        value_delimiter = ','
+    )]
+    pub trusted_proxies: Vec<IpNet>,
 
     /// Origins of web pages that may change something through the Admin API, comma-separated, such as
     /// `https://console.example.com`. Pages of its own address may. [default: none]
@@ -97,7 +131,32 @@ pub struct Config {
     pub telemetry: telemetry::Options,
 }
 
+/// Why the settings do not go together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "HOOKLINE_ADMIN_LISTEN is beyond loopback and HOOKLINE_RBAC is off: anyone who reaches it could do everything. Set HOOKLINE_RBAC=on, or say --insecure"
+)]
+pub struct Insecure;
+
 impl Config {
+    /// Whether requests need a token.
+    pub fn rbac(&self) -> Result<Rbac, Insecure> {
+        let is_loopback = self.admin_listen.ip().is_loopback();
+        match self.rbac {
+            Some(Rbac::Off) if !is_loopback && !self.insecure => Err(Insecure),
+            Some(mode) => Ok(mode),
+            None if is_loopback || self.insecure => Ok(Rbac::Off),
+            None => Ok(Rbac::On),
+        }
+    }
+
+    /// The token of the first super-admin.
+    #[must_use]
+    pub fn first_password(&self) -> Option<String> {
+        let mut given = [&self.password, &self.kong_password].into_iter().flatten();
+        given.find(|password| !password.is_empty()).cloned()
+    }
+
     /// The name given, or the default.
     #[must_use]
     pub fn node(&self) -> String {

@@ -5,7 +5,9 @@ use axum::response::Response;
 use hookline_shared::same_site;
 use serde_json::{Value, json};
 
+use crate::access::{self, Caller};
 use crate::admin::response;
+use crate::metrics::RefusedLabel;
 use crate::schema::Violations;
 use crate::store;
 
@@ -14,6 +16,11 @@ use crate::store;
 pub(crate) enum ApiError {
     #[error("Not found")]
     NotFound,
+    #[error(transparent)]
+    Refused(#[from] access::Refused),
+    /// Carries the user's name, and what they wanted to do.
+    #[error("{0}, you do not have permissions to {1} this resource")]
+    Forbidden(String, &'static str),
     /// Carries the methods that are allowed.
     #[error("Method not allowed")]
     MethodNotAllowed(&'static str),
@@ -82,6 +89,15 @@ fn name(code: u8) -> &'static str {
 }
 
 impl ApiError {
+    pub(crate) fn forbidden(caller: &Caller) -> Self {
+        let name = caller.user.as_ref().map(|user| user.name.clone());
+        let action = caller
+            .asks
+            .as_ref()
+            .map_or("use", |(_, action)| (*action).into());
+        Self::Forbidden(name.unwrap_or_default(), action)
+    }
+
     /// Status, Kong's error code (0: none) and the value of `fields`.
     fn parts(&self) -> (StatusCode, u8, Value) {
         use store::Error as Store;
@@ -94,12 +110,21 @@ impl ApiError {
             Self::BodyTooLarge(_) | Self::Store(Store::TooLarge) => {
                 plain(StatusCode::PAYLOAD_TOO_LARGE)
             }
-            Self::CrossSite(_) => plain(StatusCode::FORBIDDEN),
+            Self::CrossSite(_) | Self::Forbidden(..) => plain(StatusCode::FORBIDDEN),
+            Self::Refused(refused) => match refused {
+                access::Refused::NoToken | access::Refused::WrongToken => {
+                    plain(StatusCode::UNAUTHORIZED)
+                }
+                access::Refused::TooMany(_) => plain(StatusCode::TOO_MANY_REQUESTS),
+                access::Refused::Busy | access::Refused::Store(_) => {
+                    plain(StatusCode::SERVICE_UNAVAILABLE)
+                }
+            },
             Self::BodyTimeout => plain(StatusCode::REQUEST_TIMEOUT),
             Self::BadRequest(_)
             | Self::Parameter(..)
             | Self::NoEvent(_)
-            | Self::Store(Store::DefaultWorkspace) => plain(BAD),
+            | Self::Store(Store::DefaultWorkspace | Store::BuiltIn(_)) => plain(BAD),
             Self::Schema(violations) => (BAD, 2, violations.fields()),
             Self::Store(Store::PrimaryKey { id }) => (BAD, 3, json!({"id": id})),
             Self::Store(Store::MissingParent {
@@ -129,6 +154,19 @@ impl ApiError {
                 plain(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }
+    }
+
+    /// Why the request was not let in, if it was not.
+    pub(crate) fn refusal(&self) -> Option<RefusedLabel> {
+        use access::Refused;
+        Some(match self {
+            Self::Refused(Refused::NoToken) => RefusedLabel::NoToken,
+            Self::Refused(Refused::WrongToken) => RefusedLabel::WrongToken,
+            Self::Refused(Refused::TooMany(_)) => RefusedLabel::TooMany,
+            Self::Forbidden(..) => RefusedLabel::Forbidden,
+            Self::CrossSite(_) => RefusedLabel::CrossSite,
+            _ => return None,
+        })
     }
 
     /// Whether the condition is logged when it begins and ends, so that single requests need no log.
@@ -174,6 +212,16 @@ impl ApiError {
         let headers = response.headers_mut();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Self::Refused(access::Refused::TooMany(wait)) = &self {
+            let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Kong-Admin-Token"),
+            );
         }
         if let Self::MethodNotAllowed(methods) = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(methods));

@@ -4,9 +4,11 @@
 //! * `schema`: entity kinds as tables;
 //! * `store`: the bucket and this node's view of it;
 //! * `admin`: routes and handlers;
+//! * `access`: who may do what;
 //! * `scaling`: how many dispatchers are wanted;
 //! * `error`: error responses.
 
+mod access;
 mod admin;
 mod config;
 mod error;
@@ -32,6 +34,7 @@ use hookline_shared::unreadable::{self, Reads};
 use hookline_shared::workers::Workers;
 use hookline_shared::{batch, clock, connection, streams, subject, telemetry};
 
+pub use access::Rbac;
 pub use config::Config;
 
 use admin::Admin;
@@ -61,6 +64,12 @@ pub enum Error {
     Metrics(#[from] prometheus::Error),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    #[error(transparent)]
+    Insecure(#[from] config::Insecure),
+    #[error(
+        "HOOKLINE_RBAC is on and nobody can log in: set HOOKLINE_PASSWORD to the token of the first super-admin"
+    )]
+    NobodyCanLogIn,
     #[error("a listener failed")]
     Listener(#[from] std::io::Error),
 }
@@ -98,7 +107,8 @@ pub async fn run(
     supervisor.spawn("status API", served);
 
     let store = Arc::new(OnceLock::new());
-    let admin = Admin::new(Arc::clone(&store), metrics.clone(), &config);
+    let rbac = config.rbac()?;
+    let admin = Admin::new(Arc::clone(&store), metrics.clone(), &config, rbac);
     let mut serving = JoinSet::new();
     serving.spawn(admin::serve(
         listeners.admin,
@@ -122,6 +132,7 @@ pub async fn run(
     )
     .await;
     if let Some(loaded) = loaded? {
+        first_admin(&loaded, config.first_password(), rbac).await?;
         tracing::info!(
             node = config.node(),
             sequence = loaded.view().sequence(),
@@ -231,6 +242,21 @@ async fn start(
         () = load(&store) => Ok(Some(store)),
         () = shutdown.cancelled() => Ok(None),
         stopped = supervisor.stopped() => Err(stopped.into()),
+    }
+}
+
+/// Makes the first super-admin, unless there is a user.
+async fn first_admin(store: &Store, password: Option<String>, rbac: Rbac) -> Result<(), Error> {
+    if store.has_users() {
+        if password.is_some() {
+            tracing::info!("there are users: the password of the first super-admin counts no more");
+        }
+        return Ok(());
+    }
+    match password {
+        Some(password) => Ok(store.make_first_admin(&password).await?),
+        None if rbac == Rbac::On => Err(Error::NobodyCanLogIn),
+        None => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     telemetry::init(&config.telemetry)?;
     config.nats.servers()?;
+    config.rbac()?;
     files::raise_limit();
     let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
     let bind = async |address| {

@@ -56,6 +56,20 @@ impl StatusLabel {
     }
 }
 
+/// Why a request was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum RefusedLabel {
+    NoToken,
+    WrongToken,
+    /// Too many wrong ones came from the same address.
+    TooMany,
+    /// No role permits it.
+    Forbidden,
+    /// A page of another site made it.
+    CrossSite,
+}
+
 /// What a change of an entity came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
@@ -78,6 +92,7 @@ const OTHER_KINDS: [&str; 2] = ["node", "none"];
 pub(crate) struct Metrics {
     requests: IntCounterVec,
     request_duration: Each<MethodLabel, Histogram>,
+    refused: Each<RefusedLabel, IntCounter>,
     writes: Each<&'static str, Each<WriteOutcome, IntCounter>>,
     write_duration: Each<&'static str, Histogram>,
     retries: Each<&'static str, IntCounter>,
@@ -124,6 +139,11 @@ impl Metrics {
                 "method",
                 ATTEMPT,
             )?,
+            refused: new.counters(
+                "hookline_admin_refused_total",
+                "Admin API requests that were not let in, by reason",
+                "reason",
+            )?,
             writes: new.counters_by(
                 "hookline_writes_total",
                 "Changes of entities, by kind and outcome",
@@ -164,6 +184,10 @@ impl Metrics {
         self.request_duration
             .get(method)
             .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn refused(&self, reason: RefusedLabel) {
+        self.refused.get(reason).inc();
     }
 
     pub(crate) fn wrote(&self, kind: &'static str, outcome: WriteOutcome, took: Duration) {

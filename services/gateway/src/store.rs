@@ -6,6 +6,7 @@
 
 mod backlog;
 mod bootstrap;
+mod built_in;
 mod change;
 mod delete;
 mod error;
@@ -30,8 +31,10 @@ use async_nats::jetstream::{self, stream::Stream};
 use tokio::sync::MutexGuard;
 
 use hookline_shared::parking::is_storage_scarce;
+use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE};
 use hookline_shared::{batch, streams, subject};
 
+use crate::access::TOKEN;
 use crate::metrics::Metrics;
 use crate::schema::Schema;
 use lists::Lists;
@@ -94,6 +97,20 @@ impl Store {
             entities: locks::Locks::default(),
             values: locks::Locks::default(),
         })
+    }
+
+    /// Of the digests of tokens: another in each cluster, and the same for its life.
+    pub(crate) fn salt(&self) -> String {
+        let workspaces = Schema::workspaces();
+        let default =
+            self.view
+                .get_by_unique(workspaces, ALL_WORKSPACES, "name", DEFAULT_WORKSPACE);
+        default.map(|row| row.id.clone()).unwrap_or_default()
+    }
+
+    /// Whether anybody has a token, as far as the view knows.
+    pub(crate) fn has_users(&self) -> bool {
+        self.view.has_any(TOKEN)
     }
 
     pub(crate) fn view(&self) -> &Arc<View> {

@@ -11,6 +11,7 @@ use hookline_shared::subject::{ALL_WORKSPACES, HOOK_KIND};
 use super::hook_warnings;
 use super::paging::Paging;
 use super::response::{self, no_content};
+use crate::access::{self, Caller, token};
 use crate::error::ApiError;
 use crate::schema::{Entity, Input, Schema, Scope, is_uuid};
 use crate::store::{self, Place, Row, Store, Write};
@@ -18,20 +19,34 @@ use crate::store::{self, Place, Row, Store, Write};
 /// Tries of one change while others change the same entity.
 const MAX_TRIES: u32 = 10;
 
+/// How a changed entity has its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tokens {
+    AsGiven,
+    Digests,
+}
+
 /// The entities of one kind in one workspace.
 #[derive(Debug)]
 pub(super) struct Collection<'a> {
     pub(super) store: &'a Store,
-    schema: &'static Schema,
-    place: Place,
+    pub(super) schema: &'static Schema,
+    pub(super) place: Place,
+    pub(super) caller: Caller,
 }
 
 impl<'a> Collection<'a> {
-    pub(super) fn new(store: &'a Store, schema: &'static Schema, place: Place) -> Self {
+    pub(super) fn new(
+        store: &'a Store,
+        schema: &'static Schema,
+        place: Place,
+        caller: Caller,
+    ) -> Self {
         Self {
             store,
             schema,
             place,
+            caller,
         }
     }
 
@@ -54,19 +69,28 @@ impl<'a> Collection<'a> {
 
     async fn list_part(&self, uri: &Uri, paging: Paging) -> Result<Response, ApiError> {
         let view = self.store.view();
-        let page = view
+        let mut page = view
             .list(self.schema, &self.place.workspace, &paging.query)
             .await;
+        page.rows.retain(|row| self.shows(row));
         let path = uri.path().trim_end_matches('/');
         Ok(response::ok(&paging.envelope(self.schema, path, &page)))
     }
 
+    /// Whether a list has an entity: not what its reader may not read.
+    fn shows(&self, row: &Row) -> bool {
+        if self.schema.kind == Schema::workspaces().kind {
+            let name = row.entity.get("name").and_then(Value::as_str);
+            return self.caller.reaches(name.unwrap_or_default());
+        }
+        !self
+            .caller
+            .is_hidden(&self.place.workspace, self.schema, row)
+    }
+
     pub(super) async fn create(&self, input: Input) -> Result<Response, ApiError> {
-        let id_given = input
-            .values
-            .get("id")
-            .is_some_and(|id| !id.is_null() && id != "");
-        let entity = self.insert(input, id_given).await?;
+        let id_given = has_id(&input);
+        let entity = self.insert(input, Entity::new(), id_given).await?;
         let written = self.written(&entity).await;
         Ok(response::json(StatusCode::CREATED, &written))
     }
@@ -86,19 +110,38 @@ impl<'a> Collection<'a> {
 
     pub(super) async fn show(&self, key: &str) -> Result<Response, ApiError> {
         let row = self.find(key).await?;
+        if !self.shows(&row) {
+            return Err(ApiError::NotFound);
+        }
         Ok(response::ok(&self.schema.response(&row.entity)))
     }
 
     pub(super) async fn patch(&self, key: &str, input: Input) -> Result<Response, ApiError> {
-        let mut found = Some(self.find(key).await?);
+        let row = self.find(key).await?;
+        let update = |row: &Row| Ok(self.schema.update(&row.entity, input.clone())?);
+        let entity = self.change(row, Tokens::AsGiven, update).await?;
+        Ok(response::ok(&self.written(&entity).await))
+    }
+
+    /// Changes an entity, anew if somebody else changes it meanwhile.
+    pub(super) async fn change(
+        &self,
+        row: Arc<Row>,
+        tokens: Tokens,
+        change: impl Fn(&Row) -> Result<Entity, ApiError>,
+    ) -> Result<Entity, ApiError> {
+        let mut found = Some(row);
         for _ in 0..MAX_TRIES {
             let row = found.take().ok_or(ApiError::NotFound)?;
             let _lock = self.store.lock(self.schema, &row.id).await;
             let row = self.newer(row).await?.ok_or(ApiError::NotFound)?;
-            let entity = self.schema.update(&row.entity, input.clone())?;
+            let mut entity = change(&row)?;
+            if tokens == Tokens::AsGiven {
+                entity = self.with_digests(entity, Some(&row.entity)).await?;
+            }
             match self.save(&row, entity).await {
                 Err(ApiError::Store(store::Error::Stale)) => found = self.reread(&row).await?,
-                result => return Ok(response::ok(&self.written(&result?).await)),
+                result => return result,
             }
         }
         Err(store::Error::Contended.into())
@@ -138,12 +181,13 @@ impl<'a> Collection<'a> {
                 self.lookup(key).await?
             };
             result = match found {
-                None => self.insert(input.clone(), by_id).await,
+                None => self.insert(input.clone(), Entity::new(), by_id).await,
                 Some(row) => {
                     let _lock = self.store.lock(self.schema, &row.id).await;
                     match self.newer(row).await? {
                         Some(row) => {
                             let entity = self.schema.replace(&row.entity, input.clone())?;
+                            let entity = self.with_digests(entity, Some(&row.entity)).await?;
                             self.save(&row, entity).await
                         }
                         None => Err(store::Error::Stale.into()),
@@ -177,6 +221,7 @@ impl<'a> Collection<'a> {
             let Some(row) = self.newer(row).await? else {
                 return Ok(no_content());
             };
+            self.check_reach(&row.entity)?;
             match self
                 .store
                 .delete(self.place.clone(), Arc::clone(&row))
@@ -245,8 +290,16 @@ impl<'a> Collection<'a> {
             .await?)
     }
 
-    async fn insert(&self, input: Input, id_given: bool) -> Result<Entity, ApiError> {
+    /// `set` is what the service itself sets.
+    pub(super) async fn insert(
+        &self,
+        input: Input,
+        set: Entity,
+        id_given: bool,
+    ) -> Result<Entity, ApiError> {
         let entity = self.resolve(self.schema.create(input)?).await?;
+        let mut entity = self.with_digests(entity, None).await?;
+        entity.extend(set);
         if id_given && let Some(id) = entity.get("id").and_then(Value::as_str) {
             self.forget(id).await;
         }
@@ -269,12 +322,50 @@ impl<'a> Collection<'a> {
         self.write(Some(Arc::clone(old)), entity, false).await
     }
 
+    /// With digests in the place of tokens that it did not have before.
+    async fn with_digests(
+        &self,
+        mut entity: Entity,
+        old: Option<&Entity>,
+    ) -> Result<Entity, ApiError> {
+        for field in self.schema.hashed_fields() {
+            let Some(Value::String(given)) = entity.get(field) else {
+                continue;
+            };
+            if old.and_then(|old| old.get(field)).and_then(Value::as_str) == Some(given) {
+                continue;
+            }
+            let digest = token::digest(given, &self.store.salt()).await;
+            let digest = digest.map_err(access::Refused::from)?;
+            entity.insert(field.to_owned(), digest.into());
+        }
+        Ok(entity)
+    }
+
+    /// Nobody gives or takes rights in a workspace in which they might not do it.
+    fn check_reach(&self, entity: &Entity) -> Result<(), ApiError> {
+        if !self.schema.gives_rights() {
+            return Ok(());
+        }
+        let (view, here) = (self.store.view(), &self.place.workspace);
+        let reach = access::reach(view, self.schema, here, entity);
+        for workspace in reach.iter().filter(|workspace| *workspace != here) {
+            if !self.caller.may_in(workspace) {
+                return Err(ApiError::forbidden(&self.caller));
+            }
+        }
+        Ok(())
+    }
+
     async fn write(
         &self,
         old: Option<Arc<Row>>,
         entity: Entity,
         id_given: bool,
     ) -> Result<Entity, ApiError> {
+        for of in old.iter().map(|row| &row.entity).chain([&entity]) {
+            self.check_reach(of)?;
+        }
         let write = Write {
             schema: self.schema,
             place: self.place.clone(),
@@ -328,4 +419,9 @@ impl<'a> Collection<'a> {
         }
         Ok(entity)
     }
+}
+
+pub(super) fn has_id(input: &Input) -> bool {
+    let id = input.values.get("id");
+    id.is_some_and(|id| !id.is_null() && id != "")
 }

@@ -1,6 +1,7 @@
 //! Administrators of the gateway.
 
 use super::field::{Default, Field};
+use super::rbac_users::ROLES;
 use super::rules;
 use super::table::{Schema, Scope};
 
@@ -9,6 +10,7 @@ pub(super) static TABLE: Schema = Schema {
     path: "admins",
     endpoint_key: Some("username"),
     scope: Scope::Workspace,
+    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),
@@ -20,6 +22,12 @@ pub(super) static TABLE: Schema = Schema {
             .default(Default::Integer(0))
             .between(0, 5),
         Field::boolean("rbac_token_enabled").default(Default::Boolean(true)),
+        Field::expires_at(),
+        Field::token("user_token").internal(),
+        // Of an invitation, until it is accepted.
+        Field::token("register_token").internal(),
+        Field::integer("register_until").internal(),
+        ROLES,
     ],
     shorthand: None,
     checks: &[],

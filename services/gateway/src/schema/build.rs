@@ -46,6 +46,7 @@ impl Schema {
         let merged = current.filter(|_| merge);
         let form = self.select_form(&values, merged)?;
         let mut violations = Violations::default();
+        self.keep_internal(current, &mut values, &mut violations);
         if input.form {
             infer::record(self.fields, form, &mut values);
         }
@@ -123,6 +124,19 @@ impl Schema {
             }
         }
         base
+    }
+
+    /// What the service sets is neither given nor taken away by input.
+    fn keep_internal(&self, current: Option<&Entity>, values: &mut Entity, found: &mut Violations) {
+        let is_internal = |field: &&Field| field.visibility == Visibility::Internal;
+        for field in self.fields.iter().filter(is_internal) {
+            if values.shift_remove(field.name).is_some() {
+                found.add(&[field.name], "unknown field");
+            }
+            if let Some(stored) = current.and_then(|current| current.get(field.name)) {
+                values.insert(field.name.to_owned(), stored.clone());
+            }
+        }
     }
 
     fn keep_immutable(&self, current: &Entity, values: &mut Entity, found: &mut Violations) {

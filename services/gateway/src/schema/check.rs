@@ -80,7 +80,7 @@ impl<'a> Checker<'a> {
         if text.is_empty() {
             return self.fail("length must be at least 1");
         }
-        if field.unique && text.len() > MAX_UNIQUE {
+        if field.unique.is_some() && text.len() > MAX_UNIQUE {
             return self.fail(format!("length must be at most {MAX_UNIQUE}"));
         }
         self.choice(field, text);

@@ -8,6 +8,7 @@ pub(super) static TABLE: Schema = Schema {
     path: "consumers",
     endpoint_key: Some("username"),
     scope: Scope::Workspace,
+    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),

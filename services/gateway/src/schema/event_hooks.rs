@@ -17,6 +17,7 @@ pub(super) static TABLE: Schema = Schema {
     path: "event-hooks",
     endpoint_key: None,
     scope: Scope::WorkspaceOrAll,
+    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),

@@ -12,8 +12,7 @@ pub(crate) struct Field {
     /// Checked after defaults are filled in.
     pub required: bool,
     pub default: Option<Default>,
-    /// Within a workspace.
-    pub unique: bool,
+    pub unique: Option<Within>,
     pub auto: Option<Auto>,
     pub immutable: bool,
     /// Allowed texts or numbers; empty allows all.
@@ -21,6 +20,8 @@ pub(crate) struct Field {
     /// Inclusive.
     pub between: Option<(i64, i64)>,
     pub rule: Option<Rule>,
+    /// A token, of which the digest is stored.
+    pub hashed: bool,
     pub visibility: Visibility,
 }
 
@@ -94,6 +95,13 @@ pub(crate) enum Auto {
     UpdatedAt,
 }
 
+/// Where no two entities of a kind have the same value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Within {
+    Workspace,
+    All,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visibility {
     Public,
@@ -103,6 +111,8 @@ pub(crate) enum Visibility {
     Address,
     /// Write-only.
     Secret,
+    /// Neither in input, responses nor events: the service sets it.
+    Internal,
 }
 
 impl Field {
@@ -112,12 +122,13 @@ impl Field {
             kind,
             required: false,
             default: None,
-            unique: false,
+            unique: None,
             auto: None,
             immutable: false,
             one_of: &[],
             between: None,
             rule: None,
+            hashed: false,
             visibility: Visibility::Public,
         }
     }
@@ -146,6 +157,11 @@ impl Field {
             auto: Some(Auto::UpdatedAt),
             ..field
         }
+    }
+
+    /// In Unix seconds, when a token stops to let its user in.
+    pub(crate) const fn expires_at() -> Self {
+        Self::integer("expires_at").between(0, MAX_TIMESTAMP)
     }
 
     pub(crate) const fn tags() -> Self {
@@ -202,8 +218,18 @@ impl Field {
 
     pub(crate) const fn unique(self) -> Self {
         Self {
-            unique: true,
+            unique: Some(Within::Workspace),
             ..self
+        }
+    }
+
+    /// A text that lets in whoever has it: two users have two, wherever they are.
+    pub(crate) const fn token(name: &'static str) -> Self {
+        let field = Self::string(name).rule(super::rules::token);
+        Self {
+            unique: Some(Within::All),
+            hashed: true,
+            ..field
         }
     }
 
@@ -253,6 +279,13 @@ impl Field {
         }
     }
 
+    pub(crate) const fn internal(self) -> Self {
+        Self {
+            visibility: Visibility::Internal,
+            ..self
+        }
+    }
+
     pub(crate) const fn secret(self) -> Self {
         Self {
             visibility: Visibility::Secret,
@@ -275,4 +308,6 @@ const MAX_TIMESTAMP: i64 = 253_402_300_799;
 
 /// Any text, as an element.
 pub(super) static TEXT: Field = Field::string("");
+/// A name of something in this service's own lists.
+pub(super) static NAME: Field = Field::string("");
 static TAG: Field = Field::string("").rule(super::rules::tag);

@@ -1,12 +1,18 @@
 //! The list of entity kinds, and lookups over it.
 
 use super::table::Schema;
-use super::{admins, consumers, event_hooks, routes, services, workspaces};
+use super::{
+    admins, consumers, event_hooks, rbac_role_endpoints, rbac_roles, rbac_users, routes, services,
+    workspaces,
+};
 
 static KINDS: &[&Schema] = &[
     &admins::TABLE,
     &consumers::TABLE,
     &event_hooks::TABLE,
+    &rbac_role_endpoints::TABLE,
+    &rbac_roles::TABLE,
+    &rbac_users::TABLE,
     &routes::TABLE,
     &services::TABLE,
     &workspaces::TABLE,
@@ -18,7 +24,8 @@ impl Schema {
     }
 
     pub(crate) fn by_path(path: &str) -> Option<&'static Schema> {
-        KINDS.iter().copied().find(|schema| schema.path == path)
+        let mut kinds = KINDS.iter().copied();
+        kinds.find(|schema| schema.is_top_level && schema.path == path)
     }
 
     pub(crate) fn by_kind(kind: &str) -> Option<&'static Schema> {
@@ -31,6 +38,22 @@ impl Schema {
 
     pub(crate) fn event_hooks() -> &'static Schema {
         &event_hooks::TABLE
+    }
+
+    pub(crate) fn admins() -> &'static Schema {
+        &admins::TABLE
+    }
+
+    pub(crate) fn rbac_users() -> &'static Schema {
+        &rbac_users::TABLE
+    }
+
+    pub(crate) fn rbac_roles() -> &'static Schema {
+        &rbac_roles::TABLE
+    }
+
+    pub(crate) fn rbac_role_endpoints() -> &'static Schema {
+        &rbac_role_endpoints::TABLE
     }
 
     /// The kinds that refer to this one, with the referring field.
@@ -77,13 +100,13 @@ mod tests {
     #[test]
     fn unique_fields_are_top_level_strings_and_endpoint_keys_unique() {
         for schema in KINDS {
-            for name in schema.unique_fields() {
+            for (name, _) in schema.unique_fields() {
                 let field = schema.field(name).expect("a field");
                 assert!(matches!(field.kind, Type::String), "{}.{name}", schema.kind);
             }
             if let Some(key) = schema.endpoint_key {
                 assert!(
-                    schema.unique_fields().any(|name| name == key),
+                    schema.unique_fields().any(|(name, _)| name == key),
                     "{}",
                     schema.kind
                 );

@@ -70,6 +70,7 @@ fn response(fields: &[Field], form: &'static [Field], entity: &Entity) -> Entity
     };
     fields
         .iter()
+        .filter(|field| field.visibility != Visibility::Internal)
         .map(|field| (field.name.to_owned(), show(field)))
         .collect()
 }
@@ -84,6 +85,9 @@ fn redact(fields: &[Field], form: &'static [Field], entity: &mut Entity) {
                 redact(field.record_fields(form).unwrap_or(&[]), &[], map);
             }
             (Visibility::Public, ..) => {}
+            (Visibility::Internal, ..) => {
+                entity.shift_remove(field.name);
+            }
             (_, Type::Map(_), Value::Object(map)) => {
                 map.values_mut().for_each(|value| *value = json!(REDACTED));
             }

@@ -110,6 +110,28 @@ pub(super) fn email(value: &Value) -> Result<(), String> {
     })
 }
 
+/// What begins generated tokens. They are hashed faster, since nobody can guess them.
+pub(crate) const TOKEN_PREFIX: &str = "hookline_";
+const MIN_TOKEN: usize = 8;
+
+/// A token that somebody chose.
+pub(crate) fn check_token(token: &str) -> Result<(), String> {
+    self::token(&Value::from(token))
+}
+
+pub(super) fn token(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    ensure(text.len() >= MIN_TOKEN, || {
+        format!("length must be at least {MIN_TOKEN}")
+    })?;
+    ensure(text.bytes().all(|byte| byte.is_ascii_graphic()), || {
+        "a header must be able to hold it: letters, digits and marks of ASCII".to_owned()
+    })?;
+    ensure(!text.starts_with(TOKEN_PREFIX), || {
+        format!("{TOKEN_PREFIX} begins generated tokens: leave it out to have one generated")
+    })
+}
+
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '~')
 }

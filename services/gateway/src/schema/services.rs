@@ -13,6 +13,7 @@ pub(super) static TABLE: Schema = Schema {
     path: "services",
     endpoint_key: Some("name"),
     scope: Scope::Workspace,
+    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),

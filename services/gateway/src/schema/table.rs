@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::field::{Field, Type, Variants};
+use super::field::{Field, Type, Variants, Within};
 use super::violations::Violations;
 
 /// The fields of one entity. Without nulls once stored or in an event.
@@ -19,6 +19,8 @@ pub(crate) struct Schema {
     /// The unique field that can replace the id in URLs.
     pub endpoint_key: Option<&'static str>,
     pub scope: Scope,
+    /// Whether its entities have a path of their own, and not only one beneath their parent.
+    pub is_top_level: bool,
     /// In the order of responses.
     pub fields: &'static [Field],
     /// Expands shorthand input before it is checked, such as a service's `url`.
@@ -38,6 +40,14 @@ pub(crate) enum Scope {
     WorkspaceOrAll,
     /// In no workspace.
     Global,
+}
+
+/// A value that no other entity of its kind has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UniqueValue {
+    pub field: &'static str,
+    pub value: String,
+    pub within: Within,
 }
 
 /// A field that refers to an entity of another kind.
@@ -62,17 +72,41 @@ impl Schema {
         })
     }
 
-    /// The fields whose values are unique within a workspace.
-    pub(crate) fn unique_fields(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let fields = self.fields.iter().filter(|field| field.unique);
-        fields.map(|field| field.name)
+    /// The fields whose values are unique, and where.
+    pub(crate) fn unique_fields(&self) -> impl Iterator<Item = (&'static str, Within)> + use<> {
+        let fields = self.fields.iter();
+        fields.filter_map(|field| Some((field.name, field.unique?)))
     }
 
-    /// An entity's values that are unique within its workspace.
-    pub(crate) fn unique_values(&self, entity: &Entity) -> Vec<(&'static str, String)> {
+    /// An entity's values that are unique, and where.
+    pub(crate) fn unique_values(&self, entity: &Entity) -> Vec<UniqueValue> {
         self.unique_fields()
-            .filter_map(|field| Some((field, entity.get(field)?.as_str()?.to_owned())))
+            .filter_map(|(field, within)| {
+                let value = entity.get(field)?.as_str()?.to_owned();
+                Some(UniqueValue {
+                    field,
+                    value,
+                    within,
+                })
+            })
             .collect()
+    }
+
+    /// Whether it says what users may do.
+    pub(crate) fn gives_rights(&self) -> bool {
+        let kinds = [
+            Self::admins(),
+            Self::rbac_users(),
+            Self::rbac_roles(),
+            Self::rbac_role_endpoints(),
+        ];
+        kinds.iter().any(|kind| kind.kind == self.kind)
+    }
+
+    /// The fields of which the digest is stored.
+    pub(crate) fn hashed_fields(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let fields = self.fields.iter().filter(|field| field.hashed);
+        fields.map(|field| field.name)
     }
 
     pub(crate) fn references(&self) -> impl Iterator<Item = Reference> + use<> {

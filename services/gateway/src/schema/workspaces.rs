@@ -12,6 +12,7 @@ pub(super) static TABLE: Schema = Schema {
     path: "workspaces",
     endpoint_key: Some("name"),
     scope: Scope::Global,
+    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),

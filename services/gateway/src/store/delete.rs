@@ -33,6 +33,9 @@ impl Store {
         {
             return Err(Error::DefaultWorkspace);
         }
+        if row.is_built_in() {
+            return Err(Error::built_in(&row));
+        }
         let delete = |row| Write {
             schema,
             place,

@@ -1,10 +1,13 @@
 //! The store's errors, and how failed batches and reads map to them.
 
+use hookline_shared::hook::REDACTED;
 use hookline_shared::subject::BUCKET_STREAM;
 use hookline_shared::watch::WHAT_TO_DO;
 use hookline_shared::{batch, stream_reader};
 
+use super::row::Row;
 use crate::metrics::WriteOutcome;
+use crate::schema::{Schema, UniqueValue};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,6 +33,8 @@ pub enum Error {
     },
     #[error("the default workspace cannot be deleted")]
     DefaultWorkspace,
+    #[error("'{0}' is a built-in role: it can be neither changed nor deleted")]
+    BuiltIn(String),
     #[error("Payload too large: the event of this change would exceed the size limit of events")]
     TooLarge,
     #[error(
@@ -57,6 +62,23 @@ pub enum Error {
 }
 
 impl Error {
+    pub(super) fn unique(schema: &Schema, unique: &UniqueValue) -> Self {
+        let mut hashed = schema.hashed_fields();
+        let value = match hashed.any(|field| field == unique.field) {
+            true => REDACTED.to_owned(),
+            false => unique.value.clone(),
+        };
+        Self::Unique {
+            field: unique.field,
+            value,
+        }
+    }
+
+    pub(super) fn built_in(row: &Row) -> Self {
+        let name = row.entity.get("name").and_then(|name| name.as_str());
+        Self::BuiltIn(name.unwrap_or("it").to_owned())
+    }
+
     /// The outcome of a write, as metrics label it.
     pub(super) fn outcome(&self) -> WriteOutcome {
         match self {
@@ -64,6 +86,7 @@ impl Error {
             Self::MissingParent { .. } | Self::Referenced { .. } => WriteOutcome::Reference,
             Self::Unknown => WriteOutcome::Unknown,
             Self::DefaultWorkspace
+            | Self::BuiltIn(_)
             | Self::TooLarge
             | Self::Full
             | Self::Contended

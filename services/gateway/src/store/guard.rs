@@ -35,6 +35,9 @@ impl Store {
 
     async fn hold(&self, parent: &Parent, fresh: bool) -> Result<Hold, Error> {
         let known = self.view.get(parent.schema, &parent.workspace, &parent.id);
+        if let Some(row) = known.as_ref().filter(|row| row.is_built_in()) {
+            return Err(Error::built_in(row));
+        }
         if let Some(row) = known.filter(|row| !fresh && row.deleting.is_none()) {
             return Ok(guard(&row));
         }

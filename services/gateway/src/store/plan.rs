@@ -16,7 +16,7 @@ use hookline_shared::trace::Sent;
 use super::change::{Origin, Write};
 use super::error::Error;
 use super::row::Row;
-use crate::schema::{Entity, Schema, is_pinged, present};
+use crate::schema::{Entity, Schema, UniqueValue, Within, is_pinged, present};
 
 /// Header value of a delete marker.
 const DELETE: &str = "DEL";
@@ -45,8 +45,7 @@ pub(super) struct Plan {
 /// A unique value that the entity takes.
 #[derive(Debug)]
 pub(super) struct Take {
-    pub(super) field: &'static str,
-    pub(super) value: String,
+    pub(super) unique: UniqueValue,
     pub(super) subject: String,
 }
 
@@ -193,21 +192,24 @@ fn unique_changes(write: &Write, id: &str) -> (Vec<Take>, Vec<String>) {
     let before = values(write.old.as_ref().map(|row| &row.entity));
     let after = values(write.new.as_ref());
     debug_assert!(!id.is_empty(), "an entity has an id");
-    let key = |field: &str, value: &str| {
-        unique_key(&write.place.workspace, write.schema.kind, field, value)
+    let key = |unique: &UniqueValue| {
+        let workspace = match unique.within {
+            Within::Workspace => &write.place.workspace,
+            Within::All => ALL_WORKSPACES,
+        };
+        unique_key(workspace, write.schema.kind, unique.field, &unique.value)
     };
     let releases = before
         .iter()
         .filter(|value| !after.contains(value))
-        .map(|(field, value)| key(field, value))
+        .map(key)
         .collect();
     let takes = after
         .into_iter()
         .filter(|value| !before.contains(value))
-        .map(|(field, value)| Take {
-            field,
-            subject: key(field, &value),
-            value,
+        .map(|unique| Take {
+            subject: key(&unique),
+            unique,
         })
         .collect();
     (takes, releases)

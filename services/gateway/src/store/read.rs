@@ -6,13 +6,16 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 
 use hookline_shared::event::get;
-use hookline_shared::subject::{CLUSTER_KEY, ENTITY_SUBJECTS, entity_key, header, unique_key};
+use hookline_shared::subject::{
+    ALL_WORKSPACES, CLUSTER_KEY, DEFAULT_WORKSPACE, ENTITY_SUBJECTS, entity_in_any_workspace,
+    entity_key, header, parse_entity_key, unique_key,
+};
 
 use super::Store;
 use super::change::Place;
 use super::error::Error;
 use super::row::{self, Row, State};
-use crate::schema::{Schema, Scope};
+use crate::schema::{Schema, Scope, is_uuid};
 
 /// No longer key was ever stored.
 const MAX_KEY: usize = crate::schema::MAX_UNIQUE;
@@ -76,6 +79,45 @@ impl Store {
         }
     }
 
+    /// By a value that no other entity of the kind has, in any workspace.
+    pub(crate) async fn get_anywhere(
+        &self,
+        schema: &'static Schema,
+        field: &'static str,
+        value: &str,
+    ) -> Result<Option<Arc<Row>>, Error> {
+        if let Some(row) = self.view.get_anywhere(schema, field, value) {
+            return Ok(Some(row));
+        }
+        let unique = unique_key(ALL_WORKSPACES, schema.kind, field, value);
+        let Reservation::Held { id, .. } = self.reservation(&unique).await? else {
+            return Ok(None);
+        };
+        let row = self.get_by_id(schema, &id).await?;
+        let has_it = |row: &Arc<Row>| row.entity.get(field).is_some_and(|known| known == value);
+        Ok(row.filter(has_it))
+    }
+
+    /// By its id alone, as the bucket has it.
+    pub(crate) async fn get_by_id(
+        &self,
+        schema: &'static Schema,
+        id: &str,
+    ) -> Result<Option<Arc<Row>>, Error> {
+        if !is_uuid(id) {
+            return Ok(None);
+        }
+        let id = id.to_ascii_lowercase();
+        let anywhere = entity_in_any_workspace(schema.kind, &id);
+        let Some(message) = self.last_message(&anywhere).await? else {
+            return Ok(None);
+        };
+        let Some((workspace, ..)) = parse_entity_key(&message.subject) else {
+            return Ok(None);
+        };
+        self.get_stored(schema, &workspace, &id).await
+    }
+
     /// Where entities of a kind belong, given the workspace in the path. `None` if there is no such
     /// workspace.
     pub(crate) async fn place(
@@ -83,7 +125,6 @@ impl Store {
         schema: &Schema,
         prefix: Option<&str>,
     ) -> Result<Option<Place>, Error> {
-        use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE};
         let parent = match prefix {
             None | Some(DEFAULT_WORKSPACE) => None,
             Some(name) => {

@@ -44,6 +44,25 @@ pub(super) struct Message<'a> {
 }
 
 impl Row {
+    /// What comes with a workspace.
+    pub(super) fn built_in(
+        schema: &'static Schema,
+        workspace: &str,
+        id: String,
+        entity: Entity,
+    ) -> Self {
+        Self {
+            schema,
+            workspace: workspace.to_owned(),
+            id,
+            entity,
+            sequence: 0,
+            created: "0 0".to_owned(),
+            deleting: None,
+            write: None,
+        }
+    }
+
     pub(super) fn subject(&self) -> String {
         entity_key(&self.workspace, self.schema.kind, &self.id)
     }
@@ -68,6 +87,11 @@ impl Row {
             deleting: get(message.headers, header::DELETING).and_then(|ms| ms.parse().ok()),
             write: get(message.headers, header::WRITE).map(str::to_owned),
         })
+    }
+
+    /// Whether the bucket does not have it: it comes with its workspace.
+    pub(crate) fn is_built_in(&self) -> bool {
+        self.sequence == 0
     }
 
     /// Sequence of the entity's first message: one made again under the id of a deleted one has another.

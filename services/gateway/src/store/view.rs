@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
 
+use super::built_in;
 use super::row::Row;
-use crate::schema::Schema;
+use crate::schema::{Schema, UniqueValue, Within};
 
 /// Rows that a list looks at under one lock; more than the largest page has.
 const STEP: usize = 1_024;
@@ -41,9 +42,16 @@ pub(crate) enum Tags {
     Any(Vec<String>),
 }
 
+/// Kind, field and value.
+type Everywhere = (&'static str, &'static str, String);
+
 #[derive(Debug, Default)]
 pub(crate) struct View {
     tables: RwLock<HashMap<String, HashMap<&'static str, Table>>>,
+    /// Workspace and id by values that are unique over all workspaces.
+    everywhere: RwLock<HashMap<Everywhere, (String, String)>>,
+    /// Counts changes of what users may do.
+    access: AtomicU64,
     progress: Mutex<Progress>,
     pub(super) lagging: Notify,
     is_bucket_missing: AtomicBool,
@@ -86,6 +94,58 @@ impl View {
         })
     }
 
+    /// By a value that no other entity of the kind has, in any workspace.
+    pub(crate) fn get_anywhere(
+        &self,
+        schema: &Schema,
+        field: &'static str,
+        value: &str,
+    ) -> Option<Arc<Row>> {
+        let key = (schema.kind, field, value.to_owned());
+        let (workspace, id) = self.everywhere.read().get(&key).cloned()?;
+        self.get(schema, &workspace, &id)
+    }
+
+    /// Whether any entity has such a value, which is unique over all workspaces.
+    pub(super) fn has_any(&self, field: &str) -> bool {
+        let everywhere = self.everywhere.read();
+        everywhere.keys().any(|(_, known, _)| *known == field)
+    }
+
+    /// The entity that has a unique value.
+    pub(super) fn holder(
+        &self,
+        schema: &Schema,
+        workspace: &str,
+        unique: &UniqueValue,
+    ) -> Option<Arc<Row>> {
+        match unique.within {
+            Within::Workspace => self.get_by_unique(schema, workspace, unique.field, &unique.value),
+            Within::All => self.get_anywhere(schema, unique.field, &unique.value),
+        }
+    }
+
+    /// The entities that refer to one.
+    pub(crate) fn children(
+        &self,
+        child: &Schema,
+        workspace: &str,
+        field: &'static str,
+        id: &str,
+    ) -> Vec<Arc<Row>> {
+        let found = self.read(child, workspace, |table| {
+            let cursors = table.children.get(&(field, id.to_owned()))?.iter();
+            let rows = cursors.filter_map(|cursor| table.rows.get(cursor).cloned());
+            Some(rows.collect())
+        });
+        found.unwrap_or_default()
+    }
+
+    /// Changes with whatever may change what a user may do.
+    pub(crate) fn access_version(&self) -> u64 {
+        self.access.load(Ordering::Acquire)
+    }
+
     /// Entities by creation time. A filter that few rows match may walk the whole table: in steps,
     /// between which writers and other tasks get their turn.
     pub(crate) async fn list(&self, schema: &Schema, workspace: &str, query: &Query) -> Page {
@@ -123,7 +183,7 @@ impl View {
         let tables = self.tables.read();
         let kinds = tables.get(workspace)?.iter();
         kinds
-            .filter(|(_, table)| !table.rows.is_empty())
+            .filter(|(_, table)| !table.rows.values().all(|row| row.is_built_in()))
             .map(|(kind, _)| *kind)
             .min()
     }
@@ -140,6 +200,8 @@ impl View {
     /// Forgets everything: there is another bucket.
     pub(super) fn clear(&self) {
         self.tables.write().clear();
+        self.everywhere.write().clear();
+        self.access.fetch_add(1, Ordering::AcqRel);
         self.progress.lock().known = 0;
         self.is_bucket_missing.store(false, Ordering::Relaxed);
         self.cleared.notify_one();
@@ -172,31 +234,79 @@ impl View {
     /// Applies the state of an entity, unless a newer one is known.
     pub(super) fn put(&self, row: Row) {
         let sequence = row.sequence;
+        let (schema, built_in) = (row.schema, built_in::rows(&row));
         {
             let mut tables = self.tables.write();
-            let workspace = tables.entry(row.workspace.clone()).or_default();
-            workspace.entry(row.schema.kind).or_default().put(row);
+            for row in built_in.into_iter().chain([row]) {
+                let workspace = tables.entry(row.workspace.clone()).or_default();
+                let table = workspace.entry(row.schema.kind).or_default();
+                self.index(table.get(&row.id), Some(&row));
+                table.put(row);
+            }
         }
+        self.changed(schema);
         self.advance(sequence);
     }
 
     pub(super) fn remove(&self, schema: &Schema, workspace: &str, id: &str, sequence: u64) {
         {
             let mut tables = self.tables.write();
-            if let Some(kinds) = tables.get_mut(workspace)
-                && let Some(table) = kinds.get_mut(schema.kind)
-                && table.get(id).is_some_and(|row| row.sequence < sequence)
-            {
-                table.remove(id);
-                if table.rows.is_empty() {
-                    kinds.remove(schema.kind);
+            let old = tables
+                .get(workspace)
+                .and_then(|kinds| kinds.get(schema.kind)?.get(id))
+                .filter(|row| row.sequence < sequence)
+                .cloned();
+            if let Some(old) = old {
+                self.index(Some(&old), None);
+                for built_in in built_in::rows(&old) {
+                    take(&mut tables, &built_in);
                 }
-                if kinds.is_empty() {
-                    tables.remove(workspace);
-                }
+                take(&mut tables, &old);
             }
         }
+        self.changed(schema);
         self.advance(sequence);
+    }
+
+    /// Keeps the values that are unique over all workspaces.
+    fn index(&self, old: Option<&Arc<Row>>, new: Option<&Row>) {
+        if old
+            .zip(new)
+            .is_some_and(|(old, new)| old.sequence >= new.sequence)
+        {
+            return;
+        }
+        let values = |row: &Row| -> Vec<_> {
+            let unique = row.schema.unique_values(&row.entity).into_iter();
+            let everywhere = unique.filter(|unique| unique.within == Within::All);
+            everywhere
+                .map(|unique| (row.schema.kind, unique.field, unique.value))
+                .collect()
+        };
+        let (gone, come) = (
+            old.map(|row| values(row)).unwrap_or_default(),
+            new.map(values).unwrap_or_default(),
+        );
+        if gone.is_empty() && come.is_empty() {
+            return;
+        }
+        let mut everywhere = self.everywhere.write();
+        for key in gone {
+            // Another entity may have taken the value.
+            if everywhere.get(&key).map(|(_, id)| id) == old.map(|row| &row.id) {
+                everywhere.remove(&key);
+            }
+        }
+        if let Some(row) = new {
+            let place = || (row.workspace.clone(), row.id.clone());
+            everywhere.extend(come.into_iter().map(|key| (key, place())));
+        }
+    }
+
+    fn changed(&self, schema: &Schema) {
+        if schema.gives_rights() || schema.kind == Schema::workspaces().kind {
+            self.access.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Notes that everything up to a sequence is applied.
@@ -225,6 +335,22 @@ impl View {
     }
 }
 
+/// Removes an entity, and the tables that had nothing else.
+fn take(tables: &mut HashMap<String, HashMap<&'static str, Table>>, row: &Row) {
+    let Some(kinds) = tables.get_mut(&row.workspace) else {
+        return;
+    };
+    if let Some(table) = kinds.get_mut(row.schema.kind) {
+        table.remove(&row.id);
+        if table.rows.is_empty() {
+            kinds.remove(row.schema.kind);
+        }
+    }
+    if kinds.is_empty() {
+        tables.remove(&row.workspace);
+    }
+}
+
 impl Progress {
     /// Removes the waiters for a sequence that gave up.
     fn forget(&mut self, sequence: u64) {
@@ -250,8 +376,9 @@ impl Table {
             self.remove(&row.id);
         }
         let cursor = (row.created_at(), row.id.clone());
-        for (field, value) in row.schema.unique_values(&row.entity) {
-            self.unique.insert((field, value), row.id.clone());
+        for unique in row.schema.unique_values(&row.entity) {
+            self.unique
+                .insert((unique.field, unique.value), row.id.clone());
         }
         for (reference, parent) in row.schema.parents(&row.entity) {
             self.children
@@ -271,9 +398,9 @@ impl Table {
         let Some(row) = self.rows.remove(&cursor) else {
             return;
         };
-        for (field, value) in row.schema.unique_values(&row.entity) {
+        for unique in row.schema.unique_values(&row.entity) {
             // Another entity may have taken the value.
-            let key = (field, value);
+            let key = (unique.field, unique.value);
             if self.unique.get(&key).is_some_and(|owner| owner == id) {
                 self.unique.remove(&key);
             }

@@ -27,6 +27,9 @@ impl Store {
         if self.backlog.is_full() {
             return Err(Error::Full);
         }
+        if let Some(row) = write.old.as_ref().filter(|row| row.is_built_in()) {
+            return Err(Error::built_in(row));
+        }
         let started = Instant::now();
         let mut plan = Plan::new(&write, &self.origin, self.max_event())?;
         let _locks = self
@@ -97,10 +100,7 @@ impl Store {
             ..Expected::default()
         };
         for take in &plan.takes {
-            let (schema, workspace) = (plan.schema, plan.workspace.as_str());
-            let holder = self
-                .view
-                .get_by_unique(schema, workspace, take.field, &take.value);
+            let holder = self.view.holder(plan.schema, &plan.workspace, &take.unique);
             let taken = holder.is_some_and(|row| row.id != plan.id);
             expected.takes.push(if taken {
                 self.free(plan, take).await?
@@ -154,10 +154,7 @@ impl Store {
         match self.reservation(&take.subject).await? {
             Reservation::Free(sequence) => Ok(sequence),
             Reservation::Held { id, sequence } if id == plan.id => Ok(sequence),
-            Reservation::Held { .. } => Err(Error::Unique {
-                field: take.field,
-                value: take.value.clone(),
-            }),
+            Reservation::Held { .. } => Err(Error::unique(plan.schema, &take.unique)),
         }
     }
 

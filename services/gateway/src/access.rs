@@ -1,0 +1,24 @@
+//! Who may use the Admin API (RBAC): users by their tokens, and what their roles permit.
+//!
+//! * `token`: tokens, and their digests;
+//! * `login`: the user of a request;
+//! * `permissions`: what a user may do;
+//! * `throttle`: what one address may try;
+//! * `caller`: who makes a request, as handlers know it.
+
+mod caller;
+mod login;
+mod permissions;
+mod throttle;
+pub(crate) mod token;
+
+pub(crate) use caller::Caller;
+pub(crate) use login::{APPROVED, Logins, Refused, TOKEN, status};
+pub(crate) use permissions::{Action, Permissions, reach, role_of, roles};
+
+/// Whether requests need a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Rbac {
+    On,
+    Off,
+}

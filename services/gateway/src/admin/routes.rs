@@ -1,0 +1,322 @@
+//! The table of the Admin API's paths: what each leads to, and by which methods. The kinds of entities, and their
+//! children, follow from the schema.
+
+use std::sync::LazyLock;
+
+use hookline_shared::subject::HOOK_KIND;
+
+use crate::schema::{Schema, Scope};
+
+/// One path.
+#[derive(Debug)]
+pub(super) struct Route {
+    /// `{…}` stands for any text, as in `/event-hooks/{key}/ping`, and `{*…}` for all that follows.
+    pub(super) pattern: String,
+    pub(super) target: Target,
+    /// Where what it leads to belongs; `None` if it is the node's and has no workspace before it.
+    pub(super) scope: Option<Scope>,
+    pub(super) access: Access,
+    /// As in the `Allow` header.
+    pub(super) methods: &'static str,
+    /// The kind of entity, as a metric label.
+    pub(super) kind: &'static str,
+}
+
+/// Who may use a path, where requests need a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Anybody, without a token.
+    Open,
+    /// Every user: it is about nobody else, or says what everybody may know.
+    Users,
+    /// As [`Access::Roles`], but every user may read: they see what their roles let them.
+    Visible,
+    /// Whom a role permits it.
+    Roles,
+}
+
+/// What a path leads to; the texts that its pattern leaves open are the path's keys.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target {
+    Node,
+    Status,
+    /// The paths themselves.
+    Endpoints,
+    Collection(&'static Schema),
+    /// An entity, by id or endpoint key.
+    Item(&'static Schema),
+    /// The entities that refer to one.
+    Children {
+        parent: &'static Schema,
+        child: &'static Schema,
+        field: &'static str,
+    },
+    Sources,
+    Ping,
+    Test,
+    HookStatus,
+    Deliveries,
+    RetryNow,
+    Attempts,
+    Replay,
+    /// A hook's dead letters, or one of them.
+    Dead,
+    DeadEvents,
+    DeadEvent,
+    PublishDeadEvent,
+    /// Accepts an invitation.
+    Register,
+    OwnToken,
+    UserInfo,
+    /// Of an admin or a user.
+    UserRoles(&'static Schema),
+    UserPermissions(&'static Schema),
+    UserWorkspaces(&'static Schema),
+    RolePermissions,
+    /// An endpoint of a role, by its workspace and path.
+    RoleEndpoint,
+}
+
+impl Target {
+    /// The kind of entity that the first key names.
+    pub(super) fn schema(self) -> Option<&'static Schema> {
+        match self {
+            Self::Collection(schema) | Self::Item(schema) => Some(schema),
+            Self::Children { parent, .. } => Some(parent),
+            Self::Node
+            | Self::Status
+            | Self::Endpoints
+            | Self::Sources
+            | Self::DeadEvents
+            | Self::DeadEvent
+            | Self::PublishDeadEvent
+            | Self::Register
+            | Self::OwnToken
+            | Self::UserInfo => None,
+            Self::UserRoles(schema)
+            | Self::UserPermissions(schema)
+            | Self::UserWorkspaces(schema) => Some(schema),
+            Self::RolePermissions | Self::RoleEndpoint => Some(Schema::rbac_roles()),
+            Self::Ping
+            | Self::Test
+            | Self::HookStatus
+            | Self::Deliveries
+            | Self::RetryNow
+            | Self::Attempts
+            | Self::Replay
+            | Self::Dead => Some(Schema::event_hooks()),
+        }
+    }
+}
+
+const SHOW: &str = "GET, HEAD, OPTIONS";
+const LIST: &str = "GET, HEAD, OPTIONS, POST";
+const ITEM: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, PUT";
+const ACT: &str = "OPTIONS, POST";
+const DROP: &str = "DELETE, OPTIONS";
+const SHOW_OR_DROP: &str = "DELETE, GET, HEAD, OPTIONS";
+
+/// Those with fixed words before those where the same place is open.
+static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    let mut routes = of_the_node();
+    routes.extend(of_hooks());
+    routes.extend(of_users());
+    for schema in Schema::kinds() {
+        routes.extend(of_kind(schema));
+    }
+    routes
+});
+
+impl Route {
+    pub(super) fn all() -> &'static [Self] {
+        &ROUTES
+    }
+
+    pub(super) fn allows(&self, method: &str) -> bool {
+        self.methods.split(", ").any(|allowed| allowed == method)
+    }
+
+    /// The texts at the open places of the pattern, if the segments are so formed.
+    pub(super) fn keys(&self, segments: &[String]) -> Option<Vec<String>> {
+        let mut pattern = self.pattern.split('/').filter(|part| !part.is_empty());
+        let mut keys = Vec::new();
+        for (at, segment) in segments.iter().enumerate() {
+            let part = pattern.next()?;
+            if part.starts_with("{*") {
+                keys.push(segments[at..].join("/"));
+                break;
+            } else if part.starts_with('{') {
+                keys.push(segment.clone());
+            } else if part != segment {
+                return None;
+            }
+        }
+        pattern.next().is_none().then_some(keys)
+    }
+}
+
+fn of_the_node() -> Vec<Route> {
+    let node = |pattern: &str, target| Route {
+        pattern: pattern.to_owned(),
+        target,
+        scope: None,
+        access: Access::Users,
+        methods: SHOW,
+        kind: "node",
+    };
+    let dead = |pattern: &str, target, methods| Route {
+        pattern: pattern.to_owned(),
+        target,
+        scope: None,
+        access: Access::Roles,
+        methods,
+        kind: HOOK_KIND,
+    };
+    vec![
+        node("/", Target::Node),
+        node("/status", Target::Status),
+        node("/endpoints", Target::Endpoints),
+        dead("/dead-events", Target::DeadEvents, SHOW_OR_DROP),
+        dead("/dead-events/{key}", Target::DeadEvent, SHOW_OR_DROP),
+        dead("/dead-events/{key}/publish", Target::PublishDeadEvent, ACT),
+    ]
+}
+
+/// What hooks have beyond other entities.
+fn of_hooks() -> Vec<Route> {
+    let hooks = Schema::event_hooks();
+    let route = |rest: &str, target, access, methods| Route {
+        pattern: format!("/{}/{rest}", hooks.path),
+        target,
+        scope: Some(hooks.scope),
+        access,
+        methods,
+        kind: HOOK_KIND,
+    };
+    let sources = |rest: &str| route(rest, Target::Sources, Access::Users, SHOW);
+    let hook = |rest: &str, target, methods| route(rest, target, Access::Roles, methods);
+    vec![
+        sources("sources"),
+        sources("sources/{source}"),
+        sources("sources/{source}/{event}"),
+        hook("{key}/ping", Target::Ping, SHOW),
+        hook("{key}/test", Target::Test, ACT),
+        hook("{key}/status", Target::HookStatus, SHOW),
+        hook("{key}/deliveries", Target::Deliveries, SHOW),
+        hook("{key}/deliveries/retry", Target::RetryNow, ACT),
+        hook("{key}/attempts", Target::Attempts, SHOW),
+        hook("{key}/dead", Target::Dead, DROP),
+        hook("{key}/dead/replay", Target::Replay, ACT),
+        hook("{key}/dead/{delivery}", Target::Dead, DROP),
+    ]
+}
+
+/// What users and roles have beyond other entities.
+fn of_users() -> Vec<Route> {
+    let own = |pattern: &str, target, access, methods| Route {
+        pattern: pattern.to_owned(),
+        target,
+        scope: None,
+        access,
+        methods,
+        kind: Schema::admins().kind,
+    };
+    let of = |schema: &'static Schema, rest: &str, target, methods| Route {
+        pattern: format!("/{}/{{key}}/{rest}", schema.path),
+        target,
+        scope: Some(schema.scope),
+        access: Access::Roles,
+        methods,
+        kind: schema.kind,
+    };
+    let (admins, users, roles) = (Schema::admins(), Schema::rbac_users(), Schema::rbac_roles());
+    let mut routes = vec![
+        own(
+            "/admins/register",
+            Target::Register,
+            Access::Open,
+            "OPTIONS, POST, PUT",
+        ),
+        own(
+            "/admins/self/token",
+            Target::OwnToken,
+            Access::Users,
+            "OPTIONS, PATCH",
+        ),
+        own("/userinfo", Target::UserInfo, Access::Users, SHOW),
+        of(roles, "permissions", Target::RolePermissions, SHOW),
+        of(
+            roles,
+            "endpoints/{workspace}/{*endpoint}",
+            Target::RoleEndpoint,
+            "DELETE, GET, HEAD, OPTIONS, PATCH",
+        ),
+    ];
+    for schema in [admins, users] {
+        let methods = "DELETE, GET, HEAD, OPTIONS, POST";
+        routes.push(of(schema, "roles", Target::UserRoles(schema), methods));
+        routes.push(of(
+            schema,
+            "permissions",
+            Target::UserPermissions(schema),
+            SHOW,
+        ));
+        routes.push(of(
+            schema,
+            "workspaces",
+            Target::UserWorkspaces(schema),
+            SHOW,
+        ));
+    }
+    routes
+}
+
+fn of_kind(schema: &'static Schema) -> Vec<Route> {
+    let path = schema.path;
+    let access = if schema.kind == Schema::workspaces().kind {
+        Access::Visible
+    } else {
+        Access::Roles
+    };
+    let route = |pattern: String, target, methods, kind| Route {
+        pattern,
+        target,
+        scope: Some(schema.scope),
+        access,
+        methods,
+        kind,
+    };
+    let mut routes = Vec::new();
+    if schema.is_top_level {
+        let (all, one) = (format!("/{path}"), format!("/{path}/{{key}}"));
+        routes.push(route(all, Target::Collection(schema), LIST, schema.kind));
+        routes.push(route(one, Target::Item(schema), ITEM, schema.kind));
+    }
+    for (child, field) in schema.referenced_by() {
+        let target = Target::Children {
+            parent: schema,
+            child,
+            field,
+        };
+        let pattern = format!("/{path}/{{key}}/{}", child.path);
+        routes.push(route(pattern, target, LIST, child.kind));
+    }
+    routes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_hides_another() {
+        for (at, route) in Route::all().iter().enumerate() {
+            let segments = route.pattern.split('/').filter(|part| !part.is_empty());
+            let segments: Vec<_> = segments.map(str::to_owned).collect();
+            let first = Route::all()
+                .iter()
+                .position(|one| one.keys(&segments).is_some());
+            assert_eq!(first, Some(at), "{}", route.pattern);
+        }
+    }
+}
