@@ -239,7 +239,7 @@ impl Event {
             traceparent: text(header::TRACEPARENT)
                 .filter(|trace| trace.len() <= MAX_TRACE_BYTES)
                 .map(str::to_owned),
-            outbox_sequence: text(header::STREAM_SOURCE).and_then(outbox_sequence),
+            outbox_sequence: text(header::STREAM_SOURCE).and_then(bucket_sequence),
             addressed_to: text(header::HOOK).map(str::to_owned),
         })
     }
@@ -298,8 +298,9 @@ pub fn get<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
     headers?.get(name).map(|value| value.as_str())
 }
 
-/// Parses the sequence in `KV_hookline <sequence> ...`.
-fn outbox_sequence(source: &str) -> Option<u64> {
+/// Where in the bucket a message was copied from: the sequence in `KV_hookline <sequence> ...`.
+#[must_use]
+pub fn bucket_sequence(source: &str) -> Option<u64> {
     let mut words = source.split(' ');
     (words.next()? == subject::BUCKET_STREAM)
         .then(|| words.next()?.parse().ok())

@@ -18,7 +18,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::metrics::{Each, Register, SHORT};
 use crate::stream_api::{self, Error, api, raw};
 use crate::subject::{
-    ALL_SUBJECTS, ATTEMPTS_STREAM, BUCKET_STREAM, DEAD_STREAM, DELIVERIES_STREAM,
+    ALL_SUBJECTS, ATTEMPTS_STREAM, AUDIT_STREAM, BUCKET_STREAM, DEAD_STREAM, DELIVERIES_STREAM,
     DISPATCHERS_CONSUMER, DUE_SUBJECTS, EVENTS_STREAM, FANOUT_CONSUMER, NOW_SUBJECTS,
     RETRIES_CONSUMER,
 };
@@ -29,12 +29,13 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// Amounts that were read longer ago are not shown.
 const STALE: Duration = Duration::from_secs(30);
 
-const STREAMS: [&str; 5] = [
+const STREAMS: [&str; 6] = [
     BUCKET_STREAM,
     EVENTS_STREAM,
     DELIVERIES_STREAM,
     DEAD_STREAM,
     ATTEMPTS_STREAM,
+    AUDIT_STREAM,
 ];
 
 /// Calls to JetStream whose duration is measured.
@@ -65,9 +66,9 @@ pub struct Queues {
 pub struct Reading {
     at: Instant,
     /// In the order of [`CONSUMERS`].
-    consumers: [Consumer; 3],
+    consumers: [Consumer; CONSUMERS.len()],
     /// In the order of [`STREAMS`]. None: it did not answer.
-    streams: [Option<Stream>; 5],
+    streams: [Option<Stream>; STREAMS.len()],
     /// The last sequence of what this process follows in the bucket, if it answered.
     bucket: Option<u64>,
 }
@@ -136,13 +137,13 @@ impl Queues {
     ) -> Result<Reading, Error> {
         let at = Instant::now();
         let before = last.map_or_else(Default::default, |last| last.consumers);
-        let mut consumers = [Consumer::default(); 3];
+        let mut consumers = [Consumer::default(); CONSUMERS.len()];
         for (index, consumer) in consumers.iter_mut().enumerate() {
             *consumer = self
                 .consumer(client, CONSUMERS[index], before[index])
                 .await?;
         }
-        let mut streams = [None; 5];
+        let mut streams = [None; STREAMS.len()];
         for (stream, name) in streams.iter_mut().zip(STREAMS) {
             *stream = self.stream(client, name).await.ok();
         }

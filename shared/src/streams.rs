@@ -36,6 +36,7 @@ const GATHERING: Duration = Duration::from_secs(30);
 const KEEP_INTERVAL: Duration = Duration::from_secs(5);
 const DEAD_AGE: Duration = Duration::from_secs(30 * 86_400);
 const ATTEMPTS_AGE: Duration = Duration::from_secs(7 * 86_400);
+const AUDIT_AGE: Duration = Duration::from_secs(90 * 86_400);
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Streams")]
@@ -52,7 +53,7 @@ pub struct Options {
     pub replicas: u64,
 
     /// Size in bytes at which the event stream refuses publishers, when it is created. Dead letters
-    /// and the delivery log may each take a quarter of it.
+    /// and the delivery log may each take a quarter of it, audit records an eighth.
     #[arg(
         long,
         env = "HOOKLINE_EVENTS_MAX_BYTES",
@@ -145,7 +146,7 @@ pub(crate) async fn is_missing(context: &jetstream::Context, name: &str) -> bool
     })
 }
 
-fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
+fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 6] {
     let base = |name: &str, subjects: &str| Config {
         name: name.to_owned(),
         description: Some(format!("Hookline: {}", about(name))),
@@ -169,17 +170,6 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         allow_atomic_publish: true,
         ..base(subject::BUCKET_STREAM, subject::BUCKET_SUBJECTS)
     };
-    let outbox = Source {
-        name: subject::BUCKET_STREAM.to_owned(),
-        // Without this, a server that sets up the source while the stream is empty skips outbox entries older
-        // than the last event. With it, remaining entries may be copied again, under the same event ids.
-        start_sequence: Some(1),
-        subject_transforms: vec![SubjectTransform {
-            source: subject::OUTBOX_SUBJECTS.to_owned(),
-            destination: subject::EVENT_SUBJECTS.to_owned(),
-        }],
-        ..Default::default()
-    };
     // Not a work queue: see the dispatcher's event purge.
     let events = Config {
         discard: DiscardPolicy::New,
@@ -187,7 +177,10 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         max_message_size: max_event as i32,
         allow_atomic_publish: options.event_batches,
         duplicate_window: EVENTS_DUPLICATE_WINDOW,
-        sources: Some(vec![outbox]),
+        sources: Some(vec![copied(
+            subject::OUTBOX_SUBJECTS,
+            subject::EVENT_SUBJECTS,
+        )]),
         republish: Some(Republish {
             source: subject::EVENT_SUBJECTS.to_owned(),
             destination: subject::WATCH_SUBJECTS.to_owned(),
@@ -218,13 +211,35 @@ fn configs(options: &Options, max_event: usize) -> [(&'static str, Config); 5] {
         persist_mode,
         ..base(subject::ATTEMPTS_STREAM, subject::ATTEMPT_SUBJECTS)
     };
+    let audit = Config {
+        max_age: AUDIT_AGE,
+        max_bytes: options.events_max_bytes / 8,
+        sources: Some(vec![copied(subject::AUDIT_KEYS, subject::AUDIT_SUBJECTS)]),
+        ..base(subject::AUDIT_STREAM, subject::AUDIT_SUBJECTS)
+    };
     [
         (subject::BUCKET_STREAM, bucket),
         (subject::EVENTS_STREAM, events),
         (subject::DELIVERIES_STREAM, deliveries),
         (subject::DEAD_STREAM, dead),
         (subject::ATTEMPTS_STREAM, attempts),
+        (subject::AUDIT_STREAM, audit),
     ]
+}
+
+/// Messages of the bucket that are copied to a stream.
+fn copied(keys: &str, subjects: &str) -> Source {
+    Source {
+        name: subject::BUCKET_STREAM.to_owned(),
+        // Without this, a server that sets up the source while the stream is empty skips entries older than the
+        // stream's last message. With it, remaining entries may be copied again, under the same ids.
+        start_sequence: Some(1),
+        subject_transforms: vec![SubjectTransform {
+            source: keys.to_owned(),
+            destination: subjects.to_owned(),
+        }],
+        ..Default::default()
+    }
 }
 
 /// What a stream or consumer is for, for those who look at it.
@@ -241,6 +256,9 @@ fn about(name: &str) -> &'static str {
         }
         subject::DEAD_STREAM => "dead letters, by hook; messages that are no events, under event",
         subject::ATTEMPTS_STREAM => "the delivery log, by hook and hour, one attempt a line",
+        subject::AUDIT_STREAM => {
+            "who changed what through the Admin API, and who was refused, by workspace"
+        }
         subject::DISPATCHERS_CONSUMER => "all dispatchers share events",
         subject::RETRIES_CONSUMER => "all dispatchers share deliveries that fell due",
         subject::FANOUT_CONSUMER => {

@@ -17,6 +17,8 @@ pub const DELIVERIES_STREAM: &str = "HOOKLINE_DELIVERIES";
 pub const DEAD_STREAM: &str = "HOOKLINE_DEAD";
 /// The delivery log.
 pub const ATTEMPTS_STREAM: &str = "HOOKLINE_ATTEMPTS";
+/// Who changed what through the Admin API, and who was refused.
+pub const AUDIT_STREAM: &str = "HOOKLINE_AUDIT";
 
 /// The consumer of [`EVENTS_STREAM`], durable and shared by all dispatchers like the other two.
 pub const DISPATCHERS_CONSUMER: &str = "dispatchers";
@@ -29,6 +31,8 @@ pub const RPC_GROUP: &str = "dispatchers";
 
 pub const BUCKET_SUBJECTS: &str = "$KV.hookline.>";
 pub const OUTBOX_SUBJECTS: &str = "$KV.hookline.outbox.*.>";
+/// Audit records about to be copied to [`AUDIT_STREAM`].
+pub const AUDIT_KEYS: &str = "$KV.hookline.audit.*.>";
 pub const ENTITY_SUBJECTS: &str = "$KV.hookline.entity.>";
 /// Of entities for all workspaces in buckets whose keys have `%` where they now have `=`: every bucket had some.
 pub(crate) const OLD_ENTITY_SUBJECTS: &str = "$KV.hookline.entity.%2A.>";
@@ -56,6 +60,10 @@ pub const DUE_SUBJECTS: &str = "hookline.deliveries.due.>";
 /// Deliveries that any worker may attempt at once.
 pub const NOW_SUBJECTS: &str = "hookline.deliveries.now.>";
 pub const ATTEMPT_SUBJECTS: &str = "hookline.attempts.>";
+/// Audit records: `<workspace>.hookline:audit.<write, action or refusal>`.
+pub const AUDIT_SUBJECTS: &str = "hookline.audit.>";
+/// Those that were copied from the bucket.
+pub const AUDIT_WRITES: &str = "hookline.audit.*.hookline:audit.write";
 pub const DEAD_SUBJECTS: &str = "hookline.dead.>";
 /// Dead letters of malformed events.
 pub const DEAD_EVENT_SUBJECTS: &str = "hookline.dead.event.>";
@@ -275,6 +283,41 @@ pub fn outbox_key(id: &str, workspace: &str, source: &str, event: &str) -> Strin
         encode_token(source),
         encode_token(event)
     )
+}
+
+/// The source of audit records.
+pub const AUDIT_SOURCE: &str = "hookline:audit";
+/// Of a change of an entity: a copy of a record in the bucket.
+pub const AUDIT_WRITE: &str = "write";
+/// Of what was done to something else, such as dead letters.
+pub const AUDIT_ACTION: &str = "action";
+pub const AUDIT_REFUSAL: &str = "refusal";
+
+#[must_use]
+pub fn is_audit_key(subject: &str) -> bool {
+    subject
+        .strip_prefix(BUCKET_PREFIX)
+        .is_some_and(|key| key.starts_with("audit."))
+}
+
+/// A record in the bucket, committed with what it is about.
+#[must_use]
+pub fn audit_key(id: &str, workspace: &str) -> String {
+    let workspace = encode_token(workspace);
+    format!("{BUCKET_PREFIX}audit.{id}.{workspace}.{AUDIT_SOURCE}.{AUDIT_WRITE}")
+}
+
+/// A record that is about no change of an entity.
+#[must_use]
+pub fn audit_subject(workspace: &str, about: &str) -> String {
+    let workspace = encode_token(workspace);
+    format!("hookline.audit.{workspace}.{AUDIT_SOURCE}.{about}")
+}
+
+/// The records of one workspace.
+#[must_use]
+pub fn audit_of(workspace: &str) -> String {
+    format!("hookline.audit.{}.>", encode_token(workspace))
 }
 
 /// Returns workspace, kind and id. The key may have the bucket's prefix.

@@ -4,6 +4,7 @@ mod admin_port;
 mod alerts;
 mod answers;
 mod attempts;
+mod audit;
 mod bucket;
 mod clocks;
 mod cluster_settings;

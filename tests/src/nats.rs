@@ -238,8 +238,13 @@ impl NatsServer {
 
     /// Entries of the outbox, sourced or not.
     pub async fn outbox_entries(&self) -> Result<u64> {
+        self.entries("$KV.hookline.outbox.>").await
+    }
+
+    /// Entries of the bucket under these keys.
+    pub async fn entries(&self, keys: &str) -> Result<u64> {
         let bucket = self.stream(wire::BUCKET).await?;
-        let subjects = bucket.info_with_subjects("$KV.hookline.outbox.>").await?;
+        let subjects = bucket.info_with_subjects(keys).await?;
         let counts: Vec<_> = subjects.try_collect().await?;
         Ok(counts.iter().map(|(_, count)| *count as u64).sum())
     }

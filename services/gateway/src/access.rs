@@ -4,8 +4,10 @@
 //! * `login`: the user of a request;
 //! * `permissions`: what a user may do;
 //! * `throttle`: what one address may try;
+//! * `audit`: what is recorded of changes and refusals;
 //! * `caller`: who makes a request, as handlers know it.
 
+pub(crate) mod audit;
 mod caller;
 mod login;
 mod permissions;

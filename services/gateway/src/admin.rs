@@ -1,6 +1,7 @@
 //! The Admin API: the routes, and serving requests with metrics and graceful shutdown.
 
 mod attempts;
+mod audit;
 mod authorize;
 mod collections;
 mod dead_events;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::response::Response;
 use ipnet::IpNet;
 
@@ -44,6 +46,7 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
+pub(crate) use audit::Refusals;
 use path::Path;
 
 /// At a time.
@@ -60,6 +63,7 @@ pub(crate) struct Admin {
     /// `None` if requests need no token.
     logins: Option<Logins>,
     trusted_proxies: Vec<IpNet>,
+    refusals: Refusals,
     requests: TaskTracker,
 }
 
@@ -70,6 +74,7 @@ impl Admin {
         metrics: Metrics,
         config: &Config,
         rbac: Rbac,
+        refusals: Refusals,
     ) -> Self {
         Self {
             store,
@@ -79,22 +84,49 @@ impl Admin {
             same_site: SameSite::new(config.admin_listen, &config.admin_origins),
             logins: (rbac == Rbac::On).then(Logins::default),
             trusted_proxies: config.trusted_proxies.clone(),
+            refusals,
             requests: TaskTracker::new(),
         }
     }
 
-    /// Whoever is let in gets an answer.
-    async fn answer(
-        &self,
-        path: Option<Path>,
-        mut caller: Caller,
-        request: Request,
-    ) -> Result<Response, ApiError> {
+    /// Whoever is let in gets an answer; what they did, and who was not, is recorded.
+    async fn answer(&self, path: Option<Path>, request: Request) -> Result<Response, ApiError> {
+        let mut caller = self.caller(path.as_ref(), &request);
         let (head, body) = request.into_parts();
-        self.same_site.check(&head.method, &head.headers)?;
-        self.authorize(&mut caller, path.as_ref(), &head).await?;
+        if let Err(error) = self.let_in(&mut caller, path.as_ref(), &head).await {
+            self.note_refusal(&caller, &error);
+            return Err(error);
+        }
         let path = path.ok_or(ApiError::NotFound)?;
-        self.dispatch(path, caller, head, body).await
+        let is_action = !head.method.is_safe() && !path.route.target.changes_entities();
+        let caller = Arc::new(caller);
+        let answered = self.dispatch(path, Arc::clone(&caller), head, body).await;
+        if let Err(error) = &answered {
+            self.note_refusal(&caller, error);
+        }
+        let status = answered.as_ref().map(Response::status);
+        if let (Ok(status), Some(store), true) = (status, self.store.get(), is_action) {
+            audit::done(store, &caller, status).await;
+        }
+        answered
+    }
+
+    fn note_refusal(&self, caller: &Caller, error: &ApiError) {
+        if let Some(reason) = error.refusal() {
+            self.metrics.refused(reason);
+            self.refusals
+                .note(caller, error.status(), &error.to_string());
+        }
+    }
+
+    async fn let_in(
+        &self,
+        caller: &mut Caller,
+        path: Option<&Path>,
+        head: &Parts,
+    ) -> Result<(), ApiError> {
+        self.same_site.check(&head.method, &head.headers)?;
+        self.authorize(caller, path, head).await
     }
 }
 
@@ -127,7 +159,6 @@ pub(crate) async fn serve(
 async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    let caller = admin.caller(&request);
     let path = Path::parse(request.uri().path());
     let route = path.as_ref().map(|path| path.route);
     let (kind, pattern) = route.map_or(("none", "none"), |route| (route.kind, &route.pattern));
@@ -137,15 +168,12 @@ async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
     // In a task of its own, so that a change is completed even if the client disconnects.
     let task = admin.requests.spawn({
         let admin = Arc::clone(&admin);
-        async move { admin.answer(path, caller, request).await }.with_context(trace.context())
+        async move { admin.answer(path, request).await }.with_context(trace.context())
     });
     let result = task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "request handler panicked");
         Err(ApiError::Internal)
     });
-    if let Some(reason) = result.as_ref().err().and_then(ApiError::refusal) {
-        admin.metrics.refused(reason);
-    }
     let response = result.unwrap_or_else(ApiError::into_response);
     let (status, took) = (response.status(), started.elapsed());
     admin.metrics.answered(kind, &method, status, took);

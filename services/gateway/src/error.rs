@@ -156,6 +156,10 @@ impl ApiError {
         }
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.parts().0
+    }
+
     /// Why the request was not let in, if it was not.
     pub(crate) fn refusal(&self) -> Option<RefusedLabel> {
         use access::Refused;

@@ -37,7 +37,7 @@ use hookline_shared::{batch, clock, connection, streams, subject, telemetry};
 pub use access::Rbac;
 pub use config::Config;
 
-use admin::Admin;
+use admin::{Admin, Refusals};
 use metrics::Metrics;
 use store::{Origin, Store};
 
@@ -108,7 +108,9 @@ pub async fn run(
 
     let store = Arc::new(OnceLock::new());
     let rbac = config.rbac()?;
-    let admin = Admin::new(Arc::clone(&store), metrics.clone(), &config, rbac);
+    let (refusals, recorder) = Refusals::new(metrics.clone());
+    supervisor.spawn("audit recorder", recorder.run(Arc::clone(&store)));
+    let admin = Admin::new(Arc::clone(&store), metrics.clone(), &config, rbac, refusals);
     let mut serving = JoinSet::new();
     serving.spawn(admin::serve(
         listeners.admin,
@@ -141,6 +143,21 @@ pub async fn run(
         let _ = store.set(loaded);
         readiness.ready("view");
     }
+    let stopped = until_served(serving, &mut supervisor, &stop).await?;
+    status_stop.cancel();
+    if let Some(stopped) = stopped {
+        return Err(stopped.into());
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits until the Admin API is no longer served: after `stop`, or a loop that stopped.
+async fn until_served(
+    mut serving: JoinSet<()>,
+    supervisor: &mut Supervisor,
+    stop: &CancellationToken,
+) -> Result<Option<Stopped>, Error> {
     let mut stopped = None;
     loop {
         let served = tokio::select! {
@@ -156,12 +173,7 @@ pub async fn run(
             None => break,
         }
     }
-    status_stop.cancel();
-    if let Some(stopped) = stopped {
-        return Err(stopped.into());
-    }
-    tracing::info!("stopped");
-    Ok(())
+    Ok(stopped)
 }
 
 pub const SERVICE: &str = "gateway";
@@ -173,6 +185,7 @@ const READS: Reads = Reads {
         subject::DEAD_STREAM,
         subject::DELIVERIES_STREAM,
         subject::ATTEMPTS_STREAM,
+        subject::AUDIT_STREAM,
     ],
 };
 
@@ -290,6 +303,8 @@ fn spawn_watches(
     supervisor.spawn("backlog watch", async move {
         counted.watch_backlog(&context).await;
     });
+    let recorded = Arc::clone(store);
+    supervisor.spawn("audit purge", async move { recorded.purge_records().await });
     let (store, readiness) = (Arc::clone(store), readiness.clone());
     supervisor.spawn("state report", async move {
         report_state(&store, &readiness, &metrics, &of_service).await;

@@ -93,6 +93,7 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     request_duration: Each<MethodLabel, Histogram>,
     refused: Each<RefusedLabel, IntCounter>,
+    unrecorded: IntCounter,
     writes: Each<&'static str, Each<WriteOutcome, IntCounter>>,
     write_duration: Each<&'static str, Histogram>,
     retries: Each<&'static str, IntCounter>,
@@ -144,6 +145,10 @@ impl Metrics {
                 "Admin API requests that were not let in, by reason",
                 "reason",
             )?,
+            unrecorded: new.counter(
+                "hookline_audit_unrecorded_total",
+                "Refused requests without an audit record, since too many came at once",
+            )?,
             writes: new.counters_by(
                 "hookline_writes_total",
                 "Changes of entities, by kind and outcome",
@@ -188,6 +193,10 @@ impl Metrics {
 
     pub(crate) fn refused(&self, reason: RefusedLabel) {
         self.refused.get(reason).inc();
+    }
+
+    pub(crate) fn unrecorded(&self) {
+        self.unrecorded.inc();
     }
 
     pub(crate) fn wrote(&self, kind: &'static str, outcome: WriteOutcome, took: Duration) {

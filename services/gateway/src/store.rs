@@ -4,6 +4,7 @@
 //! and its events. Reads come from the view. Before an entity counts as missing, the bucket is read,
 //! since another node may have just written it.
 
+mod audit;
 mod backlog;
 mod bootstrap;
 mod built_in;

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::login::User;
 use super::permissions::Action;
 use crate::schema::Schema;
@@ -14,11 +16,31 @@ pub(crate) struct Caller {
     /// `None` where requests need no token.
     pub(crate) user: Option<Arc<User>>,
     pub(crate) address: IpAddr,
+    /// Id of the request.
+    pub(crate) request: Uuid,
+    pub(crate) method: &'static str,
+    /// Without its query.
+    pub(crate) path: String,
+    /// That the path leads to; `*` for all of them, and for what is in none.
+    pub(crate) workspace: String,
     /// What the path asks for: without the workspace, as roles name it.
     pub(crate) asks: Option<(Vec<String>, Action)>,
 }
 
 impl Caller {
+    #[cfg(test)]
+    pub(crate) fn nobody() -> Self {
+        Self {
+            user: None,
+            address: [127, 0, 0, 1].into(),
+            request: Uuid::nil(),
+            method: "POST",
+            path: "/consumers".to_owned(),
+            workspace: "default".to_owned(),
+            asks: None,
+        }
+    }
+
     /// Whether the same request would be permitted in another workspace too.
     pub(crate) fn may_in(&self, workspace: &str) -> bool {
         let (Some(user), Some((path, action))) = (&self.user, &self.asks) else {

@@ -7,7 +7,9 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use hookline_shared::http_server::Peer;
+use hookline_shared::subject::ALL_WORKSPACES;
 use ipnet::IpNet;
+use uuid::Uuid;
 
 use super::Admin;
 use super::invitations::wants_invitation;
@@ -23,10 +25,14 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 
 impl Admin {
     /// Who makes a request, before it is known what they may do.
-    pub(super) fn caller(&self, request: &Request) -> Caller {
+    pub(super) fn caller(&self, path: Option<&Path>, request: &Request) -> Caller {
         Caller {
             user: None,
             address: address(request, &self.trusted_proxies),
+            request: Uuid::new_v4(),
+            method: name(request.method()),
+            path: request.uri().path().to_owned(),
+            workspace: path.map_or(ALL_WORKSPACES, Path::place).to_owned(),
             asks: None,
         }
     }
@@ -153,6 +159,20 @@ fn address(request: &Request, proxies: &[IpNet]) -> IpAddr {
         }
     }
     client
+}
+
+/// Unknown methods have no path.
+fn name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
 }
 
 #[cfg(test)]

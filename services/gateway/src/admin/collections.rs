@@ -32,7 +32,7 @@ pub(super) struct Collection<'a> {
     pub(super) store: &'a Store,
     pub(super) schema: &'static Schema,
     pub(super) place: Place,
-    pub(super) caller: Caller,
+    pub(super) caller: Arc<Caller>,
 }
 
 impl<'a> Collection<'a> {
@@ -40,7 +40,7 @@ impl<'a> Collection<'a> {
         store: &'a Store,
         schema: &'static Schema,
         place: Place,
-        caller: Caller,
+        caller: Arc<Caller>,
     ) -> Self {
         Self {
             store,
@@ -224,7 +224,11 @@ impl<'a> Collection<'a> {
             self.check_reach(&row.entity)?;
             match self
                 .store
-                .delete(self.place.clone(), Arc::clone(&row))
+                .delete(
+                    self.place.clone(),
+                    Arc::clone(&row),
+                    Arc::clone(&self.caller),
+                )
                 .await
             {
                 Err(store::Error::Stale) => found = self.reread(&row).await?,
@@ -372,6 +376,7 @@ impl<'a> Collection<'a> {
             old,
             new: Some(entity.clone()),
             id_given,
+            by: Arc::clone(&self.caller),
         };
         self.store.write(write).await?;
         Ok(entity)

@@ -1,5 +1,7 @@
 //! From a path and a method to its handler.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{Method, Uri};
@@ -9,7 +11,7 @@ use serde_json::json;
 use super::collections::Collection;
 use super::path::Path;
 use super::routes::{Route, Target};
-use super::{Admin, dead_events, decode, invitations, response, sources};
+use super::{Admin, audit, dead_events, decode, invitations, response, sources};
 use crate::access::{Caller, Logins};
 use crate::error::ApiError;
 use crate::schema::{Input, Schema};
@@ -19,7 +21,7 @@ use crate::store::Store;
 struct Asked<'a> {
     admin: &'a Admin,
     path: &'a Path,
-    caller: Caller,
+    caller: Arc<Caller>,
     uri: &'a Uri,
     /// `GET` also for `HEAD`.
     method: &'a str,
@@ -29,7 +31,7 @@ impl Admin {
     pub(super) async fn dispatch(
         &self,
         path: Path,
-        caller: Caller,
+        caller: Arc<Caller>,
         parts: Parts,
         body: Body,
     ) -> Result<Response, ApiError> {
@@ -56,6 +58,7 @@ impl Admin {
             Target::Node => Ok(self.describe()),
             Target::Status => Ok(self.state()),
             Target::Endpoints => Ok(endpoints()),
+            Target::AuditRequests => asked.audit().await,
             Target::Collection(schema) => asked.entities(schema, input).await,
             Target::Item(schema) => asked.entity(schema, input).await,
             Target::Children {
@@ -119,7 +122,12 @@ impl<'a> Asked<'a> {
         let store = self.admin.store()?;
         let place = store.place(schema, self.path.workspace.as_deref()).await?;
         let place = place.ok_or(ApiError::NotFound)?;
-        Ok(Collection::new(store, schema, place, self.caller.clone()))
+        Ok(Collection::new(
+            store,
+            schema,
+            place,
+            Arc::clone(&self.caller),
+        ))
     }
 
     async fn entities(
@@ -177,6 +185,11 @@ impl<'a> Asked<'a> {
             return children.create_endpoint(&parent, input).await;
         }
         children.create_child(input, field, &parent).await
+    }
+
+    async fn audit(&self) -> Result<Response, ApiError> {
+        let store = self.admin.store()?;
+        audit::requests(store, self.path.place(), self.uri).await
     }
 
     async fn dead_events(

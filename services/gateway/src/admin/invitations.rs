@@ -1,6 +1,8 @@
 //! Admins come in by an invitation: `POST /admins` makes one and shows a registration token once, with which the admin
 //! registers and gets a token of their own.
 
+use std::sync::Arc;
+
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -106,7 +108,7 @@ pub(super) async fn register(
         logins.was_wrong(caller.address);
         return Err(Refused::WrongToken.into());
     };
-    let admins = Collection::new(store, schema, place_of(&admin), caller.for_own());
+    let admins = Collection::new(store, schema, place_of(&admin), Arc::new(caller.for_own()));
     let (token, shown) = own_token(text("password"), "password", store).await?;
     let registered = admins.change(admin, Tokens::Digests, |admin| {
         if !is_meant(admin) {
@@ -138,8 +140,13 @@ pub(super) async fn replace_own_token(
     ))?;
     let given = input.values.get("token").and_then(Value::as_str);
     let (token, shown) = own_token(given, "token", store).await?;
-    let row = std::sync::Arc::clone(&user.row);
-    let users = Collection::new(store, row.schema, place_of(&row), caller.for_own());
+    let row = Arc::clone(&user.row);
+    let users = Collection::new(
+        store,
+        row.schema,
+        place_of(&row),
+        Arc::new(caller.for_own()),
+    );
     let changed = users.change(row, Tokens::Digests, |user| {
         let mut entity = user.entity.clone();
         entity.insert(TOKEN.to_owned(), json!(token));

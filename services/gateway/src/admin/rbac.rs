@@ -130,7 +130,7 @@ impl Collection<'_> {
             self.store,
             Schema::rbac_roles(),
             self.place.clone(),
-            self.caller.clone(),
+            Arc::clone(&self.caller),
         );
         let mut found = Vec::new();
         for name in names {
@@ -177,7 +177,7 @@ impl Collection<'_> {
             self.store,
             self.schema,
             place,
-            self.caller.clone(),
+            Arc::clone(&self.caller),
         ))
     }
 
@@ -205,7 +205,12 @@ impl Collection<'_> {
     /// Endpoints of this workspace's roles.
     fn endpoints(&self) -> Collection<'_> {
         let schema = Schema::rbac_role_endpoints();
-        Collection::new(self.store, schema, self.place.clone(), self.caller.clone())
+        Collection::new(
+            self.store,
+            schema,
+            self.place.clone(),
+            Arc::clone(&self.caller),
+        )
     }
 
     /// `POST /rbac/roles/{role}/endpoints`.

@@ -42,6 +42,7 @@ pub(super) enum Target {
     Status,
     /// The paths themselves.
     Endpoints,
+    AuditRequests,
     Collection(&'static Schema),
     /// An entity, by id or endpoint key.
     Item(&'static Schema),
@@ -78,6 +79,39 @@ pub(super) enum Target {
 }
 
 impl Target {
+    /// Whether what changes there are entities, each with its audit record.
+    pub(super) fn changes_entities(self) -> bool {
+        match self {
+            Self::Collection(_)
+            | Self::Item(_)
+            | Self::Children { .. }
+            | Self::Register
+            | Self::OwnToken
+            | Self::UserRoles(_)
+            | Self::RoleEndpoint => true,
+            Self::Node
+            | Self::Status
+            | Self::Endpoints
+            | Self::AuditRequests
+            | Self::Sources
+            | Self::Ping
+            | Self::Test
+            | Self::HookStatus
+            | Self::Deliveries
+            | Self::RetryNow
+            | Self::Attempts
+            | Self::Replay
+            | Self::Dead
+            | Self::DeadEvents
+            | Self::DeadEvent
+            | Self::PublishDeadEvent
+            | Self::UserInfo
+            | Self::UserPermissions(_)
+            | Self::UserWorkspaces(_)
+            | Self::RolePermissions => false,
+        }
+    }
+
     /// The kind of entity that the first key names.
     pub(super) fn schema(self) -> Option<&'static Schema> {
         match self {
@@ -86,6 +120,7 @@ impl Target {
             Self::Node
             | Self::Status
             | Self::Endpoints
+            | Self::AuditRequests
             | Self::Sources
             | Self::DeadEvents
             | Self::DeadEvent
@@ -176,6 +211,14 @@ fn of_the_node() -> Vec<Route> {
         node("/", Target::Node),
         node("/status", Target::Status),
         node("/endpoints", Target::Endpoints),
+        Route {
+            pattern: "/audit/requests".to_owned(),
+            target: Target::AuditRequests,
+            scope: Some(Scope::WorkspaceOrAll),
+            access: Access::Roles,
+            methods: SHOW,
+            kind: "node",
+        },
         dead("/dead-events", Target::DeadEvents, SHOW_OR_DROP),
         dead("/dead-events/{key}", Target::DeadEvent, SHOW_OR_DROP),
         dead("/dead-events/{key}/publish", Target::PublishDeadEvent, ACT),

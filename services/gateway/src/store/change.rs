@@ -8,6 +8,7 @@ use hookline_shared::subject::{encode_header, header, outbox_key};
 use hookline_shared::trace::Sent;
 
 use super::row::Row;
+use crate::access::Caller;
 use crate::schema::{Entity, Schema};
 
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Write {
     pub new: Option<Entity>,
     /// Whether the client chose the id.
     pub id_given: bool,
+    /// Who makes the change.
+    pub by: Arc<Caller>,
 }
 
 /// The node that raises events.

@@ -15,6 +15,7 @@ use super::error::Error;
 use super::guard::is_abandoned;
 use super::plan::unmarked;
 use super::row::{Row, State};
+use crate::access::Caller;
 use crate::schema::Schema;
 
 /// How long a deletion waits until this node's view must contain all children.
@@ -22,7 +23,12 @@ const VIEW_WAIT: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Deletes an entity, unless another refers to it. [`Error::Stale`] if it is newer than `row`.
-    pub(crate) async fn delete(&self, place: Place, row: Arc<Row>) -> Result<(), Error> {
+    pub(crate) async fn delete(
+        &self,
+        place: Place,
+        row: Arc<Row>,
+        by: Arc<Caller>,
+    ) -> Result<(), Error> {
         let schema = row.schema;
         let is_workspace = schema.kind == Schema::workspaces().kind;
         if is_workspace
@@ -42,6 +48,7 @@ impl Store {
             old: Some(row),
             new: None,
             id_given: false,
+            by,
         };
         if !is_workspace && schema.referenced_by().next().is_none() {
             return self.write(delete(row)).await;

@@ -13,9 +13,11 @@ use hookline_shared::subject::{
 
 use hookline_shared::trace::Sent;
 
+use super::audit;
 use super::change::{Origin, Write};
 use super::error::Error;
 use super::row::Row;
+use crate::access;
 use crate::schema::{Entity, Schema, UniqueValue, Within, is_pinged, present};
 
 /// Header value of a delete marker.
@@ -256,7 +258,7 @@ fn new_parents(write: &Write) -> Vec<Parent> {
 }
 
 /// The events of a change: `crud` with the kind as name, and `dao:crud` with the operation. A new
-/// webhook also gets a ping.
+/// webhook also gets a ping. After them comes the audit record.
 fn outbox(write: &Write, id: &str, origin: &Origin) -> (Vec<Message>, Vec<Sent>) {
     let schema = write.schema;
     let old = write.old.as_ref().map(|row| &row.entity);
@@ -290,6 +292,8 @@ fn outbox(write: &Write, id: &str, origin: &Origin) -> (Vec<Message>, Vec<Sent>)
         let data = Bytes::from(Value::Object(present::ping(shown)).to_string());
         messages.push(event(PING_SOURCE, PING_EVENT, data).header(header::HOOK, id));
     }
+    let record = access::audit::change(&write.by, operation, schema.kind, id);
+    messages.push(audit::message(&write.by.workspace, &record));
     (messages, sent)
 }
 

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::access::Caller;
 use crate::schema::Input;
 use crate::store::change::Place;
 use crate::store::row;
@@ -52,6 +53,7 @@ fn write(kind: &str, old: Option<Entity>, new: Option<Entity>) -> Write {
         old,
         new,
         id_given: false,
+        by: Arc::new(Caller::nobody()),
     }
 }
 
@@ -73,13 +75,14 @@ fn subjects(plan: &Plan) -> Vec<String> {
             .subject()
             .trim_start_matches("$KV.hookline.")
             .to_owned();
-        match subject
-            .strip_prefix("outbox.")
-            .and_then(|rest| rest.split_once('.'))
-        {
-            Some((_, rest)) => format!("outbox.{rest}"),
-            None => subject.replace(&plan.id, "ID"),
+        for kind in ["outbox", "audit"] {
+            let rest = subject.strip_prefix(kind);
+            let rest = rest.and_then(|rest| rest[1..].split_once('.'));
+            if let Some((_, rest)) = rest {
+                return format!("{kind}.{rest}");
+            }
         }
+        subject.replace(&plan.id, "ID")
     };
     messages(plan).iter().map(short).collect()
 }
@@ -94,6 +97,7 @@ fn a_create_is_one_batch_of_entity_reservation_and_events() {
             "unique.default.consumers.username.Ada=20Lovelace",
             "outbox.default.crud.consumers",
             "outbox.default.dao:crud.create",
+            "audit.default.hookline:audit.write",
         ]
     );
 }
@@ -112,6 +116,7 @@ fn an_update_releases_the_old_name_and_takes_the_new_one() {
             "unique.default.consumers.username.a",
             "outbox.default.crud.consumers",
             "outbox.default.dao:crud.update",
+            "audit.default.hookline:audit.write",
         ]
     );
     let text = format!("{:?}", messages(&plan));
@@ -151,6 +156,7 @@ fn a_new_webhook_moves_the_revision_after_the_entity_and_gets_its_ping() {
             "outbox.default.crud.event_hooks",
             "outbox.default.dao:crud.create",
             "outbox.default.kong:event_hooks.ping",
+            "audit.default.hookline:audit.write",
         ]
     );
     // The secret is in the entity, and nowhere else.
