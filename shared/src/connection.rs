@@ -1,7 +1,7 @@
 //! Connects to NATS.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +12,8 @@ use percent_encoding::percent_decode_str;
 use prometheus::IntCounter;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+
+use crate::tls;
 
 /// The oldest nats-server that has message schedules and atomic batches with ids.
 const MIN_SERVER: (u64, u64) = (2, 14);
@@ -36,6 +38,22 @@ pub struct Options {
     /// NATS credentials file (`.creds`).
     #[arg(long, env = "HOOKLINE_NATS_CREDENTIALS", value_name = "FILE")]
     pub nats_credentials: Option<PathBuf>,
+
+    /// NKey file: the seed of a user.
+    #[arg(long, env = "HOOKLINE_NATS_NKEY", value_name = "FILE")]
+    pub nats_nkey: Option<PathBuf>,
+
+    /// Authorities of NATS' certificate, in PEM, beside those that this host trusts.
+    #[arg(long, env = "HOOKLINE_NATS_TLS_CA", value_name = "FILE")]
+    pub nats_tls_ca: Option<PathBuf>,
+
+    /// Certificate of this client for NATS, in PEM.
+    #[arg(long, env = "HOOKLINE_NATS_TLS_CERT", value_name = "FILE")]
+    pub nats_tls_cert: Option<PathBuf>,
+
+    /// Its private key.
+    #[arg(long, env = "HOOKLINE_NATS_TLS_KEY", value_name = "FILE")]
+    pub nats_tls_key: Option<PathBuf>,
 }
 
 impl Options {
@@ -60,10 +78,21 @@ impl Options {
                 return Err(Error::Logins);
             }
         }
-        if self.nats_credentials.is_some() && first != Login::None {
+        let others = [&self.nats_credentials, &self.nats_nkey];
+        let others = others.iter().filter(|file| file.is_some()).count();
+        if others + usize::from(first != Login::None) > 1 {
             return Err(Error::TwoLogins);
         }
         Ok(first)
+    }
+
+    fn tls(&self) -> tls::Files {
+        tls::Files {
+            name: "HOOKLINE_NATS_TLS",
+            ca: self.nats_tls_ca.clone(),
+            cert: self.nats_tls_cert.clone(),
+            key: self.nats_tls_key.clone(),
+        }
     }
 
     async fn connect_options(&self) -> Result<ConnectOptions, Error> {
@@ -72,13 +101,32 @@ impl Options {
             Login::Token(token) => ConnectOptions::with_token(token),
             Login::User(user, password) => ConnectOptions::with_user_and_password(user, password),
         };
-        match &self.nats_credentials {
+        let mut options = match &self.nats_credentials {
             Some(file) => options
                 .credentials_file(file)
                 .await
-                .map_err(Error::Credentials),
-            None => Ok(options),
+                .map_err(|source| Error::credentials(file, source))?,
+            None => options,
+        };
+        if let Some(file) = &self.nats_nkey {
+            let seed = tokio::fs::read_to_string(file).await;
+            let seed = seed.map_err(|source| Error::credentials(file, source))?;
+            let seed = seed.trim().to_owned();
+            nkeys::KeyPair::from_seed(&seed).map_err(|_| Error::Seed(file.clone()))?;
+            options = options.nkey(seed);
         }
+        let files = self.tls();
+        if !files.is_empty() {
+            files.read()?;
+            options = options.require_tls(true);
+        }
+        if let Some(ca) = files.ca {
+            options = options.add_root_certificates(ca);
+        }
+        if let (Some(cert), Some(key)) = (files.cert, files.key) {
+            options = options.add_client_certificate(cert, key);
+        }
+        Ok(options)
     }
 }
 
@@ -117,12 +165,21 @@ pub enum Error {
     Address,
     #[error("the URLs in HOOKLINE_NATS_URL must have the same user and password")]
     Logins,
-    #[error("give either a user in HOOKLINE_NATS_URL or HOOKLINE_NATS_CREDENTIALS")]
-    TwoLogins,
-    #[error("cannot read the NATS credentials file")]
-    Credentials(#[source] std::io::Error),
     #[error(
-        "NATS refused the credentials: check user and password in HOOKLINE_NATS_URL, or HOOKLINE_NATS_CREDENTIALS"
+        "give one of a user in HOOKLINE_NATS_URL, HOOKLINE_NATS_CREDENTIALS and HOOKLINE_NATS_NKEY"
+    )]
+    TwoLogins,
+    #[error("cannot use the NATS credentials in {}: {source}", file.display())]
+    Credentials {
+        file: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{} (HOOKLINE_NATS_NKEY) holds no seed of a user, which begins with SU", .0.display())]
+    Seed(PathBuf),
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    #[error(
+        "NATS refused the credentials: check user and password in HOOKLINE_NATS_URL, HOOKLINE_NATS_CREDENTIALS, HOOKLINE_NATS_NKEY, or the client's certificate"
     )]
     Authorization,
     /// In the server's words.
@@ -132,6 +189,15 @@ pub enum Error {
     ServerTooOld(String),
     #[error("shut down while waiting for NATS")]
     Stopped,
+}
+
+impl Error {
+    fn credentials(file: &Path, source: std::io::Error) -> Self {
+        Self::Credentials {
+            file: file.to_owned(),
+            source,
+        }
+    }
 }
 
 /// Connects, retrying until the server answers. Fails only if waiting does not help: wrong credentials, a server that

@@ -12,11 +12,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::tls::ServerTls;
 
 /// For a request's head, and for the next request on a connection that is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -37,6 +39,7 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     connections: usize,
+    tls: Option<Arc<ServerTls>>,
     shutdown: CancellationToken,
 ) {
     let free = Arc::new(Semaphore::new(connections));
@@ -59,10 +62,23 @@ pub async fn serve(
             }
         };
         let router = router.clone().layer(Extension(Peer(peer)));
-        let shutdown = shutdown.clone();
+        let (shutdown, acceptor) = (shutdown.clone(), tls.as_ref().map(|tls| tls.acceptor()));
         open.spawn(async move {
             let _permit = permit;
-            if let Err(error) = connection(stream, router, shutdown).await {
+            // Nagle's algorithm would delay small responses.
+            let _ = stream.set_nodelay(true);
+            let closed = match acceptor {
+                None => connection(stream, router, shutdown).await,
+                Some(acceptor) => {
+                    let stream = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await;
+                    match stream {
+                        Ok(Ok(stream)) => connection(stream, router, shutdown).await,
+                        Ok(Err(error)) => return tracing::debug!(%error, "no TLS handshake"),
+                        Err(_) => return tracing::debug!("no TLS handshake in time"),
+                    }
+                }
+            };
+            if let Err(error) = closed {
                 tracing::debug!(%error, "connection closed");
             }
         });
@@ -72,12 +88,10 @@ pub async fn serve(
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     shutdown: CancellationToken,
 ) -> Result<(), hyper::Error> {
-    // Nagle's algorithm would delay small responses.
-    let _ = stream.set_nodelay(true);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -98,15 +112,15 @@ async fn connection(
 }
 
 /// A stream whose writes fail if the other side takes nothing for [`WRITE_TIMEOUT`].
-struct Impatient {
-    stream: TcpStream,
+struct Impatient<S> {
+    stream: S,
     /// Runs while a write waits.
     timeout: Pin<Box<Sleep>>,
     waits: bool,
 }
 
-impl Impatient {
-    fn new(stream: TcpStream) -> Self {
+impl<S: AsyncWrite + Unpin> Impatient<S> {
+    fn new(stream: S) -> Self {
         Self {
             stream,
             timeout: Box::pin(tokio::time::sleep(WRITE_TIMEOUT)),
@@ -117,7 +131,7 @@ impl Impatient {
     fn bounded<T>(
         &mut self,
         context: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let written = write(Pin::new(&mut self.stream), context);
         if written.is_ready() {
@@ -133,7 +147,7 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -143,7 +157,7 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

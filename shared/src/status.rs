@@ -88,7 +88,7 @@ pub async fn serve(
                 Err(refused) => Err((StatusCode::FORBIDDEN, format!("{refused}\n"))),
             })
         }));
-    http_server::serve(listener, router, CONNECTIONS, shutdown).await;
+    http_server::serve(listener, router, CONNECTIONS, None, shutdown).await;
 }
 
 fn metrics(registry: &Registry) -> Response {

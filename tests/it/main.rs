@@ -36,6 +36,7 @@ mod retries;
 mod retry_now;
 mod scaling;
 mod secrets;
+mod secured;
 mod sharing;
 mod shutdown;
 mod signature;

@@ -1,11 +1,14 @@
 //! A client of the Admin API.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Certificate, Client, Identity, Method, RequestBuilder};
 use serde_json::{Value, json};
+
+use crate::tls::Authority;
 
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -51,6 +54,28 @@ impl Admin {
             token: Some(token.to_owned()),
             ..self.clone()
         }
+    }
+
+    /// The same API over TLS with a certificate of the authority, by a client that has its own if there is one.
+    pub fn over_tls(
+        &self,
+        authority: &Authority,
+        client: Option<&(PathBuf, PathBuf)>,
+    ) -> Result<Self> {
+        let root = Certificate::from_pem(&std::fs::read(authority.file())?)?;
+        let mut builder = Client::builder().no_proxy().tls_certs_only([root]);
+        if let Some((certificate, key)) = client {
+            let mut pem = std::fs::read(certificate)?;
+            pem.extend(std::fs::read(key)?);
+            builder = builder.identity(Identity::from_pem(&pem)?);
+        }
+        let base = self.base.replace("http://127.0.0.1", "https://localhost");
+        Ok(Self {
+            base,
+            // Each request has a connection of its own.
+            http: builder.pool_max_idle_per_host(0).build()?,
+            token: self.token.clone(),
+        })
     }
 
     #[must_use]

@@ -1,12 +1,13 @@
 //! A gateway or a dispatcher: a process with a status API, and in a gateway an Admin API.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::admin::{self, Admin};
 use crate::logs::Line;
 use crate::process::Process;
+use crate::tls::Authority;
 use crate::wait::eventually;
 use crate::{SOON, binaries, logs, metrics, ports};
 
@@ -40,6 +41,20 @@ impl Service {
         gateway.process.set_env("HOOKLINE_NODE", name);
         gateway.admin = Some(Admin::new(&format!("http://{listen}"))?);
         Ok(gateway)
+    }
+
+    /// From now on its Admin API is served over TLS, and this client has its own certificate if it needs one.
+    pub fn serve_tls(
+        &mut self,
+        authority: &Authority,
+        server: &(PathBuf, PathBuf),
+        client: Option<&(PathBuf, PathBuf)>,
+    ) -> Result<()> {
+        self.set("HOOKLINE_ADMIN_TLS_CERT", &server.0.display().to_string());
+        self.set("HOOKLINE_ADMIN_TLS_KEY", &server.1.display().to_string());
+        let admin = self.admin().clone();
+        self.admin = Some(admin.over_tls(authority, client)?);
+        Ok(())
     }
 
     /// A dispatcher that may call loopback addresses, with a lease short enough to wait for. [`Self::start`]

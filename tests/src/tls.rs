@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -45,12 +47,36 @@ impl Authority {
         &self.file
     }
 
-    /// Puts TLS for `localhost` in front of a local port.
-    pub async fn front(&self, port: u16, validity: Validity) -> Result<TlsFront> {
-        TlsFront::start(self.config(validity)?, port).await
+    /// Files of a certificate for `localhost`, and of its key, with `name` in theirs.
+    pub fn issue(&self, name: &str, validity: Validity) -> Result<(PathBuf, PathBuf)> {
+        let (certificate, key) = self.certificate(validity)?;
+        let place = |end: &str| self.file.with_file_name(format!("{name}.{end}"));
+        let (certificate_file, key_file) = (place("crt"), place("key"));
+        std::fs::write(&certificate_file, certificate.pem())?;
+        std::fs::write(&key_file, key.serialize_pem())?;
+        Ok((certificate_file, key_file))
     }
 
-    fn config(&self, validity: Validity) -> Result<ServerConfig> {
+    /// As [`Self::front`], but lets only clients in that have a certificate of this authority.
+    pub async fn front_for_clients(&self, port: u16) -> Result<TlsFront> {
+        let mut roots = RootCertStore::empty();
+        let pem = std::fs::read(&self.file)?;
+        roots.add(CertificateDer::from_pem_slice(&pem)?)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let roots = Arc::new(roots);
+        let clients = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+        let (certificate, key) = self.certificate(Validity::Valid)?;
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(clients.build()?)
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            )?;
+        TlsFront::start(config, port).await
+    }
+
+    fn certificate(&self, validity: Validity) -> Result<(rcgen::Certificate, KeyPair)> {
         let mut params = CertificateParams::new(["localhost".to_owned()])?;
         if validity == Validity::Expired {
             params.not_before = date_time_ymd(2020, 1, 1);
@@ -58,6 +84,16 @@ impl Authority {
         }
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok((certificate, key))
+    }
+
+    /// Puts TLS for `localhost` in front of a local port.
+    pub async fn front(&self, port: u16, validity: Validity) -> Result<TlsFront> {
+        TlsFront::start(self.config(validity)?, port).await
+    }
+
+    fn config(&self, validity: Validity) -> Result<ServerConfig> {
+        let (certificate, key) = self.certificate(validity)?;
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         ServerConfig::builder_with_provider(provider)

@@ -1,11 +1,12 @@
 //! The dispatcher's settings: flags, environment variables, help and defaults from one struct.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hookline_shared::hook::framing;
 use hookline_shared::settings::{duration, node_name};
-use hookline_shared::{connection, parking, retry, streams, telemetry};
+use hookline_shared::{connection, parking, retry, streams, telemetry, tls};
 use ipnet::IpNet;
 
 use crate::admission::circuit_breaker;
@@ -99,6 +100,18 @@ pub struct Coordination {
     )]
     pub redis_url: String,
 
+    /// Authorities of Redis' certificate, in PEM, in the place of those that this host trusts.
+    #[arg(long, env = "HOOKLINE_REDIS_TLS_CA", value_name = "FILE")]
+    pub redis_tls_ca: Option<PathBuf>,
+
+    /// Certificate of this client for Redis, in PEM.
+    #[arg(long, env = "HOOKLINE_REDIS_TLS_CERT", value_name = "FILE")]
+    pub redis_tls_cert: Option<PathBuf>,
+
+    /// Its private key.
+    #[arg(long, env = "HOOKLINE_REDIS_TLS_KEY", value_name = "FILE")]
+    pub redis_tls_key: Option<PathBuf>,
+
     /// How long a claim on a delivery holds without renewal; then another dispatcher may take the delivery over.
     /// Shorter than the ack wait.
     #[arg(
@@ -127,7 +140,17 @@ pub struct Coordination {
 
 impl Coordination {
     pub fn url(&self) -> Result<RedisUrl, url::Error> {
-        RedisUrl::parse(&self.redis_url)
+        let url = RedisUrl::parse(&self.redis_url)?;
+        let files = tls::Files {
+            name: "HOOKLINE_REDIS_TLS",
+            ca: self.redis_tls_ca.clone(),
+            cert: self.redis_tls_cert.clone(),
+            key: self.redis_tls_key.clone(),
+        };
+        if files.is_empty() {
+            return Ok(url);
+        }
+        url.with_certificates(files.read()?)
     }
 
     #[must_use]

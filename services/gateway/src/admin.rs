@@ -35,6 +35,7 @@ use ipnet::IpNet;
 use hookline_shared::http_server;
 use hookline_shared::same_site::SameSite;
 use hookline_shared::subject::header::TRACEPARENT;
+use hookline_shared::tls::ServerTls;
 use hookline_shared::trace::{self, FutureExt as _};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -134,13 +135,14 @@ impl Admin {
 pub(crate) async fn serve(
     listener: TcpListener,
     admin: Admin,
+    tls: Option<Arc<ServerTls>>,
     shutdown: CancellationToken,
     timeout: Duration,
 ) {
     let requests = admin.requests.clone();
     let router = Router::new().fallback(handle).with_state(Arc::new(admin));
     let drained = async {
-        http_server::serve(listener, router, CONNECTIONS, shutdown.clone()).await;
+        http_server::serve(listener, router, CONNECTIONS, tls, shutdown.clone()).await;
         requests.close();
         requests.wait().await;
     };

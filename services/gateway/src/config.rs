@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -9,7 +10,7 @@ use ipnet::IpNet;
 
 use hookline_shared::hook::framing;
 use hookline_shared::settings::{duration, node_name};
-use hookline_shared::{connection, parking, streams, telemetry};
+use hookline_shared::{connection, parking, streams, telemetry, tls};
 
 use crate::access::Rbac;
 
@@ -25,6 +26,10 @@ pub struct Config {
         default_value = "127.0.0.1:8001"
     )]
     pub admin_listen: SocketAddr,
+
+    /// TLS of the Admin API.
+    #[command(flatten)]
+    pub admin_tls: AdminTls,
 
     /// Whether requests need a token of a user whose roles permit them, in the header Kong-Admin-Token. [default: on
     /// where the Admin API listens beyond loopback, else off]
@@ -131,6 +136,35 @@ pub struct Config {
     pub telemetry: telemetry::Options,
 }
 
+/// Files in PEM, read again when they change.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct AdminTls {
+    /// Certificate of the Admin API, and those between it and its authority: it is served over TLS then.
+    #[arg(long, env = "HOOKLINE_ADMIN_TLS_CERT", value_name = "FILE")]
+    pub admin_tls_cert: Option<PathBuf>,
+
+    /// Its private key.
+    #[arg(long, env = "HOOKLINE_ADMIN_TLS_KEY", value_name = "FILE")]
+    pub admin_tls_key: Option<PathBuf>,
+
+    /// Authorities of which clients must have a certificate.
+    #[arg(long, env = "HOOKLINE_ADMIN_TLS_CA", value_name = "FILE")]
+    pub admin_tls_ca: Option<PathBuf>,
+}
+
+impl AdminTls {
+    #[must_use]
+    pub fn files(&self) -> tls::Files {
+        tls::Files {
+            name: "HOOKLINE_ADMIN_TLS",
+            ca: self.admin_tls_ca.clone(),
+            cert: self.admin_tls_cert.clone(),
+            key: self.admin_tls_key.clone(),
+        }
+    }
+}
+
 /// Why the settings do not go together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -147,6 +181,14 @@ impl Config {
             Some(mode) => Ok(mode),
             None if is_loopback || self.insecure => Ok(Rbac::Off),
             None => Ok(Rbac::On),
+        }
+    }
+
+    /// Says what is allowed and unwise.
+    pub fn warn(&self) {
+        let is_loopback = self.admin_listen.ip().is_loopback();
+        if !is_loopback && self.admin_tls.files().is_empty() {
+            tracing::warn!("the Admin API is served without TLS: tokens can be read on their way");
         }
     }
 

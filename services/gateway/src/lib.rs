@@ -30,6 +30,7 @@ use hookline_shared::service_metrics::ServiceMetrics;
 use hookline_shared::status::{self, Readiness};
 use hookline_shared::subject::ENTITY_SUBJECTS;
 use hookline_shared::supervisor::{Stopped, Supervisor};
+use hookline_shared::tls::{self, ServerTls};
 use hookline_shared::unreadable::{self, Reads};
 use hookline_shared::workers::Workers;
 use hookline_shared::{batch, clock, connection, streams, subject, telemetry};
@@ -64,6 +65,8 @@ pub enum Error {
     Metrics(#[from] prometheus::Error),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     #[error(transparent)]
     Insecure(#[from] config::Insecure),
     #[error(
@@ -111,10 +114,15 @@ pub async fn run(
     let (refusals, recorder) = Refusals::new(metrics.clone());
     supervisor.spawn("audit recorder", recorder.run(Arc::clone(&store)));
     let admin = Admin::new(Arc::clone(&store), metrics.clone(), &config, rbac, refusals);
+    let tls = ServerTls::load(config.admin_tls.files())?.map(Arc::new);
+    if let Some(tls) = tls.clone() {
+        supervisor.spawn("certificate watch", async move { tls.follow().await });
+    }
     let mut serving = JoinSet::new();
     serving.spawn(admin::serve(
         listeners.admin,
         admin,
+        tls,
         stop.clone(),
         config.shutdown_timeout,
     ));

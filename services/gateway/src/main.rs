@@ -13,6 +13,8 @@ async fn main() -> anyhow::Result<()> {
     telemetry::init(&config.telemetry)?;
     config.nats.servers()?;
     config.rbac()?;
+    config.admin_tls.files().read()?;
+    config.warn();
     files::raise_limit();
     let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
     let bind = async |address| {

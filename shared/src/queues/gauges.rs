@@ -203,7 +203,14 @@ mod tests {
                 consumer(3, 1, None),
                 consumer(0, 1, Some(oldest + 50.0)),
             ],
-            streams: [stream(1), stream(10), stream(100), stream(4), stream(5), stream(6)],
+            streams: [
+                stream(1),
+                stream(10),
+                stream(100),
+                stream(4),
+                stream(5),
+                stream(6),
+            ],
             bucket: Some(77),
         }
     }

@@ -290,16 +290,26 @@ impl Inner {
 impl Connector {
     fn new(url: &RedisUrl) -> Result<Self, redis::RedisError> {
         Ok(match &url.form {
-            Form::One(info) => Self::One(redis::Client::open(info.clone())?),
-            Form::Cluster(nodes) => Self::Cluster(
-                ClusterClient::builder(nodes.clone())
+            Form::One(info) => Self::One(match &url.certificates {
+                None => redis::Client::open(info.clone())?,
+                Some(certificates) => {
+                    redis::Client::build_with_tls(info.clone(), certificates.clone())?
+                }
+            }),
+            Form::Cluster(nodes) => {
+                let mut builder = ClusterClient::builder(nodes.clone())
                     .connection_timeout(CONNECT)
                     .response_timeout(DEADLINE)
                     .retries(2)
-                    .max_retry_wait(100)
-                    .build()?,
-            ),
-            Form::Sentinels(sentinels) => Self::Sentinels(AsyncMutex::new(sentinels.client()?)),
+                    .max_retry_wait(100);
+                if let Some(certificates) = &url.certificates {
+                    builder = builder.certs(certificates.clone());
+                }
+                Self::Cluster(builder.build()?)
+            }
+            Form::Sentinels(sentinels) => Self::Sentinels(AsyncMutex::new(
+                sentinels.client(url.certificates.as_ref())?,
+            )),
         })
     }
 

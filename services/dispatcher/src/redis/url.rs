@@ -6,8 +6,14 @@
 //! redis+sentinel://user:password@a:26379,b:26379/mymaster   a master and its sentinels; rediss+sentinel://
 //! ```
 
-use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
-use redis::{ConnectionInfo, IntoConnectionInfo as _, TlsMode};
+use hookline_shared::tls::{self, Pem};
+use redis::sentinel::{
+    SentinelClient, SentinelClientBuilder, SentinelNodeConnectionInfo, SentinelServerType,
+};
+use redis::{
+    ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, TlsCertificates,
+    TlsMode,
+};
 
 /// Quotes nothing, since the setting may have a password.
 #[derive(Debug, thiserror::Error)]
@@ -24,11 +30,19 @@ pub enum Error {
         "HOOKLINE_REDIS_URL must name the master after the sentinels: redis+sentinel://HOST:PORT/MASTER"
     )]
     Master,
+    #[error(
+        "HOOKLINE_REDIS_TLS_CA, _CERT and _KEY need TLS: HOOKLINE_REDIS_URL must begin with rediss"
+    )]
+    NoTls,
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
 }
 
 #[derive(Debug, Clone)]
 pub struct RedisUrl {
     pub form: Form,
+    /// Certificates of files, beside what the URL says.
+    pub certificates: Option<TlsCertificates>,
 }
 
 #[derive(Debug, Clone)]
@@ -70,7 +84,31 @@ impl RedisUrl {
             }
             _ => return Err(Error::Form),
         };
-        Ok(Self { form })
+        Ok(Self {
+            form,
+            certificates: None,
+        })
+    }
+
+    /// With an authority in the place of those that this host trusts, or a certificate of this client. Only `rediss`
+    /// has a use for them.
+    pub fn with_certificates(mut self, pem: Pem) -> Result<Self, Error> {
+        let is_tls = match &self.form {
+            Form::One(info) => is_tls(info),
+            Form::Cluster(nodes) => nodes.iter().all(is_tls),
+            Form::Sentinels(sentinels) => sentinels.tls,
+        };
+        if !is_tls {
+            return Err(Error::NoTls);
+        }
+        self.certificates = Some(TlsCertificates {
+            client_tls: pem.own.map(|(cert, key)| ClientTlsConfig {
+                client_cert: cert,
+                client_key: key,
+            }),
+            root_cert: pem.ca,
+        });
+        Ok(self)
     }
 
     /// Hosts and ports, without user and password.
@@ -91,7 +129,13 @@ impl RedisUrl {
 }
 
 impl Sentinels {
-    pub fn client(&self) -> Result<SentinelClient, redis::RedisError> {
+    pub fn client(
+        &self,
+        certificates: Option<&TlsCertificates>,
+    ) -> Result<SentinelClient, redis::RedisError> {
+        if let Some(certificates) = certificates {
+            return self.client_with(certificates);
+        }
         let mut node = SentinelNodeConnectionInfo::default()
             .set_redis_connection_info(self.node.redis_settings().clone());
         if self.tls {
@@ -104,6 +148,32 @@ impl Sentinels {
             SentinelServerType::Master,
         )
     }
+
+    fn client_with(
+        &self,
+        certificates: &TlsCertificates,
+    ) -> Result<SentinelClient, redis::RedisError> {
+        let addresses = self.sentinels.iter().map(|info| info.addr().clone());
+        let settings = self.node.redis_settings();
+        let mut builder =
+            SentinelClientBuilder::new(addresses, self.master.clone(), SentinelServerType::Master)?
+                .set_client_to_redis_tls_mode(TlsMode::Secure)
+                .set_client_to_redis_db(settings.db())
+                .set_client_to_redis_certificates(certificates.clone())
+                .set_client_to_sentinel_tls_mode(TlsMode::Secure)
+                .set_client_to_sentinel_certificates(certificates.clone());
+        if let Some(user) = settings.username() {
+            builder = builder.set_client_to_redis_username(user);
+        }
+        if let Some(password) = settings.password() {
+            builder = builder.set_client_to_redis_password(password);
+        }
+        builder.build()
+    }
+}
+
+fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
 }
 
 /// Parses a list of hosts; `with_user`: each with the user and password before the list.
@@ -164,7 +234,7 @@ mod tests {
         };
         assert_eq!(sentinels.node.redis_settings().password(), Some("s3cret"));
         assert_eq!(sentinels.sentinels[0].redis_settings().password(), None);
-        assert!(sentinels.client().is_ok());
+        assert!(sentinels.client(None).is_ok());
     }
 
     #[test]
