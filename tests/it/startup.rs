@@ -186,7 +186,7 @@ async fn a_wrong_address_or_login_of_nats_is_named() -> Result {
     dispatcher.set("HOOKLINE_NATS_CREDENTIALS", "/nonexistent");
     says(
         dispatcher,
-        "give either a user in HOOKLINE_NATS_URL or HOOKLINE_NATS_CREDENTIALS",
+        "give one of a user in HOOKLINE_NATS_URL",
     )
     .await?;
     let plain = format!("nats://127.0.0.1:{nats}");
