@@ -30,6 +30,7 @@ pub mod files;
 pub mod hook;
 pub mod http_server;
 pub mod json_text;
+pub mod keyring;
 pub mod known_stack;
 pub mod lua;
 pub mod metrics;

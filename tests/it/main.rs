@@ -17,6 +17,7 @@ mod duplicates;
 mod egress;
 mod entities;
 mod hostile_hooks;
+mod keyring;
 mod lambda;
 mod limits;
 mod log;

@@ -184,11 +184,7 @@ async fn a_wrong_address_or_login_of_nats_is_named() -> Result {
     dispatcher.set("HOOKLINE_REPLICAS", "3");
     says(dispatcher, "HOOKLINE_REPLICAS asks for 3 copies").await?;
     dispatcher.set("HOOKLINE_NATS_CREDENTIALS", "/nonexistent");
-    says(
-        dispatcher,
-        "give one of a user in HOOKLINE_NATS_URL",
-    )
-    .await?;
+    says(dispatcher, "give one of a user in HOOKLINE_NATS_URL").await?;
     let plain = format!("nats://127.0.0.1:{nats}");
     dispatcher.set("HOOKLINE_NATS_URL", &plain);
     says(dispatcher, "/nonexistent").await?;

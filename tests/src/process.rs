@@ -56,6 +56,10 @@ impl Process {
         self.env.insert(name.to_owned(), value.into());
     }
 
+    pub fn remove_env(&mut self, name: &str) {
+        self.env.remove(name);
+    }
+
     /// Sets the time of day that the process sees, in seconds ahead of the true one. Takes effect at the next start.
     pub fn set_clock_ahead(&mut self, seconds: i64) -> Result<()> {
         let library = binaries::wrong_clock()?.display().to_string();

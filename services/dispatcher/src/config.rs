@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hookline_shared::hook::framing;
 use hookline_shared::settings::{duration, node_name};
-use hookline_shared::{connection, parking, retry, streams, telemetry, tls};
+use hookline_shared::{connection, keyring, parking, retry, streams, telemetry, tls};
 use ipnet::IpNet;
 
 use crate::admission::circuit_breaker;
@@ -316,6 +316,10 @@ pub struct Hooks {
 
     #[command(flatten)]
     pub framing: framing::Options,
+
+    /// Keys of hooks' secrets.
+    #[command(flatten)]
+    pub keyring: keyring::Options,
 
     #[command(flatten)]
     pub parking: parking::Options,

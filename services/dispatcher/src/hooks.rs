@@ -22,9 +22,11 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use hookline_shared::event;
 use hookline_shared::hook::{DeliveryOptions, Hook};
+use hookline_shared::keyring;
 use hookline_shared::retry::Policy;
 use hookline_shared::subject::{self, header};
 use hookline_shared::watch::{self, Change, Update};
+use serde_json::{Map, Value};
 use tokio::sync::watch as signal;
 
 use crate::admission::Admission;
@@ -114,6 +116,14 @@ pub(crate) enum Error {
     Replaced,
     #[error("the hook index did not reach revision {0} in time")]
     Lags(u64),
+}
+
+/// A hook as the bucket has it, with its secrets opened.
+fn read(stored: &[u8]) -> Result<Hook, String> {
+    let mut hook: Map<String, Value> =
+        serde_json::from_slice(stored).map_err(|error| error.to_string())?;
+    keyring::open(&mut hook).map_err(|missing| missing.to_string())?;
+    Hook::from_json(&Value::Object(hook)).map_err(|error| error.to_string())
 }
 
 impl Index {
@@ -269,8 +279,7 @@ impl Index {
             table.sequences.remove(&id);
             return;
         };
-        let hook = serde_json::from_slice(&value).map_err(|error| error.to_string());
-        let hook = hook.and_then(|hook: Hook| {
+        let hook = read(&value).and_then(|hook| {
             if hook.id == id {
                 Ok(hook)
             } else {

@@ -29,7 +29,7 @@ use hookline_shared::service_metrics::ServiceMetrics;
 use hookline_shared::status::{self, Readiness};
 use hookline_shared::supervisor::Supervisor;
 use hookline_shared::unreadable::{self, Reads};
-use hookline_shared::{batch, clock, connection, egress, streams, subject, telemetry};
+use hookline_shared::{batch, clock, connection, egress, keyring, streams, subject, telemetry};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -94,6 +94,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     hookline_shared::tls::install_provider();
     config.hooks.framing.apply();
+    config.hooks.keyring.apply()?;
     let registry = telemetry::registry()?;
     let measured = Measured::register(&registry, &config)?;
     let metrics = measured.metrics;
@@ -120,12 +121,7 @@ pub async fn run(
     };
     let connection = watch_connection(context.client(), readiness.clone(), measured.of_service);
     supervisor.spawn("connection watch", connection);
-    let clients = vec![context.client(), asking.client()];
-    supervisor.spawn(
-        "NATS client",
-        unreadable::watch(config.nats.clone(), clients, READS, health.clone()),
-    );
-
+    spawn_client_watch(&mut supervisor, &config, [&context, &asking]);
     let joined = Cluster::join(&config, &context, redis.clone(), &shutdown).await;
     let cluster = match joined {
         Err(cluster::Error::Connection(connection::Error::Stopped)) => return Ok(()),
@@ -149,6 +145,8 @@ pub async fn run(
         stopped = supervisor.stopped() => return Err(stopped.into()),
         () = ready(&redis, &index, &readiness) => {}
     }
+    keyring::check()?;
+    supervisor.spawn("keyring", keyring::follow());
     cluster.check_redis().await?;
     supervisor.spawn("cluster watch", cluster.clone().watch());
 
@@ -206,6 +204,17 @@ async fn connect(
     clock::measure(&context.client()).await;
     let asking = connect(&format!("{} asking", config.node())).await?;
     Ok((context, asking))
+}
+
+fn spawn_client_watch(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    contexts: [&jetstream::Context; 2],
+) {
+    let clients = contexts.map(jetstream::Context::client).into();
+    let health = supervisor.health();
+    let watch = unreadable::watch(config.nats.clone(), clients, READS, health);
+    supervisor.spawn("NATS client", watch);
 }
 
 fn shared(config: &Config, metrics: &Metrics, health: &Readiness) -> anyhow::Result<Shared> {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use hookline_shared::hook::framing;
 use hookline_shared::settings::{duration, node_name};
-use hookline_shared::{connection, parking, streams, telemetry, tls};
+use hookline_shared::{connection, keyring, parking, streams, telemetry, tls};
 
 use crate::access::Rbac;
 
@@ -18,6 +18,9 @@ use crate::access::Rbac;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "hookline-gateway", version)]
 pub struct Config {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Where the Admin API listens. Beyond loopback it asks for tokens, see --rbac.
     #[arg(
         long,
@@ -115,6 +118,10 @@ pub struct Config {
     )]
     pub shutdown_timeout: Duration,
 
+    /// Keys of hooks' secrets.
+    #[command(flatten)]
+    pub keyring: keyring::Options,
+
     /// Headers that hooks may set.
     #[command(flatten)]
     pub framing: framing::Options,
@@ -134,6 +141,20 @@ pub struct Config {
     /// Logs.
     #[command(flatten)]
     pub telemetry: telemetry::Options,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Print a new key for the keyring, and exit.
+    NewKey,
+    /// Seal the secrets of all hooks with the first key of the keyring, and exit. Gateways and dispatchers must have
+    /// both keys meanwhile; they may run.
+    RotateKeys {
+        /// Drop secrets whose key is lost, and pause their hooks.
+        #[arg(long)]
+        drop_lost: bool,
+    },
 }
 
 /// Files in PEM, read again when they change.
@@ -189,6 +210,11 @@ impl Config {
         let is_loopback = self.admin_listen.ip().is_loopback();
         if !is_loopback && self.admin_tls.files().is_empty() {
             tracing::warn!("the Admin API is served without TLS: tokens can be read on their way");
+        }
+        if !is_loopback && self.keyring.is_empty() {
+            tracing::warn!(
+                "secrets of hooks are stored in NATS as they are: HOOKLINE_KEYRING seals them"
+            );
         }
     }
 

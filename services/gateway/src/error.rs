@@ -143,6 +143,7 @@ impl ApiError {
                 | Store::Unavailable(_)
                 | Store::NoBucket
                 | Store::NotAtomic
+                | Store::Lost(_)
                 | Store::Unknown,
             )
             | Self::BacklogFull(_)

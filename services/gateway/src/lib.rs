@@ -13,6 +13,7 @@ mod admin;
 mod config;
 mod error;
 mod metrics;
+mod rotate_keys;
 mod scaling;
 mod schema;
 mod store;
@@ -21,10 +22,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::{Client, jetstream};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use hookline_shared::keyring;
 use hookline_shared::queues::Queues;
 use hookline_shared::service_metrics::ServiceMetrics;
 use hookline_shared::status::{self, Readiness};
@@ -36,7 +39,8 @@ use hookline_shared::workers::Workers;
 use hookline_shared::{batch, clock, connection, streams, subject, telemetry};
 
 pub use access::Rbac;
-pub use config::Config;
+pub use config::{Command, Config};
+pub use rotate_keys::{print_new_key, rotate_keys};
 
 use admin::{Admin, Refusals};
 use metrics::Metrics;
@@ -73,6 +77,16 @@ pub enum Error {
         "HOOKLINE_RBAC is on and nobody can log in: set HOOKLINE_PASSWORD to the token of the first super-admin"
     )]
     NobodyCanLogIn,
+    #[error(transparent)]
+    Closed(#[from] keyring::Closed),
+    #[error("there is no keyring to seal with: set HOOKLINE_KEYRING or HOOKLINE_KEYRING_FILE")]
+    NoKeyring,
+    #[error("stopped after {0} of {1} hooks: start it again")]
+    Unfinished(usize, usize),
+    #[error(
+        "{0} hooks have secrets whose keys the keyring lacks, and stay as they were: add the keys, or drop the secrets with --drop-lost"
+    )]
+    Lost(usize),
     #[error("a listener failed")]
     Listener(#[from] std::io::Error),
 }
@@ -87,12 +101,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let registry = telemetry::registry()?;
     config.framing.apply();
-    let metrics = Metrics::register(&registry)?;
-    let of_service = ServiceMetrics::register(&registry, SERVICE)?;
-    let [bucket, deliveries] = batch::Metrics::register(&registry, ["bucket", "deliveries"])?;
-    let queues = Queues::register(&registry)?;
-    let workers = Workers::default();
-    metrics::register_workers(&registry, &workers)?;
+    let parts = Parts::register(&registry)?;
     let readiness = Readiness::waiting_for(&["nats", "view"]);
     // A node that answers is healthy unless a loop stopped; readiness says what it lacks.
     let health = Readiness::default();
@@ -104,16 +113,26 @@ pub async fn run(
         registry,
         readiness.clone(),
         health,
-        scaling::routes(queues.clone(), workers.clone(), config.worker_messages),
+        scaling::routes(
+            parts.queues.clone(),
+            parts.workers.clone(),
+            config.worker_messages,
+        ),
         status_stop.clone(),
     );
     supervisor.spawn("status API", served);
 
     let store = Arc::new(OnceLock::new());
     let rbac = config.rbac()?;
-    let (refusals, recorder) = Refusals::new(metrics.clone());
+    let (refusals, recorder) = Refusals::new(parts.metrics.clone());
     supervisor.spawn("audit recorder", recorder.run(Arc::clone(&store)));
-    let admin = Admin::new(Arc::clone(&store), metrics.clone(), &config, rbac, refusals);
+    let admin = Admin::new(
+        Arc::clone(&store),
+        parts.metrics.clone(),
+        &config,
+        rbac,
+        refusals,
+    );
     let tls = ServerTls::load(config.admin_tls.files())?.map(Arc::new);
     if let Some(tls) = tls.clone() {
         supervisor.spawn("certificate watch", async move { tls.follow().await });
@@ -126,22 +145,10 @@ pub async fn run(
         stop.clone(),
         config.shutdown_timeout,
     ));
-    let loaded = start(
-        &config,
-        &mut supervisor,
-        &readiness,
-        Parts {
-            metrics,
-            of_service,
-            bucket,
-            deliveries,
-            queues,
-            workers,
-        },
-        &stop,
-    )
-    .await;
+    let loaded = start(&config, &mut supervisor, &readiness, parts, &stop).await;
     if let Some(loaded) = loaded? {
+        keyring::check()?;
+        supervisor.spawn("keyring", keyring::follow());
         first_admin(&loaded, config.first_password(), rbac).await?;
         tracing::info!(
             node = config.node(),
@@ -206,6 +213,22 @@ struct Parts {
     deliveries: batch::Metrics,
     queues: Queues,
     workers: Workers,
+}
+
+impl Parts {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let [bucket, deliveries] = batch::Metrics::register(registry, ["bucket", "deliveries"])?;
+        let workers = Workers::default();
+        metrics::register_workers(registry, &workers)?;
+        Ok(Self {
+            metrics: Metrics::register(registry)?,
+            of_service: ServiceMetrics::register(registry, SERVICE)?,
+            bucket,
+            deliveries,
+            queues: Queues::register(registry)?,
+            workers,
+        })
+    }
 }
 
 /// Connects and loads the view. `None` if shutdown came first.

@@ -4,19 +4,26 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::net::TcpListener;
 
-use hookline_gateway::{Config, Listeners, SERVICE};
+use hookline_gateway::{Command, Config, Listeners, SERVICE};
 use hookline_shared::{files, shutdown, telemetry, trace};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
+    if config.command == Some(Command::NewKey) {
+        return hookline_gateway::print_new_key();
+    }
     telemetry::init(&config.telemetry)?;
     config.nats.servers()?;
     config.rbac()?;
     config.admin_tls.files().read()?;
-    config.warn();
+    config.keyring.apply()?;
     files::raise_limit();
     let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
+    if let Some(Command::RotateKeys { drop_lost }) = config.command {
+        return Ok(hookline_gateway::rotate_keys(&config, drop_lost, shutdown).await?);
+    }
+    config.warn();
     let bind = async |address| {
         TcpListener::bind(address)
             .await

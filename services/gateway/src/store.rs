@@ -18,6 +18,7 @@ mod locks;
 mod plan;
 mod publish;
 mod read;
+mod reseal;
 mod row;
 mod view;
 mod watch;
@@ -42,6 +43,7 @@ use lists::Lists;
 
 pub(crate) use change::{Origin, Place, Write};
 pub(crate) use error::Error;
+pub(crate) use reseal::Resealed;
 pub(crate) use row::Row;
 pub(crate) use view::{Cursor, Page, Query, Tags, View};
 pub(crate) use watch::follow;

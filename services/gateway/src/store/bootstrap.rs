@@ -98,7 +98,7 @@ impl Store {
         let id = entity.get("id").and_then(|id| id.as_str());
         let id = id.unwrap_or_default();
         let key = entity_key(workspace, schema.kind, id);
-        let mut messages = vec![batch::Message::new(key, encode(entity)).expect_last(0)];
+        let mut messages = vec![batch::Message::new(key, encode(schema, entity)).expect_last(0)];
         for (key, last) in keys {
             messages.push(reservation(key, id).expect_last(*last));
         }

@@ -1,6 +1,7 @@
 //! The store's errors, and how failed batches and reads map to them.
 
 use hookline_shared::hook::REDACTED;
+use hookline_shared::keyring::MissingKey;
 use hookline_shared::subject::BUCKET_STREAM;
 use hookline_shared::watch::WHAT_TO_DO;
 use hookline_shared::{batch, stream_reader};
@@ -35,6 +36,8 @@ pub enum Error {
     DefaultWorkspace,
     #[error("'{0}' is a built-in role: it can be neither changed nor deleted")]
     BuiltIn(String),
+    #[error("{0}: it can only be deleted; docs/security.md says what to do")]
+    Lost(MissingKey),
     #[error("Payload too large: the event of this change would exceed the size limit of events")]
     TooLarge,
     #[error(
@@ -87,6 +90,7 @@ impl Error {
             Self::Unknown => WriteOutcome::Unknown,
             Self::DefaultWorkspace
             | Self::BuiltIn(_)
+            | Self::Lost(_)
             | Self::TooLarge
             | Self::Full
             | Self::Contended

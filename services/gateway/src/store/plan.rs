@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use hookline_shared::batch::Message;
+use hookline_shared::keyring;
 use hookline_shared::subject::{
     ALL_WORKSPACES, HOOK_KIND, HOOKS_REVISION, PING_EVENT, PING_SOURCE, entity_key, header,
     unique_key,
@@ -93,7 +94,7 @@ impl Plan {
         let write_id = Uuid::new_v4().to_string();
         let subject = entity_key(&workspace, schema.kind, &id);
         let mut entity = match new {
-            Some(new) => Message::new(subject, encode(new)),
+            Some(new) => Message::new(subject, encode(schema, new)),
             None => delete_marker(subject),
         }
         .header(header::WRITE, &write_id);
@@ -168,7 +169,7 @@ impl Plan {
 
 /// Rewrites an entity without its deletion mark.
 pub(super) fn unmarked(row: &Row) -> Message {
-    Message::new(row.subject(), encode(&row.entity))
+    Message::new(row.subject(), encode(row.schema, &row.entity))
         .header(header::CREATED, &row.created)
         .expect_last(row.sequence)
 }
@@ -177,8 +178,13 @@ pub(super) fn reservation(subject: &str, id: &str) -> Message {
     Message::new(subject, id.to_owned())
 }
 
-pub(super) fn encode(entity: &Entity) -> Bytes {
-    Value::Object(entity.clone()).to_string().into()
+/// As the bucket has it: with secrets sealed.
+pub(super) fn encode(schema: &Schema, entity: &Entity) -> Bytes {
+    let mut entity = entity.clone();
+    if schema.kind == HOOK_KIND {
+        keyring::seal(&mut entity);
+    }
+    Value::Object(entity).to_string().into()
 }
 
 fn delete_marker(subject: String) -> Message {

@@ -3,7 +3,8 @@
 use async_nats::HeaderMap;
 
 use hookline_shared::event::get;
-use hookline_shared::subject::{entity_key, header};
+use hookline_shared::keyring::{self, MissingKey};
+use hookline_shared::subject::{HOOK_KIND, entity_key, header};
 
 use crate::schema::{Entity, Schema};
 
@@ -21,6 +22,8 @@ pub(crate) struct Row {
     pub(super) deleting: Option<u64>,
     /// Id of the write that stored the message.
     pub(super) write: Option<String>,
+    /// Why its secrets cannot be opened; they are redacted then.
+    pub(crate) lost: Option<MissingKey>,
 }
 
 /// The state of an entity's key.
@@ -60,6 +63,7 @@ impl Row {
             created: "0 0".to_owned(),
             deleting: None,
             write: None,
+            lost: None,
         }
     }
 
@@ -74,7 +78,11 @@ impl Row {
         id: &str,
         message: &Message<'_>,
     ) -> Option<Self> {
-        let entity = serde_json::from_slice(message.body).ok()?;
+        let mut entity: Entity = serde_json::from_slice(message.body).ok()?;
+        let lost = match schema.kind {
+            HOOK_KIND => keyring::open(&mut entity).err(),
+            _ => None,
+        };
         let created = get(message.headers, header::CREATED);
         let first = || format!("{} {}", message.sequence, message.time);
         Some(Self {
@@ -86,6 +94,7 @@ impl Row {
             created: created.map_or_else(first, str::to_owned),
             deleting: get(message.headers, header::DELETING).and_then(|ms| ms.parse().ok()),
             write: get(message.headers, header::WRITE).map(str::to_owned),
+            lost,
         })
     }
 

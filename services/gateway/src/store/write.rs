@@ -30,6 +30,11 @@ impl Store {
         if let Some(row) = write.old.as_ref().filter(|row| row.is_built_in()) {
             return Err(Error::built_in(row));
         }
+        if let (Some(old), Some(_)) = (&write.old, &write.new)
+            && let Some(missing) = &old.lost
+        {
+            return Err(Error::Lost(missing.clone()));
+        }
         let started = Instant::now();
         let mut plan = Plan::new(&write, &self.origin, self.max_event())?;
         let _locks = self

@@ -37,7 +37,7 @@ fn entity(kind: &str, values: Value) -> Entity {
 fn write(kind: &str, old: Option<Entity>, new: Option<Entity>) -> Write {
     let schema = Schema::by_kind(kind).expect("a kind");
     let old = old.map(|entity| {
-        let body = encode(&entity);
+        let body = encode(schema, &entity);
         let message = row::Message {
             sequence: 5,
             time: 9,

@@ -1,0 +1,285 @@
+//! Secrets of hooks at rest: sealed in NATS, in no other place, opened by whoever has the key.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use e2e::{Cluster, Leftovers, Result, SOON, admin, eventually};
+use serde_json::{Value, json};
+
+/// Parts of the hook's config that only its receiver may see.
+const SECRETS: [&str; 5] = [
+    "whsec_bWFya2VyMXNlY3JldC1vZi1hLWhvb2s=",
+    "marker2token",
+    "marker3user",
+    "marker4password",
+    "marker5query",
+];
+
+fn hook(cluster: &Cluster, path: &str) -> Value {
+    let url = cluster.receiver.url(path);
+    let url = url.replace("http://", "http://marker3user:marker4password@");
+    let config = json!({
+        "url": format!("{url}?key=marker5query"), "secret": SECRETS[0],
+        "headers": { "authorization": "Bearer marker2token" },
+    });
+    admin::hook("crud", "consumers", "webhook", config)
+}
+
+fn new_key() -> Result<String> {
+    let program = e2e::binaries::service("hookline-gateway")?;
+    let output = std::process::Command::new(program)
+        .arg("new-key")
+        .output()?;
+    ensure!(output.status.success());
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// Files under a folder that have a text in them.
+fn files_with(dir: &Path, text: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text)?);
+        } else {
+            // Files of a running server come and go.
+            let content = std::fs::read(&path).unwrap_or_default();
+            let bytes = text.as_bytes();
+            if content.windows(bytes.len()).any(|part| part == bytes) {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_of_hooks_are_in_no_file_and_reach_their_receiver() -> Result {
+    let key = new_key()?;
+    let mut cluster = Cluster::builder()
+        .gateways(2)
+        .gateway_env("HOOKLINE_KEYRING", &key)
+        .dispatcher_env("HOOKLINE_KEYRING", &key)
+        .gateway_env("HOOKLINE_LOG", "debug")
+        .dispatcher_env("HOOKLINE_LOG", "debug")
+        .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s")
+        .start()
+        .await?;
+    let created = cluster
+        .admin()
+        .create_hook(&hook(&cluster, "/hook"))
+        .await?;
+    let failing = cluster
+        .admin()
+        .create_hook(&hook(&cluster, "/failing"))
+        .await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    cluster.receiver.wait_for_ping("/failing").await?;
+    cluster.receiver.answer("/failing", &[500]);
+    cluster.admin().create_consumer("ada").await?;
+    let got = cluster.receiver.wait_for_one("/hook").await?;
+    assert_eq!(got.header("authorization"), "Bearer marker2token");
+    assert!(!got.header("webhook-signature").is_empty());
+    // A change by the other node keeps what it does not name.
+    let path = format!("/event-hooks/{}", admin::id(&created)?);
+    let change = json!({ "snooze": 0, "config": { "ssl_verify": false } });
+    let other = cluster.gateways[1].admin();
+    other.patch(&path, &change).await?.expect(200)?;
+    cluster.admin().create_consumer("grace").await?;
+    let got = cluster.receiver.wait_for("/hook", 2).await?;
+    assert_eq!(got[1].header("authorization"), "Bearer marker2token");
+    let dead = Leftovers { dead: 2, parked: 0 };
+    cluster.rest_leaving(dead).await?;
+    // Redis writes what it knows to a file in its folder.
+    cluster.redis.ask("SAVE").await?;
+    for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
+        service.stop().await?;
+    }
+    for secret in SECRETS.iter().chain([&key.as_str()]) {
+        let found = files_with(cluster.dir(), secret)?;
+        assert_eq!(found, [""; 0], "{secret}");
+    }
+    // The check itself finds what is there.
+    let id = admin::id(&failing)?;
+    ensure!(
+        !files_with(cluster.dir(), id)?.is_empty(),
+        "{id} is nowhere"
+    );
+    // The next processes open them.
+    for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
+        service.start()?;
+    }
+    cluster.ready().await?;
+    cluster.admin().create_consumer("barbara").await?;
+    let got = cluster.receiver.wait_for("/hook", 3).await?;
+    assert_eq!(got[2].header("authorization"), "Bearer marker2token");
+    cluster.finish_unchecked().await
+}
+
+/// Keys change under load, and no attempt fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keyring_is_rotated_under_load() -> Result {
+    let (old, new) = (new_key()?, new_key()?);
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("keyring");
+    std::fs::write(&file, format!("# of the test\n{old}\n"))?;
+    let text = file.display().to_string();
+    let mut cluster = Cluster::builder()
+        .dispatchers(2)
+        .gateway_env("HOOKLINE_KEYRING_FILE", &text)
+        .dispatcher_env("HOOKLINE_KEYRING_FILE", &text)
+        .start()
+        .await?;
+    for number in 0..20 {
+        let hook = hook(&cluster, &format!("/hook/{number}"));
+        cluster.admin().create_hook(&hook).await?;
+    }
+    let (going, client) = (
+        Arc::new(AtomicBool::new(true)),
+        cluster.nats.client().clone(),
+    );
+    let load = tokio::spawn({
+        let going = Arc::clone(&going);
+        async move {
+            let mut sent = 0_usize;
+            while going.load(Ordering::Relaxed) {
+                let body = json!({ "n": sent }).to_string();
+                let subject = e2e::wire::event("crud", "consumers");
+                client.publish(subject, body.into()).await?;
+                sent += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            client.flush().await?;
+            Ok::<_, anyhow::Error>(sent)
+        }
+    });
+    std::fs::write(&file, format!("{new}\n{old}\n"))?;
+    let mut command = cluster.gateways[0]
+        .process()
+        .again("rotates", &["rotate-keys"]);
+    command.start()?;
+    let code = command.exit_code(SOON).await?;
+    let log = command.log();
+    ensure!(code == 0 && log.contains("all hooks are sealed"), "{log}");
+    std::fs::write(&file, format!("{new}\n"))?;
+    // Whoever starts from now on has the new key only.
+    for dispatcher in &mut cluster.dispatchers {
+        dispatcher.stop().await?;
+        dispatcher.start()?;
+        dispatcher.ready().await?;
+    }
+    going.store(false, Ordering::Relaxed);
+    let sent = load.await??;
+    cluster.receiver.wait_for_total(sent * 20, SOON).await?;
+    let failed = cluster.dispatchers_metric("hookline_attempts_total", &[("outcome", "retry")]);
+    assert_eq!(failed.await?, 0.0);
+    for number in 0..20 {
+        let events = cluster.receiver.events(&format!("/hook/{number}"));
+        let has = |event: &e2e::Request| event.header("authorization") == "Bearer marker2token";
+        assert!(events.len() == sent && events.iter().all(has), "{number}");
+    }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_key_nothing_starts_and_what_is_lost_can_be_dropped() -> Result {
+    let (old, new) = (new_key()?, new_key()?);
+    let mut cluster = Cluster::builder()
+        .gateway_env("HOOKLINE_KEYRING", &old)
+        .dispatcher_env("HOOKLINE_KEYRING", &old)
+        .start()
+        .await?;
+    let created = cluster
+        .admin()
+        .create_hook(&hook(&cluster, "/hook"))
+        .await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
+        service.stop().await?;
+    }
+    let name = old.split(':').next().context("a name")?.to_owned();
+    for keyring in ["", new.as_str()] {
+        for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
+            if keyring.is_empty() {
+                service.process_mut().remove_env("HOOKLINE_KEYRING");
+            } else {
+                service.set("HOOKLINE_KEYRING", keyring);
+            }
+            service.start()?;
+            let code = service.process_mut().exit_code(SOON).await?;
+            let log = service.process().log();
+            let says = log.contains(&name) && log.contains("HOOKLINE_KEYRING");
+            ensure!(code != 0 && says, "{code}: {log}");
+            ensure!(!log.contains(old.split(':').next_back().unwrap_or_default()));
+        }
+    }
+    // Recovery.
+    let rotate = |name: &str, args: &[&str]| cluster.gateways[0].process().again(name, args);
+    let mut kept = rotate("keeps", &["rotate-keys"]);
+    kept.start()?;
+    let code = kept.exit_code(SOON).await?;
+    ensure!(
+        code != 0 && kept.log().contains("--drop-lost"),
+        "{}",
+        kept.log()
+    );
+    let mut drops = rotate("drops", &["rotate-keys", "--drop-lost"]);
+    drops.start()?;
+    ensure!(drops.exit_code(SOON).await? == 0, "{}", drops.log());
+    for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
+        service.start()?;
+    }
+    cluster.ready().await?;
+    let path = format!("/event-hooks/{}", admin::id(&created)?);
+    let found = cluster.admin().get(&path).await?.expect(200)?;
+    assert_eq!(found["delivery"]["paused"], true);
+    assert_eq!(found["config"]["headers"], json!({}));
+    let again = json!({
+        "config": { "url": cluster.receiver.url("/hook") }, "delivery": { "paused": false },
+    });
+    cluster.admin().patch(&path, &again).await?.expect(200)?;
+    cluster.control("/hook").await?;
+    cluster.finish().await
+}
+
+/// A keyring that comes later opens what was stored before, and a rotation seals it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_stored_without_a_keyring_is_sealed_by_a_rotation() -> Result {
+    let mut cluster = Cluster::single().await?;
+    cluster
+        .admin()
+        .create_hook(&hook(&cluster, "/hook"))
+        .await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    let key = new_key()?;
+    for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
+        service.stop().await?;
+        service.set("HOOKLINE_KEYRING", &key);
+        service.start()?;
+    }
+    cluster.ready().await?;
+    let sealed = async || {
+        let bucket = cluster.nats.messages(e2e::wire::BUCKET).await?;
+        let is_plain = |secret: &str| {
+            let mut bodies = bucket.iter().map(|message| &message.payload);
+            bodies.any(|body| String::from_utf8_lossy(body).contains(secret))
+        };
+        Ok::<_, anyhow::Error>(!SECRETS.iter().any(|secret| is_plain(secret)))
+    };
+    ensure!(!sealed().await?, "it was sealed before");
+    let mut command = cluster.gateways[0]
+        .process()
+        .again("rotates", &["rotate-keys"]);
+    command.start()?;
+    ensure!(command.exit_code(SOON).await? == 0, "{}", command.log());
+    eventually(SOON, "it is sealed", async || {
+        ensure!(sealed().await?);
+        Ok(())
+    })
+    .await?;
+    cluster.control("/hook").await?;
+    cluster.finish().await
+}
