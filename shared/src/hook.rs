@@ -9,6 +9,7 @@ pub mod custom_request;
 mod delivery_options;
 pub mod framing;
 mod handlers;
+mod secrets;
 mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use validate::Found;
 pub use config::{Address, ConfigField, Flag, Headers, Kind, REDACTED, Secret};
 pub use delivery_options::{CircuitBreaker, DeliveryOptions};
 pub use handlers::*;
+pub use secrets::each_secret;
 pub use validate::{MAX_TIMEOUT, Violation};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -57,5 +57,6 @@ pub mod template;
 pub mod tls;
 pub mod trace;
 pub mod unreadable;
+pub mod vault;
 pub mod watch;
 pub mod workers;

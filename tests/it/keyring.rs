@@ -283,3 +283,56 @@ async fn what_was_stored_without_a_keyring_is_sealed_by_a_rotation() -> Result {
     cluster.control("/hook").await?;
     cluster.finish().await
 }
+
+/// References are replaced by the dispatcher, for hooks of the workspace that a variable is for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn references_to_a_vault_are_replaced_on_the_way_to_the_receiver() -> Result {
+    let mut cluster = Cluster::builder().prepare().await?;
+    let url = cluster.receiver.url("/of-vault");
+    cluster.dispatchers[0].set("HOOKLINE_VAULT_MY_URL", &url);
+    cluster.dispatchers[0].set("HOOKLINE_VAULT_MY_TOKEN", "Bearer marker2token");
+    cluster.start().await?;
+    let admin = cluster.admin();
+    let headers = json!({ "authorization": "{vault://env/my-token}" });
+    let config = json!({ "url": "{vault://env/my-url}", "headers": headers });
+    let made = admin.hook_consumers("webhook", config).await?;
+    assert_eq!(made["config"]["url"], "{vault://env/my-url}");
+    cluster.control("/of-vault").await?;
+    let got = cluster.receiver.controls("/of-vault");
+    assert_eq!(got[0].header("authorization"), "Bearer marker2token");
+    // Another workspace has variables of its own.
+    admin
+        .post("/workspaces", &json!({ "name": "team" }))
+        .await?
+        .expect(201)?;
+    let config = json!({ "url": cluster.receiver.url("/team"), "headers": headers });
+    let stolen = admin::hook("crud", "consumers", "webhook", config);
+    admin
+        .post("/team/event-hooks", &stolen)
+        .await?
+        .expect(201)?;
+    let ada = json!({ "username": "ada" });
+    admin.post("/team/consumers", &ada).await?.expect(201)?;
+    cluster.receiver.wait_for("/of-vault", 1).await?;
+    eventually(SOON, "it is said", async || {
+        let log = cluster.dispatchers[0].process().log();
+        ensure!(log.contains("no HOOKLINE_VAULT_TEAM__MY_TOKEN"), "not yet");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(cluster.receiver.requests("/team").len(), 0);
+    // Its delivery waits for the variable.
+    cluster.dispatchers[0].stop().await?;
+    cluster.dispatchers[0].set("HOOKLINE_VAULT_TEAM__MY_TOKEN", "of the team");
+    cluster.dispatchers[0].start()?;
+    cluster.ready().await?;
+    let got = cluster.receiver.wait_for("/team", 1).await?;
+    assert_eq!(got[0].header("authorization"), "of the team");
+    for wrong in ["{vault://env/}", "{vault://aws/x}", "{vault://env/a__b}"] {
+        let config = json!({ "url": wrong });
+        let hook = admin::hook("crud", "consumers", "webhook", config);
+        let admin = cluster.admin();
+        admin.post("/event-hooks", &hook).await?.expect(400)?;
+    }
+    cluster.finish_unchecked().await
+}

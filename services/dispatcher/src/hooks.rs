@@ -25,6 +25,7 @@ use hookline_shared::hook::{DeliveryOptions, Hook};
 use hookline_shared::keyring;
 use hookline_shared::retry::Policy;
 use hookline_shared::subject::{self, header};
+use hookline_shared::vault::{self, Environment};
 use hookline_shared::watch::{self, Change, Update};
 use serde_json::{Map, Value};
 use tokio::sync::watch as signal;
@@ -118,12 +119,16 @@ pub(crate) enum Error {
     Lags(u64),
 }
 
-/// A hook as the bucket has it, with its secrets opened.
-fn read(stored: &[u8]) -> Result<Hook, String> {
+/// A hook as the bucket has it, with its secrets opened, and those of vaults in their place.
+///
+/// Without them it can hear events, but not call anybody: the second result says why.
+fn read(stored: &[u8], workspace: &str) -> Result<(Hook, Result<(), String>), String> {
     let mut hook: Map<String, Value> =
         serde_json::from_slice(stored).map_err(|error| error.to_string())?;
-    keyring::open(&mut hook).map_err(|missing| missing.to_string())?;
-    Hook::from_json(&Value::Object(hook)).map_err(|error| error.to_string())
+    let opened = keyring::open(&mut hook).map_err(|missing| missing.to_string());
+    let secrets = opened.and_then(|()| vault::resolve(&mut hook, workspace, &Environment));
+    let hook = Hook::from_json(&Value::Object(hook)).map_err(|error| error.to_string())?;
+    Ok((hook, secrets))
 }
 
 impl Index {
@@ -279,9 +284,9 @@ impl Index {
             table.sequences.remove(&id);
             return;
         };
-        let hook = read(&value).and_then(|hook| {
+        let hook = read(&value, &workspace).and_then(|(hook, secrets)| {
             if hook.id == id {
-                Ok(hook)
+                Ok((hook, secrets))
             } else {
                 Err(format!("it says that it is {}", hook.id))
             }
@@ -304,12 +309,20 @@ impl Index {
         }
     }
 
-    fn prepare(&self, hook: Hook, workspace: String, created: Created, revision: u64) -> Prepared {
+    fn prepare(
+        &self,
+        (hook, secrets): (Hook, Result<(), String>),
+        workspace: String,
+        created: Created,
+        revision: u64,
+    ) -> Prepared {
         let options = hook.options();
         // No hook may end the watch.
         let prepared = AssertUnwindSafe(|| registry::prepare(&hook, &self.shared));
-        let prepared = std::panic::catch_unwind(prepared)
-            .unwrap_or_else(|_| Err("preparing it failed unexpectedly".to_owned()));
+        let prepared = secrets.and_then(|()| {
+            std::panic::catch_unwind(prepared)
+                .unwrap_or_else(|_| Err("preparing it failed unexpectedly".to_owned()))
+        });
         let (handler, unusable) = match prepared {
             Ok(handler) => (handler, false),
             Err(reason) => {

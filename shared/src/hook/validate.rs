@@ -11,6 +11,7 @@ use super::delivery_options::DeliveryOptions;
 use super::framing::is_framing;
 use crate::lua;
 use crate::signature::check_secret;
+use crate::vault;
 
 const MAX_RETRIES: usize = 50;
 /// Seconds: 30 days.
@@ -60,9 +61,16 @@ impl Found {
             "config.headers",
             self::headers(headers, templated).and(framing),
         );
+        let values = headers.iter().flat_map(|headers| headers.0.values());
+        for value in values.filter(|value| vault::is_reference(value)) {
+            self.reference("config.headers", value);
+        }
     }
 
     pub(super) fn url(&mut self, url: &str) {
+        if vault::is_reference(url) {
+            return self.reference("config.url", url);
+        }
         let templated = ["{{", "{%"].iter().any(|tag| url.contains(tag));
         let plain = if templated && self.is_new {
             Err(
@@ -86,9 +94,18 @@ impl Found {
     }
 
     pub(super) fn secret(&mut self, secret: Option<&Secret>) {
-        if let Some(secret) = secret.filter(|_| self.is_new) {
-            self.check("config.secret", check_secret(secret.expose()));
+        let Some(secret) = secret.map(Secret::expose).filter(|_| self.is_new) else {
+            return;
+        };
+        if vault::is_reference(secret) {
+            return self.reference("config.secret", secret);
         }
+        self.check("config.secret", check_secret(secret));
+    }
+
+    fn reference(&mut self, field: &str, reference: &str) {
+        let result = vault::check(reference).map_err(|error| error.to_string());
+        self.check(field, result);
     }
 
     pub(super) fn delivery(&mut self, options: &DeliveryOptions) {

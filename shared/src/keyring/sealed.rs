@@ -11,7 +11,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde_json::{Map, Value};
 
 use super::{KEY_BYTES, Keys, keys, read_again};
-use crate::hook::{HANDLERS, Kind, REDACTED};
+use crate::hook::{REDACTED, each_secret};
 
 const SEALED: &str = "sealed";
 const VERSION: &str = "v1";
@@ -97,31 +97,6 @@ fn id(hook: &Map<String, Value>) -> String {
 fn data_key(bytes: &[u8; KEY_BYTES]) -> LessSafeKey {
     let key = UnboundKey::new(&AES_256_GCM, bytes).expect("32 bytes are a key");
     LessSafeKey::new(key)
-}
-
-/// Calls with the field's name and value: secret and URL, and the headers by name.
-fn each_secret(hook: &mut Map<String, Value>, mut change: impl FnMut(&str, &mut String)) {
-    let handler = hook.get("handler").and_then(Value::as_str);
-    let form = HANDLERS.iter().find(|form| Some(form.name) == handler);
-    let config = hook.get_mut("config").and_then(Value::as_object_mut);
-    let (Some(form), Some(config)) = (form, config) else {
-        return;
-    };
-    for field in form.fields {
-        match (field.kind, config.get_mut(field.name)) {
-            (Kind::Secret | Kind::Address, Some(Value::String(value))) => {
-                change(field.name, value);
-            }
-            (Kind::Headers, Some(Value::Object(headers))) => {
-                for (name, value) in headers {
-                    if let Value::String(value) = value {
-                        change(&format!("{}.{name}", field.name), value);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Nonce, ciphertext and tag.
