@@ -1,6 +1,9 @@
 //! Signatures, verified by third-party code.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use e2e::{Cluster, Request, Result, python};
+use ring::signature::{ED25519, UnparsedPublicKey};
 use serde_json::{Value, json};
 
 /// Prints the verdict of the Standard Webhooks project's package.
@@ -135,5 +138,74 @@ async fn a_hook_without_a_secret_signs_nothing() -> Result {
         }
         assert!(!event.webhook_id().is_empty());
     }
+    cluster.finish().await
+}
+
+/// While a secret is replaced, receivers with either verify; after its end, those with the old one no longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_is_replaced_without_a_request_that_does_not_verify() -> Result {
+    let cluster = Cluster::single().await?;
+    let hook = cluster.admin().hook_consumers(
+        "webhook",
+        json!({ "url": cluster.receiver.url("/hook"), "secret": "the-old-one" }),
+    );
+    let hook = hook.await?;
+    let path = format!("/event-hooks/{}", e2e::admin::id(&hook)?);
+    let change = |until: i64| json!({ "config": { "secret": "the-new-one", "previous_secret_until": until } });
+    let shown = cluster.admin().patch(&path, &change(4_000_000_000)).await?;
+    let shown = shown.expect(200)?;
+    assert_eq!(shown["config"]["previous_secret"], "[redacted]");
+    cluster.admin().create_consumer("ada").await?;
+    let request = cluster.receiver.wait_for_one("/hook").await?;
+    for (secret, kong) in [("the-new-one", "valid"), ("the-old-one", "invalid")] {
+        assert_eq!(
+            verdicts(&given(&request, secret))?,
+            ["valid", kong],
+            "{secret}"
+        );
+    }
+    // The same change again, as tools make it, leaves the old one where it is; an end that has passed ends it.
+    let again = cluster.admin().patch(&path, &change(4_000_000_000)).await?;
+    again.expect(200)?;
+    let ended = json!({ "config": { "previous_secret_until": 1_700_000_000 } });
+    cluster.admin().patch(&path, &ended).await?.expect(200)?;
+    cluster.admin().create_consumer("grace").await?;
+    let request = &cluster.receiver.wait_for("/hook", 2).await?[1];
+    assert_eq!(
+        verdicts(&given(request, "the-new-one"))?,
+        ["valid", "valid"]
+    );
+    let [standard, _] = verdicts(&given(request, "the-old-one"))?;
+    assert_eq!(standard, "No matching signature found");
+    let unending = json!({ "config": { "secret": "a", "previous_secret": "b", "previous_secret_until": null } });
+    cluster.admin().patch(&path, &unending).await?.expect(400)?;
+    cluster.finish().await
+}
+
+/// With a private key, receivers verify by the public one that the Admin API shows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_asymmetric_signature_verifies_by_the_public_key_of_the_api() -> Result {
+    let cluster = Cluster::single().await?;
+    let secret = format!("whsk_{}", BASE64_STANDARD.encode([42; 32]));
+    let config = json!({ "url": cluster.receiver.url("/hook"), "secret": secret });
+    let hook = cluster.admin().hook_consumers("webhook", config).await?;
+    let path = format!("/event-hooks/{}", e2e::admin::id(&hook)?);
+    let shown = cluster.admin().get(&path).await?.expect(200)?;
+    assert_eq!(shown["config"]["secret"], "[redacted]");
+    assert_eq!(shown["public_key"], hook["public_key"]);
+    cluster.admin().create_consumer("ada").await?;
+    let request = cluster.receiver.wait_for_one("/hook").await?;
+    let key = shown["public_key"].as_str().unwrap_or_default();
+    let key = BASE64_STANDARD.decode(key.trim_start_matches("whpk_"))?;
+    let signature = request.header("webhook-signature");
+    let signature = BASE64_STANDARD.decode(signature.trim_start_matches("v1a,"))?;
+    let (id, at) = (request.webhook_id(), request.header("webhook-timestamp"));
+    let signed = format!("{id}.{at}.{}", request.text());
+    let key = UnparsedPublicKey::new(&ED25519, key);
+    assert!(key.verify(signed.as_bytes(), &signature).is_ok());
+    assert!(key.verify(b"another", &signature).is_err());
+    assert_eq!(request.header("x-kong-signature"), "");
+    // What is shown beside the hook may come back.
+    cluster.admin().put(&path, &shown).await?.expect(200)?;
     cluster.finish().await
 }

@@ -31,6 +31,8 @@ pub enum Kind {
     /// Texts by name.
     Map,
     Codes,
+    /// Unix seconds.
+    Time,
     /// A boolean with this default.
     Flag(bool),
 }
@@ -56,6 +58,10 @@ impl ConfigValue for Option<String> {
 
 impl ConfigValue for Option<Secret> {
     const KIND: Kind = Kind::Secret;
+}
+
+impl ConfigValue for Option<i64> {
+    const KIND: Kind = Kind::Time;
 }
 
 impl ConfigValue for Option<Headers> {

@@ -97,13 +97,19 @@ handlers! { ($)
         headers: Option<Headers>,
         /// Signs the body.
         secret: Option<Secret>,
+        /// Signs it too, until `previous_secret_until`: the one before `secret`.
+        previous_secret: Option<Secret>,
+        /// When `previous_secret` ends. With a new `secret`, and without a `previous_secret`, the old one becomes that.
+        previous_secret_until: Option<i64>,
         /// Whether the receiver's certificate is verified.
         ssl_verify: Flag<true>,
     }
     check |config, found| {
         found.url(&config.url);
         found.headers(config.headers.as_ref(), false);
-        found.secret(config.secret.as_ref());
+        found.secret("config.secret", config.secret.as_ref());
+        let (previous, until) = (config.previous_secret.as_ref(), config.previous_secret_until);
+        found.previous_secret(previous, until);
     };
 
     /// Any request, with templates.
@@ -126,6 +132,10 @@ handlers! { ($)
         body_format: Flag<true>,
         /// Signs the body.
         secret: Option<Secret>,
+        /// Signs it too, until `previous_secret_until`: the one before `secret`.
+        previous_secret: Option<Secret>,
+        /// When `previous_secret` ends. With a new `secret`, and without a `previous_secret`, the old one becomes that.
+        previous_secret_until: Option<i64>,
         /// Whether the receiver's certificate is verified.
         ssl_verify: Flag<true>,
     }
@@ -133,7 +143,9 @@ handlers! { ($)
         found.url(&config.url);
         found.check("config.method", validate::method(&config.method));
         found.headers(config.headers.as_ref(), *config.headers_format);
-        found.secret(config.secret.as_ref());
+        found.secret("config.secret", config.secret.as_ref());
+        let (previous, until) = (config.previous_secret.as_ref(), config.previous_secret_until);
+        found.previous_secret(previous, until);
         found.check("config.payload", validate::payload(config.payload.as_ref()));
         if found.violations.is_empty() {
             CustomRequest::check(config, &mut found.violations);
@@ -182,6 +194,7 @@ mod tests {
                     Kind::Flag(true) => ("boolean", "`true`"),
                     Kind::Flag(false) => ("boolean", "`false`"),
                     Kind::Codes => ("list of texts", "none"),
+                    Kind::Time => ("Unix seconds", "none"),
                 };
                 let default = if field.required { "required" } else { default };
                 let (name, about) = (field.name, field.about.trim());

@@ -93,14 +93,22 @@ impl Found {
         self.check("config.functions", self::functions(functions, compile));
     }
 
-    pub(super) fn secret(&mut self, secret: Option<&Secret>) {
+    pub(super) fn secret(&mut self, field: &str, secret: Option<&Secret>) {
         let Some(secret) = secret.map(Secret::expose).filter(|_| self.is_new) else {
             return;
         };
         if vault::is_reference(secret) {
-            return self.reference("config.secret", secret);
+            return self.reference(field, secret);
         }
-        self.check("config.secret", check_secret(secret));
+        self.check(field, check_secret(secret));
+    }
+
+    pub(super) fn previous_secret(&mut self, secret: Option<&Secret>, until: Option<i64>) {
+        self.secret("config.previous_secret", secret);
+        if self.is_new && secret.is_some() && until.is_none() {
+            let field = "config.previous_secret_until";
+            self.check(field, Err("required field missing".to_owned()));
+        }
     }
 
     fn reference(&mut self, field: &str, reference: &str) {

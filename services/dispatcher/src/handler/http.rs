@@ -276,8 +276,8 @@ pub(super) fn sign(
     }
     if let Some(signer) = signer {
         let signature = signer.standard(delivery.id.as_str(), now, body);
-        for (name, value) in [(&KONG, signer.kong(body)), (&SIGNATURE, signature)] {
-            if let Ok(value) = HeaderValue::try_from(value) {
+        for (name, value) in [(&KONG, signer.kong(body)), (&SIGNATURE, Some(signature))] {
+            if let Some(Ok(value)) = value.map(HeaderValue::try_from) {
                 headers.insert(name, value);
             }
         }

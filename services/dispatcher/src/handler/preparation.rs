@@ -38,7 +38,16 @@ impl Preparation<'_> {
         Target::new(url, clients.get(verify), self.timeout, clients.policy())
     }
 
-    pub(super) fn signer(&self, secret: Option<&Secret>) -> Option<Signer> {
-        secret.map(|secret| Signer::new(secret.expose(), self.algorithm))
+    /// `previous`: the secret before this one, and its end in Unix seconds.
+    pub(super) fn signer(
+        &self,
+        secret: Option<&Secret>,
+        previous: (Option<&Secret>, Option<i64>),
+    ) -> Option<Signer> {
+        let signer = Signer::new(secret?.expose(), self.algorithm);
+        Some(match previous {
+            (Some(previous), Some(until)) => signer.with_previous(previous.expose(), until),
+            _ => signer,
+        })
     }
 }

@@ -34,7 +34,13 @@ pub(super) fn prepare(
         url: config.url.to_string(),
         target: with.target(&config.url, *config.ssl_verify)?,
         headers,
-        signer: with.signer(config.secret.as_ref()),
+        signer: with.signer(
+            config.secret.as_ref(),
+            (
+                config.previous_secret.as_ref(),
+                config.previous_secret_until,
+            ),
+        ),
     }))
 }
 

@@ -33,7 +33,13 @@ pub(super) fn prepare(
         method: method.map_err(|_| "config.method: invalid value".to_owned())?,
         request: Arc::new(CustomRequest::compile(config)?),
         place: with.shared.templates.place(),
-        signer: with.signer(config.secret.as_ref()),
+        signer: with.signer(
+            config.secret.as_ref(),
+            (
+                config.previous_secret.as_ref(),
+                config.previous_secret_until,
+            ),
+        ),
     }))
 }
 

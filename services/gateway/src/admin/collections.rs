@@ -6,6 +6,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use hookline_shared::signature;
 use hookline_shared::subject::{ALL_WORKSPACES, HOOK_KIND};
 
 use super::hook_warnings;
@@ -113,7 +114,20 @@ impl<'a> Collection<'a> {
         if !self.shows(&row) {
             return Err(ApiError::NotFound);
         }
-        Ok(response::ok(&self.schema.response(&row.entity)))
+        let mut shown = self.schema.response(&row.entity);
+        self.add_public_key(&row.entity, &mut shown);
+        Ok(response::ok(&shown))
+    }
+
+    /// What verifies a hook's signatures, if everybody may know it.
+    fn add_public_key(&self, entity: &Entity, shown: &mut Value) {
+        let config = entity
+            .get("config")
+            .filter(|_| self.schema.kind == HOOK_KIND);
+        let secret = config.and_then(|config| config.get("secret")?.as_str());
+        if let Some(key) = secret.and_then(signature::public_key) {
+            shown["public_key"] = key.into();
+        }
     }
 
     pub(super) async fn patch(&self, key: &str, input: Input) -> Result<Response, ApiError> {
@@ -155,6 +169,7 @@ impl<'a> Collection<'a> {
                 ALL_WORKSPACES => "all workspaces".into(),
                 workspace => format!("workspace {workspace}").into(),
             };
+            self.add_public_key(entity, &mut written);
             if let Some(warning) = hook_warnings::of(self.store, entity).await {
                 written["warning"] = warning.into();
             }

@@ -31,5 +31,6 @@ pub(super) static TABLE: Schema = Schema {
     ],
     shorthand: None,
     checks: &[],
+    carry_over: None,
     deep_check: None,
 };

@@ -66,6 +66,9 @@ impl Schema {
             &mut Vec::new(),
             &mut violations,
         );
+        if let (Some(carry_over), Some(current)) = (self.carry_over, current) {
+            carry_over(current, &mut values);
+        }
         if let Some(current) = current {
             self.keep_immutable(current, &mut values, &mut violations);
         }

@@ -21,6 +21,7 @@ pub(super) static TABLE: Schema = Schema {
     ],
     shorthand: None,
     checks: &[has_a_name],
+    carry_over: None,
     deep_check: None,
 };
 

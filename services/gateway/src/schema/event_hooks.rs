@@ -32,6 +32,7 @@ pub(super) static TABLE: Schema = Schema {
     ],
     shorthand: Some(normalize),
     checks: &[],
+    carry_over: Some(keep_previous_secret),
     deep_check: Some(can_be_prepared),
 };
 
@@ -60,6 +61,7 @@ fn config_field(field: &ConfigField) -> Field {
         Kind::Map => Field::map(name, &TEXT).private(),
         Kind::Flag(default) => Field::boolean(name).default(Default::Boolean(default)),
         Kind::Codes => Field::array(name, &TEXT).private(),
+        Kind::Time => Field::timestamp(name),
     };
     if field.required {
         form.required()
@@ -97,7 +99,7 @@ pub(crate) fn is_pinged(hook: &Entity) -> bool {
 
 /// What answers say beside the hook may come back. Resuming a hook clears the reason for its pause.
 fn normalize(values: &mut Entity, _: &mut Violations) {
-    for said in ["hears", "warning"] {
+    for said in ["hears", "public_key", "warning"] {
         values.shift_remove(said);
     }
     let delivery = values.get_mut("delivery").and_then(Value::as_object_mut);
@@ -105,6 +107,21 @@ fn normalize(values: &mut Entity, _: &mut Violations) {
         && delivery.get("paused") == Some(&Value::Bool(false))
     {
         delivery.insert("paused_reason".to_owned(), Value::Null);
+    }
+}
+
+/// A secret that is replaced signs beside the new one until the end that the change gives it.
+fn keep_previous_secret(current: &Entity, values: &mut Entity) {
+    let config = |entity: &Entity, name: &str| entity.get("config")?.get(name).cloned();
+    let given = |name: &str| config(values, name).filter(|value| !value.is_null());
+    let old = config(current, "secret");
+    let is_replaced = given("secret").is_some() && given("secret") != old;
+    let ends = given("previous_secret_until");
+    let has_new_end = ends.is_some() && ends != config(current, "previous_secret_until");
+    let previous = given("previous_secret");
+    let is_named = previous.is_some() && previous != config(current, "previous_secret");
+    if let (true, true, false, Some(old)) = (is_replaced, has_new_end, is_named, old) {
+        values["config"]["previous_secret"] = old;
     }
 }
 

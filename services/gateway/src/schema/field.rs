@@ -159,9 +159,14 @@ impl Field {
         }
     }
 
+    /// In Unix seconds.
+    pub(crate) const fn timestamp(name: &'static str) -> Self {
+        Self::integer(name).between(0, MAX_TIMESTAMP)
+    }
+
     /// In Unix seconds, when a token stops to let its user in.
     pub(crate) const fn expires_at() -> Self {
-        Self::integer("expires_at").between(0, MAX_TIMESTAMP)
+        Self::timestamp("expires_at")
     }
 
     pub(crate) const fn tags() -> Self {

@@ -30,6 +30,7 @@ pub(super) static TABLE: Schema = Schema {
     ],
     shorthand: Some(list_actions),
     checks: &[],
+    carry_over: None,
     deep_check: None,
 };
 

@@ -75,6 +75,7 @@ pub(super) static TABLE: Schema = Schema {
     ],
     shorthand: None,
     checks: &[can_match],
+    carry_over: None,
     deep_check: None,
 };
 

@@ -53,6 +53,7 @@ pub(super) static TABLE: Schema = Schema {
     ],
     shorthand: Some(expand_url),
     checks: &[path_needs_http],
+    carry_over: None,
     deep_check: None,
 };
 

@@ -27,6 +27,8 @@ pub(crate) struct Schema {
     pub shorthand: Option<fn(&mut Entity, &mut Violations)>,
     /// Rules over several fields; each returns a violation. They run once the fields are valid.
     pub checks: &'static [fn(&Entity) -> Option<String>],
+    /// What a change takes over from the current entity.
+    pub carry_over: Option<fn(&Entity, &mut Entity)>,
     /// Validation that needs to parse or compile values; runs last, on an entity without nulls.
     pub deep_check: Option<fn(&Entity, &mut Violations)>,
 }

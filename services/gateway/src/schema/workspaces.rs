@@ -26,6 +26,7 @@ pub(super) static TABLE: Schema = Schema {
     ],
     shorthand: None,
     checks: &[],
+    carry_over: None,
     deep_check: None,
 };
 
