@@ -8,7 +8,7 @@ use clap::Parser;
 use crate::outcome::Outcome;
 use crate::question::Question;
 use crate::report::{self, Goal, Section};
-use crate::{fanout, hooks, latency, limit, neighbours, publish, scaling, soak, throughput};
+use crate::{fanout, hooks, latency, limit, neighbours, publish, rbac, scaling, soak, throughput};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -36,6 +36,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     bench.ask::<fanout::Options>().await?;
     bench.ask::<scaling::Options>().await?;
     bench.ask::<publish::Options>().await?;
+    bench.ask::<rbac::Options>().await?;
     if options.full {
         bench.ask::<soak::Options>().await?;
     }

@@ -1,7 +1,7 @@
 //! Reproducible measurements of Hookline's speed and fault tolerance.
 //!
 //! * [`mod@bench`] answers all questions about speed: [`limit`] (the bare pipe, the reference),
-//!   [`throughput`], [`latency`], [`neighbours`], [`hooks`], [`fanout`], [`scaling`], [`publish`] and
+//!   [`throughput`], [`latency`], [`neighbours`], [`hooks`], [`fanout`], [`scaling`], [`publish`], [`rbac`] and
 //!   [`soak`], with a cheap [`receiver`];
 //! * [`chaos`] injects faults into real processes under load and accounts for every delivery.
 
@@ -16,6 +16,7 @@ pub mod outcome;
 pub mod plot;
 pub mod publish;
 pub mod question;
+pub mod rbac;
 pub mod receiver;
 pub mod report;
 pub mod rig;

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use hookline_loadtest::{
     bench, chaos, fanout, hooks, latency, limit, neighbours,
     outcome::{self, Outcome},
-    publish, receiver, scaling, soak, throughput,
+    publish, rbac, receiver, scaling, soak, throughput,
 };
 
 /// A delivery makes some dozens of allocations.
@@ -48,6 +48,8 @@ enum Question {
     Scaling(scaling::Options),
     /// Durable publishing: one event per sync, in groups, and through the Admin API.
     Publish(publish::Options),
+    /// The Admin API with tokens, and without.
+    Rbac(rbac::Options),
     /// Growth of memory, files and storage in ten minutes at half speed.
     Soak(soak::Options),
     /// A receiver for experiments: counts, verifies, delays, fails, detects repeats.
@@ -74,6 +76,7 @@ async fn run(question: Question) -> Result<Outcome> {
         Question::Fanout(options) => bench::one(&options).await,
         Question::Scaling(options) => bench::one(&options).await,
         Question::Publish(options) => bench::one(&options).await,
+        Question::Rbac(options) => bench::one(&options).await,
         Question::Soak(options) => bench::one(&options).await,
         Question::Receiver(options) => receiver::run(&options).await.map(|()| Outcome::Reached),
         Question::Chaos(options) => chaos::run(&options).await,

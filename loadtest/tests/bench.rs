@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use hookline_loadtest::chaos::Size;
 use hookline_loadtest::question::Question;
 use hookline_loadtest::{
-    fanout, hooks, latency, limit, neighbours, publish, scaling, soak, throughput,
+    fanout, hooks, latency, limit, neighbours, publish, rbac, scaling, soak, throughput,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,6 +98,15 @@ async fn events_are_published_one_by_one_and_in_groups() -> Result<()> {
         writes: 10,
     };
     answered(&question, 1 + 7).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_cost_little() -> Result<()> {
+    let question = rbac::Options {
+        writes: 20,
+        pairs: 1,
+    };
+    answered(&question, 2).await
 }
 
 /// Asserts the number of measures, and that each is finite.
