@@ -56,56 +56,152 @@ fn files_with(dir: &Path, text: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// What is planted in a cluster, by what it is.
+struct Planted(Vec<(&'static str, String)>);
+
+impl Planted {
+    /// In the services' settings, and of hooks.
+    fn new(key: &str) -> Self {
+        let of_hooks = [
+            "a secret",
+            "a header",
+            "a URL's user",
+            "its password",
+            "its query",
+        ];
+        let of_hooks = of_hooks.into_iter().zip(SECRETS.map(str::to_owned));
+        let mut planted: Vec<_> = of_hooks.collect();
+        planted.extend([
+            (
+                "a key",
+                key.split(':').next_back().unwrap_or_default().to_owned(),
+            ),
+            ("a vault's secret", "marker6vault".to_owned()),
+            ("the first password", "marker7password".to_owned()),
+            ("a chosen token", "marker8chosen".to_owned()),
+            ("a password of an admin", "marker9password".to_owned()),
+            (
+                "a private key",
+                "whsk_KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio=".to_owned(),
+            ),
+        ]);
+        Self(planted)
+    }
+
+    fn get(&self, what: &str) -> &str {
+        let found = self.0.iter().find(|(known, _)| *known == what);
+        found.map_or("", |(_, secret)| secret)
+    }
+
+    /// Neither in files nor in what was said, by where it was said.
+    fn are_in_nothing(&self, dir: &Path, said: &[(String, String)]) -> Result {
+        for (what, secret) in &self.0 {
+            assert_eq!(files_with(dir, secret)?, [""; 0], "{what}");
+            // Responses show URLs and headers, as Kong's.
+            let is_shown = SECRETS[1..].contains(&secret.as_str());
+            let found = said.iter().find(|(place, text)| {
+                text.contains(secret) && !(is_shown && place.starts_with("/event-hooks"))
+            });
+            assert_eq!(found.map(|(place, _)| place), None, "{what}");
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, what: &'static str, shown: &Value) {
+        let shown = shown.as_str().unwrap_or_default().to_owned();
+        assert!(!shown.is_empty(), "{what}");
+        self.0.push((what, shown));
+    }
+}
+
+/// An admin who was invited and has registered, and two users.
+async fn tokens(boss: &admin::Admin, planted: &mut Planted) -> Result {
+    let ada = json!({ "username": "ada" });
+    let invited = boss.post("/admins", &ada).await?.expect(200)?;
+    planted.add("a registration token", &invited["token"]);
+    let password = planted.get("a password of an admin");
+    let accept = json!({ "username": "ada", "token": invited["token"], "password": password });
+    boss.post("/admins/register", &accept).await?.expect(201)?;
+    let generated = boss.post("/rbac/users", &json!({ "name": "ci" })).await?;
+    planted.add("a generated token", &generated.expect(201)?["user_token"]);
+    let chosen = json!({ "name": "own", "user_token": planted.get("a chosen token") });
+    boss.post("/rbac/users", &chosen).await?.expect(201)?;
+    let used = boss.with_token(planted.get("a chosen token"));
+    used.get("/consumers").await?.expect(403)?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secrets_of_hooks_are_in_no_file_and_reach_their_receiver() -> Result {
+async fn secrets_are_in_no_file_metric_or_answer_and_reach_their_receiver() -> Result {
     let key = new_key()?;
+    let mut planted = Planted::new(&key);
     let mut cluster = Cluster::builder()
         .gateways(2)
+        .gateway_env("HOOKLINE_RBAC", "on")
+        .gateway_env("KONG_PASSWORD", planted.get("the first password"))
         .gateway_env("HOOKLINE_KEYRING", &key)
         .dispatcher_env("HOOKLINE_KEYRING", &key)
+        .dispatcher_env("HOOKLINE_VAULT_X", planted.get("a vault's secret"))
         .gateway_env("HOOKLINE_LOG", "debug")
         .dispatcher_env("HOOKLINE_LOG", "debug")
         .dispatcher_env("HOOKLINE_RETRY_SCHEDULE", "1s")
         .start()
         .await?;
-    let created = cluster
+    let boss = cluster
         .admin()
-        .create_hook(&hook(&cluster, "/hook"))
-        .await?;
-    let failing = cluster
-        .admin()
-        .create_hook(&hook(&cluster, "/failing"))
-        .await?;
-    cluster.receiver.wait_for_ping("/hook").await?;
-    cluster.receiver.wait_for_ping("/failing").await?;
+        .with_token(planted.get("the first password"));
+    tokens(&boss, &mut planted).await?;
+    let created = boss.create_hook(&hook(&cluster, "/hook")).await?;
+    let failing = boss.create_hook(&hook(&cluster, "/failing")).await?;
+    let url = cluster.receiver.url("/signed");
+    let config = json!({
+        "url": url, "secret": planted.get("a private key"),
+        "headers": { "x-vault": "{vault://env/x}" },
+    });
+    boss.hook_consumers("webhook", config).await?;
+    for path in ["/hook", "/failing", "/signed"] {
+        cluster.receiver.wait_for_ping(path).await?;
+    }
     cluster.receiver.answer("/failing", &[500]);
-    cluster.admin().create_consumer("ada").await?;
+    boss.create_consumer("ada").await?;
     let got = cluster.receiver.wait_for_one("/hook").await?;
     assert_eq!(got.header("authorization"), "Bearer marker2token");
     assert!(!got.header("webhook-signature").is_empty());
-    // A change by the other node keeps what it does not name.
+    let got = cluster.receiver.wait_for_one("/signed").await?;
+    assert_eq!(got.header("x-vault"), planted.get("a vault's secret"));
+    // A change by the other node keeps what it does not name; a secret that is replaced stays for a while.
     let path = format!("/event-hooks/{}", admin::id(&created)?);
-    let change = json!({ "snooze": 0, "config": { "ssl_verify": false } });
-    let other = cluster.gateways[1].admin();
+    let change = json!({ "config": {
+        "ssl_verify": false, "secret": "marker10next", "previous_secret_until": 4_000_000_000_u64,
+    } });
+    planted
+        .0
+        .push(("the next secret", "marker10next".to_owned()));
+    let other = cluster.gateways[1]
+        .admin()
+        .with_token(planted.get("the first password"));
     other.patch(&path, &change).await?.expect(200)?;
-    cluster.admin().create_consumer("grace").await?;
+    boss.create_consumer("grace").await?;
     let got = cluster.receiver.wait_for("/hook", 2).await?;
     assert_eq!(got[1].header("authorization"), "Bearer marker2token");
     let dead = Leftovers { dead: 2, parked: 0 };
     cluster.rest_leaving(dead).await?;
+    let said = said(&cluster, &boss).await?;
     // Redis writes what it knows to a file in its folder.
     cluster.redis.ask("SAVE").await?;
     for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
         service.stop().await?;
     }
-    for secret in SECRETS.iter().chain([&key.as_str()]) {
-        let found = files_with(cluster.dir(), secret)?;
-        assert_eq!(found, [""; 0], "{secret}");
-    }
+    assert_eq!(planted.0.len(), 14);
+    planted.are_in_nothing(cluster.dir(), &said)?;
     // The check itself finds what is there.
     let id = admin::id(&failing)?;
     ensure!(
         !files_with(cluster.dir(), id)?.is_empty(),
+        "{id} is nowhere"
+    );
+    ensure!(
+        said.iter().any(|(_, text)| text.contains(id)),
         "{id} is nowhere"
     );
     // The next processes open them.
@@ -113,10 +209,46 @@ async fn secrets_of_hooks_are_in_no_file_and_reach_their_receiver() -> Result {
         service.start()?;
     }
     cluster.ready().await?;
-    cluster.admin().create_consumer("barbara").await?;
+    boss.create_consumer("barbara").await?;
     let got = cluster.receiver.wait_for("/hook", 3).await?;
     assert_eq!(got[2].header("authorization"), "Bearer marker2token");
     cluster.finish_unchecked().await
+}
+
+/// What the Admin API answers to a super-admin, and the metrics of each service.
+async fn said(cluster: &Cluster, boss: &admin::Admin) -> Result<Vec<(String, String)>> {
+    let mut said = Vec::new();
+    for path in [
+        "/event-hooks",
+        "/admins",
+        "/rbac/users",
+        "/rbac/roles",
+        "/userinfo",
+        "/audit/requests",
+        "/consumers",
+        "/dead-events",
+        "/status",
+    ] {
+        said.push((path.to_owned(), boss.get(path).await?.body.to_string()));
+    }
+    for hook in boss.list("/event-hooks").await? {
+        for more in ["", "/deliveries?state=dead", "/attempts", "/status"] {
+            let path = format!("/event-hooks/{}{more}", admin::id(&hook)?);
+            let shown = boss.get(&path).await?.body.to_string();
+            // Only the hook itself shows what it has.
+            let place = if more.is_empty() {
+                path
+            } else {
+                format!("of{path}")
+            };
+            said.push((place, shown));
+        }
+    }
+    for service in cluster.gateways.iter().chain(&cluster.dispatchers) {
+        let name = service.process().name().to_owned();
+        said.push((name, service.metrics().await?));
+    }
+    Ok(said)
 }
 
 /// Keys change under load, and no attempt fails.
