@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use crate::tls::Authority;
 
+/// Of requests over TLS.
+const REFUSED: Duration = Duration::from_secs(15);
+
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -63,7 +66,9 @@ impl Admin {
         client: Option<&(PathBuf, PathBuf)>,
     ) -> Result<Self> {
         let root = Certificate::from_pem(&std::fs::read(authority.file())?)?;
-        let mut builder = Client::builder().no_proxy().tls_certs_only([root]);
+        let builder = Client::builder().no_proxy().tls_certs_only([root]);
+        // A client that is refused after its handshake may wait for an answer for ever.
+        let mut builder = builder.timeout(REFUSED);
         if let Some((certificate, key)) = client {
             let mut pem = std::fs::read(certificate)?;
             pem.extend(std::fs::read(key)?);

@@ -74,8 +74,8 @@ impl Admin {
             | Target::UserPermissions(schema)
             | Target::UserWorkspaces(schema) => asked.user(schema, input).await,
             Target::RolePermissions | Target::RoleEndpoint => asked.role(input).await,
-            Target::Sources => sources::sources(path.open(0), path.open(1)),
-            Target::Ping
+            Target::Sources
+            | Target::Ping
             | Target::Test
             | Target::HookStatus
             | Target::Deliveries
@@ -264,6 +264,7 @@ impl<'a> Asked<'a> {
         let hooks = self.collection(Schema::event_hooks()).await?;
         let (key, uri) = (self.path.key(), self.uri);
         match self.path.route.target {
+            Target::Sources => sources::sources(self.path.open(0), self.path.open(1)),
             Target::Ping => hooks.ping(key).await,
             Target::Test => hooks.test(key, input().await?).await,
             Target::HookStatus => hooks.status(key, uri).await,
