@@ -24,7 +24,7 @@ pub(crate) struct Caller {
     /// That the path leads to; `*` for all of them, and for what is in none.
     pub(crate) workspace: String,
     /// What the path asks for: without the workspace, as roles name it.
-    pub(crate) asks: Option<(Vec<String>, Action)>,
+    pub(crate) asks: Option<(Arc<[String]>, Action)>,
 }
 
 impl Caller {
@@ -58,7 +58,8 @@ impl Caller {
 
     /// Whether a role forbids to read an entity by one of its names.
     pub(crate) fn is_hidden(&self, workspace: &str, schema: &Schema, row: &Row) -> bool {
-        let Some(user) = &self.user else {
+        let user = self.user.as_ref();
+        let Some(user) = user.filter(|user| user.permissions.name_things) else {
             return false;
         };
         let name = schema

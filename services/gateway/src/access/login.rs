@@ -95,17 +95,16 @@ impl Logins {
         let token = token.ok_or(Refused::NoToken)?;
         let key = self.key_of(token);
         let version = store.view().access_version();
-        let known = self.known.lock().get(&key).map(|known| {
-            let user = known.user.as_ref();
-            let user = user.filter(|(of, _)| *of == version);
-            (known.digest.clone(), user.map(|(_, user)| Arc::clone(user)))
+        let known = self.known.lock().get(&key).map(|known| match &known.user {
+            Some((of, user)) if *of == version => Ok(Arc::clone(user)),
+            _ => Err(known.digest.clone()),
         });
-        let found = if let Some((digest, user)) = known {
+        let found = if let Some(known) = known {
             let may = self.throttle.may_use_known(address);
             may.map_err(Refused::TooMany)?;
-            match user {
-                Some(user) => Some(user),
-                None => self.look_up(store, key, digest, version).await?,
+            match known {
+                Ok(user) => Some(user),
+                Err(digest) => self.look_up(store, key, digest, version).await?,
             }
         } else {
             self.throttle.may_try(address).map_err(Refused::TooMany)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use axum::http::Method;
 use serde_json::{Map, Value, json};
-use strum::IntoStaticStr;
+use strum::{EnumString, IntoStaticStr};
 
 use hookline_shared::subject::ALL_WORKSPACES;
 
@@ -14,7 +14,7 @@ use crate::store::{Row, View};
 
 const ANY: &str = "*";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, EnumString)]
 #[strum(serialize_all = "lowercase")]
 pub(crate) enum Action {
     Create,
@@ -41,15 +41,33 @@ impl Action {
 struct Permission {
     /// A name, or `*`.
     workspace: String,
-    /// A path, or `*`.
+    /// As it was given: a path, or `*`.
     endpoint: String,
-    actions: Vec<String>,
+    /// Of the path; `None` for every path.
+    segments: Option<Vec<String>>,
+    actions: Vec<Action>,
     forbids: bool,
 }
 
 /// What the roles of one user permit and forbid.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Permissions(Vec<Permission>);
+pub(crate) struct Permissions {
+    all: Vec<Permission>,
+    /// Whether an endpoint names one thing, and so might name it otherwise than a request does.
+    pub(crate) name_things: bool,
+}
+
+impl FromIterator<Permission> for Permissions {
+    fn from_iter<T: IntoIterator<Item = Permission>>(permissions: T) -> Self {
+        let all: Vec<_> = permissions.into_iter().collect();
+        let mut segments = all.iter().flat_map(|one| one.segments.iter());
+        let name_things = segments.any(|segments| {
+            let mut after_the_kind = segments.iter().skip(1);
+            after_the_kind.any(|segment| segment != ANY)
+        });
+        Self { all, name_things }
+    }
+}
 
 impl Permissions {
     /// Of roles, by workspace and id. One that was deleted permits nothing.
@@ -66,32 +84,26 @@ impl Permissions {
                     .filter_map(|row| Permission::read(&row.entity)),
             );
         }
-        Self(permissions)
+        permissions.into_iter().collect()
     }
 
     /// Whether an action is permitted on a path without its workspace. A segment has several texts if several name the
     /// same thing.
     pub(crate) fn allow(&self, workspace: &str, path: &[Vec<&str>], action: Action) -> bool {
-        let mut permissions = self.0.iter().filter(|permission| !permission.forbids);
+        let mut permissions = self.all.iter().filter(|permission| !permission.forbids);
         permissions.any(|permission| permission.matches(workspace, path, action))
             && !self.forbid(workspace, path, action)
     }
 
     /// Whether a role forbids it, whatever others permit.
     pub(crate) fn forbid(&self, workspace: &str, path: &[Vec<&str>], action: Action) -> bool {
-        let mut permissions = self.0.iter().filter(|permission| permission.forbids);
+        let mut permissions = self.all.iter().filter(|permission| permission.forbids);
         permissions.any(|permission| permission.matches(workspace, path, action))
-    }
-
-    /// Whether an endpoint names one thing, and so might name it otherwise than a request does.
-    pub(crate) fn name_things(&self) -> bool {
-        let mut endpoints = self.0.iter().map(|permission| &permission.endpoint);
-        endpoints.any(|endpoint| segments(endpoint).skip(1).any(|segment| segment != ANY))
     }
 
     /// The workspaces in which something is permitted; `*` for all of them.
     pub(crate) fn reach(&self) -> BTreeSet<&str> {
-        let permitting = self.0.iter().filter(|permission| !permission.forbids);
+        let permitting = self.all.iter().filter(|permission| !permission.forbids);
         permitting
             .map(|permission| permission.workspace.as_str())
             .collect()
@@ -105,7 +117,7 @@ impl Permissions {
     /// As `/rbac/users/{user}/permissions` shows them.
     pub(crate) fn show(&self) -> Value {
         let mut endpoints = Map::new();
-        for permission in &self.0 {
+        for permission in &self.all {
             let of_workspace = endpoints
                 .entry(permission.workspace.clone())
                 .or_insert_with(|| json!({}));
@@ -114,7 +126,7 @@ impl Permissions {
                 path => format!("/{}{path}", permission.workspace),
             };
             of_workspace[path] = json!({
-                "actions": permission.actions, "negative": permission.forbids,
+                "actions": permission.actions.iter().map(<&str>::from).collect::<Vec<_>>(), "negative": permission.forbids,
             });
         }
         json!({ "endpoints": endpoints, "entities": {} })
@@ -125,33 +137,31 @@ impl Permission {
     fn read(endpoint: &Entity) -> Option<Self> {
         let text = |name: &str| endpoint.get(name)?.as_str().map(str::to_owned);
         let actions = endpoint.get("actions")?.as_array()?.iter();
+        let endpoint_text = text("endpoint")?;
+        let segments = segments(&endpoint_text).map(str::to_owned);
         Some(Self {
             workspace: text("workspace")?,
-            endpoint: text("endpoint")?,
+            segments: (endpoint_text != ANY).then(|| segments.collect()),
             actions: actions
-                .filter_map(|action| action.as_str().map(str::to_owned))
+                .filter_map(|action| action.as_str()?.parse().ok())
                 .collect(),
             forbids: endpoint.get("negative") == Some(&Value::Bool(true)),
+            endpoint: endpoint_text,
         })
     }
 
     fn matches(&self, workspace: &str, path: &[Vec<&str>], action: Action) -> bool {
-        let action: &str = action.into();
         let applies = self.workspace == ANY || self.workspace == workspace;
-        applies && self.actions.iter().any(|one| one == action) && self.matches_path(path)
+        applies && self.actions.contains(&action) && self.matches_path(path)
     }
 
     fn matches_path(&self, path: &[Vec<&str>]) -> bool {
-        if self.endpoint == ANY {
+        let Some(segments) = &self.segments else {
             return true;
-        }
-        let mut wanted = segments(&self.endpoint);
-        let all = path.iter().all(|names| {
-            wanted
-                .next()
-                .is_some_and(|segment| segment == ANY || names.contains(&segment))
-        });
-        all && wanted.next().is_none()
+        };
+        let mut pairs = segments.iter().zip(path);
+        segments.len() == path.len()
+            && pairs.all(|(wanted, names)| wanted == ANY || names.contains(&wanted.as_str()))
     }
 }
 
@@ -214,7 +224,7 @@ mod tests {
             });
             Permission::read(entity.as_object().expect("an object")).expect("an endpoint")
         };
-        Permissions(endpoints.iter().map(read).collect())
+        endpoints.iter().map(read).collect()
     }
 
     fn allow(permissions: &Permissions, workspace: &str, path: &str, action: Action) -> bool {
@@ -265,11 +275,11 @@ mod tests {
             ("*", "*", "read", false),
             ("*", "/consumers/ada", "read", true),
         ]);
-        assert!(one.name_things());
+        assert!(one.name_things);
         for names in [vec!["ada", "1"], vec!["1", "ada"]] {
             assert!(!one.allow("team", &[vec!["consumers"], names], Action::Read));
         }
         assert!(one.allow("team", &[vec!["consumers"], vec!["2"]], Action::Read));
-        assert!(!permissions(&[("*", "/consumers/*", "read", false)]).name_things());
+        assert!(!permissions(&[("*", "/consumers/*", "read", false)]).name_things);
     }
 }

@@ -2,6 +2,7 @@
 //! their roles.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::request::Parts;
@@ -63,7 +64,7 @@ impl Admin {
         if is_admin && wants_invitation(&request.uri) {
             action = Action::Update;
         }
-        caller.asks = Some((path.segments.clone(), action));
+        caller.asks = Some((Arc::clone(&path.segments), action));
         let is_permitted = match path.route.access {
             Access::Open | Access::Users => true,
             Access::Visible if action == Action::Read => true,
@@ -95,7 +96,7 @@ async fn permits(
         .collect();
     let row = match (path.key_place(), path.route.target) {
         (Some(_), Target::Sources) | (None, _) => None,
-        (Some(_), _) if !user.permissions.name_things() => None,
+        (Some(_), _) if !user.permissions.name_things => None,
         (Some(_), target) => match target.schema() {
             Some(schema) if is_uuid(path.key()) => {
                 let id = path.key().to_ascii_lowercase();

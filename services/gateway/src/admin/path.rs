@@ -1,5 +1,7 @@
 //! Parses paths: an optional workspace, then what the table of routes has.
 
+use std::sync::Arc;
+
 use percent_encoding::percent_decode_str;
 
 use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE};
@@ -15,7 +17,7 @@ pub(super) struct Path {
     pub(super) workspace: Option<String>,
     pub(super) route: &'static Route,
     /// All of them, without the workspace.
-    pub(super) segments: Vec<String>,
+    pub(super) segments: Arc<[String]>,
     /// What stands at the open places of the route's pattern.
     keys: Vec<String>,
 }
@@ -37,7 +39,7 @@ impl Path {
             return Some(Self {
                 workspace: None,
                 route,
-                segments,
+                segments: segments.into(),
                 keys,
             });
         }
@@ -50,7 +52,7 @@ impl Path {
         Some(Self {
             workspace: Some(workspace),
             route,
-            segments,
+            segments: segments.into(),
             keys,
         })
     }

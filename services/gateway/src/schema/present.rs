@@ -135,7 +135,8 @@ mod tests {
                 "id": "i", "created_at": 1, "updated_at": 1, "source": "crud", "event": null,
                 "handler": "webhook", "snooze": null, "on_change": null,
                 "config": {"url": "http://x", "headers": {"authorization": "t0ken"},
-                           "secret": REDACTED, "ssl_verify": true},
+                           "secret": REDACTED, "previous_secret": null,
+                           "previous_secret_until": null, "ssl_verify": true},
                 "delivery": null,
             })
         );
