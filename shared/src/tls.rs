@@ -55,6 +55,8 @@ pub enum Error {
     },
     #[error("{0}_CERT and {0}_KEY belong together: give both or none")]
     Alone(&'static str),
+    #[error("{0}_CA alone is not enough: a server needs {0}_CERT and {0}_KEY")]
+    NoOwn(&'static str),
     #[error("{name}_CERT and {name}_KEY do not go together: {source}")]
     Pair {
         name: &'static str,
@@ -193,7 +195,7 @@ impl Current {
     fn read(files: &Files) -> Result<Self, Error> {
         let pem = files.read()?;
         let Some((cert, key)) = &pem.own else {
-            return Err(Error::Alone(files.name));
+            return Err(Error::NoOwn(files.name));
         };
         let chain = certificates(cert);
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| Error::Alone(files.name))?;

@@ -2,10 +2,9 @@
 
 use anyhow::{Context as _, ensure};
 use e2e::admin::{Admin, id};
+use e2e::rbac::{PASSWORD, closed, first};
 use e2e::{Cluster, Result, SOON, eventually};
 use serde_json::{Value, json};
-
-const PASSWORD: &str = "correct-horse-battery";
 
 /// The newest records first, once there are so many.
 async fn records(admin: &Admin, path: &str, count: usize) -> Result<Vec<Value>> {
@@ -30,13 +29,8 @@ fn check(record: &Value, consumer: &Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_change_and_each_refusal_has_its_record() -> Result {
-    let cluster = Cluster::builder()
-        .gateways(2)
-        .gateway_env("HOOKLINE_RBAC", "on")
-        .gateway_env("HOOKLINE_PASSWORD", PASSWORD)
-        .start()
-        .await?;
-    let boss = cluster.admin().with_token(PASSWORD);
+    let cluster = closed().gateways(2).start().await?;
+    let boss = first(&cluster);
     let team = json!({ "name": "team" });
     boss.post("/workspaces", &team).await?.expect(201)?;
     let ada = json!({ "username": "ada" });

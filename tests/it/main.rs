@@ -46,6 +46,7 @@ mod status;
 mod storage;
 mod stream_reader;
 mod tls;
+mod tokens;
 mod traces;
 mod unreadable;
 mod webhook;

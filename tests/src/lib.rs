@@ -22,6 +22,7 @@ pub mod prometheus;
 pub mod proxy;
 pub mod python;
 pub mod raw_nats;
+pub mod rbac;
 pub mod receiver;
 pub mod redis;
 pub mod service;

@@ -126,7 +126,7 @@ fn read(stored: &[u8], workspace: &str) -> Result<(Hook, Result<(), String>), St
     let mut hook: Map<String, Value> =
         serde_json::from_slice(stored).map_err(|error| error.to_string())?;
     let opened = keyring::open(&mut hook).map_err(|missing| missing.to_string());
-    let secrets = opened.and_then(|()| vault::resolve(&mut hook, workspace, &Environment));
+    let secrets = opened.and_then(|_| vault::resolve(&mut hook, workspace, &Environment));
     let hook = Hook::from_json(&Value::Object(hook)).map_err(|error| error.to_string())?;
     Ok((hook, secrets))
 }

@@ -186,19 +186,25 @@ impl AdminTls {
     }
 }
 
-/// Why the settings do not go together.
+/// Why the settings cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "HOOKLINE_ADMIN_LISTEN is beyond loopback and HOOKLINE_RBAC is off: anyone who reaches it could do everything. Set HOOKLINE_RBAC=on, or say --insecure"
-)]
-pub struct Insecure;
+pub enum Error {
+    #[error(
+        "HOOKLINE_ADMIN_LISTEN is beyond loopback and HOOKLINE_RBAC is off: anyone who reaches it could do everything. Set HOOKLINE_RBAC=on, or say --insecure"
+    )]
+    Insecure,
+    #[error(
+        "HOOKLINE_PASSWORD cannot be sent in a header: letters, digits and marks of ASCII can, without spaces"
+    )]
+    Password,
+}
 
 impl Config {
     /// Whether requests need a token.
-    pub fn rbac(&self) -> Result<Rbac, Insecure> {
+    pub fn rbac(&self) -> Result<Rbac, Error> {
         let is_loopback = self.admin_listen.ip().is_loopback();
         match self.rbac {
-            Some(Rbac::Off) if !is_loopback && !self.insecure => Err(Insecure),
+            Some(Rbac::Off) if !is_loopback && !self.insecure => Err(Error::Insecure),
             Some(mode) => Ok(mode),
             None if is_loopback || self.insecure => Ok(Rbac::Off),
             None => Ok(Rbac::On),
@@ -219,10 +225,15 @@ impl Config {
     }
 
     /// The token of the first super-admin.
-    #[must_use]
-    pub fn first_password(&self) -> Option<String> {
+    pub fn first_password(&self) -> Result<Option<String>, Error> {
         let mut given = [&self.password, &self.kong_password].into_iter().flatten();
-        given.find(|password| !password.is_empty()).cloned()
+        let given = given.find(|password| !password.is_empty());
+        match given {
+            Some(password) if !password.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Err(Error::Password)
+            }
+            given => Ok(given.cloned()),
+        }
     }
 
     /// The name given, or the default.

@@ -72,7 +72,7 @@ pub enum Error {
     #[error(transparent)]
     Tls(#[from] tls::Error),
     #[error(transparent)]
-    Insecure(#[from] config::Insecure),
+    Config(#[from] config::Error),
     #[error(
         "HOOKLINE_RBAC is on and nobody can log in: set HOOKLINE_PASSWORD to the token of the first super-admin"
     )]
@@ -81,8 +81,8 @@ pub enum Error {
     Closed(#[from] keyring::Closed),
     #[error("there is no keyring to seal with: set HOOKLINE_KEYRING or HOOKLINE_KEYRING_FILE")]
     NoKeyring,
-    #[error("stopped after {0} of {1} hooks: start it again")]
-    Unfinished(usize, usize),
+    #[error("stopped before all hooks were sealed: start it again")]
+    Unfinished,
     #[error(
         "{0} hooks have secrets whose keys the keyring lacks, and stay as they were: add the keys, or drop the secrets with --drop-lost"
     )]
@@ -149,7 +149,7 @@ pub async fn run(
     if let Some(loaded) = loaded? {
         keyring::check()?;
         supervisor.spawn("keyring", keyring::follow());
-        first_admin(&loaded, config.first_password(), rbac).await?;
+        first_admin(&loaded, &config).await?;
         tracing::info!(
             node = config.node(),
             sequence = loaded.view().sequence(),
@@ -280,7 +280,7 @@ async fn start(
         readiness,
         (parts.metrics, parts.of_service),
     );
-    let another = set_up_again(Arc::clone(&store), context, config.streams.clone());
+    let another = set_up_again(Arc::clone(&store), context, config.clone());
     supervisor.spawn("bucket set-up", another);
     tokio::select! {
         () = load(&store) => Ok(Some(store)),
@@ -290,7 +290,8 @@ async fn start(
 }
 
 /// Makes the first super-admin, unless there is a user.
-async fn first_admin(store: &Store, password: Option<String>, rbac: Rbac) -> Result<(), Error> {
+async fn first_admin(store: &Store, config: &Config) -> Result<(), Error> {
+    let password = config.first_password()?;
     if store.has_users() {
         if password.is_some() {
             tracing::info!("there are users: the password of the first super-admin counts no more");
@@ -299,7 +300,7 @@ async fn first_admin(store: &Store, password: Option<String>, rbac: Rbac) -> Res
     }
     match password {
         Some(password) => Ok(store.make_first_admin(&password).await?),
-        None if rbac == Rbac::On => Err(Error::NobodyCanLogIn),
+        None if config.rbac()? == Rbac::On => Err(Error::NobodyCanLogIn),
         None => Ok(()),
     }
 }
@@ -376,14 +377,17 @@ async fn load(store: &Store) {
 }
 
 /// Sets another bucket up when it takes the place of the first; never returns.
-async fn set_up_again(store: Arc<Store>, context: jetstream::Context, options: streams::Options) {
+async fn set_up_again(store: Arc<Store>, context: jetstream::Context, config: Config) {
     let never = CancellationToken::new();
     loop {
         store.view().cleared.notified().await;
-        if let Err(error) = streams::ensure(&context, &options, &never).await {
+        if let Err(error) = streams::ensure(&context, &config.streams, &never).await {
             tracing::error!(%error, "cannot use the streams");
         }
         load(&store).await;
+        if let Err(error) = first_admin(&store, &config).await {
+            tracing::error!("{error}");
+        }
         tracing::info!(sequence = store.view().sequence(), "serving another bucket");
     }
 }

@@ -16,6 +16,7 @@ async fn main() -> anyhow::Result<()> {
     telemetry::init(&config.telemetry)?;
     config.nats.servers()?;
     config.rbac()?;
+    config.first_password()?;
     config.admin_tls.files().read()?;
     config.keyring.apply()?;
     files::raise_limit();

@@ -3,16 +3,19 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use hookline_shared::keyring;
 use hookline_shared::supervisor::Supervisor;
 
-use crate::store::Resealed;
+use crate::store::{Resealed, Store};
 use crate::{Config, Error, Parts, Readiness};
 
 /// Between two lines that say how far it is.
 const PROGRESS: Duration = Duration::from_secs(2);
+/// By then each running process has looked at its keyring's file.
+const SETTLES: Duration = Duration::from_secs(10);
 
 /// Prints a key for the keyring.
 pub fn print_new_key() -> anyhow::Result<()> {
@@ -35,31 +38,62 @@ pub async fn rotate_keys(
     let Some(store) = loaded else {
         return Ok(());
     };
-    let hooks = store.hooks().await;
-    let (all, mut left, mut dropped) = (hooks.len(), 0, 0);
-    let mut said = tokio::time::Instant::now();
-    for (number, hook) in hooks.into_iter().enumerate() {
-        if shutdown.is_cancelled() {
-            return Err(Error::Unfinished(number, all));
-        }
-        match store.reseal(hook, drop_lost).await? {
-            Resealed::Done => {}
-            Resealed::Dropped => dropped += 1,
-            Resealed::Left => left += 1,
-        }
-        if said.elapsed() >= PROGRESS {
-            said = tokio::time::Instant::now();
-            tracing::info!(hooks = number + 1, of = all, "sealing");
-        }
-    }
-    if left > 0 {
-        return Err(Error::Lost(left));
-    }
+    let mut all = seal(&store, &key, drop_lost, &shutdown).await?;
     tracing::info!(
-        hooks = all,
+        "looking once more after {}s for what others sealed with another key",
+        SETTLES.as_secs()
+    );
+    tokio::select! {
+        () = tokio::time::sleep(SETTLES) => {}
+        () = shutdown.cancelled() => return Err(Error::Unfinished),
+    }
+    let again = seal(&store, &key, drop_lost, &shutdown).await?;
+    all.dropped += again.dropped;
+    if again.left > 0 {
+        return Err(Error::Lost(again.left));
+    }
+    let (hooks, dropped) = (again.hooks, all.dropped);
+    tracing::info!(
+        hooks,
         dropped,
         key,
         "all hooks are sealed with this key: the others may go"
     );
     Ok(())
+}
+
+#[derive(Default)]
+struct Sealed {
+    hooks: usize,
+    dropped: usize,
+    left: usize,
+}
+
+async fn seal(
+    store: &Store,
+    key: &str,
+    drop_lost: bool,
+    shutdown: &CancellationToken,
+) -> Result<Sealed, Error> {
+    let hooks = store.hooks().await;
+    let mut sealed = Sealed {
+        hooks: hooks.len(),
+        ..Sealed::default()
+    };
+    let mut said = Instant::now();
+    for (number, hook) in hooks.into_iter().enumerate() {
+        if shutdown.is_cancelled() {
+            return Err(Error::Unfinished);
+        }
+        match store.reseal(hook, key, drop_lost).await? {
+            Resealed::Done | Resealed::Already => {}
+            Resealed::Dropped => sealed.dropped += 1,
+            Resealed::Left => sealed.left += 1,
+        }
+        if said.elapsed() >= PROGRESS {
+            said = Instant::now();
+            tracing::info!(hooks = number + 1, of = sealed.hooks, "sealing");
+        }
+    }
+    Ok(sealed)
 }

@@ -23,10 +23,11 @@ mod table;
 mod violations;
 mod workspaces;
 
+pub(crate) use admins::INVITED;
 pub(crate) use build::Input;
 pub(crate) use event_hooks::is_pinged;
 pub(crate) use field::Within;
 pub(crate) use rbac_roles::BUILT_IN;
-pub(crate) use rules::{MAX_UNIQUE, TOKEN_PREFIX, check_token, is_uuid};
+pub(crate) use rules::{MAX_UNIQUE, TOKEN_PREFIX, check_token, derived_id, is_uuid};
 pub(crate) use table::{Entity, Schema, Scope, UniqueValue};
 pub(crate) use violations::Violations;

@@ -103,12 +103,15 @@ impl Store {
     }
 
     /// Of the digests of tokens: another in each cluster, and the same for its life.
-    pub(crate) fn salt(&self) -> String {
+    pub(crate) fn salt(&self) -> Result<String, Error> {
         let workspaces = Schema::workspaces();
         let default =
             self.view
                 .get_by_unique(workspaces, ALL_WORKSPACES, "name", DEFAULT_WORKSPACE);
-        default.map(|row| row.id.clone()).unwrap_or_default()
+        // While another bucket is loaded there is none.
+        default
+            .map(|row| row.id.clone())
+            .ok_or(Error::Unavailable(None))
     }
 
     /// Whether anybody has a token, as far as the view knows.

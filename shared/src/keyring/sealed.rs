@@ -55,10 +55,11 @@ pub fn seal(hook: &mut Map<String, Value>) {
     hook.insert(SEALED.to_owned(), sealed.into());
 }
 
-/// Opens a hook's secrets, if they are sealed. If they cannot be, they are redacted.
-pub fn open(hook: &mut Map<String, Value>) -> Result<(), MissingKey> {
+/// Opens a hook's secrets, and returns the name of the key that they were sealed with, if they were. If they cannot be
+/// opened, they are redacted.
+pub fn open(hook: &mut Map<String, Value>) -> Result<Option<String>, MissingKey> {
     let Some(sealed) = hook.remove(SEALED) else {
-        return Ok(());
+        return Ok(None);
     };
     let id = id(hook);
     let sealed = sealed.as_str().unwrap_or_default();
@@ -83,7 +84,7 @@ pub fn open(hook: &mut Map<String, Value>) -> Result<(), MissingKey> {
         *value = plain.unwrap_or_else(|| REDACTED.to_owned());
     });
     if is_open {
-        return Ok(());
+        return Ok(Some(name.to_owned()));
     }
     *MISSING.lock() = Some(missing());
     Err(missing())
@@ -154,7 +155,7 @@ mod tests {
             assert!(!text.contains(secret), "{text}");
         }
         assert!(text.contains("authorization"), "{text}");
-        let opened = |mut hook: Map<String, Value>| open(&mut hook).map(|()| hook);
+        let opened = |mut hook: Map<String, Value>| open(&mut hook).map(|_| hook);
         assert_eq!(opened(sealed.clone()), Ok(hook()));
         apply(&format!("{two},{one}"));
         assert_eq!(opened(sealed.clone()), Ok(hook()), "an older key");

@@ -62,15 +62,12 @@ impl Caller {
         let Some(user) = user.filter(|user| user.permissions.name_things) else {
             return false;
         };
-        let name = schema
-            .endpoint_key
-            .and_then(|key| row.entity.get(key)?.as_str());
         let mut path: Vec<_> = schema
             .path
             .split('/')
             .map(|segment| vec![segment])
             .collect();
-        path.push([row.id.as_str()].into_iter().chain(name).collect());
+        path.push([row.id.as_str()].into_iter().chain(row.name()).collect());
         user.permissions.forbid(workspace, &path, Action::Read)
     }
 

@@ -99,18 +99,21 @@ impl Logins {
             Some((of, user)) if *of == version => Ok(Arc::clone(user)),
             _ => Err(known.digest.clone()),
         });
-        let found = if let Some(known) = known {
+        let mut found = None;
+        if let Some(known) = known {
             let may = self.throttle.may_use_known(address);
             may.map_err(Refused::TooMany)?;
-            match known {
+            found = match known {
                 Ok(user) => Some(user),
                 Err(digest) => self.look_up(store, key, digest, version).await?,
-            }
-        } else {
+            };
+        }
+        // Also one that was right before: in another bucket it has another digest.
+        if found.is_none() {
             self.throttle.may_try(address).map_err(Refused::TooMany)?;
-            let digest = token::digest(token, &store.salt()).await?;
-            self.look_up(store, key, digest, version).await?
-        };
+            let digest = token::digest(token, &store.salt()?).await?;
+            found = self.look_up(store, key, digest, version).await?;
+        }
         match found.filter(|user| may_log_in(&user.row)) {
             Some(user) => Ok(user),
             None => {
@@ -176,11 +179,9 @@ impl Logins {
 
 impl User {
     fn of(row: Arc<Row>, store: &Store) -> Self {
-        let name = row.schema.endpoint_key.and_then(|key| row.entity.get(key));
-        let name = name.and_then(Value::as_str).unwrap_or_default().to_owned();
         let roles = permissions::roles(&row.entity);
         Self {
-            name,
+            name: row.name().unwrap_or_default().to_owned(),
             permissions: Permissions::of(store.view(), &roles),
             row,
         }

@@ -9,7 +9,7 @@ use strum::{EnumString, IntoStaticStr};
 
 use hookline_shared::subject::ALL_WORKSPACES;
 
-use crate::schema::{Entity, Schema};
+use crate::schema::{Entity, Schema, is_uuid};
 use crate::store::{Row, View};
 
 const ANY: &str = "*";
@@ -138,7 +138,10 @@ impl Permission {
         let text = |name: &str| endpoint.get(name)?.as_str().map(str::to_owned);
         let actions = endpoint.get("actions")?.as_array()?.iter();
         let endpoint_text = text("endpoint")?;
-        let segments = segments(&endpoint_text).map(str::to_owned);
+        let segments = segments(&endpoint_text).map(|segment| match is_uuid(segment) {
+            true => segment.to_ascii_lowercase(),
+            false => segment.to_owned(),
+        });
         Some(Self {
             workspace: text("workspace")?,
             segments: (endpoint_text != ANY).then(|| segments.collect()),
@@ -151,7 +154,10 @@ impl Permission {
     }
 
     fn matches(&self, workspace: &str, path: &[Vec<&str>], action: Action) -> bool {
-        let applies = self.workspace == ANY || self.workspace == workspace;
+        // What is for all workspaces is forbidden where one of them forbids it.
+        let applies = self.workspace == ANY
+            || self.workspace == workspace
+            || self.forbids && workspace == ANY;
         applies && self.actions.contains(&action) && self.matches_path(path)
     }
 
@@ -267,6 +273,19 @@ mod tests {
         assert!(!allow(&both, "team", "/rbac/users", Action::Read));
         assert!(allow(&both, "team", "/rbac/users", Action::Create));
         assert!(allow(&both, "team", "/rbac/users/x", Action::Read));
+    }
+
+    #[test]
+    fn what_one_workspace_forbids_is_not_permitted_for_all() {
+        let but_one = permissions(&[
+            ("*", "*", "read", false),
+            ("prod", "/event-hooks", "read", true),
+        ]);
+        assert!(allow(&but_one, "team", "/event-hooks", Action::Read));
+        for workspace in ["prod", "*"] {
+            assert!(!allow(&but_one, workspace, "/event-hooks", Action::Read));
+        }
+        assert!(allow(&but_one, "*", "/consumers", Action::Read));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Wrong tokens by address: each address may be wrong so often, and so much oftener with time.
+//! Bounds how many wrong tokens an address may try.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Wrong tokens of an address at a time.
+/// Wrong tokens that an address may try at once.
 const BURST: f64 = 20.0;
-/// And so many a second after them.
+/// How many more it earns each second.
 const PER_SECOND: f64 = 1.0;
 /// Requests a second with tokens that were right before, from an address that may not try others.
 const KNOWN_BURST: f64 = 100.0;
@@ -68,7 +68,7 @@ impl Throttle {
             addresses.retain(|_, tries| tries.wrong.refill(BURST, PER_SECOND) < BURST);
         }
         if addresses.len() >= ADDRESSES {
-            // All of them are at it: whoever comes next begins anew.
+            // All of them are being slowed down: forgetting them costs less than growing without bound.
             addresses.clear();
         }
         let now = Instant::now();
@@ -96,8 +96,8 @@ impl Allowance {
     }
 }
 
-/// Whoever has an IPv6 address has 2^64 of them.
-fn place(address: IpAddr) -> IpAddr {
+/// What counts as one address: of IPv6 a network of 2^64, since its owner has all of them.
+pub(crate) fn place(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = address.to_bits() & !u128::from(u64::MAX);

@@ -18,7 +18,7 @@ use hookline_shared::subject::{ALL_WORKSPACES, AUDIT_ACTION, AUDIT_REFUSAL};
 use super::paging::size;
 use super::response;
 use super::selection::unknown;
-use crate::access::{Caller, audit};
+use crate::access::{self, Caller, audit};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::store::{self, Store};
@@ -26,8 +26,10 @@ use crate::store::{self, Store};
 const DEFAULT_SIZE: usize = 100;
 /// Refusals that wait to be stored.
 const QUEUE: usize = 1_024;
-/// Refusals of one address that are recorded in [`WINDOW`].
-const RECORDED: u32 = 100;
+/// Refusals of one address, and of all who are nobody, that are recorded in [`WINDOW`]: no stranger pushes others' records
+/// out of the stream.
+const OF_ADDRESS: u32 = 100;
+const OF_STRANGERS: u32 = 200;
 const WINDOW: Duration = Duration::from_secs(10);
 /// Between tries to store a refusal.
 const RETRY: Duration = Duration::from_secs(1);
@@ -86,6 +88,7 @@ pub(crate) struct Refusals {
 struct Addresses {
     since: Instant,
     refused: HashMap<IpAddr, u32>,
+    strangers: u32,
 }
 
 /// Stores them.
@@ -97,6 +100,7 @@ impl Refusals {
         let addresses = Mutex::new(Addresses {
             since: Instant::now(),
             refused: HashMap::new(),
+            strangers: 0,
         });
         let refusals = Self {
             queue,
@@ -113,21 +117,29 @@ impl Refusals {
         let user = caller.user.as_ref();
         let of = user.map_or(ALL_WORKSPACES, |user| user.row.workspace.as_str());
         let is_stored =
-            self.may_record(caller.address) && self.queue.try_send((of.to_owned(), record)).is_ok();
+            self.may_record(caller) && self.queue.try_send((of.to_owned(), record)).is_ok();
         if !is_stored {
             self.metrics.unrecorded();
         }
     }
 
-    fn may_record(&self, address: IpAddr) -> bool {
+    fn may_record(&self, caller: &Caller) -> bool {
         let mut addresses = self.addresses.lock();
         if addresses.since.elapsed() >= WINDOW {
             addresses.since = Instant::now();
             addresses.refused.clear();
+            addresses.strangers = 0;
         }
-        let refused = addresses.refused.entry(address).or_default();
+        if caller.user.is_none() {
+            addresses.strangers += 1;
+            if addresses.strangers > OF_STRANGERS {
+                return false;
+            }
+        }
+        let place = access::place(caller.address);
+        let refused = addresses.refused.entry(place).or_default();
         *refused += 1;
-        *refused <= RECORDED
+        *refused <= OF_ADDRESS
     }
 }
 

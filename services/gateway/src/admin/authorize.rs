@@ -114,11 +114,7 @@ async fn permits(
         },
     };
     if let (Some(row), Some(place)) = (&row, path.key_place()) {
-        let name = row
-            .schema
-            .endpoint_key
-            .and_then(|key| row.entity.get(key)?.as_str());
-        names[place].extend(name);
+        names[place].extend(row.name());
         names[place].push(&row.id);
     }
     Ok(user.permissions.allow(workspace, &names, action))

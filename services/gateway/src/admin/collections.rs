@@ -81,8 +81,7 @@ impl<'a> Collection<'a> {
     /// Whether a list has an entity: not what its reader may not read.
     fn shows(&self, row: &Row) -> bool {
         if self.schema.kind == Schema::workspaces().kind {
-            let name = row.entity.get("name").and_then(Value::as_str);
-            return self.caller.reaches(name.unwrap_or_default());
+            return self.caller.reaches(row.name().unwrap_or_default());
         }
         !self
             .caller
@@ -354,7 +353,7 @@ impl<'a> Collection<'a> {
             if old.and_then(|old| old.get(field)).and_then(Value::as_str) == Some(given) {
                 continue;
             }
-            let digest = token::digest(given, &self.store.salt()).await;
+            let digest = token::digest(given, &self.store.salt()?).await;
             let digest = digest.map_err(access::Refused::from)?;
             entity.insert(field.to_owned(), digest.into());
         }

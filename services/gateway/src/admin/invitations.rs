@@ -10,15 +10,13 @@ use serde_json::{Value, json};
 use hookline_shared::clock;
 
 use super::collections::{Collection, Tokens, has_id};
-use super::rbac::{place_of, workspaces};
+use super::rbac::{place_of, whose, workspaces};
 use super::response;
 use crate::access::{APPROVED, Caller, Logins, Refused, TOKEN, status, token};
 use crate::error::ApiError;
-use crate::schema::{Entity, Input, Schema, Violations};
+use crate::schema::{Entity, INVITED, Input, Schema, Violations};
 use crate::store::{Row, Store};
 
-/// Kong's number for an admin who has not registered yet.
-const INVITED: i64 = 4;
 /// How long an invitation is good for.
 const INVITATION_SECONDS: i64 = 72 * 3600;
 const REGISTER_TOKEN: &str = "register_token";
@@ -29,7 +27,7 @@ impl Collection<'_> {
     pub(super) async fn invite(&self, mut input: Input) -> Result<Response, ApiError> {
         input.values.insert("status".to_owned(), json!(INVITED));
         let id_given = has_id(&input);
-        let (token, set) = self.invitation();
+        let (token, set) = self.invitation()?;
         let admin = self.insert(input, set, id_given).await?;
         Ok(response::ok(&self.invited(&admin, &token)))
     }
@@ -37,7 +35,7 @@ impl Collection<'_> {
     /// `GET /admins/{admin}?generate_register_url=true`: another invitation in the place of the last one.
     pub(super) async fn invite_again(&self, key: &str) -> Result<Response, ApiError> {
         let admin = self.find(key).await?;
-        let (token, set) = self.invitation();
+        let (token, set) = self.invitation()?;
         let changed = self.change(admin, Tokens::Digests, |admin| {
             if status(&admin.entity) != Some(INVITED) {
                 return Err(ApiError::BadRequest("this admin has registered already"));
@@ -59,16 +57,16 @@ impl Collection<'_> {
     }
 
     /// A registration token, and what of it is stored.
-    fn invitation(&self) -> (String, Entity) {
+    fn invitation(&self) -> Result<(String, Entity), ApiError> {
         let token = token::generate();
-        let digest = token::digest_of_generated(&token, &self.store.salt());
+        let digest = token::digest_of_generated(&token, &self.store.salt()?);
         let until = clock::now_utc().unix_timestamp() + INVITATION_SECONDS;
         let set = [
             (REGISTER_TOKEN, json!(digest)),
             (REGISTER_UNTIL, json!(until)),
         ];
         let set = set.map(|(name, value)| (name.to_owned(), value));
-        (token, Entity::from_iter(set))
+        Ok((token, Entity::from_iter(set)))
     }
 }
 
@@ -94,7 +92,7 @@ pub(super) async fn register(
         }
     }
     let schema = Schema::admins();
-    let digest = token::digest_of_generated(text("token").unwrap_or_default(), &store.salt());
+    let digest = token::digest_of_generated(text("token").unwrap_or_default(), &store.salt()?);
     let found = store.get_anywhere(schema, REGISTER_TOKEN, &digest).await?;
     let is_meant = |admin: &Row| {
         let known = |name: &str| admin.entity.get(name).and_then(Value::as_str);
@@ -166,12 +164,8 @@ pub(super) async fn user_info(store: &Store, caller: &Caller) -> Result<Response
         return Err(ApiError::NotFound);
     };
     let schema = user.row.schema;
-    let whose = match schema.kind == Schema::admins().kind {
-        true => "admin",
-        false => "user",
-    };
     Ok(response::ok(&json!({
-        whose: schema.response(&user.row.entity),
+        whose(schema): schema.response(&user.row.entity),
         "permissions": user.permissions.show(),
         "workspaces": workspaces(store, &user.permissions).await["data"],
     })))
@@ -185,10 +179,10 @@ async fn own_token(
 ) -> Result<(String, Option<String>), ApiError> {
     let Some(given) = given.filter(|given| !given.is_empty()) else {
         let token = token::generate();
-        let digest = token::digest_of_generated(&token, &store.salt());
+        let digest = token::digest_of_generated(&token, &store.salt()?);
         return Ok((digest, Some(token)));
     };
     crate::schema::check_token(given).map_err(|why| Violations::of(field, why))?;
-    let digest = token::digest(given, &store.salt()).await;
+    let digest = token::digest(given, &store.salt()?).await;
     Ok((digest.map_err(Refused::from)?, None))
 }

@@ -7,10 +7,8 @@ use percent_encoding::percent_decode_str;
 use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE};
 
 use super::routes::Route;
+use crate::access::MAX_SEGMENTS;
 use crate::schema::Scope;
-
-/// Of a path, with the workspace before it.
-const MAX_SEGMENTS: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Path {

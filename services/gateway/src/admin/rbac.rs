@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use hookline_shared::subject::ALL_WORKSPACES;
 
@@ -13,7 +12,7 @@ use super::collections::{Collection, Tokens, has_id};
 use super::response;
 use crate::access::{self, Permissions, TOKEN, role_of, token};
 use crate::error::ApiError;
-use crate::schema::{Entity, Input, Schema, Violations};
+use crate::schema::{Entity, Input, Schema, Violations, derived_id};
 use crate::store::{Place, Row, Store};
 
 /// The field of a user that has the roles.
@@ -27,7 +26,7 @@ impl Collection<'_> {
             return self.create(input).await;
         }
         let token = token::generate();
-        let digest = token::digest_of_generated(&token, &self.store.salt());
+        let digest = token::digest_of_generated(&token, &self.store.salt()?);
         let set = Entity::from_iter([(TOKEN.to_owned(), json!(digest))]);
         let id_given = has_id(&input);
         let entity = self.insert(input, set, id_given).await?;
@@ -109,11 +108,7 @@ impl Collection<'_> {
                 shown.push(role);
             }
         }
-        let whose = match self.schema.kind == Schema::admins().kind {
-            true => "admin",
-            false => "user",
-        };
-        Ok(json!({ "roles": shown, whose: self.schema.response(user) }))
+        Ok(json!({ "roles": shown, whose(self.schema): self.schema.response(user) }))
     }
 
     /// As users have them.
@@ -276,33 +271,26 @@ impl Collection<'_> {
 
 /// A role has one endpoint for a path of a workspace.
 fn endpoint_id(role: &str, workspace: &str, endpoint: &str) -> String {
-    let digest = Sha256::digest([role, workspace, endpoint].join("\n"));
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
-    id.to_string()
+    derived_id(&[role, workspace, endpoint])
 }
 
 /// The workspaces that permissions reach, as a list of entities.
 pub(super) async fn workspaces(store: &Store, permissions: &Permissions) -> Value {
     let schema = Schema::workspaces();
-    let all = crate::store::Query {
-        size: usize::MAX - 1,
-        ..Default::default()
-    };
-    let page = store.view().list(schema, ALL_WORKSPACES, &all).await;
-    let name = |row: &Row| {
-        row.entity
-            .get("name")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
-    let reached = page
-        .rows
-        .iter()
-        .filter(|row| name(row).is_some_and(|name| permissions.reaches(&name)));
+    let all = store.view().all(schema, ALL_WORKSPACES).await;
+    let is_reached = |row: &&Arc<Row>| permissions.reaches(row.name().unwrap_or_default());
+    let reached = all.iter().filter(is_reached);
     let data: Vec<_> = reached.map(|row| schema.response(&row.entity)).collect();
     json!({ "data": data, "next": null })
+}
+
+/// The field of an answer that has the user.
+pub(super) fn whose(schema: &Schema) -> &'static str {
+    if schema.kind == Schema::admins().kind {
+        "admin"
+    } else {
+        "user"
+    }
 }
 
 /// Where users of a workspace are, for those who need no path.

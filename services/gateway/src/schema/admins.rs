@@ -5,6 +5,9 @@ use super::rbac_users::ROLES;
 use super::rules;
 use super::table::{Schema, Scope};
 
+/// Kong's number for an admin who has not registered yet.
+pub(crate) const INVITED: i64 = 4;
+
 pub(super) static TABLE: Schema = Schema {
     kind: "admins",
     path: "admins",
@@ -19,7 +22,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::string("email").unique().rule(rules::email),
         Field::string("custom_id").unique(),
         Field::integer("status")
-            .default(Default::Integer(0))
+            .default(Default::Integer(INVITED))
             .between(0, 5),
         Field::boolean("rbac_token_enabled").default(Default::Boolean(true)),
         Field::expires_at(),

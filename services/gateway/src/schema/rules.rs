@@ -1,6 +1,7 @@
 //! Rules for single values, worded as in Kong.
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 /// Longest value of a unique field in bytes: it becomes a percent-encoded subject token.
 pub(crate) const MAX_UNIQUE: usize = 512;
@@ -108,6 +109,15 @@ pub(super) fn email(value: &Value) -> Result<(), String> {
     ensure(sound && !text.contains(char::is_whitespace), || {
         format!("invalid value: {text}")
     })
+}
+
+/// An id that follows from what an entity is of.
+pub(crate) fn derived_id(of: &[&str]) -> String {
+    let digest = Sha256::digest(of.join("\n"));
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
+    id.to_string()
 }
 
 /// What begins generated tokens. They are hashed faster, since nobody can guess them.

@@ -84,7 +84,7 @@ impl Store {
         let newest = stream_reader::last(client, AUDIT_STREAM, AUDIT_WRITES).await?;
         let sequence = newest.as_ref().and_then(|record| {
             let sequence = event::bucket_sequence(record.header(header::STREAM_SOURCE)?);
-            sequence.filter(|sequence| *sequence > purged)
+            sequence.filter(|sequence| *sequence != purged)
         });
         let (Some(copy), Some(sequence)) = (newest, sequence) else {
             return Ok(purged);

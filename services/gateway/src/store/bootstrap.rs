@@ -54,7 +54,7 @@ impl Store {
         if password.len() < WEAK {
             tracing::warn!("the password of {FIRST_ADMIN} is short: replace it, {HOW_TO_REPLACE}");
         }
-        let digest = token::digest(password, &self.salt()).await;
+        let digest = token::digest(password, &self.salt()?).await;
         let digest = digest.map_err(|_| Error::Unavailable(None))?;
         let role = self.view.get_by_unique(
             Schema::rbac_roles(),

@@ -2,28 +2,15 @@
 //! id theirs follow from.
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE};
 
 use super::row::Row;
-use crate::schema::{BUILT_IN, Entity, Schema};
+use crate::access::MAX_SEGMENTS;
+use crate::schema::{BUILT_IN, Entity, Schema, derived_id};
 
-/// What the role `admin` does not reach: who may do what. `*` stands for one segment.
-const ADMIN_NOT: [&str; 12] = [
-    "/admins",
-    "/admins/*",
-    "/admins/*/*",
-    "/audit/*",
-    "/rbac/*",
-    "/rbac/*/*",
-    "/rbac/*/*/*",
-    "/rbac/*/*/*/*",
-    "/rbac/*/*/*/*/*",
-    "/rbac/*/*/*/*/*/*",
-    "/rbac/*/*/*/*/*/*/*",
-    "/rbac/*/*/*/*/*/*/*/*",
-];
+/// What the role `admin` does not reach, with all that is beneath: who may do what, and who did.
+const ADMIN_NOT: [&str; 3] = ["/admins", "/audit", "/rbac"];
 const ALL: &[&str] = &["create", "delete", "read", "update"];
 
 /// What a workspace brings with it; nothing for another kind of entity.
@@ -44,7 +31,8 @@ fn role_rows(role: &str, workspace: &str, of: &Row) -> Vec<Row> {
         DEFAULT_WORKSPACE => ALL_WORKSPACES,
         name => name,
     };
-    let role_id = id(&[&of.id, role]);
+    // The same on every node, and another in a workspace that was made anew.
+    let role_id = derived_id(&[&of.id, role]);
     let reached = match reach {
         ALL_WORKSPACES => "all workspaces",
         _ => "this workspace",
@@ -60,7 +48,7 @@ fn role_rows(role: &str, workspace: &str, of: &Row) -> Vec<Row> {
     });
     let mut rows = vec![new(Schema::rbac_roles(), workspace, &role_id, entity)];
     let mut endpoint = |endpoint: &str, actions: &[&str], negative: bool| {
-        let id = id(&[&role_id, endpoint]);
+        let id = derived_id(&[&role_id, endpoint]);
         let entity = json!({
             "id": id, "role": { "id": role_id }, "workspace": reach, "endpoint": endpoint,
             "actions": actions, "negative": negative,
@@ -74,8 +62,11 @@ fn role_rows(role: &str, workspace: &str, of: &Row) -> Vec<Row> {
         false,
     );
     if role == "admin" {
-        for path in ADMIN_NOT {
-            endpoint(path, ALL, true);
+        for top in ADMIN_NOT {
+            // A star is one segment.
+            for beneath in 0..MAX_SEGMENTS {
+                endpoint(&format!("{top}{}", "/*".repeat(beneath)), ALL, true);
+            }
         }
     }
     rows
@@ -87,14 +78,4 @@ fn new(schema: &'static Schema, workspace: &str, id: &str, entity: Value) -> Row
         _ => Entity::new(),
     };
     Row::built_in(schema, workspace, id.to_owned(), entity)
-}
-
-/// The same on every node, and another in a workspace that was made anew.
-fn id(of: &[&str]) -> String {
-    let digest = Sha256::digest(of.join("\n"));
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    uuid::Builder::from_random_bytes(bytes)
-        .into_uuid()
-        .to_string()
 }

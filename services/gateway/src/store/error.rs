@@ -78,8 +78,7 @@ impl Error {
     }
 
     pub(super) fn built_in(row: &Row) -> Self {
-        let name = row.entity.get("name").and_then(|name| name.as_str());
-        Self::BuiltIn(name.unwrap_or("it").to_owned())
+        Self::BuiltIn(row.name().unwrap_or("it").to_owned())
     }
 
     /// The outcome of a write, as metrics label it.

@@ -11,7 +11,6 @@ use super::Store;
 use super::error::Error;
 use super::plan::unmarked;
 use super::row::Row;
-use super::view::Query;
 use crate::schema::{Entity, Schema};
 
 /// Where a hook calls whose URL is lost: nowhere, and it is paused.
@@ -24,6 +23,8 @@ const MAX_TRIES: u32 = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resealed {
     Done,
+    /// It is sealed with that key.
+    Already,
     /// Its secrets could not be opened, and were dropped.
     Dropped,
     /// They could not be opened, and stay as they are.
@@ -33,32 +34,28 @@ pub(crate) enum Resealed {
 impl Store {
     /// All hooks of all workspaces.
     pub(crate) async fn hooks(&self) -> Vec<Arc<Row>> {
-        let all = || Query {
-            size: usize::MAX - 1,
-            ..Query::default()
-        };
-        let workspaces = self
-            .view
-            .list(Schema::workspaces(), ALL_WORKSPACES, &all())
-            .await;
-        let names = workspaces.rows.iter().filter_map(|row| {
-            let name = row.entity.get("name").and_then(Value::as_str);
-            name.map(str::to_owned)
-        });
-        let mut hooks = Vec::new();
-        for workspace in names.chain([ALL_WORKSPACES.to_owned()]) {
-            let (schema, query) = (Schema::event_hooks(), all());
-            let page = self.view.list(schema, &workspace, &query).await;
-            hooks.extend(page.rows);
+        let (schema, workspaces) = (Schema::event_hooks(), Schema::workspaces());
+        let mut hooks = self.view.all(schema, ALL_WORKSPACES).await;
+        for workspace in self.view.all(workspaces, ALL_WORKSPACES).await {
+            let name = workspace.name().unwrap_or_default();
+            hooks.extend(self.view.all(schema, name).await);
         }
         hooks
     }
 
-    /// Stores a hook anew, without an event, since nothing that is said of it changes. `drop_lost`: also one whose
+    /// Seals a hook with the first key, whose name is `key`: without an event, since nothing that is said of it changes. `drop_lost`: also one whose
     /// secrets cannot be opened, without them.
-    pub(crate) async fn reseal(&self, hook: Arc<Row>, drop_lost: bool) -> Result<Resealed, Error> {
+    pub(crate) async fn reseal(
+        &self,
+        hook: Arc<Row>,
+        key: &str,
+        drop_lost: bool,
+    ) -> Result<Resealed, Error> {
         let mut hook = (*hook).clone();
         for _ in 0..MAX_TRIES {
+            if hook.sealed_with.as_deref() == Some(key) {
+                return Ok(Resealed::Already);
+            }
             let mut result = Resealed::Done;
             if hook.lost.is_some() {
                 if !drop_lost {
@@ -72,7 +69,7 @@ impl Store {
                 Err(batch::Error::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
-            // Changed meanwhile, and so sealed by whoever did it; with an older key if its node does not know better.
+            // Changed meanwhile, by a node that may seal with an older key.
             match self
                 .get_stored(hook.schema, &hook.workspace, &hook.id)
                 .await?

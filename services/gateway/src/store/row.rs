@@ -22,7 +22,9 @@ pub(crate) struct Row {
     pub(super) deleting: Option<u64>,
     /// Id of the write that stored the message.
     pub(super) write: Option<String>,
-    /// Why its secrets cannot be opened; they are redacted then.
+    /// The key that its secrets are sealed with, if they are.
+    pub(crate) sealed_with: Option<String>,
+    /// Why they cannot be opened; they are redacted then.
     pub(crate) lost: Option<MissingKey>,
 }
 
@@ -63,6 +65,7 @@ impl Row {
             created: "0 0".to_owned(),
             deleting: None,
             write: None,
+            sealed_with: None,
             lost: None,
         }
     }
@@ -79,9 +82,13 @@ impl Row {
         message: &Message<'_>,
     ) -> Option<Self> {
         let mut entity: Entity = serde_json::from_slice(message.body).ok()?;
-        let lost = match schema.kind {
-            HOOK_KIND => keyring::open(&mut entity).err(),
-            _ => None,
+        let opened = match schema.kind {
+            HOOK_KIND => keyring::open(&mut entity),
+            _ => Ok(None),
+        };
+        let (sealed_with, lost) = match opened {
+            Ok(key) => (key, None),
+            Err(missing) => (None, Some(missing)),
         };
         let created = get(message.headers, header::CREATED);
         let first = || format!("{} {}", message.sequence, message.time);
@@ -94,8 +101,14 @@ impl Row {
             created: created.map_or_else(first, str::to_owned),
             deleting: get(message.headers, header::DELETING).and_then(|ms| ms.parse().ok()),
             write: get(message.headers, header::WRITE).map(str::to_owned),
+            sealed_with,
             lost,
         })
+    }
+
+    /// What can stand in the place of its id.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.entity.get(self.schema.endpoint_key?)?.as_str()
     }
 
     /// Whether the bucket does not have it: it comes with its workspace.

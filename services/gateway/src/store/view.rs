@@ -164,6 +164,16 @@ impl View {
         Page { rows, next }
     }
 
+    /// All entities of a kind in a workspace.
+    pub(crate) async fn all(&self, schema: &Schema, workspace: &str) -> Vec<Arc<Row>> {
+        let query = Query {
+            // One more is looked for.
+            size: usize::MAX - 1,
+            ..Query::default()
+        };
+        self.list(schema, workspace, &query).await.rows
+    }
+
     /// Whether a `child` refers to the entity `id`.
     pub(super) fn is_referenced(
         &self,

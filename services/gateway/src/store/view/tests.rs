@@ -19,6 +19,7 @@ fn row(kind: &str, id: &str, sequence: u64, entity: Value) -> Row {
         created: String::new(),
         deleting: None,
         write: None,
+        sealed_with: None,
         lost: None,
     }
 }
