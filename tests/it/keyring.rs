@@ -377,6 +377,46 @@ async fn without_its_key_nothing_starts_and_what_is_lost_can_be_dropped() -> Res
     cluster.finish().await
 }
 
+/// A node that still seals with the old key while all hooks are sealed anew is found out by a second look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_finds_what_a_node_seals_with_the_old_key_meanwhile() -> Result {
+    let (old, new) = (new_key()?, new_key()?);
+    let both = format!("{old},{new}");
+    let cluster = Cluster::builder()
+        .gateway_env("HOOKLINE_KEYRING", &both)
+        .dispatcher_env("HOOKLINE_KEYRING", &both)
+        .start()
+        .await?;
+    let created = cluster
+        .admin()
+        .create_hook(&hook(&cluster, "/hook"))
+        .await?;
+    let mut command = cluster.gateways[0]
+        .process()
+        .again("rotates", &["rotate-keys"]);
+    command.set_env("HOOKLINE_KEYRING", format!("{new},{old}"));
+    command.start()?;
+    eventually(SOON, "all are sealed for the first time", async || {
+        ensure!(command.log().contains("looking once more"), "not yet");
+        Ok(())
+    })
+    .await?;
+    let path = format!("/event-hooks/{}", admin::id(&created)?);
+    let change = json!({ "config": { "ssl_verify": false } });
+    cluster.admin().patch(&path, &change).await?.expect(200)?;
+    ensure!(command.exit_code(SOON).await? == 0, "{}", command.log());
+    let name = new.split(':').next().context("a name")?.to_owned();
+    let bucket = cluster.nats.messages(e2e::wire::BUCKET).await?;
+    let stored = bucket.iter().rev().find_map(|message| {
+        let stored: Value = serde_json::from_slice(&message.payload).ok()?;
+        (stored["id"] == created["id"]).then_some(stored)
+    });
+    let sealed = stored.context("the hook")?["sealed"].clone();
+    let sealed = sealed.as_str().context("it is sealed")?;
+    ensure!(sealed.starts_with(&format!("v1.{name}.")), "{sealed}");
+    cluster.finish().await
+}
+
 /// A keyring that comes later opens what was stored before, and a rotation seals it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_stored_without_a_keyring_is_sealed_by_a_rotation() -> Result {

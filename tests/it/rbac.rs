@@ -204,6 +204,20 @@ async fn what_a_role_forbids_has_no_other_name() -> Result {
     )
     .await?;
     let (secret, plain) = (id(&secret)?, id(&plain)?);
+    // By its id too.
+    let hidden = boss.create_consumer("hidden").await?;
+    let endpoint = format!("/consumers/{}", id(&hidden)?.to_uppercase());
+    let forbidden = json!({ "endpoint": endpoint, "actions": "read", "negative": true });
+    let made = boss
+        .post("/rbac/roles/reader/endpoints", &forbidden)
+        .await?;
+    made.expect(201)?;
+    for path in [
+        "/consumers/hidden".to_owned(),
+        format!("/consumers/{}", id(&hidden)?),
+    ] {
+        assert_eq!(reader.get(&path).await?.status, 403, "{path}");
+    }
     for path in [
         "/consumers/secret".to_owned(),
         "/consumers/secret/".to_owned(),
@@ -224,7 +238,7 @@ async fn what_a_role_forbids_has_no_other_name() -> Result {
             .collect()
     };
     assert_eq!(names(reader.list("/consumers").await?), ["plain"]);
-    assert_eq!(boss.list("/consumers").await?.len(), 2);
+    assert_eq!(boss.list("/consumers").await?.len(), 3);
     // Without a prefix, hooks are of all workspaces: rights in the default one are not enough.
     assert_eq!(reader.get("/event-hooks").await?.status, 403);
     reader.get("/default/event-hooks").await?.expect(200)?;
