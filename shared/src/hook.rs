@@ -4,23 +4,23 @@
 //! object of our own, `delivery`. The gateway first checks the form against its schema table. [`Hook::validate`]
 //! checks what needs compiling.
 
+pub mod allowances;
 mod config;
 pub mod custom_request;
 mod delivery_options;
 pub mod framing;
 mod handlers;
-mod secrets;
 mod validate;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::subject::{AUTHORITY_KIND, CERTIFICATE_KIND};
 use validate::Found;
 
-pub use config::{Address, ConfigField, Flag, Headers, Kind, REDACTED, Secret};
+pub use config::{Address, ConfigField, EntityId, Flag, Headers, Kind, REDACTED, Secret};
 pub use delivery_options::{CircuitBreaker, DeliveryOptions};
 pub use handlers::*;
-pub use secrets::each_secret;
 pub use validate::{MAX_TIMEOUT, Violation};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,6 +56,22 @@ impl Hook {
     #[must_use]
     pub fn options(&self) -> DeliveryOptions {
         self.delivery.clone().unwrap_or_default()
+    }
+
+    /// The certificates and authorities that it names, as `(kind, id)`.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<(&'static str, &str)> {
+        let (own, authorities) = match &self.handler {
+            HandlerConfig::Webhook(config) => (&config.client_certificate, &config.ca_certificates),
+            HandlerConfig::WebhookCustom(config) => {
+                (&config.client_certificate, &config.ca_certificates)
+            }
+            HandlerConfig::Log(_) | HandlerConfig::Lambda(_) => return Vec::new(),
+        };
+        let own = own.iter().map(|own| (CERTIFICATE_KIND, own.id.as_str()));
+        let authorities = authorities.iter().flatten();
+        let authorities = authorities.map(|id| (AUTHORITY_KIND, id.as_str()));
+        own.chain(authorities).collect()
     }
 
     /// Lists everything that a dispatcher could not prepare. Compiles templates and Lua, but runs no user code.

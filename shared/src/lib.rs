@@ -11,6 +11,7 @@
 //! * [`parking`]: limits on parked deliveries;
 //! * [`retry`], [`signature`]: pure functions;
 //! * [`template`], [`lua`], [`known_stack`]: user code, compiled by both services;
+//! * [`keyring`], [`vault`], [`secrets`], [`certificate`]: secrets at rest, and what is one;
 //! * [`http_server`], [`same_site`]: what the Admin and status ports let through;
 //! * [`unreadable`]: stored messages at which the NATS client breaks;
 //! * [`stream_reader`]: reads a stream by subject;
@@ -22,6 +23,7 @@
 
 pub mod attempt;
 pub mod batch;
+pub mod certificate;
 pub mod clock;
 pub mod connection;
 pub mod egress;
@@ -42,6 +44,7 @@ pub mod registry;
 pub mod retry;
 pub mod rpc;
 pub mod same_site;
+pub mod secrets;
 pub mod service_metrics;
 pub mod settings;
 pub mod shutdown;

@@ -43,6 +43,9 @@ pub const HOOKS_SUBJECTS: &str = "$KV.hookline.entity.*.event_hooks.*";
 /// dispatcher's snapshot of the hooks must be. No hook has this id.
 pub const HOOKS_REVISION: &str = "$KV.hookline.entity.=2A.event_hooks.revision";
 
+/// Carries the conditions of a write for which it has no other message.
+pub const GUARDS_KEY: &str = "$KV.hookline.guards";
+
 /// What must be equal on all dispatchers.
 pub const CLUSTER_KEY: &str = "$KV.hookline.cluster.dispatchers";
 
@@ -72,7 +75,23 @@ pub const DEAD_EVENT_SUBJECTS: &str = "hookline.dead.event.>";
 pub const DEFAULT_WORKSPACE: &str = "default";
 /// The workspace of hooks that hear all workspaces. No workspace can have this name.
 pub const ALL_WORKSPACES: &str = "*";
+/// Where the entities are that an entity of this workspace names.
+#[must_use]
+pub fn home(workspace: &str) -> &str {
+    match workspace {
+        ALL_WORKSPACES => DEFAULT_WORKSPACE,
+        workspace => workspace,
+    }
+}
+
 pub const HOOK_KIND: &str = "event_hooks";
+/// Certificates with keys, which hooks present to receivers.
+pub const CERTIFICATE_KIND: &str = "certificates";
+/// Authorities that hooks trust.
+pub const AUTHORITY_KIND: &str = "ca_certificates";
+/// What dispatchers follow beside hooks. The keys of these kinds stand among those of hooks, as
+/// `event_hooks.<kind>-<id>`, so that one watch has them all in order.
+const BESIDE_HOOKS: [&str; 2] = [CERTIFICATE_KIND, AUTHORITY_KIND];
 /// The source of pings. Hooks cannot subscribe to it.
 pub const PING_SOURCE: &str = "kong:event_hooks";
 pub const PING_EVENT: &str = "ping";
@@ -239,17 +258,30 @@ pub fn encode_header(text: &str) -> Cow<'_, str> {
 
 #[must_use]
 pub fn entity_key(workspace: &str, kind: &str, id: &str) -> String {
+    let workspace = encode_key_token(workspace);
     format!(
-        "{BUCKET_PREFIX}entity.{}.{kind}.{}",
-        encode_key_token(workspace),
-        encode_key_token(id)
+        "{BUCKET_PREFIX}entity.{workspace}.{}",
+        kind_and_id(kind, id)
     )
 }
 
 /// A filter for the entity with this id in any workspace.
 #[must_use]
 pub fn entity_in_any_workspace(kind: &str, id: &str) -> String {
-    format!("{BUCKET_PREFIX}entity.*.{kind}.{}", encode_key_token(id))
+    format!("{BUCKET_PREFIX}entity.*.{}", kind_and_id(kind, id))
+}
+
+fn kind_and_id(kind: &str, id: &str) -> String {
+    if BESIDE_HOOKS.contains(&kind) {
+        return format!("{HOOK_KIND}.{}", encode_key_token(&format!("{kind}-{id}")));
+    }
+    format!("{kind}.{}", encode_key_token(id))
+}
+
+/// Whether dispatchers follow a kind: a change of it writes [`HOOKS_REVISION`].
+#[must_use]
+pub fn is_followed_by_dispatchers(kind: &str) -> bool {
+    kind == HOOK_KIND || BESIDE_HOOKS.contains(&kind)
 }
 
 /// The key that reserves a unique value of a field.
@@ -329,11 +361,17 @@ pub fn parse_entity_key(key: &str) -> Option<(String, String, String)> {
     if tokens.next().is_some() {
         return None;
     }
-    Some((
+    let (workspace, id) = (
         decode_key_token(workspace).ok()?,
-        kind.to_owned(),
         decode_key_token(id).ok()?,
-    ))
+    );
+    for beside in BESIDE_HOOKS.iter().filter(|_| kind == HOOK_KIND) {
+        let id = id.strip_prefix(beside).and_then(|id| id.strip_prefix('-'));
+        if let Some(id) = id {
+            return Some((workspace, (*beside).to_owned(), id.to_owned()));
+        }
+    }
+    Some((workspace, kind.to_owned(), id))
 }
 
 #[must_use]
@@ -602,5 +640,19 @@ mod tests {
             parse_entity_key("unique.default.consumers.username.x"),
             None
         );
+    }
+
+    #[test]
+    fn what_dispatchers_follow_stands_under_one_filter() {
+        for kind in [HOOK_KIND, CERTIFICATE_KIND, AUTHORITY_KIND] {
+            let key = entity_key("team a", kind, "id-1");
+            let tokens: Vec<_> = key.split('.').collect();
+            let filter: Vec<_> = HOOKS_SUBJECTS.split('.').collect();
+            assert_eq!(tokens.len(), filter.len(), "{key}");
+            let fits = |(token, filter): (&&str, &&str)| *filter == "*" || token == filter;
+            assert!(tokens.iter().zip(&filter).all(fits), "{key}");
+            let parsed = parse_entity_key(&key);
+            assert_eq!(parsed, Some(("team a".into(), kind.into(), "id-1".into())));
+        }
     }
 }

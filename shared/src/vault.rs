@@ -1,13 +1,13 @@
-//! Vault references: `{vault://env/NAME}` in the place of a hook's secret, URL or a header's value, as Kong's. Dispatchers put in
-//! what a vault has under the name.
+//! Vault references: `{vault://env/NAME}` in the place of a hook's secret, URL or a header's value, or of a certificate's key,
+//! as Kong's. Dispatchers put in what a vault has under the name.
 //!
 //! The vault `env` has variables of the dispatcher's environment, of which hooks reach only those whose names begin with
 //! [`PREFIX`]; hooks of a workspace other than `default` only those with its name in theirs.
 
 use serde_json::{Map, Value};
 
-use crate::hook::each_secret;
-use crate::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE};
+use crate::secrets;
+use crate::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE, HOOK_KIND};
 
 /// Begins the names of variables that hooks may refer to.
 pub const PREFIX: &str = "HOOKLINE_VAULT_";
@@ -58,21 +58,23 @@ pub fn check(reference: &str) -> Result<(), Error> {
     Reference::parse(reference).map(drop)
 }
 
-/// Puts secrets in the place of a hook's references. The error names the field.
+/// Puts secrets in the place of an entity's references. The error names the field.
 pub fn resolve(
-    hook: &mut Map<String, Value>,
+    kind: &str,
+    entity: &mut Map<String, Value>,
     workspace: &str,
     environment: &impl Vault,
 ) -> Result<(), String> {
     let mut failed = None;
-    each_secret(hook, |field, value| {
+    let within = if kind == HOOK_KIND { "config." } else { "" };
+    secrets::each(kind, entity, |field, value| {
         if !is_reference(value) {
             return;
         }
         let found = Reference::parse(value).and_then(|it| it.get(workspace, environment));
         match found {
             Ok(secret) => *value = secret,
-            Err(error) => failed = failed.take().or(Some(format!("config.{field}: {error}"))),
+            Err(error) => failed = failed.take().or(Some(format!("{within}{field}: {error}"))),
         }
     });
     failed.map_or(Ok(()), Err)
@@ -162,7 +164,7 @@ mod tests {
             "config": {"url": "http://x", "headers": {"authorization": value}},
         });
         let mut hook = hook.as_object().expect("an object").clone();
-        resolve(&mut hook, workspace, &VAULT)?;
+        resolve(HOOK_KIND, &mut hook, workspace, &VAULT)?;
         let value = &hook["config"]["headers"]["authorization"];
         Ok(value.as_str().expect("a text").to_owned())
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use e2e::{Cluster, Leftovers, Result, SOON, admin, eventually};
+use e2e::{Authority, Cluster, Leftovers, Result, SOON, Validity, admin, eventually};
 use serde_json::{Value, json};
 
 /// Parts of the hook's config that only its receiver may see.
@@ -114,6 +114,25 @@ impl Planted {
     }
 }
 
+/// A certificate, and a hook that shows it.
+async fn certificate(cluster: &Cluster, boss: &admin::Admin, planted: &mut Planted) -> Result {
+    let dir = tempfile::tempdir()?;
+    let (cert, key) = Authority::new(dir.path())?.issue("own", Validity::Valid)?;
+    let (cert, key) = (
+        std::fs::read_to_string(cert)?,
+        std::fs::read_to_string(key)?,
+    );
+    let own = json!({ "cert": cert, "key": key });
+    let made = boss.post("/certificates", &own).await?.expect(201)?;
+    // One line of it, since texts end lines in different ways.
+    planted.add("a certificate's key", &json!(key.lines().nth(2)));
+    let url = cluster.receiver.url("/shown");
+    let config = json!({ "url": url, "client_certificate": { "id": made["id"] } });
+    boss.hook_consumers("webhook", config).await?;
+    cluster.receiver.wait_for_ping("/shown").await?;
+    Ok(())
+}
+
 /// An admin who was invited and has registered, and two users.
 async fn tokens(boss: &admin::Admin, planted: &mut Planted) -> Result {
     let ada = json!({ "username": "ada" });
@@ -151,6 +170,7 @@ async fn secrets_are_in_no_file_metric_or_answer_and_reach_their_receiver() -> R
         .admin()
         .with_token(planted.get("the first password"));
     tokens(&boss, &mut planted).await?;
+    certificate(&cluster, &boss, &mut planted).await?;
     let created = boss.create_hook(&hook(&cluster, "/hook")).await?;
     let failing = boss.create_hook(&hook(&cluster, "/failing")).await?;
     let url = cluster.receiver.url("/signed");
@@ -192,7 +212,7 @@ async fn secrets_are_in_no_file_metric_or_answer_and_reach_their_receiver() -> R
     for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
         service.stop().await?;
     }
-    assert_eq!(planted.0.len(), 14);
+    assert_eq!(planted.0.len(), 15);
     planted.are_in_nothing(cluster.dir(), &said)?;
     // The check itself finds what is there.
     let id = admin::id(&failing)?;
@@ -220,6 +240,7 @@ async fn said(cluster: &Cluster, boss: &admin::Admin) -> Result<Vec<(String, Str
     let mut said = Vec::new();
     for path in [
         "/event-hooks",
+        "/certificates",
         "/admins",
         "/rbac/users",
         "/rbac/roles",
@@ -295,7 +316,7 @@ async fn a_keyring_is_rotated_under_load() -> Result {
     command.start()?;
     let code = command.exit_code(SOON).await?;
     let log = command.log();
-    ensure!(code == 0 && log.contains("all hooks are sealed"), "{log}");
+    ensure!(code == 0 && log.contains("all secrets are sealed"), "{log}");
     std::fs::write(&file, format!("{new}\n"))?;
     // Whoever starts from now on has the new key only.
     for dispatcher in &mut cluster.dispatchers {

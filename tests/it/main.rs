@@ -24,6 +24,7 @@ mod log;
 mod malformed;
 mod metrics;
 mod outages;
+mod outbound_proxy;
 mod outbox;
 mod permissions;
 mod ping;

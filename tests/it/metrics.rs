@@ -187,6 +187,13 @@ fn cases(receiver: &Receiver, closed: u16, expired: u16) -> Vec<Case> {
             "dns",
             Some("exhausted"),
         ),
+        // Through a proxy that is not there.
+        (
+            "webhook-custom",
+            request("http://192.0.2.1/"),
+            "proxy",
+            Some("exhausted"),
+        ),
         (
             "webhook-custom",
             request("http://10.0.0.1/"),
@@ -210,9 +217,13 @@ fn cases(receiver: &Receiver, closed: u16, expired: u16) -> Vec<Case> {
 async fn each_failure_has_its_result_and_its_reason_of_death() -> Result {
     let dir = tempfile::tempdir()?;
     let authority = Authority::new(dir.path())?;
+    let closed = e2e::ports::free()?;
     let cluster = Cluster::builder()
         .dispatcher_env("SSL_CERT_FILE", &authority.file().display().to_string())
         .dispatcher_env("HOOKLINE_TIMEOUT", "1s")
+        .dispatcher_env("HOOKLINE_EGRESS_ALLOW", "127.0.0.0/8,::1/128,192.0.2.0/24")
+        .dispatcher_env("HOOKLINE_PROXY", &format!("http://127.0.0.1:{closed}"))
+        .dispatcher_env("HOOKLINE_NO_PROXY", "127.0.0.1,localhost,nobody.invalid")
         .start()
         .await?;
     let receiver = &cluster.receiver;
@@ -221,7 +232,6 @@ async fn each_failure_has_its_result_and_its_reason_of_death() -> Result {
         receiver.answer(path, &[status]);
     }
     receiver.delay("/slow", 10 * SOON);
-    let closed = e2e::ports::free()?;
     let cases = cases(receiver, closed, expired.port());
     for (handler, config, ..) in &cases {
         let mut hook = e2e::admin::hook("here", "there", handler, config.clone());

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hookline_shared::hook::framing;
+use hookline_shared::hook::allowances;
 use hookline_shared::settings::{duration, node_name};
 use hookline_shared::{connection, keyring, parking, retry, streams, telemetry, tls};
 use ipnet::IpNet;
@@ -211,6 +211,26 @@ pub struct Attempts {
     )]
     pub egress_allow: Vec<IpNet>,
 
+    /// Proxy of hooks' requests, `http://USER:PASSWORD@HOST:PORT` or `https://...`: it opens tunnels (CONNECT) to
+    /// addresses, which are looked up and checked here. HTTP_PROXY and the like are not read. [default: none]
+    #[arg(
+        long,
+        env = "HOOKLINE_PROXY",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub proxy: Option<String>,
+
+    /// Receivers that are reached past the proxy, separated by commas: names, with all below them, addresses and
+    /// networks.
+    #[arg(
+        long,
+        env = "HOOKLINE_NO_PROXY",
+        value_name = "HOSTS",
+        default_value = ""
+    )]
+    pub no_proxy: String,
+
     /// Time to connect.
     #[arg(
         long,
@@ -315,7 +335,7 @@ pub struct Hooks {
     pub max_age: Duration,
 
     #[command(flatten)]
-    pub framing: framing::Options,
+    pub allowances: allowances::Options,
 
     /// Keys of hooks' secrets.
     #[command(flatten)]

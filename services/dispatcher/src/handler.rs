@@ -1,14 +1,17 @@
 //! Handlers: one call makes one attempt. No handler knows retries, acks or queues.
 
+pub(crate) mod clients;
 pub(crate) mod code_pool;
-pub(crate) mod http;
+mod http;
 mod lambda;
 mod log;
 mod lua_literal;
 mod outcome;
 pub(crate) mod preparation;
+pub(crate) mod proxy;
 pub(crate) mod registry;
 mod resolver;
+pub(crate) mod tls;
 mod webhook;
 mod webhook_custom;
 

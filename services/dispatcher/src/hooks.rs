@@ -5,6 +5,7 @@
 //! becomes the new snapshot. [`Index::catch_up`] asks the leader for the key's last sequence and waits until the
 //! snapshot is as new. So a hook that was created anywhere before an event was published hears the event.
 
+mod certificates;
 mod gauges;
 mod parts;
 mod prepared;
@@ -24,7 +25,7 @@ use hookline_shared::event;
 use hookline_shared::hook::{DeliveryOptions, Hook};
 use hookline_shared::keyring;
 use hookline_shared::retry::Policy;
-use hookline_shared::subject::{self, header};
+use hookline_shared::subject::{self, AUTHORITY_KIND, CERTIFICATE_KIND, HOOK_KIND, header};
 use hookline_shared::vault::{self, Environment};
 use hookline_shared::watch::{self, Change, Update};
 use serde_json::{Map, Value};
@@ -42,6 +43,7 @@ use crate::nats::request::{self, NoAnswer};
 
 use prepared::Created;
 
+pub(crate) use certificates::Certificates;
 pub(crate) use gauges::Gauges;
 pub(crate) use prepared::Prepared;
 pub(crate) use snapshot::Snapshot;
@@ -125,8 +127,9 @@ pub(crate) enum Error {
 fn read(stored: &[u8], workspace: &str) -> Result<(Hook, Result<(), String>), String> {
     let mut hook: Map<String, Value> =
         serde_json::from_slice(stored).map_err(|error| error.to_string())?;
-    let opened = keyring::open(&mut hook).map_err(|missing| missing.to_string());
-    let secrets = opened.and_then(|_| vault::resolve(&mut hook, workspace, &Environment));
+    let opened = keyring::open(HOOK_KIND, &mut hook).map_err(|missing| missing.to_string());
+    let secrets =
+        opened.and_then(|_| vault::resolve(HOOK_KIND, &mut hook, workspace, &Environment));
     let hook = Hook::from_json(&Value::Object(hook)).map_err(|error| error.to_string())?;
     Ok((hook, secrets))
 }
@@ -261,9 +264,29 @@ impl Index {
     }
 
     fn apply(&self, table: &mut Table, change: Change) {
-        let Some((workspace, _, id)) = subject::parse_entity_key(&change.subject) else {
+        let Some((workspace, kind, id)) = subject::parse_entity_key(&change.subject) else {
             return;
         };
+        let beside = [CERTIFICATE_KIND, AUTHORITY_KIND];
+        match beside.into_iter().find(|known| *known == kind) {
+            None => self.apply_hook(table, workspace, id, change),
+            Some(kind) => {
+                for hook in table.certificates.apply(workspace, kind, id, &change) {
+                    self.apply_again(table, hook);
+                }
+            }
+        }
+    }
+
+    /// Prepares a hook anew: something that it names has changed.
+    fn apply_again(&self, table: &mut Table, hook: Change) {
+        if let Some((workspace, _, id)) = subject::parse_entity_key(&hook.subject) {
+            table.sequences.remove(&id);
+            self.apply_hook(table, workspace, id, hook);
+        }
+    }
+
+    fn apply_hook(&self, table: &mut Table, workspace: String, id: String, change: Change) {
         if table
             .sequences
             .get(&id)
@@ -280,11 +303,12 @@ impl Index {
             self.metrics.per_hook().remove(old.incarnation(), &old.id);
         }
         table.hooks.remove(&id);
-        let Some(value) = change.value else {
+        table.certificates.remove(&id);
+        let Some(value) = &change.value else {
             table.sequences.remove(&id);
             return;
         };
-        let hook = read(&value, &workspace).and_then(|(hook, secrets)| {
+        let hook = read(value, &workspace).and_then(|(hook, secrets)| {
             if hook.id == id {
                 Ok((hook, secrets))
             } else {
@@ -293,7 +317,10 @@ impl Index {
         });
         match hook {
             Ok(hook) => {
-                let prepared = self.prepare(hook, workspace, created, change.sequence);
+                table.certificates.add(&hook.0, &workspace, &change);
+                let certificates = table.certificates.of(&workspace);
+                let of = (workspace.clone(), certificates);
+                let prepared = self.prepare(hook, of, created, change.sequence);
                 let per_hook = self.metrics.per_hook();
                 per_hook.add(prepared.incarnation(), &prepared.id);
                 table.hooks.insert(Arc::new(prepared));
@@ -312,13 +339,13 @@ impl Index {
     fn prepare(
         &self,
         (hook, secrets): (Hook, Result<(), String>),
-        workspace: String,
+        (workspace, certificates): (String, Certificates<'_>),
         created: Created,
         revision: u64,
     ) -> Prepared {
         let options = hook.options();
         // No hook may end the watch.
-        let prepared = AssertUnwindSafe(|| registry::prepare(&hook, &self.shared));
+        let prepared = AssertUnwindSafe(|| registry::prepare(&hook, &self.shared, certificates));
         let prepared = secrets.and_then(|()| {
             std::panic::catch_unwind(prepared)
                 .unwrap_or_else(|_| Err("preparing it failed unexpectedly".to_owned()))
@@ -374,6 +401,7 @@ impl Index {
 #[derive(Default)]
 struct Table {
     hooks: Snapshot,
+    certificates: certificates::Store,
     sequences: HashMap<String, u64>,
 }
 

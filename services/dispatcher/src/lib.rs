@@ -38,9 +38,10 @@ pub use config::{Command, Config};
 
 use crate::redis::client::RedisClient;
 use cluster::Cluster;
+use handler::clients::Clients;
 use handler::code_pool::{self, Pool};
-use handler::http::Clients;
 use handler::preparation::Shared;
+use handler::proxy::Proxy;
 use hooks::Index;
 use metrics::Metrics;
 use worker::{Parts, WRITERS, Worker};
@@ -93,7 +94,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     hookline_shared::tls::install_provider();
-    config.hooks.framing.apply();
+    config.hooks.allowances.apply();
     config.hooks.keyring.apply()?;
     let registry = telemetry::registry()?;
     let measured = Measured::register(&registry, &config)?;
@@ -220,6 +221,9 @@ fn spawn_client_watch(
 fn shared(config: &Config, metrics: &Metrics, health: &Readiness) -> anyhow::Result<Shared> {
     let attempts = &config.attempts;
     let policy = egress::Policy::new(&attempts.egress_allow);
+    let proxy = attempts.proxy.as_deref().filter(|url| !url.is_empty());
+    let proxy = proxy.map(|url| Proxy::new(url, &attempts.no_proxy));
+    let proxy = proxy.transpose()?;
     let limits = Limits {
         time: attempts.lambda_time,
         memory: usize::try_from(attempts.lambda_memory)?,
@@ -231,7 +235,7 @@ fn shared(config: &Config, metrics: &Metrics, health: &Readiness) -> anyhow::Res
         health: health.clone(),
     };
     Ok(Shared {
-        clients: Arc::new(Clients::new(&policy, attempts.connect_timeout)?),
+        clients: Arc::new(Clients::new(&policy, attempts.connect_timeout, proxy)?),
         scripts: Pool::start(pool("scripts", limits.time))?,
         templates: Pool::start(pool("templates", Duration::ZERO))?,
         limits,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use ipnet::IpNet;
 
-use hookline_shared::hook::framing;
+use hookline_shared::hook::allowances;
 use hookline_shared::settings::{duration, node_name};
 use hookline_shared::{connection, keyring, parking, streams, telemetry, tls};
 
@@ -118,13 +118,13 @@ pub struct Config {
     )]
     pub shutdown_timeout: Duration,
 
-    /// Keys of hooks' secrets.
+    /// Keys of secrets.
     #[command(flatten)]
     pub keyring: keyring::Options,
 
-    /// Headers that hooks may set.
+    /// What hooks may do.
     #[command(flatten)]
-    pub framing: framing::Options,
+    pub allowances: allowances::Options,
 
     /// Limits on what waits, which replay keeps too.
     #[command(flatten)]
@@ -148,7 +148,7 @@ pub struct Config {
 pub enum Command {
     /// Print a new key for the keyring, and exit.
     NewKey,
-    /// Seal the secrets of all hooks with the first key of the keyring, and exit. Gateways and dispatchers must have
+    /// Seal all secrets with the first key of the keyring, and exit. Gateways and dispatchers must have
     /// both keys meanwhile; they may run.
     RotateKeys {
         /// Drop secrets whose key is lost, and pause their hooks.

@@ -81,10 +81,10 @@ pub enum Error {
     Closed(#[from] keyring::Closed),
     #[error("there is no keyring to seal with: set HOOKLINE_KEYRING or HOOKLINE_KEYRING_FILE")]
     NoKeyring,
-    #[error("stopped before all hooks were sealed: start it again")]
+    #[error("stopped before all secrets were sealed: start it again")]
     Unfinished,
     #[error(
-        "{0} hooks have secrets whose keys the keyring lacks, and stay as they were: add the keys, or drop the secrets with --drop-lost"
+        "{0} hooks and certificates have secrets whose keys the keyring lacks, and stay as they were: add the keys, or drop the secrets with --drop-lost"
     )]
     Lost(usize),
     #[error("a listener failed")]
@@ -100,7 +100,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let registry = telemetry::registry()?;
-    config.framing.apply();
+    config.allowances.apply();
     let parts = Parts::register(&registry)?;
     let readiness = Readiness::waiting_for(&["nats", "view"]);
     // A node that answers is healthy unless a loop stopped; readiness says what it lacks.

@@ -23,7 +23,7 @@ pub fn print_new_key() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Seals the secrets of all hooks with the first key, and says how far it is.
+/// Seals all secrets with the first key, and says how far it is.
 pub async fn rotate_keys(
     config: &Config,
     drop_lost: bool,
@@ -52,19 +52,19 @@ pub async fn rotate_keys(
     if again.left > 0 {
         return Err(Error::Lost(again.left));
     }
-    let (hooks, dropped) = (again.hooks, all.dropped);
+    let (entities, dropped) = (again.entities, all.dropped);
     tracing::info!(
-        hooks,
+        entities,
         dropped,
         key,
-        "all hooks are sealed with this key: the others may go"
+        "all secrets are sealed with this key: the others may go"
     );
     Ok(())
 }
 
 #[derive(Default)]
 struct Sealed {
-    hooks: usize,
+    entities: usize,
     dropped: usize,
     left: usize,
 }
@@ -75,24 +75,24 @@ async fn seal(
     drop_lost: bool,
     shutdown: &CancellationToken,
 ) -> Result<Sealed, Error> {
-    let hooks = store.hooks().await;
+    let entities = store.with_secrets().await;
     let mut sealed = Sealed {
-        hooks: hooks.len(),
+        entities: entities.len(),
         ..Sealed::default()
     };
     let mut said = Instant::now();
-    for (number, hook) in hooks.into_iter().enumerate() {
+    for (number, entity) in entities.into_iter().enumerate() {
         if shutdown.is_cancelled() {
             return Err(Error::Unfinished);
         }
-        match store.reseal(hook, key, drop_lost).await? {
+        match store.reseal(entity, key, drop_lost).await? {
             Resealed::Done | Resealed::Already => {}
             Resealed::Dropped => sealed.dropped += 1,
             Resealed::Left => sealed.left += 1,
         }
         if said.elapsed() >= PROGRESS {
             said = Instant::now();
-            tracing::info!(hooks = number + 1, of = sealed.hooks, "sealing");
+            tracing::info!(entities = number + 1, of = sealed.entities, "sealing");
         }
     }
     Ok(sealed)

@@ -6,6 +6,8 @@
 
 mod admins;
 mod build;
+mod ca_certificates;
+mod certificates;
 mod check;
 mod consumers;
 mod event_hooks;

@@ -35,6 +35,10 @@ pub enum Kind {
     Time,
     /// A boolean with this default.
     Flag(bool),
+    /// One of the workspace's `certificates`.
+    Certificate,
+    /// Ids of the workspace's `ca_certificates`.
+    Authorities,
 }
 
 pub(super) trait ConfigValue {
@@ -64,6 +68,14 @@ impl ConfigValue for Option<i64> {
     const KIND: Kind = Kind::Time;
 }
 
+impl ConfigValue for Option<EntityId> {
+    const KIND: Kind = Kind::Certificate;
+}
+
+impl ConfigValue for Option<Vec<String>> {
+    const KIND: Kind = Kind::Authorities;
+}
+
 impl ConfigValue for Option<Headers> {
     const KIND: Kind = Kind::Headers;
 }
@@ -79,6 +91,12 @@ impl ConfigValue for Vec<String> {
 
 impl<const DEFAULT: bool> ConfigValue for Flag<DEFAULT> {
     const KIND: Kind = Kind::Flag(DEFAULT);
+}
+
+/// Names an entity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntityId {
+    pub id: String,
 }
 
 /// A URL, which may hold credentials.

@@ -1,9 +1,9 @@
 //! Request headers that frame a request or belong to the connection. They are ours: a hook that sets one of them could
 //! cut its body short, or make one request look like two.
 
-use std::sync::OnceLock;
-
 use axum::http::{HeaderMap, HeaderName, header};
+
+use super::allowances;
 
 /// Beside `Host`, which a setting allows.
 const FRAMING: [HeaderName; 7] = [
@@ -22,30 +22,11 @@ const HOP_BY_HOP: [&str; 4] = [
     "http2-settings",
 ];
 
-static ALLOW_HOST: OnceLock<bool> = OnceLock::new();
-
-#[derive(Debug, Clone, clap::Args)]
-#[group(skip)]
-pub struct Options {
-    /// Let hooks set the Host header of their requests, and so reach any site behind a receiver's address. The same on
-    /// gateways and dispatchers.
-    #[arg(long, env = "HOOKLINE_ALLOW_HOST_HEADER")]
-    pub allow_host_header: bool,
-}
-
-impl Options {
-    /// For this process, before it reads hooks.
-    pub fn apply(&self) {
-        let _ = ALLOW_HOST.set(self.allow_host_header);
-    }
-}
-
 #[must_use]
 pub fn is_framing(name: &HeaderName) -> bool {
-    let allow_host = ALLOW_HOST.get().copied().unwrap_or(false);
     FRAMING.contains(name)
         || HOP_BY_HOP.contains(&name.as_str())
-        || (*name == header::HOST && !allow_host)
+        || (*name == header::HOST && !allowances::host_header())
 }
 
 /// Removes what a hook may not set.

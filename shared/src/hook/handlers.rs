@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{Address, ConfigField, ConfigValue, Flag, Headers, Secret};
+use super::config::{Address, ConfigField, ConfigValue, EntityId, Flag, Headers, Secret};
 use super::custom_request::CustomRequest;
 use super::validate::{self, Found};
 
@@ -101,12 +101,18 @@ handlers! { ($)
         previous_secret: Option<Secret>,
         /// When `previous_secret` ends. With a new `secret`, and without a `previous_secret`, the old one becomes that.
         previous_secret_until: Option<i64>,
-        /// Whether the receiver's certificate is verified.
+        /// Whether the receiver's certificate is verified. `false` needs `HOOKLINE_ALLOW_UNVERIFIED_TLS`.
         ssl_verify: Flag<true>,
+        /// Authorities of the receiver's certificate, in the place of those that dispatchers trust: ids of `ca_certificates`.
+        ca_certificates: Option<Vec<String>>,
+        /// What the receiver may ask for: `{"id": ...}` of one of the `certificates`.
+        client_certificate: Option<EntityId>,
     }
     check |config, found| {
         found.url(&config.url);
         found.headers(config.headers.as_ref(), false);
+        found.verification(&config.url, *config.ssl_verify);
+        found.authorities(config.ca_certificates.as_deref());
         found.secret("config.secret", config.secret.as_ref());
         let (previous, until) = (config.previous_secret.as_ref(), config.previous_secret_until);
         found.previous_secret(previous, until);
@@ -136,13 +142,19 @@ handlers! { ($)
         previous_secret: Option<Secret>,
         /// When `previous_secret` ends. With a new `secret`, and without a `previous_secret`, the old one becomes that.
         previous_secret_until: Option<i64>,
-        /// Whether the receiver's certificate is verified.
+        /// Whether the receiver's certificate is verified. `false` needs `HOOKLINE_ALLOW_UNVERIFIED_TLS`.
         ssl_verify: Flag<true>,
+        /// Authorities of the receiver's certificate, in the place of those that dispatchers trust: ids of `ca_certificates`.
+        ca_certificates: Option<Vec<String>>,
+        /// What the receiver may ask for: `{"id": ...}` of one of the `certificates`.
+        client_certificate: Option<EntityId>,
     }
     check |config, found| {
         found.url(&config.url);
         found.check("config.method", validate::method(&config.method));
         found.headers(config.headers.as_ref(), *config.headers_format);
+        found.verification(&config.url, *config.ssl_verify);
+        found.authorities(config.ca_certificates.as_deref());
         found.secret("config.secret", config.secret.as_ref());
         let (previous, until) = (config.previous_secret.as_ref(), config.previous_secret_until);
         found.previous_secret(previous, until);
@@ -195,6 +207,8 @@ mod tests {
                     Kind::Flag(false) => ("boolean", "`false`"),
                     Kind::Codes => ("list of texts", "none"),
                     Kind::Time => ("Unix seconds", "none"),
+                    Kind::Certificate => ("an id", "none"),
+                    Kind::Authorities => ("list of ids", "none"),
                 };
                 let default = if field.required { "required" } else { default };
                 let (name, about) = (field.name, field.about.trim());

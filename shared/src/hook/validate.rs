@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue};
 use url::Url;
 
+use super::allowances;
 use super::config::{Headers, Secret};
 use super::delivery_options::DeliveryOptions;
 use super::framing::is_framing;
@@ -26,6 +27,7 @@ const MAX_OPEN: f64 = 300.0;
 /// Headers, and keys of a payload.
 const MAX_PARTS: usize = 100;
 const MAX_FUNCTIONS: usize = 16;
+const MAX_AUTHORITIES: usize = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -103,6 +105,31 @@ impl Found {
         self.check(field, check_secret(secret));
     }
 
+    pub(super) fn verification(&mut self, url: &str, verify: bool) {
+        let refused = !verify && !allowances::unverified_tls() && has_tls(url);
+        let result = if refused {
+            Err(
+                "a receiver's certificate is always verified here: name its authority in ca_certificates, or ask the \
+                 operator for HOOKLINE_ALLOW_UNVERIFIED_TLS"
+                    .to_owned(),
+            )
+        } else {
+            Ok(())
+        };
+        self.check("config.ssl_verify", result);
+    }
+
+    pub(super) fn authorities(&mut self, ids: Option<&[String]>) {
+        let result = match ids {
+            Some([]) => Err("length must be at least 1".to_owned()),
+            Some(ids) if ids.len() > MAX_AUTHORITIES => {
+                Err(format!("length must be at most {MAX_AUTHORITIES}"))
+            }
+            _ => Ok(()),
+        };
+        self.check("config.ca_certificates", result);
+    }
+
     pub(super) fn previous_secret(&mut self, secret: Option<&Secret>, until: Option<i64>) {
         self.secret("config.previous_secret", secret);
         if self.is_new && secret.is_some() && until.is_none() {
@@ -163,6 +190,11 @@ impl Found {
             }
         }
     }
+}
+
+/// A vault may have any URL.
+fn has_tls(url: &str) -> bool {
+    Url::parse(url).map_or(true, |url| url.scheme() != "http")
 }
 
 fn url(text: &str) -> Result<(), String> {

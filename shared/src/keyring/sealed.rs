@@ -1,7 +1,7 @@
-//! A hook with its secrets sealed, as the bucket has it.
+//! An entity with its secrets sealed, as the bucket has it.
 //!
-//! Each hook has a data key of its own, drawn at each write, which seals its secret, URL and the values of its headers
-//! (AES-256-GCM, with the hook's id and the field's name, so that no value can be put elsewhere). A key of the keyring seals
+//! Each has a data key of its own, drawn at each write, which seals its secrets (AES-256-GCM, with the entity's id and the
+//! field's name, so that no value can be put elsewhere). A key of the keyring seals
 //! the data key: the field `sealed` is `v1.<name>.<data key>`.
 
 use base64::Engine as _;
@@ -11,14 +11,15 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde_json::{Map, Value};
 
 use super::{KEY_BYTES, Keys, keys, read_again};
-use crate::hook::{REDACTED, each_secret};
+use crate::hook::REDACTED;
+use crate::secrets;
 
 const SEALED: &str = "sealed";
 const VERSION: &str = "v1";
 
 /// Carries the name of the key without which the secrets cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the hook's secrets are sealed with the key '{0}', which the keyring does not have")]
+#[error("its secrets are sealed with the key '{0}', which the keyring does not have")]
 pub struct MissingKey(pub String);
 
 /// What this process could not open last.
@@ -37,8 +38,11 @@ pub fn check() -> Result<(), Closed> {
     }
 }
 
-/// Seals a hook's secrets, if the process has a keyring.
-pub fn seal(hook: &mut Map<String, Value>) {
+/// Seals an entity's secrets, if its kind has some and the process a keyring.
+pub fn seal(kind: &str, entity: &mut Map<String, Value>) {
+    if !secrets::KINDS.contains(&kind) {
+        return;
+    }
     let keys = keys();
     let Some((name, key)) = keys.0.first() else {
         return;
@@ -46,22 +50,25 @@ pub fn seal(hook: &mut Map<String, Value>) {
     let mut random = [0; KEY_BYTES];
     getrandom::fill(&mut random).expect("the system has random bytes");
     let data_key = data_key(&random);
-    let id = id(hook);
-    each_secret(hook, |field, value| {
+    let id = id(entity);
+    secrets::each(kind, entity, |field, value| {
         *value = encrypt(&data_key, &format!("{id}/{field}"), value.as_bytes());
     });
     let wrapped = encrypt(key, &format!("{id}/{name}"), &random);
     let sealed = format!("{VERSION}.{name}.{wrapped}");
-    hook.insert(SEALED.to_owned(), sealed.into());
+    entity.insert(SEALED.to_owned(), sealed.into());
 }
 
-/// Opens a hook's secrets, and returns the name of the key that they were sealed with, if they were. If they cannot be
+/// Opens an entity's secrets, and returns the name of the key that they were sealed with, if they were. If they cannot be
 /// opened, they are redacted.
-pub fn open(hook: &mut Map<String, Value>) -> Result<Option<String>, MissingKey> {
-    let Some(sealed) = hook.remove(SEALED) else {
+pub fn open(kind: &str, entity: &mut Map<String, Value>) -> Result<Option<String>, MissingKey> {
+    if !secrets::KINDS.contains(&kind) {
+        return Ok(None);
+    }
+    let Some(sealed) = entity.remove(SEALED) else {
         return Ok(None);
     };
-    let id = id(hook);
+    let id = id(entity);
     let sealed = sealed.as_str().unwrap_or_default();
     let mut parts = sealed.split('.');
     let (version, name, wrapped) = (parts.next(), parts.next(), parts.next());
@@ -75,7 +82,7 @@ pub fn open(hook: &mut Map<String, Value>) -> Result<Option<String>, MissingKey>
     let data_key_bytes = unwrap(&keys()).or_else(|| unwrap(&read_again()));
     let data_key = data_key_bytes.map(|bytes| data_key(&bytes));
     let mut is_open = data_key.is_some();
-    each_secret(hook, |field, value| {
+    secrets::each(kind, entity, |field, value| {
         let plain = data_key.as_ref().and_then(|key| {
             let plain = decrypt(key, &format!("{id}/{field}"), value)?;
             String::from_utf8(plain).ok()
@@ -90,8 +97,8 @@ pub fn open(hook: &mut Map<String, Value>) -> Result<Option<String>, MissingKey>
     Err(missing())
 }
 
-fn id(hook: &Map<String, Value>) -> String {
-    let id = hook.get("id").and_then(Value::as_str);
+fn id(entity: &Map<String, Value>) -> String {
+    let id = entity.get("id").and_then(Value::as_str);
     id.unwrap_or_default().to_owned()
 }
 
@@ -125,6 +132,7 @@ fn decrypt(key: &LessSafeKey, of: &str, sealed: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::keyring::{Options, new_key};
+    use crate::subject::HOOK_KIND;
     use serde_json::json;
 
     fn hook() -> Map<String, Value> {
@@ -149,24 +157,24 @@ mod tests {
         };
         apply(&one);
         let mut sealed = hook();
-        seal(&mut sealed);
+        seal(HOOK_KIND, &mut sealed);
         let text = Value::Object(sealed.clone()).to_string();
         for secret in ["us3r", "pa55", "t0ken", "s3cret", "b3arer", "h3ader"] {
             assert!(!text.contains(secret), "{text}");
         }
         assert!(text.contains("authorization"), "{text}");
-        let opened = |mut hook: Map<String, Value>| open(&mut hook).map(|_| hook);
+        let opened = |mut hook: Map<String, Value>| open(HOOK_KIND, &mut hook).map(|_| hook);
         assert_eq!(opened(sealed.clone()), Ok(hook()));
         apply(&format!("{two},{one}"));
         assert_eq!(opened(sealed.clone()), Ok(hook()), "an older key");
         let mut resealed = hook();
-        seal(&mut resealed);
+        seal(HOOK_KIND, &mut resealed);
         apply(&two);
         assert_eq!(opened(resealed), Ok(hook()), "the first key seals");
         let name = one.split(':').next().expect("a name").to_owned();
         assert_eq!(opened(sealed.clone()), Err(MissingKey(name)));
         let mut lost = sealed.clone();
-        assert!(open(&mut lost).is_err());
+        assert!(open(HOOK_KIND, &mut lost).is_err());
         assert_eq!(lost["config"]["secret"], REDACTED);
         // Put into another hook, or under another name.
         apply(&one);

@@ -56,7 +56,11 @@ impl Settings {
             ("HOOKLINE_LAMBDA_MEMORY", attempts.lambda_memory.to_string()),
             (
                 "HOOKLINE_ALLOW_HOST_HEADER",
-                hooks.framing.allow_host_header.to_string(),
+                hooks.allowances.allow_host_header.to_string(),
+            ),
+            (
+                "HOOKLINE_ALLOW_UNVERIFIED_TLS",
+                hooks.allowances.allow_unverified_tls.to_string(),
             ),
             // Otherwise one repeats what another is doing or has done.
             ("HOOKLINE_ACK_WAIT", duration(config.lanes.ack_wait)),

@@ -1,10 +1,12 @@
-//! HTTP for the webhook handlers: clients, one request and its answer.
+//! HTTP for the webhook handlers: one request and its answer.
 
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use hickory_resolver::net::NetError;
 use hookline_shared::clock;
@@ -14,27 +16,27 @@ use hookline_shared::signature::{
 };
 use hookline_shared::subject::header::TRACEPARENT;
 use hookline_shared::trace;
+use percent_encoding::percent_decode_str;
 use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
-use reqwest::{Client, Method, Request, redirect, retry};
+use reqwest::{Method, Request};
 use tokio::time::Instant;
 use url::Url;
 
-use super::resolver::Resolver;
+use super::clients::{Clients, Connections};
+use super::outcome::BoxError;
+use super::proxy;
+use super::tls::Tls;
 use super::{Delivery, DeliveryError, Receipt, Response, Unreached};
-use hookline_shared::egress::{Policy, Refused};
+use hookline_shared::egress::Refused;
 
 /// The rest of an answer's body is dropped.
 const MAX_BODY_BYTES: usize = 64 << 10;
 /// For an answer's body, after which the rest is dropped.
 const BODY: Duration = Duration::from_secs(1);
-/// How long an idle connection is kept: less than common servers do.
-const IDLE: Duration = Duration::from_secs(4);
 /// A connection that its receiver had closed fails a request within this time.
 const STALE: Duration = Duration::from_secs(1);
-/// Idle connections kept per receiver.
-const MAX_IDLE: usize = 512;
 /// The most headers that are added to a hook's own.
 pub(super) const ADDED: usize = 7;
 static ID: HeaderName = HeaderName::from_static(WEBHOOK_ID);
@@ -42,80 +44,10 @@ static TIMESTAMP: HeaderName = HeaderName::from_static(WEBHOOK_TIMESTAMP);
 static SIGNATURE: HeaderName = HeaderName::from_static(WEBHOOK_SIGNATURE);
 static KONG: HeaderName = HeaderName::from_static(KONG_SIGNATURE);
 static TRACE: HeaderName = HeaderName::from_static(TRACEPARENT);
-const USER_AGENT: &str = concat!("hookline/", env!("CARGO_PKG_VERSION"));
-
-/// Clients for each TLS setting, shared by all hooks.
-#[derive(Debug)]
-pub(crate) struct Clients {
-    verify: Connections,
-    trust: Connections,
-    policy: Policy,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Connections {
-    /// Takes a connection that is kept, if there is one.
-    kept: Client,
-    /// Makes a new one for each request.
-    fresh: Client,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("cannot make an HTTP client")]
-    Client(#[from] reqwest::Error),
-    #[error("cannot make a resolver")]
-    Resolver(#[from] NetError),
-}
-
-impl Clients {
-    pub(crate) fn new(policy: &Policy, connect_timeout: Duration) -> Result<Self, Error> {
-        let resolver = Resolver::of_system(policy)?;
-        let build = |verify: bool, idle: usize| {
-            Client::builder()
-                .user_agent(USER_AGENT)
-                .connect_timeout(connect_timeout)
-                .redirect(redirect::Policy::none())
-                // Retries would keep a copy of each request.
-                .retry(retry::never().max_retries_per_request(0))
-                .no_proxy()
-                .dns_resolver(Arc::new(resolver.clone()))
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(idle)
-                .tls_danger_accept_invalid_certs(!verify)
-                .build()
-        };
-        let connections = |verify| -> Result<_, reqwest::Error> {
-            Ok(Connections {
-                kept: build(verify, MAX_IDLE)?,
-                fresh: build(verify, 0)?,
-            })
-        };
-        Ok(Self {
-            verify: connections(true)?,
-            trust: connections(false)?,
-            policy: policy.clone(),
-        })
-    }
-
-    #[must_use]
-    pub(crate) fn get(&self, verify: bool) -> Connections {
-        if verify {
-            self.verify.clone()
-        } else {
-            self.trust.clone()
-        }
-    }
-
-    #[must_use]
-    pub(crate) fn policy(&self) -> &Policy {
-        &self.policy
-    }
-}
 
 /// Where a hook's requests go.
 pub(super) struct Target {
-    connections: Connections,
+    connections: Arc<Connections>,
     url: Url,
     credentials: Option<HeaderValue>,
     timeout: Duration,
@@ -126,24 +58,19 @@ impl Target {
     /// Parses the URL. A literal address is checked here, since it is never resolved.
     pub(super) fn new(
         url: &str,
-        connections: Connections,
+        tls: Tls,
         timeout: Duration,
-        policy: &Policy,
+        clients: &Clients,
     ) -> Result<Self, String> {
-        let url = Url::parse(url).map_err(|error| format!("config.url: {error}"))?;
-        // User and password in the URL become a header, once.
-        let request = connections.kept.get(url).build().map_err(|error| {
-            let error = error.without_url();
-            format!("config.url: {error}")
-        })?;
-        let credentials = request.headers().get(AUTHORIZATION).cloned();
-        let url = request.url().clone();
+        let mut url = Url::parse(url).map_err(|error| format!("config.url: {error}"))?;
+        let connections = clients.get(tls, &url)?;
+        let credentials = take_credentials(&mut url);
         let address = match url.host() {
             Some(url::Host::Ipv4(address)) => Some(IpAddr::from(address)),
             Some(url::Host::Ipv6(address)) => Some(IpAddr::from(address)),
             Some(url::Host::Domain(_)) | None => None,
         };
-        let refused = address.and_then(|address| policy.check(address).err());
+        let refused = address.and_then(|address| clients.policy().check(address).err());
         Ok(Self {
             connections,
             url,
@@ -201,7 +128,7 @@ impl Target {
         let answered = tokio::time::timeout(self.timeout, self.exchange(method, headers, body))
             .await
             .map_err(|_| DeliveryError::Timeout(self.timeout))?;
-        let response = read(answered.map_err(classify)?).await;
+        let response = read(answered.map_err(|error| classify(&*error))?).await;
         if (200..300).contains(&response.status) {
             return Ok(Receipt::Response(response));
         }
@@ -221,7 +148,7 @@ impl Target {
         method: Method,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<reqwest::Response, reqwest::Error> {
+    ) -> Result<reqwest::Response, BoxError> {
         let request = |headers, body: Bytes| {
             let mut request = Request::new(method.clone(), self.url.clone());
             *request.headers_mut() = headers;
@@ -231,7 +158,7 @@ impl Target {
         let began = Instant::now();
         let first = request(headers.clone(), body.clone());
         match self.connections.kept.execute(first).await {
-            Err(error) if began.elapsed() < STALE && is_without_answer(&error) => {
+            Err(error) if began.elapsed() < STALE && is_without_answer(&*error) => {
                 self.connections.fresh.execute(request(headers, body)).await
             }
             answered => answered,
@@ -240,13 +167,12 @@ impl Target {
 }
 
 /// Whether a connection ended before anything of an answer came.
-fn is_without_answer(error: &reqwest::Error) -> bool {
+fn is_without_answer(error: Cause<'_>) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
-    if error.is_connect() || error.is_timeout() {
+    if is_connect(error) {
         return false;
     }
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
+    for error in causes(error) {
         if let Some(error) = error.downcast_ref::<hyper::Error>()
             && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
         {
@@ -256,9 +182,24 @@ fn is_without_answer(error: &reqwest::Error) -> bool {
             let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected];
             return kinds.contains(&error.kind());
         }
-        cause = error.source();
     }
     false
+}
+
+/// User and password become a header, once.
+fn take_credentials(url: &mut Url) -> Option<HeaderValue> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let decode = |text: &str| percent_decode_str(text).collect::<Vec<_>>();
+    let password = url.password().unwrap_or_default();
+    let login = [decode(url.username()), decode(password)].join(&b':');
+    // An HTTP URL can be without them.
+    let _ = (url.set_username(""), url.set_password(None));
+    let value = format!("Basic {}", BASE64_STANDARD.encode(login));
+    let mut value = HeaderValue::try_from(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// Adds the Standard Webhooks headers, and the signatures if the hook has a secret.
@@ -296,50 +237,66 @@ pub(super) fn parse_headers(headers: Option<&Headers>) -> Result<HeaderMap, Stri
     Ok(parsed)
 }
 
-fn classify(error: reqwest::Error) -> DeliveryError {
-    if let Some(address) = refused(&error) {
-        return DeliveryError::EgressRefused(address);
+fn classify(error: Cause<'_>) -> DeliveryError {
+    let mut refused = causes(error).filter_map(<dyn std::error::Error>::downcast_ref);
+    if let Some(Refused(address)) = refused.next() {
+        return DeliveryError::EgressRefused(*address);
     }
-    // The URL may hold a token.
-    let error = error.without_url();
-    if error.is_connect() || error.is_timeout() {
-        DeliveryError::Connect(unreached(&error), Box::new(Innermost::of(&error)))
-    } else if error.is_builder() {
+    let is_invalid = |error: &reqwest::Error| error.is_builder();
+    // What a receiver thinks of a certificate may come after the handshake.
+    let alert = matches!(of_tls(error), Some(rustls::Error::AlertReceived(_)));
+    if is_connect(error) || alert {
+        DeliveryError::Connect(unreached(error), Box::new(Innermost::of(error)))
+    } else if error.downcast_ref().is_some_and(is_invalid) {
         DeliveryError::Request("the URL or a header is not valid")
     } else {
-        DeliveryError::Broken(Box::new(Innermost::of(&error)))
+        DeliveryError::Broken(Box::new(Innermost::of(error)))
     }
 }
 
-/// Finds an egress refusal anywhere in an error's causes.
-fn refused(error: &reqwest::Error) -> Option<IpAddr> {
-    causes(error)
-        .find_map(|cause| cause.downcast_ref())
-        .map(|Refused(address)| *address)
+/// Whether there was no connection.
+fn is_connect(error: Cause<'_>) -> bool {
+    let mut clients = causes(error).filter_map(<dyn std::error::Error>::downcast_ref);
+    clients.any(hyper_util::client::legacy::Error::is_connect)
 }
 
-fn unreached(error: &reqwest::Error) -> Unreached {
-    for mut cause in causes(error) {
-        // An I/O error does not name what it is made of as its cause.
-        while let Some(inner) = cause
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref)
-        {
-            cause = inner;
-        }
-        if cause.is::<rustls::Error>() {
-            return Unreached::Tls;
-        }
+fn unreached(error: Cause<'_>) -> Unreached {
+    if of_tls(error).is_some() {
+        return Unreached::Tls;
+    }
+    for cause in causes(error).map(innermost_io) {
         if cause.is::<NetError>() {
             return Unreached::Dns;
+        }
+        let proxy = cause.downcast_ref::<proxy::Error>();
+        if proxy.is_some_and(proxy::Error::is_the_proxys) {
+            return Unreached::Proxy;
         }
     }
     Unreached::Connect
 }
 
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    let first: &(dyn std::error::Error + 'static) = error;
-    std::iter::successors(Some(first), |error| error.source())
+fn of_tls(error: Cause<'_>) -> Option<&rustls::Error> {
+    let mut causes = causes(error).map(innermost_io);
+    causes.find_map(<dyn std::error::Error>::downcast_ref)
+}
+
+/// An I/O error does not name what it is made of as its cause.
+fn innermost_io(mut cause: Cause<'_>) -> Cause<'_> {
+    while let Some(inner) = cause
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
+        cause = inner;
+    }
+    cause
+}
+
+type Cause<'a> = &'a (dyn std::error::Error + 'static);
+
+/// The error, what caused it, and so on.
+fn causes(error: Cause<'_>) -> impl Iterator<Item = Cause<'_>> {
+    std::iter::successors(Some(error), |error| error.source())
 }
 
 /// The last cause of an error, which says what happened.
@@ -400,6 +357,15 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hookline_shared::egress::Policy;
+
+    fn clients() -> Clients {
+        Clients::new(&Policy::default(), Duration::from_secs(1), None).expect("clients")
+    }
+
+    fn target(url: &str, clients: &Clients) -> Result<Target, String> {
+        Target::new(url, Tls::of_host(), Duration::from_secs(1), clients)
+    }
 
     #[test]
     fn retry_after_is_read_as_seconds_and_as_a_date() {
@@ -431,12 +397,9 @@ mod tests {
 
     #[test]
     fn user_and_password_of_the_url_become_a_header() {
-        hookline_shared::tls::install_provider();
-        let policy = Policy::default();
-        let clients = Clients::new(&policy, Duration::from_secs(1)).expect("clients");
+        let clients = clients();
         let url = "https://Ada:p%40ss@example.com/hook";
-        let target = Target::new(url, clients.get(true), Duration::from_secs(1), &policy);
-        let target = target.expect("a URL");
+        let target = target(url, &clients).expect("a URL");
         assert_eq!(target.url.as_str(), "https://example.com/hook");
         let credentials = target.credentials.expect("a header");
         assert_eq!(credentials, "Basic QWRhOnBAc3M=");
@@ -445,9 +408,7 @@ mod tests {
 
     #[test]
     fn an_address_in_the_url_is_checked_without_a_name_server() {
-        hookline_shared::tls::install_provider();
-        let policy = Policy::default();
-        let clients = Clients::new(&policy, Duration::from_secs(1)).expect("clients");
+        let clients = clients();
         for url in [
             "http://127.0.0.1/",
             "http://[::1]/",
@@ -455,7 +416,7 @@ mod tests {
             "http://0x7f.1/",
             "http://[::ffff:7f00:1]/",
         ] {
-            let target = Target::new(url, clients.get(true), Duration::from_secs(1), &policy);
+            let target = target(url, &clients);
             assert!(target.expect("a URL").refused.is_some(), "{url}");
         }
     }

@@ -83,9 +83,11 @@ pub(crate) enum Unreached {
     Connect,
     Tls,
     Dns,
+    /// The proxy is away, or lets this dispatcher not in.
+    Proxy,
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What follows from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +133,7 @@ impl DeliveryError {
             Self::Connect(Unreached::Connect, _) => AttemptResult::Connect,
             Self::Connect(Unreached::Tls, _) => AttemptResult::Tls,
             Self::Connect(Unreached::Dns, _) => AttemptResult::Dns,
+            Self::Connect(Unreached::Proxy, _) => AttemptResult::Proxy,
             Self::Timeout(_) => AttemptResult::Timeout,
             Self::Broken(_) => AttemptResult::Broken,
             Self::Status { response, .. } => match response.status {
@@ -178,6 +181,7 @@ impl DeliveryError {
     #[must_use]
     pub(crate) fn is_receivers_fault(&self) -> bool {
         match self {
+            Self::Connect(Unreached::Proxy, _) => false,
             Self::Connect(..) | Self::Timeout(_) | Self::Broken(_) | Self::Status { .. } => true,
             // A script may decline as a filter.
             Self::EgressRefused(_)

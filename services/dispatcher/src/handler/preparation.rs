@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookline_shared::hook::Secret;
+use hookline_shared::hook::{EntityId, Secret};
 use hookline_shared::lua::Limits;
 use hookline_shared::signature::{Algorithm, Signer};
 
+use super::clients::Clients;
 use super::code_pool::Pool;
-use super::http::{Clients, Target};
+use super::http::Target;
 use super::lambda::Vm;
+use super::tls::Tls;
+use crate::hooks::Certificates;
 
 /// Shared by all hooks.
 #[derive(Clone)]
@@ -28,14 +31,29 @@ pub(super) struct Preparation<'a> {
     /// The hook's id.
     pub(super) hook: &'a str,
     pub(super) shared: &'a Shared,
+    pub(super) certificates: Certificates<'a>,
     pub(super) timeout: Duration,
     pub(super) algorithm: Algorithm,
 }
 
 impl Preparation<'_> {
-    pub(super) fn target(&self, url: &str, verify: bool) -> Result<Target, String> {
-        let clients = &self.shared.clients;
-        Target::new(url, clients.get(verify), self.timeout, clients.policy())
+    /// `verify`, `authorities`, `certificate`: as in the hook's config.
+    pub(super) fn target(
+        &self,
+        url: &str,
+        verify: bool,
+        authorities: Option<&[String]>,
+        certificate: Option<&EntityId>,
+    ) -> Result<Target, String> {
+        let authorities = authorities.iter().copied().flatten();
+        let authorities = authorities.map(|id| self.certificates.authority(id));
+        let identity = certificate.map(|certificate| self.certificates.identity(&certificate.id));
+        let tls = Tls {
+            verify,
+            authorities: authorities.collect::<Result<_, _>>()?,
+            identity: identity.transpose()?,
+        };
+        Target::new(url, tls, self.timeout, &self.shared.clients)
     }
 
     /// `previous`: the secret before this one, and its end in Unix seconds.

@@ -8,9 +8,14 @@ use hookline_shared::hook::{HandlerConfig, Hook};
 
 use super::preparation::{Preparation, Shared};
 use super::{Delivery, DeliveryError, Handler, Receipt};
+use crate::hooks::Certificates;
 
 /// Parses URLs, templates, Lua and keys, once per change of the hook. The error is a sentence for its owner.
-pub(crate) fn prepare(hook: &Hook, shared: &Shared) -> Result<Box<dyn Handler>, String> {
+pub(crate) fn prepare(
+    hook: &Hook,
+    shared: &Shared,
+    certificates: Certificates<'_>,
+) -> Result<Box<dyn Handler>, String> {
     if let Some(violation) = hook.validate().into_iter().next() {
         return Err(format!("{}: {}", violation.field, violation.message));
     }
@@ -18,6 +23,7 @@ pub(crate) fn prepare(hook: &Hook, shared: &Shared) -> Result<Box<dyn Handler>, 
     let prepared = Preparation {
         hook: &hook.id,
         shared,
+        certificates,
         timeout: options.attempt_timeout().unwrap_or(shared.timeout),
         algorithm: options.signature.unwrap_or_default(),
     };

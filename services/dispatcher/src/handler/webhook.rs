@@ -32,7 +32,12 @@ pub(super) fn prepare(
         .or_insert(HeaderValue::from_static("application/json"));
     Ok(Box::new(Webhook {
         url: config.url.to_string(),
-        target: with.target(&config.url, *config.ssl_verify)?,
+        target: with.target(
+            &config.url,
+            *config.ssl_verify,
+            config.ca_certificates.as_deref(),
+            config.client_certificate.as_ref(),
+        )?,
         headers,
         signer: with.signer(
             config.secret.as_ref(),

@@ -29,7 +29,12 @@ pub(super) fn prepare(
 ) -> Result<Box<dyn Handler>, String> {
     let method = Method::from_bytes(config.method.as_bytes());
     Ok(Box::new(WebhookCustom {
-        target: with.target(&config.url, *config.ssl_verify)?,
+        target: with.target(
+            &config.url,
+            *config.ssl_verify,
+            config.ca_certificates.as_deref(),
+            config.client_certificate.as_ref(),
+        )?,
         method: method.map_err(|_| "config.method: invalid value".to_owned())?,
         request: Arc::new(CustomRequest::compile(config)?),
         place: with.shared.templates.place(),

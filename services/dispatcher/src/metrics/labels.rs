@@ -81,6 +81,8 @@ pub(crate) enum AttemptResult {
     Connect,
     Tls,
     Dns,
+    /// The proxy is away, or lets this dispatcher not in.
+    Proxy,
     /// The answer broke off, or was not HTTP.
     Broken,
     /// Not made: the address is refused.

@@ -32,6 +32,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::integer("register_until").internal(),
         ROLES,
     ],
+    uses: &[],
     shorthand: None,
     checks: &[],
     carry_over: None,

@@ -19,6 +19,7 @@ pub(super) static TABLE: Schema = Schema {
             .default(Default::Integer(0))
             .between(0, 3),
     ],
+    uses: &[],
     shorthand: None,
     checks: &[has_a_name],
     carry_over: None,

@@ -6,10 +6,11 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use hookline_shared::hook::{ConfigField, HANDLERS, HandlerForm, Hook, Kind};
-use hookline_shared::subject::HOOK_KIND;
+use hookline_shared::subject::{AUTHORITY_KIND, CERTIFICATE_KIND, HOOK_KIND};
 
 use super::field::{Default, Field, Form, TEXT, Variants};
-use super::table::{Entity, Schema, Scope};
+use super::rules;
+use super::table::{Entity, Schema, Scope, Use};
 use super::violations::Violations;
 
 pub(super) static TABLE: Schema = Schema {
@@ -29,6 +30,16 @@ pub(super) static TABLE: Schema = Schema {
         Field::boolean("on_change"),
         Field::polymorphic("config", &CONFIG),
         Field::record("delivery", DELIVERY),
+    ],
+    uses: &[
+        Use {
+            field: "config.client_certificate",
+            kind: CERTIFICATE_KIND,
+        },
+        Use {
+            field: "config.ca_certificates",
+            kind: AUTHORITY_KIND,
+        },
     ],
     shorthand: Some(normalize),
     checks: &[],
@@ -62,6 +73,8 @@ fn config_field(field: &ConfigField) -> Field {
         Kind::Flag(default) => Field::boolean(name).default(Default::Boolean(default)),
         Kind::Codes => Field::array(name, &TEXT).private(),
         Kind::Time => Field::timestamp(name),
+        Kind::Certificate => Field::foreign(name, CERTIFICATE_KIND),
+        Kind::Authorities => Field::set(name, &ID),
     };
     if field.required {
         form.required()
@@ -70,6 +83,7 @@ fn config_field(field: &ConfigField) -> Field {
     }
 }
 
+static ID: Field = Field::string("").rule(rules::uuid);
 static SECONDS: Field = Field::number("");
 
 const DELIVERY: &[Field] = &[
@@ -97,10 +111,24 @@ pub(crate) fn is_pinged(hook: &Entity) -> bool {
     forms.any(|form| form.is_pinged && Some(form.name) == handler)
 }
 
-/// What answers say beside the hook may come back. Resuming a hook clears the reason for its pause.
+/// What answers say beside the hook may come back. Ids are stored in lower case. Resuming a hook clears the reason for
+/// its pause.
 fn normalize(values: &mut Entity, _: &mut Violations) {
     for said in ["hears", "public_key", "warning"] {
         values.shift_remove(said);
+    }
+    for named in ["client_certificate", "ca_certificates"] {
+        let config = values.get_mut("config");
+        let ids = match config.and_then(|config| config.get_mut(named)) {
+            Some(Value::Array(ids)) => ids.iter_mut().collect(),
+            Some(Value::Object(one)) => one.values_mut().collect(),
+            _ => Vec::new(),
+        };
+        for id in ids {
+            if let Value::String(id) = id {
+                id.make_ascii_lowercase();
+            }
+        }
     }
     let delivery = values.get_mut("delivery").and_then(Value::as_object_mut);
     if let Some(delivery) = delivery

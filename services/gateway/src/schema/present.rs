@@ -136,7 +136,8 @@ mod tests {
                 "handler": "webhook", "snooze": null, "on_change": null,
                 "config": {"url": "http://x", "headers": {"authorization": "t0ken"},
                            "secret": REDACTED, "previous_secret": null,
-                           "previous_secret_until": null, "ssl_verify": true},
+                           "previous_secret_until": null, "ssl_verify": true,
+                           "ca_certificates": null, "client_certificate": null},
                 "delivery": null,
             })
         );

@@ -28,6 +28,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::boolean("negative").default(Default::Boolean(false)),
         Field::string("comment"),
     ],
+    uses: &[],
     shorthand: Some(list_actions),
     checks: &[],
     carry_over: None,

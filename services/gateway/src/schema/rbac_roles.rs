@@ -22,6 +22,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::string("comment"),
         Field::boolean("is_default").default(Default::Boolean(false)),
     ],
+    uses: &[],
     shorthand: None,
     checks: &[],
     carry_over: None,

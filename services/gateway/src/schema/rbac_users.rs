@@ -20,6 +20,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::expires_at(),
         ROLES,
     ],
+    uses: &[],
     shorthand: None,
     checks: &[],
     carry_over: None,

@@ -73,6 +73,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::tags(),
         Field::foreign("service", "services"),
     ],
+    uses: &[],
     shorthand: None,
     checks: &[can_match],
     carry_over: None,

@@ -51,6 +51,7 @@ pub(super) static TABLE: Schema = Schema {
             .required()
             .default(Default::Boolean(true)),
     ],
+    uses: &[],
     shorthand: Some(expand_url),
     checks: &[path_needs_http],
     carry_over: None,

@@ -23,6 +23,8 @@ pub(crate) struct Schema {
     pub is_top_level: bool,
     /// In the order of responses.
     pub fields: &'static [Field],
+    /// Fields within records that name other entities.
+    pub uses: &'static [Use],
     /// Expands shorthand input before it is checked, such as a service's `url`.
     pub shorthand: Option<fn(&mut Entity, &mut Violations)>,
     /// Rules over several fields; each returns a violation. They run once the fields are valid.
@@ -50,6 +52,15 @@ pub(crate) struct UniqueValue {
     pub field: &'static str,
     pub value: String,
     pub within: Within,
+}
+
+/// A field that names entities of another kind, by `{"id": ...}` or as a list of ids. They cannot be deleted meanwhile,
+/// but have no path that lists what names them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Use {
+    /// A path, such as `config.ca_certificates`.
+    pub field: &'static str,
+    pub kind: &'static str,
 }
 
 /// A field that refers to an entity of another kind.
@@ -124,11 +135,33 @@ impl Schema {
     /// The entities that an entity refers to, as `(reference, id)`.
     #[must_use]
     pub(crate) fn parents(&self, entity: &Entity) -> Vec<(Reference, String)> {
-        self.references()
-            .filter_map(|reference| {
-                let id = entity.get(reference.field)?.get("id")?.as_str()?;
-                Some((reference, id.to_owned()))
-            })
-            .collect()
+        let references = self.references().filter_map(|reference| {
+            let id = entity.get(reference.field)?.get("id")?.as_str()?;
+            Some((reference, id.to_owned()))
+        });
+        let used = self.uses.iter().flat_map(|one| {
+            let reference = Reference {
+                field: one.field,
+                kind: one.kind,
+            };
+            let ids = one.ids(entity).into_iter();
+            ids.map(move |id| (reference, id))
+        });
+        references.chain(used).collect()
+    }
+}
+
+impl Use {
+    fn ids(&self, entity: &Entity) -> Vec<String> {
+        let mut path = self.field.split('.');
+        let first = path.next().and_then(|name| entity.get(name));
+        let value = path.fold(first, |value, name| value?.get(name));
+        let ids: &[Value] = match value {
+            Some(Value::Array(ids)) => ids,
+            Some(Value::Object(one)) => one.get("id").map_or(&[], std::slice::from_ref),
+            _ => &[],
+        };
+        let ids = ids.iter().filter_map(Value::as_str);
+        ids.map(str::to_owned).collect()
     }
 }

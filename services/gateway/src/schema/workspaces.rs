@@ -24,6 +24,7 @@ pub(super) static TABLE: Schema = Schema {
             .rule(workspace_name),
         Field::string("comment"),
     ],
+    uses: &[],
     shorthand: None,
     checks: &[],
     carry_over: None,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use hookline_shared::batch;
 use hookline_shared::clock::unix_millis;
-use hookline_shared::subject::{DEFAULT_WORKSPACE, header};
+use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE, header, home};
 
 use super::Store;
 use super::change::{Place, Write};
@@ -50,7 +50,7 @@ impl Store {
             id_given: false,
             by,
         };
-        if !is_workspace && schema.referenced_by().next().is_none() {
+        if !is_workspace && schema.named_by().next().is_none() {
             return self.write(delete(row)).await;
         }
         if self.backlog.is_full() {
@@ -133,12 +133,17 @@ impl Store {
             let name = row.entity.get("name")?.as_str()?;
             return self.view.first_kind_in(name);
         }
-        row.schema
-            .referenced_by()
-            .find(|(child, field)| {
-                self.view
-                    .is_referenced(child, &row.workspace, field, &row.id)
-            })
-            .map(|(child, _)| child.kind)
+        // What is for all workspaces names what is in `default`.
+        let places = [row.workspace.as_str(), ALL_WORKSPACES];
+        let places = places
+            .into_iter()
+            .filter(|place| home(place) == row.workspace);
+        let is_named = |child: &Schema, field| {
+            let mut places = places.clone();
+            places.any(|place| self.view.is_referenced(child, place, field, &row.id))
+        };
+        let mut named_by = row.schema.named_by();
+        let by = named_by.find(|(child, field)| is_named(child, field));
+        by.map(|(child, _)| child.kind)
     }
 }

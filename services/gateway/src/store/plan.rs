@@ -8,8 +8,8 @@ use uuid::Uuid;
 use hookline_shared::batch::Message;
 use hookline_shared::keyring;
 use hookline_shared::subject::{
-    ALL_WORKSPACES, HOOK_KIND, HOOKS_REVISION, PING_EVENT, PING_SOURCE, entity_key, header,
-    unique_key,
+    ALL_WORKSPACES, GUARDS_KEY, HOOK_KIND, HOOKS_REVISION, PING_EVENT, PING_SOURCE, entity_key,
+    header, home, is_followed_by_dispatchers, unique_key,
 };
 
 use hookline_shared::trace::Sent;
@@ -116,7 +116,7 @@ impl Plan {
             parents: new_parents(write),
             entity,
             releases,
-            revision: schema.kind == HOOK_KIND,
+            revision: is_followed_by_dispatchers(schema.kind),
             outbox,
             sent,
             workspace,
@@ -143,10 +143,12 @@ impl Plan {
                 Hold::Rewrite(row) => messages.push(unmarked(row)),
             }
         }
-        debug_assert!(
-            guards.len() <= self.outbox.len(),
-            "every guard has a message"
-        );
+        // A message has one guard at most, and the events come last.
+        let others = guards.split_off(guards.len().min(self.outbox.len()));
+        for (subject, sequence) in others {
+            let guard = Message::new(GUARDS_KEY, "").repeatable();
+            messages.push(guard.guard(subject, sequence));
+        }
         let mut guards = guards.into_iter();
         messages.extend(
             self.outbox
@@ -181,9 +183,7 @@ pub(super) fn reservation(subject: &str, id: &str) -> Message {
 /// As the bucket has it: with secrets sealed.
 pub(super) fn encode(schema: &Schema, entity: &Entity) -> Bytes {
     let mut entity = entity.clone();
-    if schema.kind == HOOK_KIND {
-        keyring::seal(&mut entity);
-    }
+    keyring::seal(schema.kind, &mut entity);
     Value::Object(entity).to_string().into()
 }
 
@@ -243,7 +243,7 @@ fn new_parents(write: &Write) -> Vec<Parent> {
         })
         .filter_map(|(reference, id)| {
             let schema = Schema::by_kind(reference.kind)?;
-            let workspace = write.place.workspace.clone();
+            let workspace = home(&write.place.workspace).to_owned();
             Some(Parent {
                 field: reference.field,
                 schema,

@@ -1,11 +1,11 @@
-//! Seals the secrets of all hooks with the keyring's first key.
+//! Seals all secrets with the keyring's first key.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use hookline_shared::batch;
-use hookline_shared::subject::ALL_WORKSPACES;
+use hookline_shared::subject::{ALL_WORKSPACES, HOOK_KIND};
+use hookline_shared::{batch, secrets};
 
 use super::Store;
 use super::error::Error;
@@ -19,7 +19,7 @@ const LOST: &str =
     "the key of its secrets is lost: set its url, headers and secret again, then resume it";
 const MAX_TRIES: u32 = 5;
 
-/// What became of a hook.
+/// What became of an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resealed {
     Done,
@@ -32,49 +32,48 @@ pub(crate) enum Resealed {
 }
 
 impl Store {
-    /// All hooks of all workspaces.
-    pub(crate) async fn hooks(&self) -> Vec<Arc<Row>> {
-        let (schema, workspaces) = (Schema::event_hooks(), Schema::workspaces());
-        let mut hooks = self.view.all(schema, ALL_WORKSPACES).await;
-        for workspace in self.view.all(workspaces, ALL_WORKSPACES).await {
-            let name = workspace.name().unwrap_or_default();
-            hooks.extend(self.view.all(schema, name).await);
+    /// All entities of all workspaces that may have secrets.
+    pub(crate) async fn with_secrets(&self) -> Vec<Arc<Row>> {
+        let workspaces = self.view.all(Schema::workspaces(), ALL_WORKSPACES).await;
+        let names = workspaces.iter().filter_map(|workspace| workspace.name());
+        let mut found = Vec::new();
+        for name in names.chain([ALL_WORKSPACES]) {
+            for schema in secrets::KINDS.into_iter().filter_map(Schema::by_kind) {
+                found.extend(self.view.all(schema, name).await);
+            }
         }
-        hooks
+        found
     }
 
-    /// Seals a hook with the first key, whose name is `key`: without an event, since nothing that is said of it changes. `drop_lost`: also one whose
-    /// secrets cannot be opened, without them.
+    /// Seals an entity with the first key, whose name is `key`: without an event, since nothing that is said of it changes.
+    /// `drop_lost`: also one whose secrets cannot be opened, without them.
     pub(crate) async fn reseal(
         &self,
-        hook: Arc<Row>,
+        row: Arc<Row>,
         key: &str,
         drop_lost: bool,
     ) -> Result<Resealed, Error> {
-        let mut hook = (*hook).clone();
+        let mut row = (*row).clone();
         for _ in 0..MAX_TRIES {
-            if hook.sealed_with.as_deref() == Some(key) {
+            if row.sealed_with.as_deref() == Some(key) {
                 return Ok(Resealed::Already);
             }
             let mut result = Resealed::Done;
-            if hook.lost.is_some() {
+            if row.lost.is_some() {
                 if !drop_lost {
                     return Ok(Resealed::Left);
                 }
-                drop_secrets(&mut hook.entity);
+                drop_secrets(&mut row);
                 result = Resealed::Dropped;
             }
-            match self.writer.commit(vec![unmarked(&hook)]).await {
+            match self.writer.commit(vec![unmarked(&row)]).await {
                 Ok(_) => return Ok(result),
                 Err(batch::Error::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
             // Changed meanwhile, by a node that may seal with an older key.
-            match self
-                .get_stored(hook.schema, &hook.workspace, &hook.id)
-                .await?
-            {
-                Some(now) => hook = (*now).clone(),
+            match self.get_stored(row.schema, &row.workspace, &row.id).await? {
+                Some(now) => row = (*now).clone(),
                 None => return Ok(Resealed::Done),
             }
         }
@@ -82,7 +81,15 @@ impl Store {
     }
 }
 
-fn drop_secrets(hook: &mut Entity) {
+/// A certificate is left without its key: it cannot be used until it gets one.
+fn drop_secrets(row: &mut Row) {
+    match row.schema.kind {
+        HOOK_KIND => drop_secrets_of_hook(&mut row.entity),
+        kind => secrets::each(kind, &mut row.entity, |_, secret| secret.clear()),
+    }
+}
+
+fn drop_secrets_of_hook(hook: &mut Entity) {
     if let Some(Value::Object(config)) = hook.get_mut("config") {
         config.shift_remove("secret");
         if config.contains_key("headers") {

@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 
 use hookline_shared::event::get;
 use hookline_shared::keyring::{self, MissingKey};
-use hookline_shared::subject::{HOOK_KIND, entity_key, header};
+use hookline_shared::subject::{entity_key, header};
 
 use crate::schema::{Entity, Schema};
 
@@ -82,11 +82,7 @@ impl Row {
         message: &Message<'_>,
     ) -> Option<Self> {
         let mut entity: Entity = serde_json::from_slice(message.body).ok()?;
-        let opened = match schema.kind {
-            HOOK_KIND => keyring::open(&mut entity),
-            _ => Ok(None),
-        };
-        let (sealed_with, lost) = match opened {
+        let (sealed_with, lost) = match keyring::open(schema.kind, &mut entity) {
             Ok(key) => (key, None),
             Err(missing) => (None, Some(missing)),
         };
