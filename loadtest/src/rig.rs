@@ -26,7 +26,9 @@ const STUCK: Duration = Duration::from_secs(30);
 /// Servers and a gateway; dispatchers are added once events are stored. NATS does not sync each write:
 /// these measurements read events that are stored already.
 pub async fn cluster() -> Result<Cluster> {
-    let builder = Cluster::builder().dispatchers(0);
+    let builder = Cluster::builder()
+        .dispatchers(0)
+        .gateway_env("HOOKLINE_WORKSPACE_HOOKS", "1000000");
     builder.nats_store(Store::Unsynced).start().await
 }
 

@@ -25,24 +25,30 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// For the client to take more of a response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEAD_BYTES: usize = 64 << 10;
-const MAX_HEADERS: usize = 100;
 /// After a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Beyond `connections` at a time, clients wait to be accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub connections: usize,
+    /// Of a request.
+    pub headers: usize,
+}
 
 /// Where a request comes from, as an extension of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves until `shutdown`, then finishes the requests in flight. Beyond `connections` at a time, clients wait to be
-/// accepted.
+/// Serves until `shutdown`, then finishes the requests in flight.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    connections: usize,
+    bounds: Bounds,
     tls: Option<Arc<ServerTls>>,
     shutdown: CancellationToken,
 ) {
-    let free = Arc::new(Semaphore::new(connections));
+    let free = Arc::new(Semaphore::new(bounds.connections));
     let open = TaskTracker::new();
     loop {
         let accepted = async {
@@ -68,11 +74,11 @@ pub async fn serve(
             // Nagle's algorithm would delay small responses.
             let _ = stream.set_nodelay(true);
             let closed = match acceptor {
-                None => connection(stream, router, shutdown).await,
+                None => connection(stream, router, bounds, shutdown).await,
                 Some(acceptor) => {
                     let stream = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await;
                     match stream {
-                        Ok(Ok(stream)) => connection(stream, router, shutdown).await,
+                        Ok(Ok(stream)) => connection(stream, router, bounds, shutdown).await,
                         Ok(Err(error)) => return tracing::debug!(%error, "no TLS handshake"),
                         Err(_) => return tracing::debug!("no TLS handshake in time"),
                     }
@@ -90,13 +96,14 @@ pub async fn serve(
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
+    bounds: Bounds,
     shutdown: CancellationToken,
 ) -> Result<(), hyper::Error> {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
+        .max_headers(bounds.headers)
         .serve_connection(
             TokioIo::new(Impatient::new(stream)),
             TowerToHyperService::new(router),

@@ -16,11 +16,14 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::http_server;
+use crate::http_server::{self, Bounds};
 use crate::same_site::SameSite;
 
 /// At a time.
-const CONNECTIONS: usize = 256;
+const BOUNDS: Bounds = Bounds {
+    connections: 256,
+    headers: 100,
+};
 
 /// Missing or broken parts of the process, by name. Clones share their state.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +91,7 @@ pub async fn serve(
                 Err(refused) => Err((StatusCode::FORBIDDEN, format!("{refused}\n"))),
             })
         }));
-    http_server::serve(listener, router, CONNECTIONS, None, shutdown).await;
+    http_server::serve(listener, router, BOUNDS, None, shutdown).await;
 }
 
 fn metrics(registry: &Registry) -> Response {

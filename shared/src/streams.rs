@@ -63,6 +63,16 @@ pub struct Options {
     )]
     pub events_max_bytes: i64,
 
+    /// Largest event in bytes, when the event stream is created. NATS' max_payload bounds it as well.
+    #[arg(
+        long,
+        env = "HOOKLINE_MAX_EVENT",
+        value_name = "BYTES",
+        default_value_t = MAX_EVENT_BYTES as u64,
+        value_parser = clap::value_parser!(u64).range(16 << 10..=MAX_EVENT_BYTES as u64)
+    )]
+    pub max_event: u64,
+
     /// Let publishers send many events as one atomic batch, when the event stream is created. NATS allows 50 open
     /// batches: a publisher who leaves them open keeps out the others'.
     #[arg(long, env = "HOOKLINE_EVENT_BATCHES")]
@@ -91,10 +101,13 @@ pub enum Error {
     OldKeys,
 }
 
-/// The largest event in bytes that fits this server when parked with its headers.
-#[must_use]
-pub fn max_event_bytes(client: &Client) -> usize {
-    MAX_EVENT_BYTES.min(client.server_info().max_payload.saturating_sub(HEADER_ROOM))
+impl Options {
+    /// The largest event in bytes. It fits the server when it is parked with its headers.
+    #[must_use]
+    pub fn max_event_bytes(&self, client: &Client) -> usize {
+        let max_payload = client.server_info().max_payload;
+        (self.max_event as usize).min(max_payload.saturating_sub(HEADER_ROOM))
+    }
 }
 
 /// Creates the streams that do not exist, and reports how existing ones differ. Waits while JetStream has no leader.
@@ -103,7 +116,7 @@ pub async fn ensure(
     options: &Options,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
-    let max_event = max_event_bytes(&context.client());
+    let max_event = options.max_event_bytes(&context.client());
     for (name, config) in configs(options, max_event) {
         ensure_stream(context, name, config, shutdown).await?;
     }
@@ -118,7 +131,7 @@ pub async fn ensure(
 /// Creates streams that somebody removes while this process runs, but not the bucket, which may be about to be restored.
 pub async fn keep(context: jetstream::Context, options: Options) {
     let never = CancellationToken::new();
-    let max_event = max_event_bytes(&context.client());
+    let max_event = options.max_event_bytes(&context.client());
     loop {
         tokio::time::sleep(KEEP_INTERVAL).await;
         for (name, config) in configs(&options, max_event) {

@@ -43,8 +43,8 @@ pub const HOOKS_SUBJECTS: &str = "$KV.hookline.entity.*.event_hooks.*";
 /// dispatcher's snapshot of the hooks must be. No hook has this id.
 pub const HOOKS_REVISION: &str = "$KV.hookline.entity.=2A.event_hooks.revision";
 
-/// Carries the conditions of a write for which it has no other message.
-pub const GUARDS_KEY: &str = "$KV.hookline.guards";
+/// Carries the conditions of a write for which it has no other message. Gateways may write it, as they may any unique key.
+pub const GUARDS_KEY: &str = "$KV.hookline.unique.guards";
 
 /// What must be equal on all dispatchers.
 pub const CLUSTER_KEY: &str = "$KV.hookline.cluster.dispatchers";

@@ -1,5 +1,6 @@
 //! Scenarios on real servers, a file per subject.
 
+mod admin_limits;
 mod admin_port;
 mod alerts;
 mod answers;

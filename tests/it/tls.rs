@@ -395,3 +395,35 @@ async fn verification_is_turned_off_only_where_the_operator_lets_hooks() -> Resu
         .finish_leaving(Leftovers { dead: 0, parked: 1 })
         .await
 }
+
+/// A hook that names several, and a deletion of one of them at the same moment by another node: one of both wins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_hook_names_is_never_gone() -> Result {
+    let dir = tempfile::tempdir()?;
+    let cluster = Cluster::builder().gateways(2).start().await?;
+    let (admin, beside) = (cluster.admin(), cluster.gateways[1].admin());
+    let (mut kept, mut lost) = (0, 0);
+    for round in 0..20 {
+        let mut trusted = Vec::new();
+        for number in 0..4 {
+            let place = dir.path().join(format!("{round}-{number}"));
+            std::fs::create_dir(&place)?;
+            trusted.push(trust(admin, &Authority::new(&place)?).await?);
+        }
+        let mut hook = admin::hook("here", "there", "webhook-custom", json!({}));
+        hook["config"] = json!({"url": cluster.receiver.url("/hook"), "method": "POST",
+            "ca_certificates": trusted});
+        let path = format!("/ca_certificates/{}", trusted[round % 4]);
+        let (made, deleted) = tokio::join!(admin.post("/event-hooks", &hook), beside.delete(&path));
+        let there = beside.get(&path).await?.status;
+        let made = made?;
+        match (made.status, deleted?.status, there) {
+            (201, 400, 200) => kept += 1,
+            (400, 204, 404) => lost += 1,
+            all => anyhow::bail!("{round} {kept} {lost} {all:?} {made:?}"),
+        }
+    }
+    // Otherwise they never met.
+    assert!(kept > 0 && lost > 0, "{kept} {lost}");
+    cluster.finish().await
+}

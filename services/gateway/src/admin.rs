@@ -32,8 +32,9 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use ipnet::IpNet;
 
-use hookline_shared::http_server;
+use hookline_shared::http_server::{self, Bounds};
 use hookline_shared::same_site::SameSite;
+use hookline_shared::subject::ALL_WORKSPACES;
 use hookline_shared::subject::header::TRACEPARENT;
 use hookline_shared::tls::ServerTls;
 use hookline_shared::trace::{self, FutureExt as _};
@@ -44,7 +45,8 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Caller, Logins, Rbac};
 use crate::config::Config;
 use crate::error::ApiError;
-use crate::metrics::Metrics;
+use crate::limits::{self, Rates};
+use crate::metrics::{Metrics, RefusedLabel};
 use crate::store::Store;
 
 pub(crate) use audit::Refusals;
@@ -59,7 +61,8 @@ pub(crate) struct Admin {
     store: Arc<OnceLock<Arc<Store>>>,
     metrics: Metrics,
     node: String,
-    max_body: usize,
+    limits: limits::Options,
+    rates: Rates,
     same_site: SameSite,
     /// `None` if requests need no token.
     logins: Option<Logins>,
@@ -81,7 +84,8 @@ impl Admin {
             store,
             metrics,
             node: config.node(),
-            max_body: config.admin_max_body.get(),
+            limits: config.limits.clone(),
+            rates: Rates::new(&config.limits),
             same_site: SameSite::new(config.admin_listen, &config.admin_origins),
             logins: (rbac == Rbac::On).then(Logins::default),
             trusted_proxies: config.trusted_proxies.clone(),
@@ -115,6 +119,10 @@ impl Admin {
     fn note_refusal(&self, caller: &Caller, error: &ApiError) {
         if let Some(reason) = error.refusal() {
             self.metrics.refused(reason);
+            if reason == RefusedLabel::TooFast {
+                // They may be very many, and say nothing of who wants what.
+                return;
+            }
             self.refusals
                 .note(caller, error.status(), &error.to_string());
         }
@@ -127,7 +135,25 @@ impl Admin {
         head: &Parts,
     ) -> Result<(), ApiError> {
         self.same_site.check(&head.method, &head.headers)?;
-        self.authorize(caller, path, head).await
+        self.authorize(caller, path, head).await?;
+        let workspace = path.map_or(ALL_WORKSPACES, Path::place);
+        self.rates.take(workspace)?;
+        self.check_size(head)
+    }
+
+    /// Before the body, and what hyper lets through.
+    fn check_size(&self, head: &Parts) -> Result<(), ApiError> {
+        let headers = self.limits.admin_max_headers.get();
+        if head.headers.len() > headers {
+            return Err(ApiError::TooManyHeaders(headers));
+        }
+        let query = head.uri.query().filter(|query| !query.is_empty());
+        let separators = query.map(|query| query.bytes().filter(|byte| *byte == b'&').count());
+        let arguments = self.limits.admin_max_arguments.get();
+        if separators.is_some_and(|separators| separators >= arguments) {
+            return Err(ApiError::TooManyArguments(arguments));
+        }
+        Ok(())
     }
 }
 
@@ -140,9 +166,15 @@ pub(crate) async fn serve(
     timeout: Duration,
 ) {
     let requests = admin.requests.clone();
+    let headers = admin.limits.admin_max_headers.get();
     let router = Router::new().fallback(handle).with_state(Arc::new(admin));
     let drained = async {
-        http_server::serve(listener, router, CONNECTIONS, tls, shutdown.clone()).await;
+        let bounds = Bounds {
+            connections: CONNECTIONS,
+            // Those beyond the limit are refused with an answer that says so.
+            headers: 2 * headers,
+        };
+        http_server::serve(listener, router, bounds, tls, shutdown.clone()).await;
         requests.close();
         requests.wait().await;
     };

@@ -1,7 +1,6 @@
 //! The gateway's settings: flags, environment variables, help and defaults from one struct.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use hookline_shared::settings::{duration, node_name};
 use hookline_shared::{connection, keyring, parking, streams, telemetry, tls};
 
 use crate::access::Rbac;
+use crate::limits;
 
 /// A gateway node of Hookline: the Admin API, which raises an event for every change.
 #[derive(Debug, Clone, Parser)]
@@ -88,15 +88,6 @@ pub struct Config {
     #[arg(long, env = "HOOKLINE_NODE", value_name = "NAME")]
     pub node: Option<String>,
 
-    /// Largest request body in bytes.
-    #[arg(
-        long,
-        env = "HOOKLINE_ADMIN_MAX_BODY",
-        value_name = "BYTES",
-        default_value = "1048576"
-    )]
-    pub admin_max_body: NonZeroUsize,
-
     /// Messages that wait or are in hand for which /scaling wants one more dispatcher. More than the permits of one
     /// dispatcher, or busy ones ask for more.
     #[arg(
@@ -121,6 +112,10 @@ pub struct Config {
     /// Keys of secrets.
     #[command(flatten)]
     pub keyring: keyring::Options,
+
+    /// What workspaces may have and ask.
+    #[command(flatten)]
+    pub limits: limits::Options,
 
     /// What hooks may do.
     #[command(flatten)]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::access::{self, Caller};
 use crate::admin::response;
+use crate::limits::{Full, TooFast};
 use crate::metrics::RefusedLabel;
 use crate::schema::Violations;
 use crate::store;
@@ -27,8 +28,22 @@ pub(crate) enum ApiError {
     #[error("Unsupported Media Type")]
     UnsupportedMediaType,
     /// Carries the limit in bytes.
-    #[error("Payload too large: a request body may have at most {0} bytes")]
+    #[error(
+        "Payload too large: a request body may have at most {0} bytes (HOOKLINE_ADMIN_MAX_BODY)"
+    )]
     BodyTooLarge(usize),
+    #[error("Too many headers: a request may have at most {0} (HOOKLINE_ADMIN_MAX_HEADERS)")]
+    TooManyHeaders(usize),
+    #[error(
+        "Too many arguments: a query or form may have at most {0} (HOOKLINE_ADMIN_MAX_ARGUMENTS)"
+    )]
+    TooManyArguments(usize),
+    #[error("it nests too deep: at most {0} levels may be (HOOKLINE_ADMIN_MAX_NESTING)")]
+    TooDeep(u64),
+    #[error(transparent)]
+    TooFast(#[from] TooFast),
+    #[error(transparent)]
+    Full(#[from] Full),
     #[error(transparent)]
     CrossSite(#[from] same_site::Refused),
     #[error("Request timeout")]
@@ -110,7 +125,11 @@ impl ApiError {
             Self::BodyTooLarge(_) | Self::Store(Store::TooLarge) => {
                 plain(StatusCode::PAYLOAD_TOO_LARGE)
             }
-            Self::CrossSite(_) | Self::Forbidden(..) => plain(StatusCode::FORBIDDEN),
+            Self::CrossSite(_) | Self::Forbidden(..) | Self::Full(_) => {
+                plain(StatusCode::FORBIDDEN)
+            }
+            Self::TooManyHeaders(_) => plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            Self::TooFast(_) => plain(StatusCode::TOO_MANY_REQUESTS),
             Self::Refused(refused) => match refused {
                 access::Refused::NoToken | access::Refused::WrongToken => {
                     plain(StatusCode::UNAUTHORIZED)
@@ -122,6 +141,8 @@ impl ApiError {
             },
             Self::BodyTimeout => plain(StatusCode::REQUEST_TIMEOUT),
             Self::BadRequest(_)
+            | Self::TooManyArguments(_)
+            | Self::TooDeep(_)
             | Self::Parameter(..)
             | Self::NoEvent(_)
             | Self::Store(Store::DefaultWorkspace | Store::BuiltIn(_)) => plain(BAD),
@@ -170,6 +191,7 @@ impl ApiError {
             Self::Refused(Refused::TooMany(_)) => RefusedLabel::TooMany,
             Self::Forbidden(..) => RefusedLabel::Forbidden,
             Self::CrossSite(_) => RefusedLabel::CrossSite,
+            Self::TooFast(_) => RefusedLabel::TooFast,
             _ => return None,
         })
     }
@@ -218,7 +240,9 @@ impl ApiError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if let Self::Refused(access::Refused::TooMany(wait)) = &self {
+        if let Self::Refused(access::Refused::TooMany(wait)) | Self::TooFast(TooFast { wait, .. }) =
+            &self
+        {
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

@@ -12,6 +12,7 @@ mod access;
 mod admin;
 mod config;
 mod error;
+mod limits;
 mod metrics;
 mod rotate_keys;
 mod scaling;
@@ -43,6 +44,7 @@ pub use config::{Command, Config};
 pub use rotate_keys::{print_new_key, rotate_keys};
 
 use admin::{Admin, Refusals};
+use limits::Quotas;
 use metrics::Metrics;
 use store::{Origin, Store};
 
@@ -265,7 +267,11 @@ async fn start(
             lists,
             (writer, deliveries),
             origin,
-            config.parking.hook_backlog,
+            (
+                config.parking.hook_backlog,
+                config.streams.max_event_bytes(&context.client()),
+                Quotas::new(&config.limits),
+            ),
             parts.metrics.clone(),
         )
         .await?,

@@ -68,6 +68,8 @@ pub(crate) enum RefusedLabel {
     Forbidden,
     /// A page of another site made it.
     CrossSite,
+    /// More than its workspace, or all of them, may ask in a second.
+    TooFast,
 }
 
 /// What a change of an entity came to.

@@ -34,9 +34,10 @@ use tokio::sync::MutexGuard;
 
 use hookline_shared::parking::is_storage_scarce;
 use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE};
-use hookline_shared::{batch, streams, subject};
+use hookline_shared::{batch, subject};
 
 use crate::access::TOKEN;
+use crate::limits::{Full, Quotas, Reserved};
 use crate::metrics::Metrics;
 use crate::schema::Schema;
 use lists::Lists;
@@ -50,6 +51,9 @@ pub(crate) use watch::follow;
 
 /// How long a request waits for a lost connection before it is answered 503.
 const RECONNECT_WAIT: Duration = Duration::from_secs(2);
+/// Looks for room while others make what may be the last.
+const ROOM_LOOKS: u32 = 200;
+const ROOM_LOOK: Duration = Duration::from_millis(10);
 /// Reserved for headers in the size limit of an event.
 const HEADER_BYTES: usize = 4 << 10;
 
@@ -63,6 +67,8 @@ pub(crate) struct Store {
     view: Arc<View>,
     origin: Origin,
     hook_backlog: u64,
+    max_event: usize,
+    quotas: Arc<Quotas>,
     metrics: Metrics,
     backlog: backlog::Backlog,
     lists: Lists,
@@ -79,7 +85,7 @@ impl Store {
         lists: Client,
         (writer, deliveries): (batch::Writer, batch::Writer),
         origin: Origin,
-        hook_backlog: u64,
+        (hook_backlog, max_event, quotas): (u64, usize, Arc<Quotas>),
         metrics: Metrics,
     ) -> Result<Self, Error> {
         let bucket = context
@@ -94,6 +100,8 @@ impl Store {
             view: Arc::new(View::default()),
             origin,
             hook_backlog,
+            max_event,
+            quotas,
             metrics,
             backlog: backlog::Backlog::default(),
             lists: Lists::new(lists),
@@ -142,6 +150,21 @@ impl Store {
         &self.lists
     }
 
+    /// Room for another entity. Others that are being made may leave some.
+    pub(crate) async fn room(&self, schema: &Schema, workspace: &str) -> Result<Reserved, Full> {
+        let is_hook = schema.kind == subject::HOOK_KIND;
+        let there = || self.view.counts(workspace);
+        let mut reserved = self.quotas.reserve(workspace, is_hook, there);
+        for _ in 0..ROOM_LOOKS {
+            match reserved {
+                Err(full) if !full.is_certain => tokio::time::sleep(ROOM_LOOK).await,
+                certain => return certain,
+            }
+            reserved = self.quotas.reserve(workspace, is_hook, there);
+        }
+        reserved
+    }
+
     /// The most deliveries of one hook that may wait.
     pub(crate) fn hook_backlog(&self) -> u64 {
         self.hook_backlog
@@ -185,6 +208,6 @@ impl Store {
     }
 
     fn max_event(&self) -> usize {
-        streams::max_event_bytes(&self.client).saturating_sub(HEADER_BYTES)
+        self.max_event.saturating_sub(HEADER_BYTES)
     }
 }

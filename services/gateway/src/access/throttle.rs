@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+
+use crate::limits::Allowance;
 
 /// Wrong tokens that an address may try at once.
 const BURST: f64 = 20.0;
@@ -23,12 +25,6 @@ pub(super) struct Throttle(Mutex<HashMap<IpAddr, Tries>>);
 struct Tries {
     wrong: Allowance,
     known: Allowance,
-}
-
-#[derive(Debug)]
-struct Allowance {
-    left: f64,
-    at: Instant,
 }
 
 impl Throttle {
@@ -55,11 +51,8 @@ impl Throttle {
         let Some(tries) = addresses.get_mut(&place(address)) else {
             return Ok(());
         };
-        if tries.known.refill(KNOWN_BURST, KNOWN_PER_SECOND) < 1.0 {
-            return Err(wait);
-        }
-        tries.known.left -= 1.0;
-        Ok(())
+        let taken = tries.known.take(KNOWN_BURST, KNOWN_PER_SECOND);
+        taken.map_err(|_| wait)
     }
 
     pub(super) fn was_wrong(&self, address: IpAddr) {
@@ -71,28 +64,11 @@ impl Throttle {
             // All of them are being slowed down: forgetting them costs less than growing without bound.
             addresses.clear();
         }
-        let now = Instant::now();
         let tries = addresses.entry(place(address)).or_insert_with(|| Tries {
-            wrong: Allowance {
-                left: BURST,
-                at: now,
-            },
-            known: Allowance {
-                left: KNOWN_BURST,
-                at: now,
-            },
+            wrong: Allowance::full(BURST),
+            known: Allowance::full(KNOWN_BURST),
         });
-        let left = tries.wrong.refill(BURST, PER_SECOND);
-        tries.wrong.left = (left - 1.0).max(0.0);
-    }
-}
-
-impl Allowance {
-    fn refill(&mut self, burst: f64, per_second: f64) -> f64 {
-        let now = Instant::now();
-        let earned = now.duration_since(self.at).as_secs_f64() * per_second;
-        (self.left, self.at) = ((self.left + earned).min(burst), now);
-        self.left
+        tries.wrong.spend(BURST, PER_SECOND);
     }
 }
 

@@ -381,6 +381,10 @@ impl<'a> Collection<'a> {
         entity: Entity,
         id_given: bool,
     ) -> Result<Entity, ApiError> {
+        let _room = match &old {
+            None => Some(self.store.room(self.schema, &self.place.workspace).await?),
+            Some(_) => None,
+        };
         for of in old.iter().map(|row| &row.entity).chain([&entity]) {
             self.check_reach(of)?;
         }

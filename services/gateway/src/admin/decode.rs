@@ -8,25 +8,40 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 use serde_json::Value;
 
-use super::form::Form;
+use super::form::{Form, MAX_DEPTH, TooDeep};
 use crate::error::ApiError;
+use crate::limits::Options;
 use crate::schema::Input;
 
-/// Per form.
-const MAX_ARGUMENTS: usize = 1_000;
 /// How long a request body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads and decodes a body of at most `max_bytes`.
+/// Reads and decodes a body.
 pub(super) async fn input(
     headers: &HeaderMap,
     body: Body,
-    max_bytes: usize,
+    limits: &Options,
 ) -> Result<Input, ApiError> {
-    let body = tokio::time::timeout(BODY_TIMEOUT, read(body, max_bytes))
+    let body = tokio::time::timeout(BODY_TIMEOUT, read(body, limits.admin_max_body.get()))
         .await
         .map_err(|_| ApiError::BodyTimeout)?;
-    decode(headers, body?).await
+    let input = decode(headers, body?, limits.admin_max_arguments.get()).await?;
+    let most = limits.admin_max_nesting;
+    let mut values = input.values.values();
+    if values.any(|value| nests_deeper(value, most - 1)) {
+        return Err(ApiError::TooDeep(most));
+    }
+    Ok(input)
+}
+
+/// A text of a hundred brackets is the deepest that the parser reads.
+fn nests_deeper(value: &Value, most: u64) -> bool {
+    let mut inner: Box<dyn Iterator<Item = &Value>> = match value {
+        Value::Array(list) => Box::new(list.iter()),
+        Value::Object(map) => Box::new(map.values()),
+        _ => return false,
+    };
+    most == 0 || inner.any(|value| nests_deeper(value, most - 1))
 }
 
 async fn read(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
@@ -43,7 +58,7 @@ async fn read(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
 }
 
 /// Decodes by content type. An empty body is an empty input.
-async fn decode(headers: &HeaderMap, body: Bytes) -> Result<Input, ApiError> {
+async fn decode(headers: &HeaderMap, body: Bytes, arguments: usize) -> Result<Input, ApiError> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (content_type, another) = (types.next(), types.next());
     if another.is_some() {
@@ -65,8 +80,8 @@ async fn decode(headers: &HeaderMap, body: Bytes) -> Result<Input, ApiError> {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     match media_type.to_ascii_lowercase().as_str() {
         "application/json" => json(&body),
-        "application/x-www-form-urlencoded" => urlencoded(&body),
-        "multipart/form-data" => multipart(content_type, body).await,
+        "application/x-www-form-urlencoded" => urlencoded(&body, arguments),
+        "multipart/form-data" => multipart(content_type, body, arguments).await,
         _ => Err(ApiError::UnsupportedMediaType),
     }
 }
@@ -87,24 +102,24 @@ fn json(body: &[u8]) -> Result<Input, ApiError> {
     }
 }
 
-fn urlencoded(body: &[u8]) -> Result<Input, ApiError> {
+fn urlencoded(body: &[u8], arguments: usize) -> Result<Input, ApiError> {
     // No character has a separator among its bytes, so the body as a whole shows whether each part is sound.
     percent_encoding::percent_decode(body)
         .decode_utf8()
         .map_err(|_| ApiError::BadRequest("The form is not UTF-8"))?;
-    let mut fields = Fields::default();
+    let mut fields = Fields::at_most(arguments);
     for (name, value) in form_urlencoded::parse(body) {
         fields.insert(&name, Value::String(value.into_owned()))?;
     }
     Ok(fields.into_input())
 }
 
-async fn multipart(content_type: &str, body: Bytes) -> Result<Input, ApiError> {
+async fn multipart(content_type: &str, body: Bytes, arguments: usize) -> Result<Input, ApiError> {
     const MALFORMED: ApiError = ApiError::BadRequest("Cannot parse multipart body");
     let boundary = multer::parse_boundary(content_type).map_err(|_| MALFORMED)?;
     let body = stream::iter([Ok::<_, std::io::Error>(body)]);
     let mut parts = multer::Multipart::new(body, boundary);
-    let mut fields = Fields::default();
+    let mut fields = Fields::at_most(arguments);
     while let Some(part) = parts.next_field().await.map_err(|_| MALFORMED)? {
         let Some(name) = part.name().map(str::to_owned) else {
             continue;
@@ -124,21 +139,29 @@ async fn multipart(content_type: &str, body: Bytes) -> Result<Input, ApiError> {
     Ok(fields.into_input())
 }
 
-#[derive(Default)]
 struct Fields {
     form: Form,
     count: usize,
+    most: usize,
 }
 
 impl Fields {
+    fn at_most(most: usize) -> Self {
+        Self {
+            form: Form::default(),
+            count: 0,
+            most,
+        }
+    }
+
     fn insert(&mut self, name: &str, value: Value) -> Result<(), ApiError> {
         self.count += 1;
-        if self.count > MAX_ARGUMENTS {
-            return Err(ApiError::BadRequest("Too many arguments"));
+        if self.count > self.most {
+            return Err(ApiError::TooManyArguments(self.most));
         }
         self.form
             .insert(name, value)
-            .map_err(|_| ApiError::BadRequest("Arguments are nested too deep"))
+            .map_err(|TooDeep| ApiError::TooDeep(MAX_DEPTH as u64))
     }
 
     fn into_input(self) -> Input {
@@ -161,7 +184,7 @@ mod tests {
             let value = HeaderValue::from_str(content_type).expect("a header value");
             headers.append(header::CONTENT_TYPE, value);
         }
-        decode(&headers, Bytes::from(body.to_owned()))
+        decode(&headers, Bytes::from(body.to_owned()), 1_000)
             .await
             .map(|input| Value::Object(input.values))
             .map_err(|error| error.to_string())
@@ -235,9 +258,13 @@ mod tests {
         let mut headers = HeaderMap::new();
         let multipart = HeaderValue::from_static("multipart/form-data; boundary=b");
         headers.insert(header::CONTENT_TYPE, multipart);
-        assert!(decode(&headers, Bytes::from(body.clone())).await.is_err());
+        assert!(
+            decode(&headers, Bytes::from(body.clone()), 10)
+                .await
+                .is_err()
+        );
         body.retain(|byte| *byte != 0xff);
-        assert!(decode(&headers, Bytes::from(body)).await.is_ok());
+        assert!(decode(&headers, Bytes::from(body), 10).await.is_ok());
     }
 
     #[tokio::test]
@@ -245,10 +272,8 @@ mod tests {
         let form = |count: usize| "a=1&".repeat(count);
         let types = &["application/x-www-form-urlencoded"];
         assert!(read(types, &form(1_000)).await.is_ok());
-        assert_eq!(
-            read(types, &form(1_001)).await,
-            Err("Too many arguments".into())
-        );
+        let refused = read(types, &form(1_001)).await.expect_err("too many");
+        assert!(refused.starts_with("Too many arguments"), "{refused}");
     }
 
     #[tokio::test]
@@ -313,7 +338,7 @@ mod tests {
                 let mut headers = HeaderMap::new();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
                 // An error is an answer too.
-                let _ = decode(&headers, Bytes::from(body.clone())).await;
+                let _ = decode(&headers, Bytes::from(body.clone()), 10).await;
             }
         }
     }

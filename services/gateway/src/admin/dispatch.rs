@@ -35,7 +35,7 @@ impl Admin {
         parts: Parts,
         body: Body,
     ) -> Result<Response, ApiError> {
-        let input = async || decode::input(&parts.headers, body, self.max_body).await;
+        let input = async || decode::input(&parts.headers, body, &self.limits).await;
         let method = match &parts.method {
             &Method::HEAD => &Method::GET,
             method => method,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::schema::Entity;
 
 /// Of one name.
-const MAX_DEPTH: usize = 16;
+pub(super) const MAX_DEPTH: usize = 16;
 
 /// A name nests deeper than [`MAX_DEPTH`].
 #[derive(Debug, PartialEq, Eq)]

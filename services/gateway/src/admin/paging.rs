@@ -8,7 +8,6 @@ use crate::store::{Cursor, Page, Query, Tags};
 
 const DEFAULT_SIZE: usize = 100;
 const MAX_SIZE: usize = 1_000;
-const MAX_ARGUMENTS: usize = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Paging {
@@ -26,10 +25,7 @@ impl Paging {
             },
             repeat: Vec::new(),
         };
-        for (count, (name, value)) in form_urlencoded::parse(arguments.as_bytes()).enumerate() {
-            if count >= MAX_ARGUMENTS {
-                return Err(ApiError::BadRequest("Too many arguments"));
-            }
+        for (name, value) in form_urlencoded::parse(arguments.as_bytes()) {
             match name.as_ref() {
                 "size" => {
                     paging.query.size = size(&value)?;

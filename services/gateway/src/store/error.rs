@@ -38,7 +38,9 @@ pub enum Error {
     BuiltIn(String),
     #[error("{0}: it can only be deleted; docs/security.md says what to do")]
     Lost(MissingKey),
-    #[error("Payload too large: the event of this change would exceed the size limit of events")]
+    #[error(
+        "Payload too large: the event of this change would exceed the size limit of events (HOOKLINE_MAX_EVENT, and NATS' max_payload)"
+    )]
     TooLarge,
     #[error(
         "the event stream is full: events arrive faster than they are delivered, try again later"

@@ -10,8 +10,11 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
 
+use hookline_shared::subject::HOOK_KIND;
+
 use super::built_in;
 use super::row::Row;
+use crate::limits::Counts;
 use crate::schema::{Schema, UniqueValue, Within};
 
 /// Rows that a list looks at under one lock; more than the largest page has.
@@ -73,6 +76,8 @@ struct Table {
     places: HashMap<String, i64>,
     unique: HashMap<(&'static str, String), String>,
     children: HashMap<(&'static str, String), BTreeSet<Cursor>>,
+    /// Rows that are not built in.
+    own: u64,
 }
 
 impl View {
@@ -172,6 +177,24 @@ impl View {
             ..Query::default()
         };
         self.list(schema, workspace, &query).await.rows
+    }
+
+    /// How many there are, without what comes with workspaces.
+    pub(super) fn counts(&self, workspace: &str) -> Counts {
+        let mut counts = Counts::default();
+        let tables = self.tables.read();
+        let count = |tables: &HashMap<_, Table>, counts: &mut [u64; 2]| {
+            let hooks = tables.get(HOOK_KIND).map_or(0, |table| table.own);
+            counts[0] += hooks;
+            counts[1] += tables.values().map(|table| table.own).sum::<u64>();
+        };
+        let here = tables.get(workspace);
+        here.into_iter()
+            .for_each(|kinds| count(kinds, &mut counts.of_workspace));
+        tables
+            .values()
+            .for_each(|kinds| count(kinds, &mut counts.of_all));
+        counts
     }
 
     /// Whether a `child` refers to the entity `id`.
@@ -396,6 +419,7 @@ impl Table {
                 .or_default()
                 .insert(cursor.clone());
         }
+        self.own += u64::from(!row.is_built_in());
         self.places.insert(row.id.clone(), cursor.0);
         self.rows.insert(cursor, Arc::new(row));
     }
@@ -408,6 +432,7 @@ impl Table {
         let Some(row) = self.rows.remove(&cursor) else {
             return;
         };
+        self.own -= u64::from(!row.is_built_in());
         for unique in row.schema.unique_values(&row.entity) {
             // Another entity may have taken the value.
             let key = (unique.field, unique.value);
