@@ -10,12 +10,24 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256};
 
+/// Of a text.
+const MAX_BYTES: usize = 16 << 10;
+/// Of a chain.
+const MAX_CERTIFICATES: usize = 10;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    #[error("length must be at most {MAX_BYTES}")]
+    TooLong,
     #[error("invalid certificate: expected PEM, with BEGIN CERTIFICATE")]
     Certificate,
+    /// What is no certificate would be shown to whoever may read one.
+    #[error("invalid certificate: it has other parts, such as a private key")]
+    OtherParts,
     #[error("please submit only one certificate at a time")]
     Several,
+    #[error("length must be at most {MAX_CERTIFICATES} certificates")]
+    TooMany,
     #[error("invalid certificate: it cannot be an authority")]
     Authority,
     #[error("invalid key: expected PEM, with BEGIN PRIVATE KEY and no passphrase")]
@@ -26,8 +38,17 @@ pub enum Error {
 
 /// One certificate, or several: the first, and those between it and its authority.
 pub fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    if pem.len() > MAX_BYTES {
+        return Err(Error::TooLong);
+    }
+    if pem.matches("-----BEGIN ").count() > pem.matches("-----BEGIN CERTIFICATE-----").count() {
+        return Err(Error::OtherParts);
+    }
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let chain = chain.map_err(|_| Error::Certificate)?;
+    if chain.len() > MAX_CERTIFICATES {
+        return Err(Error::TooMany);
+    }
     let first = chain.first().ok_or(Error::Certificate)?;
     ParsedCertificate::try_from(first).map_err(|_| Error::Certificate)?;
     Ok(chain)
@@ -46,6 +67,9 @@ pub fn authority(pem: &str) -> Result<CertificateDer<'static>, Error> {
 }
 
 pub fn key(pem: &str) -> Result<PrivateKeyDer<'static>, Error> {
+    if pem.len() > MAX_BYTES {
+        return Err(Error::TooLong);
+    }
     let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| Error::Key)?;
     rustls::crypto::ring::sign::any_supported_type(&key).map_err(|_| Error::Key)?;
     Ok(key)

@@ -102,7 +102,7 @@ async fn no_workspace_has_more_than_it_may() -> Result {
     assert_eq!((made.len(), refused.len()), (3, 17));
     for answer in &refused {
         assert_eq!(answer.status, 403);
-        let says = "there are 3 hooks in the workspace large, as many as may be";
+        let says = "at most 3 hooks may be in the workspace large";
         assert!(message(&answer.body).starts_with(says), "{}", answer.body);
     }
     create("small").await?.expect(201)?;

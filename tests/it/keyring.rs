@@ -114,14 +114,17 @@ impl Planted {
     }
 }
 
-/// A certificate, and a hook that shows it.
-async fn certificate(cluster: &Cluster, boss: &admin::Admin, planted: &mut Planted) -> Result {
+/// A certificate and its key.
+fn pair() -> Result<(String, String)> {
     let dir = tempfile::tempdir()?;
     let (cert, key) = Authority::new(dir.path())?.issue("own", Validity::Valid)?;
-    let (cert, key) = (
-        std::fs::read_to_string(cert)?,
-        std::fs::read_to_string(key)?,
-    );
+    let (cert, key) = (std::fs::read(cert)?, std::fs::read(key)?);
+    Ok((String::from_utf8(cert)?, String::from_utf8(key)?))
+}
+
+/// A certificate, and a hook that shows it.
+async fn certificate(cluster: &Cluster, boss: &admin::Admin, planted: &mut Planted) -> Result {
+    let (cert, key) = pair()?;
     let own = json!({ "cert": cert, "key": key });
     let made = boss.post("/certificates", &own).await?.expect(201)?;
     // One line of it, since texts end lines in different ways.
@@ -447,6 +450,10 @@ async fn what_was_stored_without_a_keyring_is_sealed_by_a_rotation() -> Result {
         .create_hook(&hook(&cluster, "/hook"))
         .await?;
     cluster.receiver.wait_for_ping("/hook").await?;
+    let mut planted = Planted(Vec::new());
+    let boss = cluster.admin().clone();
+    certificate(&cluster, &boss, &mut planted).await?;
+    let of_certificate = planted.get("a certificate's key").to_owned();
     let key = new_key()?;
     for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
         service.stop().await?;
@@ -460,7 +467,8 @@ async fn what_was_stored_without_a_keyring_is_sealed_by_a_rotation() -> Result {
             let mut bodies = bucket.iter().map(|message| &message.payload);
             bodies.any(|body| String::from_utf8_lossy(body).contains(secret))
         };
-        Ok::<_, anyhow::Error>(!SECRETS.iter().any(|secret| is_plain(secret)))
+        let mut secrets = SECRETS.into_iter().chain([of_certificate.as_str()]);
+        Ok::<_, anyhow::Error>(!secrets.any(is_plain))
     };
     ensure!(!sealed().await?, "it was sealed before");
     let mut command = cluster.gateways[0]
@@ -474,6 +482,28 @@ async fn what_was_stored_without_a_keyring_is_sealed_by_a_rotation() -> Result {
     })
     .await?;
     cluster.control("/hook").await?;
+    // With another keyring its key is lost, like the hook's secrets, and may be given again.
+    let shown = boss.list("/certificates").await?;
+    let path = format!("/certificates/{}", admin::id(&shown[0])?);
+    let another = new_key()?;
+    for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
+        service.stop().await?;
+        service.set("HOOKLINE_KEYRING", &another);
+    }
+    let mut command = cluster.gateways[0]
+        .process()
+        .again("drops", &["rotate-keys", "--drop-lost"]);
+    command.start()?;
+    ensure!(command.exit_code(SOON).await? == 0, "{}", command.log());
+    for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
+        service.start()?;
+    }
+    cluster.ready().await?;
+    let without = boss.patch(&path, &json!({ "tags": ["a"] })).await?;
+    without.expect(400)?;
+    let (cert, key) = pair()?;
+    let again = json!({ "cert": cert, "key": key });
+    boss.patch(&path, &again).await?.expect(200)?;
     cluster.finish().await
 }
 

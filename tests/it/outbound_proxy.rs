@@ -7,6 +7,7 @@ use e2e::{
     Authority, Builder, Cluster, ForwardProxy, Leftovers, Result, SOON, Validity, admin, eventually,
 };
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 fn behind(proxy: &str) -> Builder {
     Cluster::builder()
@@ -160,6 +161,47 @@ async fn a_proxy_that_fails_is_told_from_a_receiver_that_does() -> Result {
         (1.0, 1.0)
     );
     cluster.finish_leaving(parked).await
+}
+
+/// It takes connections, or not even those, and says nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_hangs_opens_no_circuit() -> Result {
+    let silent = TcpListener::bind("127.0.0.1:0").await?;
+    let proxy = format!("http://{}", silent.local_addr()?);
+    let cluster = behind(&proxy)
+        .dispatcher_env("HOOKLINE_CONNECT_TIMEOUT", "1s")
+        .start()
+        .await?;
+    let url = cluster.receiver.url("/hook");
+    let hook = cluster.admin().hook_consumers("webhook-custom", at(&url));
+    let hook = hook.await?;
+    cluster.publish("crud", "consumers", &json!({})).await?;
+    waits_because(&cluster, &hook, "the proxy does not say in time").await?;
+    // However long, what stands before the host leads past it neither.
+    let long = format!(
+        "http://user:{}@127.0.0.1:{}/past",
+        "x".repeat(7_000),
+        cluster.receiver.port()
+    );
+    let hook = cluster.admin().hook_consumers("webhook-custom", at(&long));
+    let hook = hook.await?;
+    cluster.publish("crud", "consumers", &json!({})).await?;
+    waits_because(&cluster, &hook, "the proxy does not say in time").await?;
+    let longer = at(&format!(
+        "http://user:{}@127.0.0.1/past",
+        "x".repeat(70_000)
+    ));
+    let longer = admin::hook("crud", "consumers", "webhook-custom", longer);
+    let refused = cluster.admin().post("/event-hooks", &longer).await?;
+    let refused = refused.expect(400)?;
+    assert_eq!(
+        refused["fields"]["config"]["url"],
+        "length must be at most 8192"
+    );
+    assert!(cluster.receiver.requests("/past").is_empty());
+    cluster
+        .finish_leaving(Leftovers { dead: 0, parked: 3 })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -187,6 +187,15 @@ async fn a_changed_certificate_is_taken_by_its_hooks() -> Result {
         );
     }
 
+    // As the answer shows it, it keeps what is stored.
+    let shown = admin.get(&path).await?.expect(200)?;
+    assert_eq!(shown["key"], "[redacted]");
+    admin.put(&path, &shown).await?.expect(200)?;
+    let tagged = json!({"key": "[redacted]", "tags": ["mine"]});
+    admin.patch(&path, &tagged).await?.expect(200)?;
+    cluster.publish("crud", "consumers", &json!({})).await?;
+    cluster.receiver.wait_for("/hook", 2).await?;
+
     for used in [path.clone(), format!("/ca_certificates/{trusted}")] {
         let refused = beside.delete(&used).await?.expect(400)?;
         assert_eq!(refused["code"], 4);
@@ -289,6 +298,16 @@ async fn what_is_no_certificate_is_refused() -> Result {
             "certificates",
             json!({"cert": own["cert"], "key": "{vault://x}"}),
             "key: ",
+        ),
+        (
+            "certificates",
+            json!({"cert": text(&own["cert"]) + &text(&own["key"]), "key": own["key"]}),
+            "other parts",
+        ),
+        (
+            "ca_certificates",
+            json!({ "cert": "x".repeat(20_000) }),
+            "length must be at most",
         ),
         ("ca_certificates", json!({}), "cert: required field missing"),
         (

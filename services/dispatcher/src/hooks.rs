@@ -11,7 +11,7 @@ mod parts;
 mod prepared;
 mod snapshot;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,7 @@ use arc_swap::ArcSwap;
 use async_nats::jetstream;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use bytes::Bytes;
 use hookline_shared::event;
 use hookline_shared::hook::{DeliveryOptions, Hook};
 use hookline_shared::keyring;
@@ -192,6 +193,7 @@ impl Index {
             // Concurrent changes make one snapshot.
             if !more && let Some(revision) = newest.take() {
                 together = 0;
+                self.prepare_touched(&mut table);
                 self.publish(&table.hooks, revision);
             }
         })
@@ -271,18 +273,9 @@ impl Index {
         match beside.into_iter().find(|known| *known == kind) {
             None => self.apply_hook(table, workspace, id, change),
             Some(kind) => {
-                for hook in table.certificates.apply(workspace, kind, id, &change) {
-                    self.apply_again(table, hook);
-                }
+                let hooks = table.certificates.apply(workspace, kind, id, &change);
+                table.touched.extend(hooks);
             }
-        }
-    }
-
-    /// Prepares a hook anew: something that it names has changed.
-    fn apply_again(&self, table: &mut Table, hook: Change) {
-        if let Some((workspace, _, id)) = subject::parse_entity_key(&hook.subject) {
-            table.sequences.remove(&id);
-            self.apply_hook(table, workspace, id, hook);
         }
     }
 
@@ -295,15 +288,9 @@ impl Index {
             return;
         }
         table.sequences.insert(id.clone(), change.sequence);
-        let created = Created {
-            slack: self.slack,
-            ..created(&change)
-        };
-        if let Some(old) = table.hooks.get(&id) {
-            self.metrics.per_hook().remove(old.incarnation(), &old.id);
-        }
-        table.hooks.remove(&id);
+        self.take_out(table, &id);
         table.certificates.remove(&id);
+        table.naming.remove(&id);
         let Some(value) = &change.value else {
             table.sequences.remove(&id);
             return;
@@ -316,14 +303,13 @@ impl Index {
             }
         });
         match hook {
-            Ok(hook) => {
-                table.certificates.add(&hook.0, &workspace, &change);
-                let certificates = table.certificates.of(&workspace);
-                let of = (workspace.clone(), certificates);
-                let prepared = self.prepare(hook, of, created, change.sequence);
-                let per_hook = self.metrics.per_hook();
-                per_hook.add(prepared.incarnation(), &prepared.id);
-                table.hooks.insert(Arc::new(prepared));
+            Ok(hook) if hook.0.certificates().is_empty() => {
+                self.put_in(table, hook, workspace, &change);
+            }
+            Ok((hook, _)) => {
+                table.certificates.add(&hook, &workspace);
+                table.naming.insert(id.clone(), kept(&change));
+                table.touched.insert(id);
             }
             Err(error) => {
                 tracing::error!(
@@ -334,6 +320,50 @@ impl Index {
                 table.hooks.insert_unreadable(id);
             }
         }
+    }
+
+    /// Prepares the hooks that name something which has changed, once all of it is known.
+    fn prepare_touched(&self, table: &mut Table) {
+        for id in std::mem::take(&mut table.touched) {
+            let Some(change) = table.naming.get(&id).cloned() else {
+                continue;
+            };
+            let place = subject::parse_entity_key(&change.subject);
+            let (Some((workspace, ..)), Some(value)) = (place, &change.value) else {
+                continue;
+            };
+            if let Ok(hook) = read(value, &workspace) {
+                self.take_out(table, &id);
+                self.put_in(table, hook, workspace, &change);
+            }
+        }
+    }
+
+    fn take_out(&self, table: &mut Table, id: &str) {
+        if let Some(old) = table.hooks.get(id) {
+            self.metrics.per_hook().remove(old.incarnation(), &old.id);
+        }
+        table.hooks.remove(id);
+    }
+
+    fn put_in(
+        &self,
+        table: &mut Table,
+        hook: (Hook, Result<(), String>),
+        workspace: String,
+        change: &Change,
+    ) {
+        let created = Created {
+            slack: self.slack,
+            ..created(change)
+        };
+        // A change of what it names closes its circuit, as one of its own does.
+        let revision = change.sequence.max(table.certificates.newest(&hook.0.id));
+        let of = (workspace.clone(), table.certificates.of(&workspace));
+        let prepared = self.prepare(hook, of, created, revision);
+        let per_hook = self.metrics.per_hook();
+        per_hook.add(prepared.incarnation(), &prepared.id);
+        table.hooks.insert(Arc::new(prepared));
     }
 
     fn prepare(
@@ -402,7 +432,19 @@ impl Index {
 struct Table {
     hooks: Snapshot,
     certificates: certificates::Store,
+    /// Hooks that name certificates, as they were read.
+    naming: HashMap<String, Change>,
+    /// Those to be prepared before the next snapshot.
+    touched: HashSet<String>,
     sequences: HashMap<String, u64>,
+}
+
+/// A change to be kept: without the buffer that it was read into.
+fn kept(change: &Change) -> Change {
+    Change {
+        value: change.value.as_deref().map(Bytes::copy_from_slice),
+        ..change.clone()
+    }
 }
 
 /// When the hook was first stored, which updates carry along.

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::Method;
 use axum::http::request::Parts;
 use axum::response::Response;
 use ipnet::IpNet;
@@ -45,12 +46,14 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Caller, Logins, Rbac};
 use crate::config::Config;
 use crate::error::ApiError;
-use crate::limits::{self, Rates};
-use crate::metrics::{Metrics, RefusedLabel};
+use crate::limits::{self, Rates, Who};
+use crate::metrics::Metrics;
+use crate::schema::Schema;
 use crate::store::Store;
 
 pub(crate) use audit::Refusals;
 use path::Path;
+use routes::Access;
 
 /// At a time.
 const CONNECTIONS: usize = 1_024;
@@ -119,10 +122,6 @@ impl Admin {
     fn note_refusal(&self, caller: &Caller, error: &ApiError) {
         if let Some(reason) = error.refusal() {
             self.metrics.refused(reason);
-            if reason == RefusedLabel::TooFast {
-                // They may be very many, and say nothing of who wants what.
-                return;
-            }
             self.refusals
                 .note(caller, error.status(), &error.to_string());
         }
@@ -135,10 +134,24 @@ impl Admin {
         head: &Parts,
     ) -> Result<(), ApiError> {
         self.same_site.check(&head.method, &head.headers)?;
-        self.authorize(caller, path, head).await?;
-        let workspace = path.map_or(ALL_WORKSPACES, Path::place);
-        self.rates.take(workspace)?;
+        let authorized = self.authorize(caller, path, head).await;
+        let of_workspace = path.filter(|_| authorized.is_ok() && head.method != Method::OPTIONS);
+        let workspace = of_workspace.and_then(|path| self.workspace_of(path));
+        let who = workspace.map_or(Who::Address(caller.address), Who::Workspace);
+        self.rates.take(who)?;
+        authorized?;
         self.check_size(head)
+    }
+
+    /// The workspace whose requests those are that a role permits.
+    fn workspace_of<'a>(&self, path: &'a Path) -> Option<&'a str> {
+        let (place, view) = (path.place(), self.store.get()?.view());
+        let is_there = place == ALL_WORKSPACES || {
+            let workspaces = Schema::workspaces();
+            let found = view.get_by_unique(workspaces, ALL_WORKSPACES, "name", place);
+            found.is_some()
+        };
+        (path.route.access == Access::Roles && is_there).then_some(place)
     }
 
     /// Before the body, and what hyper lets through.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::access::{self, Caller};
 use crate::admin::response;
-use crate::limits::{Full, TooFast};
+use crate::limits::TooFast;
 use crate::metrics::RefusedLabel;
 use crate::schema::Violations;
 use crate::store;
@@ -40,10 +40,10 @@ pub(crate) enum ApiError {
     TooManyArguments(usize),
     #[error("it nests too deep: at most {0} levels may be (HOOKLINE_ADMIN_MAX_NESTING)")]
     TooDeep(u64),
+    #[error("Arguments are nested too deep: at most {0} levels may be in a form")]
+    FormTooDeep(usize),
     #[error(transparent)]
     TooFast(#[from] TooFast),
-    #[error(transparent)]
-    Full(#[from] Full),
     #[error(transparent)]
     CrossSite(#[from] same_site::Refused),
     #[error("Request timeout")]
@@ -125,7 +125,7 @@ impl ApiError {
             Self::BodyTooLarge(_) | Self::Store(Store::TooLarge) => {
                 plain(StatusCode::PAYLOAD_TOO_LARGE)
             }
-            Self::CrossSite(_) | Self::Forbidden(..) | Self::Full(_) => {
+            Self::CrossSite(_) | Self::Forbidden(..) | Self::Store(Store::NoRoom(_)) => {
                 plain(StatusCode::FORBIDDEN)
             }
             Self::TooManyHeaders(_) => plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
@@ -143,6 +143,7 @@ impl ApiError {
             Self::BadRequest(_)
             | Self::TooManyArguments(_)
             | Self::TooDeep(_)
+            | Self::FormTooDeep(_)
             | Self::Parameter(..)
             | Self::NoEvent(_)
             | Self::Store(Store::DefaultWorkspace | Store::BuiltIn(_)) => plain(BAD),

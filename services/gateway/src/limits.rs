@@ -9,14 +9,16 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 pub(crate) use allowance::Allowance;
-pub(crate) use quotas::{Counts, Full, Quotas, Reserved};
-pub(crate) use rates::{Rates, TooFast};
+#[expect(unreachable_pub, reason = "an error of this crate has it")]
+pub use quotas::Full;
+pub(crate) use quotas::{Counts, Quotas, Reserved, kinds};
+pub(crate) use rates::{Rates, TooFast, Who};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Limits")]
 #[group(skip)]
 pub struct Options {
-    /// Hooks of a workspace. Those for all workspaces count as the workspace `*`. For some workspaces another number may
+    /// Hooks of a workspace, with the certificates and authorities that they may name. Those for all workspaces count as the workspace `*`. For some workspaces another number may
     /// follow: `10000,team-a=50,team-b=500`.
     #[arg(
         long,
@@ -39,25 +41,16 @@ pub struct Options {
     #[arg(long, env = "HOOKLINE_WORKSPACE_REQUESTS", value_name = "N[,NAME=N]")]
     pub workspace_requests: Option<PerWorkspace>,
 
-    /// Hooks of all workspaces together.
-    #[arg(
-        long,
-        env = "HOOKLINE_MAX_HOOKS",
-        value_name = "N",
-        default_value_t = 200_000
-    )]
-    pub max_hooks: u64,
+    /// Hooks of all workspaces together. [default: no limit]
+    #[arg(long, env = "HOOKLINE_MAX_HOOKS", value_name = "N")]
+    pub max_hooks: Option<u64>,
 
-    /// Entities of all workspaces and kinds together.
-    #[arg(
-        long,
-        env = "HOOKLINE_MAX_ENTITIES",
-        value_name = "N",
-        default_value_t = 2_000_000
-    )]
-    pub max_entities: u64,
+    /// Entities of all workspaces and kinds together. [default: no limit]
+    #[arg(long, env = "HOOKLINE_MAX_ENTITIES", value_name = "N")]
+    pub max_entities: Option<u64>,
 
-    /// Requests a second that this node answers. [default: no limit]
+    /// Requests a second that this node answers, and those of one address that are let into no workspace. [default: no
+    /// limit]
     #[arg(
         long,
         env = "HOOKLINE_ADMIN_MAX_REQUESTS",

@@ -31,13 +31,14 @@ use async_nats::Client;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, stream::Stream};
 use tokio::sync::MutexGuard;
+use tokio::time::Instant;
 
 use hookline_shared::parking::is_storage_scarce;
 use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE};
 use hookline_shared::{batch, subject};
 
 use crate::access::TOKEN;
-use crate::limits::{Full, Quotas, Reserved};
+use crate::limits::{Quotas, Reserved};
 use crate::metrics::Metrics;
 use crate::schema::Schema;
 use lists::Lists;
@@ -51,9 +52,8 @@ pub(crate) use watch::follow;
 
 /// How long a request waits for a lost connection before it is answered 503.
 const RECONNECT_WAIT: Duration = Duration::from_secs(2);
-/// Looks for room while others make what may be the last.
-const ROOM_LOOKS: u32 = 200;
-const ROOM_LOOK: Duration = Duration::from_millis(10);
+/// For others who make what may be the last, or fail to.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// Reserved for headers in the size limit of an event.
 const HEADER_BYTES: usize = 4 << 10;
 
@@ -67,7 +67,6 @@ pub(crate) struct Store {
     view: Arc<View>,
     origin: Origin,
     hook_backlog: u64,
-    max_event: usize,
     quotas: Arc<Quotas>,
     metrics: Metrics,
     backlog: backlog::Backlog,
@@ -100,10 +99,9 @@ impl Store {
             view: Arc::new(View::default()),
             origin,
             hook_backlog,
-            max_event,
             quotas,
             metrics,
-            backlog: backlog::Backlog::default(),
+            backlog: backlog::Backlog::new(max_event),
             lists: Lists::new(lists),
             entities: locks::Locks::default(),
             values: locks::Locks::default(),
@@ -151,18 +149,20 @@ impl Store {
     }
 
     /// Room for another entity. Others that are being made may leave some.
-    pub(crate) async fn room(&self, schema: &Schema, workspace: &str) -> Result<Reserved, Full> {
-        let is_hook = schema.kind == subject::HOOK_KIND;
+    pub(crate) async fn room(&self, schema: &Schema, workspace: &str) -> Result<Reserved, Error> {
+        let is_hook = subject::is_followed_by_dispatchers(schema.kind);
         let there = || self.view.counts(workspace);
-        let mut reserved = self.quotas.reserve(workspace, is_hook, there);
-        for _ in 0..ROOM_LOOKS {
-            match reserved {
-                Err(full) if !full.is_certain => tokio::time::sleep(ROOM_LOOK).await,
-                certain => return certain,
+        let until = Instant::now() + ROOM_WAIT;
+        loop {
+            let changed = self.quotas.changed.notified();
+            match self.quotas.reserve(workspace, is_hook, there) {
+                Err(full) if !full.is_certain => {
+                    let waited = tokio::time::timeout_at(until, changed).await;
+                    waited.map_err(|_| Error::Contended)?;
+                }
+                certain => return Ok(certain?),
             }
-            reserved = self.quotas.reserve(workspace, is_hook, there);
         }
-        reserved
     }
 
     /// The most deliveries of one hook that may wait.
@@ -208,6 +208,6 @@ impl Store {
     }
 
     fn max_event(&self) -> usize {
-        self.max_event.saturating_sub(HEADER_BYTES)
+        self.backlog.max_event().saturating_sub(HEADER_BYTES)
     }
 }

@@ -26,6 +26,8 @@ const MAX_RATE: f64 = 100_000.0;
 const MAX_OPEN: f64 = 300.0;
 /// Headers, and keys of a payload.
 const MAX_PARTS: usize = 100;
+/// In bytes; the longest that servers take.
+const MAX_URL: usize = 8 << 10;
 const MAX_FUNCTIONS: usize = 16;
 const MAX_AUTHORITIES: usize = 10;
 
@@ -82,7 +84,12 @@ impl Found {
         } else {
             Ok(())
         };
-        self.check("config.url", self::url(url).and(plain));
+        let short = if url.len() > MAX_URL && self.is_new {
+            Err(format!("length must be at most {MAX_URL}"))
+        } else {
+            Ok(())
+        };
+        self.check("config.url", short.and(self::url(url)).and(plain));
     }
 
     /// Chunks of new hooks are run, to see that they return functions.

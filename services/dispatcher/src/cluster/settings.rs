@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::handler::proxy::Proxy;
 
 /// Of what is stored.
 const MAX_BYTES: usize = 64 << 10;
@@ -44,6 +45,8 @@ impl Settings {
             .copied()
             .map(duration)
             .collect();
+        let proxy = attempts.proxy.as_deref();
+        let proxy = proxy.and_then(|url| Some(Proxy::new(url, "").ok()?.address()));
         let values = [
             // Otherwise one gives up what another would deliver.
             ("HOOKLINE_EGRESS_ALLOW", networks.join(",")),
@@ -62,6 +65,9 @@ impl Settings {
                 "HOOKLINE_ALLOW_UNVERIFIED_TLS",
                 hooks.allowances.allow_unverified_tls.to_string(),
             ),
+            // Otherwise one goes past it.
+            ("HOOKLINE_PROXY", proxy.unwrap_or_default()),
+            ("HOOKLINE_NO_PROXY", attempts.no_proxy.clone()),
             // Otherwise one repeats what another is doing or has done.
             ("HOOKLINE_ACK_WAIT", duration(config.lanes.ack_wait)),
             ("HOOKLINE_LEASE", duration(redis.lease)),

@@ -15,7 +15,7 @@ use reqwest::{Body, Request, Response, redirect, retry};
 use url::Url;
 
 use super::outcome::BoxError;
-use super::proxy::{Proxy, Reach, Tunnels};
+use super::proxy::{InTime, Proxy, Reach, Tunnels};
 use super::resolver::Resolver;
 use super::tls::{Factory, Tls};
 
@@ -59,7 +59,7 @@ pub(crate) struct Connections {
 
 pub(super) enum Client {
     Direct(reqwest::Client),
-    Proxied(Box<legacy::Client<HttpsConnector<Tunnels>, Body>>),
+    Proxied(Box<legacy::Client<InTime<HttpsConnector<Tunnels>>, Body>>),
 }
 
 impl Client {

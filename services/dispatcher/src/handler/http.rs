@@ -63,8 +63,8 @@ impl Target {
         clients: &Clients,
     ) -> Result<Self, String> {
         let mut url = Url::parse(url).map_err(|error| format!("config.url: {error}"))?;
-        let connections = clients.get(tls, &url)?;
         let credentials = take_credentials(&mut url);
+        let connections = clients.get(tls, &url)?;
         let address = match url.host() {
             Some(url::Host::Ipv4(address)) => Some(IpAddr::from(address)),
             Some(url::Host::Ipv6(address)) => Some(IpAddr::from(address)),

@@ -47,7 +47,7 @@ impl Preparation<'_> {
     ) -> Result<Target, String> {
         let authorities = authorities.iter().copied().flatten();
         let authorities = authorities.map(|id| self.certificates.authority(id));
-        let identity = certificate.map(|certificate| self.certificates.identity(&certificate.id));
+        let identity = certificate.map(|named| self.certificates.identity(&named.id));
         let tls = Tls {
             verify,
             authorities: authorities.collect::<Result<_, _>>()?,

@@ -5,25 +5,31 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::{Method, Request, StatusCode, Uri};
 use hookline_shared::egress::Policy;
 use hyper::client::conn::http1;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::upgrade::{self, Upgraded};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use reqwest::Body;
 use reqwest::dns::Resolve as _;
 use reqwest::header::{HOST, HeaderValue, PROXY_AUTHORIZATION};
+use tokio::net::TcpStream;
 use tower_service::Service;
 use url::Url;
 
 use super::outcome::BoxError;
 use super::resolver::Resolver;
 use super::tls::{Factory, Tls};
+
+/// Between two lines in the log about a proxy that is away.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Where requests go through.
 pub(crate) struct Proxy {
@@ -43,24 +49,32 @@ pub(crate) struct NotAProxy;
 /// Why there is no tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Error {
-    #[error("the proxy does not answer: {0}")]
-    Unreachable(String),
+    /// The cause is in the log: it is the operator's, not the hook's owner's.
+    #[error("the proxy does not answer")]
+    Unreachable,
     #[error("the proxy wants another user or password")]
     Login,
     #[error("the proxy does not connect to {0}, it answered {1}")]
     Refused(SocketAddr, StatusCode),
-    #[error("the proxy did not open a tunnel within {0:?}")]
-    Timeout(Duration),
+    #[error("the proxy does not say in time whether it connects to {0}")]
+    NoAnswer(SocketAddr),
+    #[error("no connection within {0:?}")]
+    NotInTime(Duration),
 }
 
 impl Error {
     /// Otherwise it may be the receiver's.
     pub(super) fn is_the_proxys(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Login)
+        matches!(self, Self::Unreachable | Self::Login)
     }
 }
 
 impl Proxy {
+    /// Without user and password.
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
     /// `past`: receivers that are reached without it, as in NO_PROXY.
     pub(crate) fn new(address: &str, past: &str) -> Result<Self, NotAProxy> {
         let url = Url::parse(address).map_err(|_| NotAProxy)?;
@@ -78,10 +92,10 @@ impl Proxy {
         })
     }
 
-    /// Whether requests to this URL go through it.
+    /// Whether requests to this URL go through it. Those that cannot be made do not go past it.
     pub(super) fn carries(&self, url: &Url) -> bool {
         let uri = url.as_str().parse();
-        uri.is_ok_and(|uri| self.matcher.intercept(&uri).is_some())
+        uri.map_or(true, |uri| self.matcher.intercept(&uri).is_some())
     }
 
     /// Opens tunnels for one TLS setting of hooks. The error is a sentence for the hook's owner.
@@ -90,11 +104,11 @@ impl Proxy {
         factory: &Factory,
         tls: &Tls,
         reach: Reach,
-    ) -> Result<HttpsConnector<Tunnels>, String> {
+    ) -> Result<InTime<HttpsConnector<Tunnels>>, String> {
+        let timeout = reach.timeout;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(reach.timeout));
         // The proxy's own certificate is of an authority that this host trusts.
         let to_proxy = HttpsConnectorBuilder::new()
             .with_tls_config(factory.config(&Tls::of_host())?)
@@ -107,11 +121,12 @@ impl Proxy {
             login: self.login.clone(),
             reach,
         };
-        Ok(HttpsConnectorBuilder::new()
+        let connector = HttpsConnectorBuilder::new()
             .with_tls_config(factory.config(tls)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(tunnels))
+            .wrap_connector(tunnels);
+        Ok(InTime { connector, timeout })
     }
 }
 
@@ -155,16 +170,12 @@ impl Service<Uri> for Tunnels {
     }
 
     fn call(&mut self, receiver: Uri) -> Self::Future {
-        let (this, timeout) = (self.clone(), self.reach.timeout);
-        Box::pin(async move {
-            let opened = tokio::time::timeout(timeout, this.open(receiver)).await;
-            opened.map_err(|_| Error::Timeout(timeout))?
-        })
+        Box::pin(self.clone().open(receiver))
     }
 }
 
 impl Tunnels {
-    /// Tries the receiver's addresses in turn.
+    /// Tries the receiver's addresses in turn, each for its part of the time that is left.
     async fn open(mut self, receiver: Uri) -> Result<Tunnel, BoxError> {
         let default = if receiver.scheme_str() == Some("https") {
             443
@@ -173,10 +184,14 @@ impl Tunnels {
         };
         let port = receiver.port_u16().unwrap_or(default);
         let host = receiver.host().unwrap_or_default();
+        let until = Instant::now() + self.reach.timeout;
+        let addresses = self.reach.addresses(host).await?;
         let mut last = None;
-        for address in self.reach.addresses(host).await? {
-            let address = SocketAddr::new(address, port);
-            match self.connect(address).await {
+        for (at, address) in addresses.iter().enumerate() {
+            let address = SocketAddr::new(*address, port);
+            let left = until.saturating_duration_since(Instant::now());
+            let time = left / (addresses.len() - at) as u32;
+            match self.connect(address, time).await {
                 Ok(tunnel) => return Ok(tunnel),
                 Err(error) if error.is_the_proxys() => return Err(error.into()),
                 Err(error) => last = Some(error),
@@ -185,14 +200,28 @@ impl Tunnels {
         Err(last.map_or_else(|| "the name has no address".into(), BoxError::from))
     }
 
-    async fn connect(&mut self, receiver: SocketAddr) -> Result<Tunnel, Error> {
-        std::future::poll_fn(|context| self.to_proxy.poll_ready(context))
-            .await
-            .map_err(|error| unreachable(&*error))?;
+    async fn connect(&mut self, receiver: SocketAddr, time: Duration) -> Result<Tunnel, Error> {
+        // The rest is for what the proxy does to reach the receiver.
+        let stream = tokio::time::timeout(time / 2, self.reach_proxy()).await;
+        let stream = stream.map_err(|_| unreachable("no connection in time"))??;
+        let tunnel = tokio::time::timeout(time / 2, self.ask_for_tunnel(stream, receiver)).await;
+        tunnel.map_err(|_| Error::NoAnswer(receiver))?
+    }
+
+    async fn reach_proxy(&mut self) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, Error> {
+        let ready = std::future::poll_fn(|context| self.to_proxy.poll_ready(context)).await;
+        ready.map_err(|error| unreachable_by(&*error))?;
         let stream = self.to_proxy.call(self.proxy.clone()).await;
-        let stream = stream.map_err(|error| unreachable(&*error))?;
+        stream.map_err(|error| unreachable_by(&*error))
+    }
+
+    async fn ask_for_tunnel(
+        &self,
+        stream: MaybeHttpsStream<TokioIo<TcpStream>>,
+        receiver: SocketAddr,
+    ) -> Result<Tunnel, Error> {
         let opened = http1::handshake(stream).await;
-        let (mut requests, connection) = opened.map_err(|error| unreachable(&error))?;
+        let (mut requests, connection) = opened.map_err(|error| unreachable_by(&error))?;
         tokio::spawn(connection.with_upgrades());
         let mut request = Request::new(Body::default());
         *request.method_mut() = Method::CONNECT;
@@ -207,11 +236,11 @@ impl Tunnels {
             request.headers_mut().insert(PROXY_AUTHORIZATION, login);
         }
         let answer = requests.send_request(request).await;
-        let answer = answer.map_err(|error| unreachable(&error))?;
+        let answer = answer.map_err(|error| unreachable_by(&error))?;
         match answer.status() {
             status if status.is_success() => {
                 let upgraded = upgrade::on(answer).await;
-                upgraded.map(Tunnel).map_err(|error| unreachable(&error))
+                upgraded.map(Tunnel).map_err(|error| unreachable_by(&error))
             }
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(Error::Login),
             status => Err(Error::Refused(receiver, status)),
@@ -220,12 +249,51 @@ impl Tunnels {
 }
 
 /// With the last cause, which says what happened.
-fn unreachable(error: &(dyn std::error::Error + 'static)) -> Error {
+fn unreachable_by(error: &(dyn std::error::Error + 'static)) -> Error {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    Error::Unreachable(cause.to_string())
+    unreachable(&cause.to_string())
+}
+
+fn unreachable(cause: &str) -> Error {
+    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut said = SAID.lock();
+    if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+        *said = Some(Instant::now());
+        tracing::warn!(cause, "the outbound proxy (HOOKLINE_PROXY) does not answer");
+    }
+    Error::Unreachable
+}
+
+/// A connector with a limit on time, its TLS included.
+#[derive(Clone)]
+pub(super) struct InTime<C> {
+    connector: C,
+    timeout: Duration,
+}
+
+impl<C: Service<Uri, Error = BoxError>> Service<Uri> for InTime<C>
+where
+    C::Future: Send + 'static,
+    C::Response: 'static,
+{
+    type Response = C::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.connector.poll_ready(context)
+    }
+
+    fn call(&mut self, receiver: Uri) -> Self::Future {
+        let (connecting, timeout) = (self.connector.call(receiver), self.timeout);
+        Box::pin(async move {
+            let connected = tokio::time::timeout(timeout, connecting).await;
+            connected.map_err(|_| Error::NotInTime(timeout))?
+        })
+    }
 }
 
 /// A connection to a receiver through the proxy.

@@ -1,13 +1,13 @@
 //! TLS with receivers: whom a hook trusts, and what it shows of itself.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hookline_shared::certificate;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
@@ -16,16 +16,60 @@ use rustls_platform_verifier::Verifier;
 pub(crate) struct Tls {
     /// Whether the receiver's certificate is verified.
     pub(crate) verify: bool,
-    /// In PEM. None: those that this host trusts.
-    pub(crate) authorities: Vec<Arc<str>>,
-    pub(crate) identity: Option<Identity>,
+    /// None: those that this host trusts.
+    pub(crate) authorities: BTreeSet<Named<CertificateDer<'static>>>,
+    pub(crate) identity: Option<Named<CertifiedKey>>,
 }
 
-/// A certificate and its private key, in PEM.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Identity {
-    pub(crate) certificate: Arc<str>,
-    pub(crate) key: Arc<str>,
+/// What was parsed of an entity at one of its states.
+#[derive(Debug)]
+pub(crate) struct Named<T> {
+    pub(crate) id: Arc<str>,
+    /// The sequence of the message that brought it.
+    pub(crate) state: u64,
+    pub(crate) parsed: Arc<T>,
+}
+
+impl<T> Named<T> {
+    fn key(&self) -> (&str, u64) {
+        (&self.id, self.state)
+    }
+}
+
+impl<T> Clone for Named<T> {
+    fn clone(&self) -> Self {
+        Self {
+            id: Arc::clone(&self.id),
+            state: self.state,
+            parsed: Arc::clone(&self.parsed),
+        }
+    }
+}
+
+impl<T> PartialEq for Named<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl<T> Eq for Named<T> {}
+
+impl<T> std::hash::Hash for Named<T> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl<T> PartialOrd for Named<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Named<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
 }
 
 impl Tls {
@@ -33,7 +77,7 @@ impl Tls {
     pub(super) fn of_host() -> Self {
         Self {
             verify: true,
-            authorities: Vec::new(),
+            authorities: BTreeSet::new(),
             identity: None,
         }
     }
@@ -65,9 +109,8 @@ impl Factory {
         Ok(match &tls.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
-                let pair = certificate::with_key(&identity.certificate, &identity.key);
-                let pair = pair.map_err(|error| format!("config.client_certificate: {error}"))?;
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
+                let pair = SingleCertAndKey::from(Arc::clone(&identity.parsed));
+                builder.with_client_cert_resolver(Arc::new(pair))
             }
         })
     }
@@ -82,8 +125,8 @@ impl Factory {
         let mut roots = RootCertStore::empty();
         let unusable = |error: &dyn std::fmt::Display| format!("config.ca_certificates: {error}");
         for authority in &tls.authorities {
-            let authority = certificate::authority(authority).map_err(|error| unusable(&error))?;
-            roots.add(authority).map_err(|error| unusable(&error))?;
+            let added = roots.add((*authority.parsed).clone());
+            added.map_err(|error| unusable(&error))?;
         }
         let provider = Arc::clone(&self.provider);
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);

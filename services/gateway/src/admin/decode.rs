@@ -25,7 +25,7 @@ pub(super) async fn input(
     let body = tokio::time::timeout(BODY_TIMEOUT, read(body, limits.admin_max_body.get()))
         .await
         .map_err(|_| ApiError::BodyTimeout)?;
-    let input = decode(headers, body?, limits.admin_max_arguments.get()).await?;
+    let input = decode(headers, body?, limits).await?;
     let most = limits.admin_max_nesting;
     let mut values = input.values.values();
     if values.any(|value| nests_deeper(value, most - 1)) {
@@ -34,7 +34,7 @@ pub(super) async fn input(
     Ok(input)
 }
 
-/// A text of a hundred brackets is the deepest that the parser reads.
+/// The parser reads 127 levels at most.
 fn nests_deeper(value: &Value, most: u64) -> bool {
     let mut inner: Box<dyn Iterator<Item = &Value>> = match value {
         Value::Array(list) => Box::new(list.iter()),
@@ -58,7 +58,8 @@ async fn read(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
 }
 
 /// Decodes by content type. An empty body is an empty input.
-async fn decode(headers: &HeaderMap, body: Bytes, arguments: usize) -> Result<Input, ApiError> {
+async fn decode(headers: &HeaderMap, body: Bytes, limits: &Options) -> Result<Input, ApiError> {
+    let arguments = limits.admin_max_arguments.get();
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (content_type, another) = (types.next(), types.next());
     if another.is_some() {
@@ -79,14 +80,14 @@ async fn decode(headers: &HeaderMap, body: Bytes, arguments: usize) -> Result<In
         .map_err(|_| ApiError::UnsupportedMediaType)?;
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     match media_type.to_ascii_lowercase().as_str() {
-        "application/json" => json(&body),
+        "application/json" => json(&body, limits.admin_max_nesting),
         "application/x-www-form-urlencoded" => urlencoded(&body, arguments),
         "multipart/form-data" => multipart(content_type, body, arguments).await,
         _ => Err(ApiError::UnsupportedMediaType),
     }
 }
 
-fn json(body: &[u8]) -> Result<Input, ApiError> {
+fn json(body: &[u8], nesting: u64) -> Result<Input, ApiError> {
     if body.is_empty() {
         return Ok(Input::default());
     }
@@ -98,6 +99,9 @@ fn json(body: &[u8]) -> Result<Input, ApiError> {
         Ok(_) => Err(ApiError::BadRequest(
             "the JSON body is no object: expected an object",
         )),
+        Err(error) if error.to_string().starts_with("recursion limit") => {
+            Err(ApiError::TooDeep(nesting))
+        }
         Err(_) => Err(ApiError::BadRequest("Cannot parse JSON body")),
     }
 }
@@ -161,7 +165,7 @@ impl Fields {
         }
         self.form
             .insert(name, value)
-            .map_err(|TooDeep| ApiError::TooDeep(MAX_DEPTH as u64))
+            .map_err(|TooDeep| ApiError::FormTooDeep(MAX_DEPTH))
     }
 
     fn into_input(self) -> Input {
@@ -176,7 +180,13 @@ impl Fields {
 mod tests {
     use super::*;
     use axum::http::HeaderValue;
+    use clap::Parser as _;
     use serde_json::json;
+
+    fn limits() -> Options {
+        let config = crate::Config::try_parse_from(["hookline-gateway"]);
+        config.expect("the defaults").limits
+    }
 
     async fn read(content_types: &[&str], body: &str) -> Result<Value, String> {
         let mut headers = HeaderMap::new();
@@ -184,7 +194,7 @@ mod tests {
             let value = HeaderValue::from_str(content_type).expect("a header value");
             headers.append(header::CONTENT_TYPE, value);
         }
-        decode(&headers, Bytes::from(body.to_owned()), 1_000)
+        decode(&headers, Bytes::from(body.to_owned()), &limits())
             .await
             .map(|input| Value::Object(input.values))
             .map_err(|error| error.to_string())
@@ -202,10 +212,11 @@ mod tests {
 
     #[tokio::test]
     async fn malformed_bodies_are_named() {
-        for body in ["{", &"[".repeat(100_000)] {
-            let answer = read(&["application/json"], body).await;
-            assert_eq!(answer, Err("Cannot parse JSON body".into()));
-        }
+        let answer = read(&["application/json"], "{").await;
+        assert_eq!(answer, Err("Cannot parse JSON body".into()));
+        let answer = read(&["application/json"], &"[".repeat(100_000)).await;
+        let deep = answer.expect_err("it is too deep");
+        assert!(deep.contains("HOOKLINE_ADMIN_MAX_NESTING"), "{deep}");
         for body in ["[]", "1", "null", "\"text\""] {
             let answer = read(&["application/json"], body).await;
             let answer = answer.expect_err(body);
@@ -259,12 +270,12 @@ mod tests {
         let multipart = HeaderValue::from_static("multipart/form-data; boundary=b");
         headers.insert(header::CONTENT_TYPE, multipart);
         assert!(
-            decode(&headers, Bytes::from(body.clone()), 10)
+            decode(&headers, Bytes::from(body.clone()), &limits())
                 .await
                 .is_err()
         );
         body.retain(|byte| *byte != 0xff);
-        assert!(decode(&headers, Bytes::from(body), 10).await.is_ok());
+        assert!(decode(&headers, Bytes::from(body), &limits()).await.is_ok());
     }
 
     #[tokio::test]
@@ -338,7 +349,7 @@ mod tests {
                 let mut headers = HeaderMap::new();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
                 // An error is an answer too.
-                let _ = decode(&headers, Bytes::from(body.clone()), 10).await;
+                let _ = decode(&headers, Bytes::from(body.clone()), &limits()).await;
             }
         }
     }

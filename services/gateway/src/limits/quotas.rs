@@ -1,10 +1,11 @@
-//! How many hooks and entities there may be. A node counts those that it knows and is making; what several nodes make at
+//! How many hooks and entities there may be. What dispatchers keep beside hooks counts with them. A node counts those that it knows and is making; what several nodes make at
 //! the same moment may be one too many for each.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::{Options, PerWorkspace};
 
@@ -16,13 +17,16 @@ pub(crate) struct Quotas {
     most: Both<Most>,
     /// Being made, by workspace.
     pending: Mutex<HashMap<String, Both<u64>>>,
+    /// One of them is made, or was not.
+    pub(crate) changed: Notify,
 }
 
 #[derive(Debug)]
 struct Most {
     what: &'static str,
     of_workspace: (PerWorkspace, &'static str),
-    of_all: (u64, &'static str),
+    /// None: no limit.
+    of_all: (Option<u64>, &'static str),
 }
 
 /// How many there are.
@@ -33,10 +37,8 @@ pub(crate) struct Counts {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "there are {most} {what}{of}, as many as may be ({setting}): delete some, or ask the operator for more"
-)]
-pub(crate) struct Full {
+#[error("at most {most} {what} may be{of} ({setting}): delete some, or ask the operator for more")]
+pub struct Full {
     what: &'static str,
     most: u64,
     /// Of which workspace, in words.
@@ -72,6 +74,7 @@ impl Quotas {
         Arc::new(Self {
             most: [hooks, entities],
             pending: Mutex::default(),
+            changed: Notify::new(),
         })
     }
 
@@ -98,7 +101,7 @@ impl Quotas {
                     format!(" in the workspace {workspace}"),
                 ),
                 (
-                    most.of_all.0,
+                    most.of_all.0.unwrap_or(u64::MAX),
                     &most.of_all.1,
                     there.of_all[at],
                     all,
@@ -127,8 +130,8 @@ impl Quotas {
     }
 }
 
-/// A hook is an entity as well.
-fn kinds(is_hook: bool) -> impl Iterator<Item = usize> {
+/// What one counts as: a hook is an entity as well.
+pub(crate) fn kinds(is_hook: bool) -> impl Iterator<Item = usize> {
     (0..2).skip(usize::from(!is_hook))
 }
 
@@ -141,6 +144,7 @@ impl Drop for Reserved {
                 pending.remove(&self.workspace);
             }
         }
+        self.quotas.changed.notify_waiters();
     }
 }
 
@@ -173,12 +177,12 @@ mod tests {
         assert!(full.is_certain);
         assert_eq!(
             full.to_string(),
-            "there are 2 hooks in the workspace a, as many as may be (HOOKLINE_WORKSPACE_HOOKS): delete some, or ask \
-             the operator for more"
+            "at most 2 hooks may be in the workspace a (HOOKLINE_WORKSPACE_HOOKS): delete some, or ask the operator for \
+             more"
         );
         assert!(hook("small", counts(1, 1, 3)).is_err());
         let full = hook("b", counts(0, 0, 4)).expect_err("full");
-        assert!(full.to_string().starts_with("there are 4 hooks, as many"));
+        assert!(full.to_string().starts_with("at most 4 hooks may be ("));
         assert!(quotas.reserve("a", false, || counts(2, 2, 4)).is_ok());
         assert!(quotas.reserve("a", false, || counts(2, 3, 4)).is_err());
     }

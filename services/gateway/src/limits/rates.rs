@@ -1,25 +1,43 @@
-//! How many requests a second a node answers, for each workspace and in all.
+//! How many requests a second a node answers: for each workspace, in all, and for each address of those that are for no
+//! workspace, or not let in. So nobody uses up what others may ask.
 
 use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::{Allowance, Options, PerWorkspace};
+use crate::access::place;
 
-/// Workspaces that are remembered. Paths may name some that do not exist.
-const WORKSPACES: usize = 10_000;
+/// Addresses that are remembered.
+const ADDRESSES: usize = 65_536;
+/// When to come back where nothing is answered.
+const NEVER: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug)]
 pub(crate) struct Rates {
-    node: Option<(f64, Mutex<Allowance>)>,
-    workspaces: Option<(PerWorkspace, Mutex<HashMap<String, Allowance>>)>,
+    /// Also of an address.
+    node: Option<f64>,
+    all: Mutex<Allowance>,
+    of_workspace: Option<PerWorkspace>,
+    workspaces: Mutex<HashMap<String, Allowance>>,
+    addresses: Mutex<HashMap<IpAddr, Allowance>>,
+}
+
+/// For whom a request counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Who<'a> {
+    /// One that there is.
+    Workspace(&'a str),
+    Address(IpAddr),
 }
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("too many requests{of}: {most} a second are answered ({setting}); try again in {wait:.1?}")]
 pub(crate) struct TooFast {
-    /// Of which workspace, in words.
+    /// Whose, in words.
     of: String,
     most: f64,
     setting: &'static str,
@@ -28,45 +46,105 @@ pub(crate) struct TooFast {
 
 impl Rates {
     pub(crate) fn new(options: &Options) -> Self {
-        let node = options.admin_max_requests.map(|most| {
-            let most = most as f64;
-            (most, Mutex::new(Allowance::full(most)))
-        });
-        let workspaces = options.workspace_requests.clone();
+        let node = options.admin_max_requests.map(|most| most as f64);
         Self {
             node,
-            workspaces: workspaces.map(|most| (most, Mutex::default())),
+            all: Mutex::new(Allowance::full(node.unwrap_or_default())),
+            of_workspace: options.workspace_requests.clone(),
+            workspaces: Mutex::default(),
+            addresses: Mutex::default(),
         }
     }
 
     /// Counts a request.
-    pub(crate) fn take(&self, workspace: &str) -> Result<(), TooFast> {
-        // First the workspace: what it may not ask costs the others nothing.
-        if let Some((most, workspaces)) = &self.workspaces {
-            // Nobody can earn less than one in a while.
-            let most = (most.of(workspace) as f64).max(0.01);
-            let mut workspaces = workspaces.lock();
-            if workspaces.len() >= WORKSPACES && !workspaces.contains_key(workspace) {
-                workspaces.clear();
+    pub(crate) fn take(&self, who: Who<'_>) -> Result<(), TooFast> {
+        match who {
+            Who::Workspace(workspace) => {
+                // First the workspace: what it may not ask costs the others nothing.
+                if let Some(most) = &self.of_workspace {
+                    let most = most.of(workspace) as f64;
+                    let taken = take(&mut self.workspaces.lock(), workspace.to_owned(), most);
+                    taken.map_err(|wait| TooFast {
+                        of: format!(" in the workspace {workspace}"),
+                        most,
+                        setting: "HOOKLINE_WORKSPACE_REQUESTS",
+                        wait,
+                    })?;
+                }
+                self.take_of_node(String::new(), |most| self.all.lock().take(most, most))
             }
-            let burst = most.max(1.0);
-            let allowance = workspaces.entry(workspace.to_owned());
-            let allowance = allowance.or_insert_with(|| Allowance::full(burst));
-            allowance.take(burst, most).map_err(|wait| TooFast {
-                of: format!(" in the workspace {workspace}"),
-                most,
-                setting: "HOOKLINE_WORKSPACE_REQUESTS",
-                wait,
-            })?;
+            Who::Address(address) => self.take_of_node(" from this address".to_owned(), |most| {
+                let mut addresses = self.addresses.lock();
+                if addresses.len() >= ADDRESSES {
+                    addresses.retain(|_, allowance| allowance.refill(most, most) < most);
+                }
+                if addresses.len() >= ADDRESSES {
+                    addresses.clear();
+                }
+                take(&mut addresses, place(address), most)
+            }),
         }
-        if let Some((most, node)) = &self.node {
-            node.lock().take(*most, *most).map_err(|wait| TooFast {
-                of: String::new(),
-                most: *most,
-                setting: "HOOKLINE_ADMIN_MAX_REQUESTS",
-                wait,
-            })?;
+    }
+
+    fn take_of_node(
+        &self,
+        of: String,
+        take: impl FnOnce(f64) -> Result<(), Duration>,
+    ) -> Result<(), TooFast> {
+        let Some(most) = self.node else {
+            return Ok(());
+        };
+        take(most).map_err(|wait| TooFast {
+            of,
+            most,
+            setting: "HOOKLINE_ADMIN_MAX_REQUESTS",
+            wait,
+        })
+    }
+}
+
+fn take<K: Eq + Hash>(
+    allowances: &mut HashMap<K, Allowance>,
+    key: K,
+    most: f64,
+) -> Result<(), Duration> {
+    if most == 0.0 {
+        return Err(NEVER);
+    }
+    let allowance = allowances.entry(key);
+    let allowance = allowance.or_insert_with(|| Allowance::full(most));
+    allowance.take(most, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::Config;
+
+    #[test]
+    fn nobody_uses_up_what_others_may_ask() {
+        let config = Config::try_parse_from([
+            "hookline-gateway",
+            "--workspace-requests=20,noisy=5,closed=0",
+            "--admin-max-requests=30",
+        ]);
+        let rates = Rates::new(&config.expect("settings").limits);
+        let answered = |who: Who<'_>, asked: usize| {
+            let answers = (0..asked).filter(|_| rates.take(who).is_ok());
+            answers.count()
+        };
+        let strangers = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
+        for stranger in strangers {
+            assert_eq!(answered(Who::Address(stranger), 100), 30);
         }
-        Ok(())
+        assert_eq!(answered(Who::Workspace("noisy"), 100), 5);
+        assert_eq!(answered(Who::Workspace("closed"), 100), 0);
+        assert_eq!(answered(Who::Workspace("quiet"), 20), 20);
+        // The rest of the node's.
+        assert_eq!(answered(Who::Workspace("other"), 20), 5);
+        let refused = rates.take(Who::Workspace("noisy")).expect_err("too fast");
+        assert!(refused.wait <= Duration::from_secs(1), "{refused}");
     }
 }

@@ -1,7 +1,7 @@
-//! Refuses changes while the event stream is nearly full. Events reach the stream through the bucket,
-//! so a write never sees the stream refuse them; the stream's size is polled instead.
+//! Refuses changes while the event stream is nearly full, and those whose events it does not take. Events reach the stream
+//! through the bucket, so a write never sees the stream refuse them; the stream's state is polled instead.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -14,22 +14,47 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Share of the stream's maximum size above which changes are refused.
 const FULL_PERCENT: u64 = 90;
 
-/// Whether the event stream is nearly full.
-#[derive(Debug, Default)]
-pub(super) struct Backlog(AtomicBool);
+/// What the event stream takes.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    is_full: AtomicBool,
+    /// Size of an event in bytes.
+    max_event: AtomicUsize,
+}
 
 impl Backlog {
+    pub(super) fn new(max_event: usize) -> Self {
+        Self {
+            is_full: AtomicBool::default(),
+            max_event: AtomicUsize::new(max_event),
+        }
+    }
+
     pub(super) fn is_full(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// By the setting and the stream, which may be older than the setting.
+    pub(super) fn max_event(&self) -> usize {
+        self.max_event.load(Ordering::Relaxed)
+    }
+
+    /// Takes the stream's limit if it is lower than the setting.
+    fn limit(&self, setting: usize, of_stream: i32) {
+        let of_stream = usize::try_from(of_stream).ok().filter(|most| *most > 0);
+        let most = of_stream.map_or(setting, |most| most.min(setting));
+        self.max_event.store(most, Ordering::Relaxed);
     }
 
     /// Polls the event stream; never returns.
     pub(super) async fn watch(&self, context: &jetstream::Context, metrics: &Metrics) {
+        let setting = self.max_event();
         loop {
             if let Ok(stream) = context.get_stream(EVENTS_STREAM).await {
                 let info = stream.cached_info();
                 let full = is_nearly_full(info.state.bytes, info.config.max_bytes);
-                let was_full = self.0.swap(full, Ordering::Relaxed);
+                self.limit(setting, info.config.max_message_size);
+                let was_full = self.is_full.swap(full, Ordering::Relaxed);
                 match (was_full, full) {
                     (false, true) => tracing::warn!(
                         size_bytes = info.state.bytes,
@@ -55,6 +80,15 @@ fn is_nearly_full(bytes: u64, max_bytes: i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lower_limit_of_setting_and_stream_counts() {
+        let backlog = Backlog::new(100);
+        for (of_stream, most) in [(50, 50), (200, 100), (-1, 100), (0, 100)] {
+            backlog.limit(100, of_stream);
+            assert_eq!(backlog.max_event(), most, "{of_stream}");
+        }
+    }
 
     #[test]
     fn a_stream_without_a_limit_is_never_full() {

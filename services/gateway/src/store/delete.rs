@@ -134,12 +134,9 @@ impl Store {
             return self.view.first_kind_in(name);
         }
         // What is for all workspaces names what is in `default`.
-        let places = [row.workspace.as_str(), ALL_WORKSPACES];
-        let places = places
-            .into_iter()
-            .filter(|place| home(place) == row.workspace);
+        let everywhere = (home(ALL_WORKSPACES) == row.workspace).then_some(ALL_WORKSPACES);
         let is_named = |child: &Schema, field| {
-            let mut places = places.clone();
+            let mut places = everywhere.into_iter().chain([row.workspace.as_str()]);
             places.any(|place| self.view.is_referenced(child, place, field, &row.id))
         };
         let mut named_by = row.schema.named_by();

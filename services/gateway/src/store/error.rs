@@ -7,6 +7,7 @@ use hookline_shared::watch::WHAT_TO_DO;
 use hookline_shared::{batch, stream_reader};
 
 use super::row::Row;
+use crate::limits::Full;
 use crate::metrics::WriteOutcome;
 use crate::schema::{Schema, UniqueValue};
 
@@ -32,6 +33,8 @@ pub enum Error {
         /// Kind of an entity that refers to it.
         by: &'static str,
     },
+    #[error(transparent)]
+    NoRoom(#[from] Full),
     #[error("the default workspace cannot be deleted")]
     DefaultWorkspace,
     #[error("'{0}' is a built-in role: it can be neither changed nor deleted")]
@@ -89,7 +92,8 @@ impl Error {
             Self::Unique { .. } | Self::PrimaryKey { .. } | Self::Stale => WriteOutcome::Conflict,
             Self::MissingParent { .. } | Self::Referenced { .. } => WriteOutcome::Reference,
             Self::Unknown => WriteOutcome::Unknown,
-            Self::DefaultWorkspace
+            Self::NoRoom(_)
+            | Self::DefaultWorkspace
             | Self::BuiltIn(_)
             | Self::Lost(_)
             | Self::TooLarge

@@ -171,7 +171,9 @@ impl Plan {
 
 /// Rewrites an entity without its deletion mark.
 pub(super) fn unmarked(row: &Row) -> Message {
-    Message::new(row.subject(), encode(row.schema, &row.entity))
+    let body = row.as_stored.clone();
+    let body = body.unwrap_or_else(|| encode(row.schema, &row.entity));
+    Message::new(row.subject(), body)
         .header(header::CREATED, &row.created)
         .expect_last(row.sequence)
 }

@@ -64,6 +64,7 @@ impl Store {
                     return Ok(Resealed::Left);
                 }
                 drop_secrets(&mut row);
+                row.as_stored = None;
                 result = Resealed::Dropped;
             }
             match self.writer.commit(vec![unmarked(&row)]).await {

@@ -1,6 +1,7 @@
 //! One entity as stored in the bucket, with what its message's headers say.
 
 use async_nats::HeaderMap;
+use bytes::Bytes;
 
 use hookline_shared::event::get;
 use hookline_shared::keyring::{self, MissingKey};
@@ -26,6 +27,8 @@ pub(crate) struct Row {
     pub(crate) sealed_with: Option<String>,
     /// Why they cannot be opened; they are redacted then.
     pub(crate) lost: Option<MissingKey>,
+    /// As stored, if they cannot be opened: what this node does to it must not lose them.
+    pub(super) as_stored: Option<Bytes>,
 }
 
 /// The state of an entity's key.
@@ -67,6 +70,7 @@ impl Row {
             write: None,
             sealed_with: None,
             lost: None,
+            as_stored: None,
         }
     }
 
@@ -98,6 +102,7 @@ impl Row {
             deleting: get(message.headers, header::DELETING).and_then(|ms| ms.parse().ok()),
             write: get(message.headers, header::WRITE).map(str::to_owned),
             sealed_with,
+            as_stored: lost.is_some().then(|| Bytes::copy_from_slice(message.body)),
             lost,
         })
     }

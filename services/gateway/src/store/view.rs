@@ -10,11 +10,11 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
 
-use hookline_shared::subject::HOOK_KIND;
+use hookline_shared::subject::is_followed_by_dispatchers;
 
 use super::built_in;
 use super::row::Row;
-use crate::limits::Counts;
+use crate::limits::{self, Counts};
 use crate::schema::{Schema, UniqueValue, Within};
 
 /// Rows that a list looks at under one lock; more than the largest page has.
@@ -45,6 +45,13 @@ pub(crate) enum Tags {
     Any(Vec<String>),
 }
 
+/// How many hooks, and entities, there are.
+#[derive(Debug, Default)]
+struct Counted {
+    by_workspace: HashMap<String, [u64; 2]>,
+    all: [u64; 2],
+}
+
 /// Kind, field and value.
 type Everywhere = (&'static str, &'static str, String);
 
@@ -53,6 +60,7 @@ pub(crate) struct View {
     tables: RwLock<HashMap<String, HashMap<&'static str, Table>>>,
     /// Workspace and id by values that are unique over all workspaces.
     everywhere: RwLock<HashMap<Everywhere, (String, String)>>,
+    counted: Mutex<Counted>,
     /// Counts changes of what users may do.
     access: AtomicU64,
     progress: Mutex<Progress>,
@@ -181,20 +189,29 @@ impl View {
 
     /// How many there are, without what comes with workspaces.
     pub(super) fn counts(&self, workspace: &str) -> Counts {
-        let mut counts = Counts::default();
-        let tables = self.tables.read();
-        let count = |tables: &HashMap<_, Table>, counts: &mut [u64; 2]| {
-            let hooks = tables.get(HOOK_KIND).map_or(0, |table| table.own);
-            counts[0] += hooks;
-            counts[1] += tables.values().map(|table| table.own).sum::<u64>();
-        };
-        let here = tables.get(workspace);
-        here.into_iter()
-            .for_each(|kinds| count(kinds, &mut counts.of_workspace));
-        tables
-            .values()
-            .for_each(|kinds| count(kinds, &mut counts.of_all));
-        counts
+        let counted = self.counted.lock();
+        let here = counted.by_workspace.get(workspace);
+        Counts {
+            of_workspace: here.copied().unwrap_or_default(),
+            of_all: counted.all,
+        }
+    }
+
+    /// After a table had so many rows of its own.
+    fn count(&self, workspace: &str, kind: &str, before: u64, after: u64) {
+        if before == after {
+            return;
+        }
+        let mut counted = self.counted.lock();
+        let Counted { by_workspace, all } = &mut *counted;
+        let here = by_workspace.entry(workspace.to_owned()).or_default();
+        for at in limits::kinds(is_followed_by_dispatchers(kind)) {
+            here[at] = here[at] + after - before;
+            all[at] = all[at] + after - before;
+        }
+        if *here == [0, 0] {
+            by_workspace.remove(workspace);
+        }
     }
 
     /// Whether a `child` refers to the entity `id`.
@@ -233,6 +250,7 @@ impl View {
     /// Forgets everything: there is another bucket.
     pub(super) fn clear(&self) {
         self.tables.write().clear();
+        *self.counted.lock() = Counted::default();
         self.everywhere.write().clear();
         self.access.fetch_add(1, Ordering::AcqRel);
         self.progress.lock().known = 0;
@@ -274,7 +292,9 @@ impl View {
                 let workspace = tables.entry(row.workspace.clone()).or_default();
                 let table = workspace.entry(row.schema.kind).or_default();
                 self.index(table.get(&row.id), Some(&row));
+                let (name, kind, before) = (row.workspace.clone(), row.schema.kind, table.own);
                 table.put(row);
+                self.count(&name, kind, before, table.own);
             }
         }
         self.changed(schema);
@@ -295,6 +315,8 @@ impl View {
                     take(&mut tables, &built_in);
                 }
                 take(&mut tables, &old);
+                let own = u64::from(!old.is_built_in());
+                self.count(workspace, schema.kind, own, 0);
             }
         }
         self.changed(schema);

@@ -21,6 +21,7 @@ fn row(kind: &str, id: &str, sequence: u64, entity: Value) -> Row {
         write: None,
         sealed_with: None,
         lost: None,
+        as_stored: None,
     }
 }
 
