@@ -233,3 +233,25 @@ async fn a_proxy_may_have_tls() -> Result {
     waits_because(&cluster, &hook, "the proxy does not answer").await?;
     cluster.finish_leaving(parked).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_proxy_ends_the_start_and_changes_nothing() -> Result {
+    let mut cluster = Cluster::builder().dispatchers(0).start().await?;
+    let wrong = cluster.add_dispatcher()?;
+    wrong.set("HOOKLINE_PROXY", "socks5://ada:s3cret@127.0.0.1:1080");
+    wrong.start()?;
+    let code = wrong.process_mut().exit_code(SOON).await?;
+    let log = wrong.process().log();
+    ensure!(code != 0 && log.contains("HOOKLINE_PROXY"), "{code}: {log}");
+    ensure!(!log.contains("s3cret"), "{log}");
+    // It has left no settings for the cluster.
+    let proxy = ForwardProxy::start().await?;
+    let right = format!("http://127.0.0.1:{}", proxy.port());
+    wrong.set("HOOKLINE_PROXY", &right);
+    wrong.start()?;
+    cluster.ready().await?;
+    cluster.webhook("/hook").await?;
+    cluster.receiver.wait_for_ping("/hook").await?;
+    assert_eq!(proxy.asked().len(), 1);
+    cluster.finish().await
+}

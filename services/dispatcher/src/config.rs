@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use crate::admission::circuit_breaker;
 use crate::attempt::delivery_log::Mode;
 use crate::claims;
+use crate::handler::proxy::{NotAProxy, Proxy};
 use crate::hooks::Defaults;
 use crate::redis::url::{self, RedisUrl};
 
@@ -293,6 +294,15 @@ pub struct Attempts {
         value_parser = clap::value_parser!(u64).range(1 << 20..1 << 32)
     )]
     pub lambda_memory: u64,
+}
+
+impl Attempts {
+    /// The proxy of hooks' requests, if there is one.
+    pub(crate) fn proxy(&self) -> Result<Option<Proxy>, NotAProxy> {
+        let address = self.proxy.as_deref().filter(|address| !address.is_empty());
+        let proxy = address.map(|address| Proxy::new(address, &self.no_proxy));
+        proxy.transpose()
+    }
 }
 
 #[derive(Debug, Clone, clap::Args)]

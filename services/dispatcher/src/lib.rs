@@ -41,7 +41,6 @@ use cluster::Cluster;
 use handler::clients::Clients;
 use handler::code_pool::{self, Pool};
 use handler::preparation::Shared;
-use handler::proxy::Proxy;
 use hooks::Index;
 use metrics::Metrics;
 use worker::{Parts, WRITERS, Worker};
@@ -96,6 +95,8 @@ pub async fn run(
     hookline_shared::tls::install_provider();
     config.hooks.allowances.apply();
     config.hooks.keyring.apply()?;
+    // Before the cluster's settings are made of it.
+    config.attempts.proxy()?;
     let registry = telemetry::registry()?;
     let measured = Measured::register(&registry, &config)?;
     let metrics = measured.metrics;
@@ -177,6 +178,7 @@ pub async fn run(
 /// Makes this dispatcher's settings and its Redis the cluster's.
 pub async fn replace_settings(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     hookline_shared::tls::install_provider();
+    config.attempts.proxy()?;
     let metrics = Metrics::register(&telemetry::registry()?, 0)?;
     let (redis, keep_up) = RedisClient::new(&config.redis.url()?, metrics)?;
     let mut supervisor = Supervisor::new(Readiness::default());
@@ -221,9 +223,7 @@ fn spawn_client_watch(
 fn shared(config: &Config, metrics: &Metrics, health: &Readiness) -> anyhow::Result<Shared> {
     let attempts = &config.attempts;
     let policy = egress::Policy::new(&attempts.egress_allow);
-    let proxy = attempts.proxy.as_deref().filter(|url| !url.is_empty());
-    let proxy = proxy.map(|url| Proxy::new(url, &attempts.no_proxy));
-    let proxy = proxy.transpose()?;
+    let proxy = attempts.proxy()?;
     let limits = Limits {
         time: attempts.lambda_time,
         memory: usize::try_from(attempts.lambda_memory)?,

@@ -1,12 +1,11 @@
 //! The settings that all dispatchers must have in common, by name, and the id of the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::handler::proxy::Proxy;
 
 /// Of what is stored.
 const MAX_BYTES: usize = 64 << 10;
@@ -45,8 +44,10 @@ impl Settings {
             .copied()
             .map(duration)
             .collect();
-        let proxy = attempts.proxy.as_deref();
-        let proxy = proxy.and_then(|url| Some(Proxy::new(url, "").ok()?.address()));
+        let proxy = attempts.proxy().ok().flatten();
+        let proxy = proxy.map(|proxy| proxy.address());
+        let past: BTreeSet<_> = attempts.no_proxy.split(',').map(str::trim).collect();
+        let past: Vec<_> = past.into_iter().filter(|host| !host.is_empty()).collect();
         let values = [
             // Otherwise one gives up what another would deliver.
             ("HOOKLINE_EGRESS_ALLOW", networks.join(",")),
@@ -67,7 +68,7 @@ impl Settings {
             ),
             // Otherwise one goes past it.
             ("HOOKLINE_PROXY", proxy.unwrap_or_default()),
-            ("HOOKLINE_NO_PROXY", attempts.no_proxy.clone()),
+            ("HOOKLINE_NO_PROXY", past.join(",")),
             // Otherwise one repeats what another is doing or has done.
             ("HOOKLINE_ACK_WAIT", duration(config.lanes.ack_wait)),
             ("HOOKLINE_LEASE", duration(redis.lease)),
@@ -135,12 +136,19 @@ mod tests {
 
     #[test]
     fn another_spelling_is_no_difference() {
-        let one = settings(&["--egress-allow", "10.0.0.0/8,127.0.0.1", "--lease", "6s"]);
+        let one = settings(&[
+            "--egress-allow",
+            "10.0.0.0/8,127.0.0.1",
+            "--no-proxy",
+            "a.test,b.test",
+        ]);
         let other = [
             "--egress-allow",
             "127.0.0.1/32,10.1.2.3/8,127.0.0.1",
             "--lease",
             "6000ms",
+            "--no-proxy",
+            "b.test, a.test,",
         ];
         assert_eq!(list(&one.differences(&settings(&other))), "");
     }
