@@ -102,7 +102,7 @@ async fn no_workspace_has_more_than_it_may() -> Result {
     assert_eq!((made.len(), refused.len()), (3, 17));
     for answer in &refused {
         assert_eq!(answer.status, 403);
-        let says = "at most 3 hooks may be in the workspace large";
+        let says = "at most 3 hooks and certificates may be in the workspace large";
         assert!(message(&answer.body).starts_with(says), "{}", answer.body);
     }
     create("small").await?.expect(201)?;
@@ -110,7 +110,7 @@ async fn no_workspace_has_more_than_it_may() -> Result {
     create("third").await?.expect(201)?;
     let all = create("third").await?.expect(403)?;
     assert!(message(&all).contains("HOOKLINE_MAX_HOOKS"), "{all}");
-    // What is there can be changed, and deleted for another.
+    // Existing ones can still be changed, or deleted to make room.
     let path = format!("/large/event-hooks/{}", admin::id(&made[0].body)?);
     let change = json!({ "snooze": 5 });
     admin.patch(&path, &change).await?.expect(200)?;
@@ -136,7 +136,7 @@ async fn no_workspace_has_more_than_it_may() -> Result {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_workspace_that_asks_too_much_slows_only_itself() -> Result {
     let cluster = Cluster::builder()
-        .gateway_env("HOOKLINE_WORKSPACE_REQUESTS", "1000,noisy=5")
+        .gateway_env("HOOKLINE_WORKSPACE_REQUESTS", "1000,noisy=1")
         .start()
         .await?;
     let admin = cluster.admin();
@@ -145,10 +145,10 @@ async fn a_workspace_that_asks_too_much_slows_only_itself() -> Result {
     let answers = join_all((0..40).map(|_| admin.get("/noisy/consumers"))).await;
     let answers = answers.into_iter().collect::<Result<Vec<_>>>()?;
     let refused: Vec<_> = answers.iter().filter(|one| one.status == 429).collect();
-    // Five at once, and some more on a slow machine.
-    assert!((20..=35).contains(&refused.len()), "{}", refused.len());
+    // More than one on a slow machine.
+    assert!((20..=39).contains(&refused.len()), "{}", refused.len());
     for answer in &refused {
-        let says = "too many requests in the workspace noisy: 5 a second are answered";
+        let says = "too many requests in the workspace noisy: 1 a second are answered";
         assert!(message(&answer.body).starts_with(says), "{}", answer.body);
     }
     for _ in 0..40 {
@@ -175,16 +175,29 @@ async fn a_workspace_that_asks_too_much_slows_only_itself() -> Result {
     cluster.finish().await
 }
 
+/// What nobody needs a role for counts for whoever asks it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_answers_no_more_than_it_may() -> Result {
     let cluster = Cluster::builder()
-        .gateway_env("HOOKLINE_ADMIN_MAX_REQUESTS", "10")
+        .gateway_env("HOOKLINE_ADMIN_MAX_REQUESTS", "2")
         .start()
         .await?;
     let admin = cluster.admin();
-    let answers = join_all((0..60).map(|_| admin.get("/status"))).await;
-    let answers = answers.into_iter().collect::<Result<Vec<_>>>()?;
-    let refused = answers.iter().filter(|one| one.status == 429).count();
-    assert!((30..=50).contains(&refused), "{refused}");
+    for path in ["/status", "/consumers"] {
+        let answers = join_all((0..40).map(|_| admin.get(path))).await;
+        let answers = answers.into_iter().collect::<Result<Vec<_>>>()?;
+        let refused: Vec<_> = answers.iter().filter(|one| one.status == 429).collect();
+        // The first path's requests leave the second's two a second untouched.
+        assert!(
+            (20..=38).contains(&refused.len()),
+            "{path} {}",
+            refused.len()
+        );
+        let is_for_address = path == "/status";
+        for answer in refused {
+            let says = message(&answer.body);
+            assert_eq!(says.contains("from this address"), is_for_address, "{says}");
+        }
+    }
     cluster.finish().await
 }

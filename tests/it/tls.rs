@@ -1,6 +1,9 @@
 //! Receivers behind TLS.
 
+use std::time::Duration;
+
 use e2e::{Admin, Authority, Cluster, Leftovers, Result, Validity, admin};
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -433,7 +436,13 @@ async fn what_a_hook_names_is_never_gone() -> Result {
         hook["config"] = json!({"url": cluster.receiver.url("/hook"), "method": "POST",
             "ca_certificates": trusted});
         let path = format!("/ca_certificates/{}", trusted[round % 4]);
-        let (made, deleted) = tokio::join!(admin.post("/event-hooks", &hook), beside.delete(&path));
+        // Each is first in some rounds, and they meet in others.
+        let (late_hook, late_deletion) = [(round as u64, 0), (0, round as u64)][round % 2];
+        let after = async |ms: u64| tokio::time::sleep(Duration::from_millis(ms)).await;
+        let (made, deleted) = tokio::join!(
+            after(late_hook).then(|()| admin.post("/event-hooks", &hook)),
+            after(late_deletion).then(|()| beside.delete(&path)),
+        );
         let there = beside.get(&path).await?.status;
         let made = made?;
         match (made.status, deleted?.status, there) {

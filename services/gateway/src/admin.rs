@@ -156,7 +156,7 @@ impl Admin {
 
     /// Before the body, and what hyper lets through.
     fn check_size(&self, head: &Parts) -> Result<(), ApiError> {
-        let headers = self.limits.admin_max_headers.get();
+        let headers = self.limits.admin_max_headers.into();
         if head.headers.len() > headers {
             return Err(ApiError::TooManyHeaders(headers));
         }
@@ -179,7 +179,7 @@ pub(crate) async fn serve(
     timeout: Duration,
 ) {
     let requests = admin.requests.clone();
-    let headers = admin.limits.admin_max_headers.get();
+    let headers = usize::from(admin.limits.admin_max_headers);
     let router = Router::new().fallback(handle).with_state(Arc::new(admin));
     let drained = async {
         let bounds = Bounds {

@@ -73,9 +73,10 @@ pub struct Options {
         long,
         env = "HOOKLINE_ADMIN_MAX_HEADERS",
         value_name = "N",
-        default_value = "100"
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u16).range(1..=1_000)
     )]
-    pub admin_max_headers: NonZeroUsize,
+    pub admin_max_headers: u16,
 
     /// Arguments of a query or a form.
     #[arg(

@@ -59,7 +59,7 @@ pub(crate) struct Reserved {
 impl Quotas {
     pub(crate) fn new(options: &Options) -> Arc<Self> {
         let hooks = Most {
-            what: "hooks",
+            what: "hooks and certificates",
             of_workspace: (options.workspace_hooks.clone(), "HOOKLINE_WORKSPACE_HOOKS"),
             of_all: (options.max_hooks, "HOOKLINE_MAX_HOOKS"),
         };
@@ -177,12 +177,15 @@ mod tests {
         assert!(full.is_certain);
         assert_eq!(
             full.to_string(),
-            "at most 2 hooks may be in the workspace a (HOOKLINE_WORKSPACE_HOOKS): delete some, or ask the operator for \
-             more"
+            "at most 2 hooks and certificates may be in the workspace a (HOOKLINE_WORKSPACE_HOOKS): delete some, or ask \
+             the operator for more"
         );
         assert!(hook("small", counts(1, 1, 3)).is_err());
         let full = hook("b", counts(0, 0, 4)).expect_err("full");
-        assert!(full.to_string().starts_with("at most 4 hooks may be ("));
+        assert!(
+            full.to_string()
+                .starts_with("at most 4 hooks and certificates may be (")
+        );
         assert!(quotas.reserve("a", false, || counts(2, 2, 4)).is_ok());
         assert!(quotas.reserve("a", false, || counts(2, 3, 4)).is_err());
     }
