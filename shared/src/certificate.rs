@@ -21,7 +21,7 @@ pub enum Error {
     TooLong,
     #[error("invalid certificate: expected PEM, with BEGIN CERTIFICATE")]
     Certificate,
-    /// What is no certificate would be shown to whoever may read one.
+    /// Anything else stored here, such as a private key, would be shown to every reader.
     #[error("invalid certificate: it has other parts, such as a private key")]
     OtherParts,
     #[error("please submit only one certificate at a time")]

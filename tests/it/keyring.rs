@@ -401,7 +401,7 @@ async fn without_its_key_nothing_starts_and_what_is_lost_can_be_dropped() -> Res
     cluster.finish().await
 }
 
-/// A node that still seals with the old key while all hooks are sealed anew is found out by a second look.
+/// A node that still seals with the old key while all hooks are sealed anew is found by a second look.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_finds_what_a_node_seals_with_the_old_key_meanwhile() -> Result {
     let (old, new) = (new_key()?, new_key()?);

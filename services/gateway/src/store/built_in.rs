@@ -31,7 +31,7 @@ fn role_rows(role: &str, workspace: &str, of: &Row) -> Vec<Row> {
         DEFAULT_WORKSPACE => ALL_WORKSPACES,
         name => name,
     };
-    // The same on every node, and another in a workspace that was made anew.
+    // The same on every node, but different in a workspace that was deleted and created again.
     let role_id = derived_id(&[&of.id, role]);
     let reached = match reach {
         ALL_WORKSPACES => "all workspaces",
