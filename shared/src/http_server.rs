@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -28,6 +29,30 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 /// After a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How many connections there were, and are.
+#[derive(Debug, Default)]
+pub struct Connections {
+    pub accepted: AtomicU64,
+    pub open: AtomicU64,
+}
+
+/// One of those that are open.
+struct Open(Arc<Connections>);
+
+impl Open {
+    fn new(connections: &Arc<Connections>) -> Self {
+        connections.accepted.fetch_add(1, Ordering::Relaxed);
+        connections.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connections))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Beyond `connections` at a time, clients wait to be accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -44,7 +69,7 @@ pub struct Peer(pub SocketAddr);
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    bounds: Bounds,
+    (bounds, counts): (Bounds, Arc<Connections>),
     tls: Option<Arc<ServerTls>>,
     shutdown: CancellationToken,
 ) {
@@ -69,8 +94,9 @@ pub async fn serve(
         };
         let router = router.clone().layer(Extension(Peer(peer)));
         let (shutdown, acceptor) = (shutdown.clone(), tls.as_ref().map(|tls| tls.acceptor()));
+        let counted = Open::new(&counts);
         open.spawn(async move {
-            let _permit = permit;
+            let _held = (permit, counted);
             // Nagle's algorithm would delay small responses.
             let _ = stream.set_nodelay(true);
             let closed = match acceptor {

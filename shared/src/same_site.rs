@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use url::{Host, Url};
 
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
@@ -34,6 +34,18 @@ impl SameSite {
             is_loopback: listener.ip().is_loopback(),
             origins: origins.to_vec(),
         }
+    }
+
+    /// The origin of the page that makes a request, if it is listed: it may read the answer.
+    #[must_use]
+    pub fn listed_origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+        let mut values = headers.get_all(header::ORIGIN).iter();
+        let origin = values.next().filter(|_| values.next().is_none())?;
+        let is_listed = self
+            .origins
+            .iter()
+            .any(|one| one.as_bytes() == origin.as_bytes());
+        is_listed.then_some(origin)
     }
 
     pub fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), Refused> {

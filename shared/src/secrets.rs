@@ -5,27 +5,54 @@ use serde_json::{Map, Value};
 use crate::hook::{HANDLERS, Kind};
 use crate::subject::{CERTIFICATE_KIND, HOOK_KIND};
 
-/// The kinds that have some.
-pub const KINDS: [&str; 2] = [HOOK_KIND, CERTIFICATE_KIND];
-/// Private keys of certificates.
-const KEYS: [&str; 2] = ["key", "key_alt"];
+/// Kinds, and the paths of their secret fields. Of hooks they depend on the handler.
+const FIELDS: [(&str, &[&str]); 10] = [
+    (HOOK_KIND, &[]),
+    (CERTIFICATE_KIND, &["key", "key_alt"]),
+    ("basicauth_credentials", &["password"]),
+    ("hmacauth_credentials", &["secret"]),
+    ("jwt_secrets", &["secret"]),
+    ("keyauth_credentials", &["key"]),
+    ("keys", &["jwk", "pem.private_key"]),
+    ("oauth2_credentials", &["client_secret"]),
+    ("partials", &["config.password"]),
+    (
+        "plugins",
+        &["config.provision_key", "config.redis.password"],
+    ),
+];
 
-/// Calls with the name and value of each: a certificate's keys; a hook's secrets and URL, and its headers by name.
+/// The kinds that have some.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    FIELDS.iter().map(|(kind, _)| *kind)
+}
+
+/// Calls with the name and value of each: of a hook its secrets and URL, and its headers by name.
 pub fn each(
     kind: &str,
     entity: &mut Map<String, Value>,
     mut change: impl FnMut(&str, &mut String),
 ) {
-    match kind {
-        HOOK_KIND => each_of_hook(entity, change),
-        CERTIFICATE_KIND => {
-            for name in KEYS {
-                if let Some(Value::String(key)) = entity.get_mut(name) {
-                    change(name, key);
-                }
-            }
+    if kind == HOOK_KIND {
+        return each_of_hook(entity, change);
+    }
+    let fields = FIELDS.iter().find(|(known, _)| *known == kind);
+    for name in fields.into_iter().flat_map(|(_, names)| *names) {
+        if let Some(secret) = at(entity, name) {
+            change(name, secret);
         }
-        _ => {}
+    }
+}
+
+fn at<'a>(entity: &'a mut Map<String, Value>, path: &str) -> Option<&'a mut String> {
+    let mut names = path.split('.');
+    let mut value = entity.get_mut(names.next()?)?;
+    for name in names {
+        value = value.get_mut(name)?;
+    }
+    match value {
+        Value::String(text) => Some(text),
+        _ => None,
     }
 }
 

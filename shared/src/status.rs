@@ -91,7 +91,7 @@ pub async fn serve(
                 Err(refused) => Err((StatusCode::FORBIDDEN, format!("{refused}\n"))),
             })
         }));
-    http_server::serve(listener, router, BOUNDS, None, shutdown).await;
+    http_server::serve(listener, router, (BOUNDS, Arc::default()), None, shutdown).await;
 }
 
 fn metrics(registry: &Registry) -> Response {

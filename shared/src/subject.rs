@@ -138,6 +138,8 @@ pub mod header {
     /// Id of the write that stored the message, to resolve an unknown result.
     pub const WRITE: &str = "Hookline-Write";
     /// Time in Unix milliseconds at which the deletion of an entity began.
+    /// With [`DELETING`]: what refers to the entity is deleted with it, so whoever finds an old mark goes on.
+    pub const CASCADES: &str = "Hookline-Cascades";
     pub const DELETING: &str = "Hookline-Deleting";
 
     /// Subject of the delivery's event.

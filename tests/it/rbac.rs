@@ -44,6 +44,13 @@ fn is_for_all(pattern: &str) -> bool {
     [
         "/",
         "/status",
+        "/kong",
+        "/schemas/{kind}",
+        "/schemas/{kind}/validate",
+        "/schemas/plugins/validate",
+        "/schemas/plugins/{name}",
+        "/tags",
+        "/tags/{tag}",
         "/endpoints",
         "/userinfo",
         "/admins/self/token",

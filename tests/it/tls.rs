@@ -108,8 +108,18 @@ async fn a_hook_trusts_its_authorities_and_shows_its_certificate() -> Result {
         .post("/certificates", &pair(&authority, "own")?)
         .await?;
     let own = own.expect(201)?;
-    assert_eq!(own["key"], "[redacted]");
+    // What was sent comes back, and no more.
+    assert!(
+        own["key"]
+            .as_str()
+            .is_some_and(|key| key.contains("PRIVATE KEY"))
+    );
     let own = admin::id(&own)?;
+    let shown = admin
+        .get(&format!("/certificates/{own}"))
+        .await?
+        .expect(200)?;
+    assert_eq!(shown["key"], "[redacted]");
     let hook = async |path: &str, config: Value| {
         let mut hook = admin::hook("crud", "consumers", "webhook-custom", config);
         hook["config"]["url"] = format!("https://localhost:{}{path}", front.port()).into();

@@ -5,6 +5,7 @@ mod audit;
 mod authorize;
 mod collections;
 mod dead_events;
+mod declarative;
 mod decode;
 mod deliveries;
 mod dispatch;
@@ -13,6 +14,9 @@ mod form;
 mod hook_status;
 mod hook_warnings;
 mod invitations;
+mod members;
+mod node;
+mod openapi;
 mod paging;
 mod path;
 mod rbac;
@@ -20,9 +24,14 @@ mod replay;
 pub(crate) mod response;
 mod retry_now;
 mod routes;
+mod schemas;
 mod selection;
+mod snis;
 mod sources;
+mod tags;
+mod upstream_health;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -52,6 +61,7 @@ use crate::schema::Schema;
 use crate::store::Store;
 
 pub(crate) use audit::Refusals;
+use node::About;
 use path::Path;
 use routes::Access;
 
@@ -63,7 +73,9 @@ const CONNECTIONS: usize = 1_024;
 pub(crate) struct Admin {
     store: Arc<OnceLock<Arc<Store>>>,
     metrics: Metrics,
-    node: String,
+    about: About,
+    connections: Arc<http_server::Connections>,
+    answered: AtomicU64,
     limits: limits::Options,
     rates: Rates,
     same_site: SameSite,
@@ -86,7 +98,9 @@ impl Admin {
         Self {
             store,
             metrics,
-            node: config.node(),
+            about: About::new(config, rbac),
+            connections: Arc::default(),
+            answered: AtomicU64::new(0),
             limits: config.limits.clone(),
             rates: Rates::new(&config.limits),
             same_site: SameSite::new(config.admin_listen, &config.admin_origins),
@@ -180,6 +194,7 @@ pub(crate) async fn serve(
 ) {
     let requests = admin.requests.clone();
     let headers = usize::from(admin.limits.admin_max_headers);
+    let connections = Arc::clone(&admin.connections);
     let router = Router::new().fallback(handle).with_state(Arc::new(admin));
     let drained = async {
         let bounds = Bounds {
@@ -187,7 +202,14 @@ pub(crate) async fn serve(
             // Those beyond the limit are refused with an answer that says so.
             headers: 2 * headers,
         };
-        http_server::serve(listener, router, bounds, tls, shutdown.clone()).await;
+        http_server::serve(
+            listener,
+            router,
+            (bounds, connections),
+            tls,
+            shutdown.clone(),
+        )
+        .await;
         requests.close();
         requests.wait().await;
     };
@@ -205,7 +227,9 @@ pub(crate) async fn serve(
 
 async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
     let started = Instant::now();
+    admin.answered.fetch_add(1, Ordering::Relaxed);
     let method = request.method().clone();
+    let origin = admin.same_site.listed_origin(request.headers()).cloned();
     let path = Path::parse(request.uri().path());
     let route = path.as_ref().map(|path| path.route);
     let (kind, pattern) = route.map_or(("none", "none"), |route| (route.kind, &route.pattern));
@@ -221,7 +245,8 @@ async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
         tracing::error!(%error, "request handler panicked");
         Err(ApiError::Internal)
     });
-    let response = result.unwrap_or_else(ApiError::into_response);
+    let mut response = result.unwrap_or_else(ApiError::into_response);
+    response::for_clients(&mut response, &admin.about, origin);
     let (status, took) = (response.status(), started.elapsed());
     admin.metrics.answered(kind, &method, status, took);
     trace.end(method.as_str(), pattern, status.as_u16());

@@ -75,6 +75,20 @@ pub struct Config {
     )]
     pub admin_origins: Vec<String>,
 
+    /// Version of Kong that the Admin API says it has, for clients that ask: its own speak that of 3.9.
+    #[arg(
+        long,
+        env = "HOOKLINE_KONG_VERSION",
+        value_name = "VERSION",
+        default_value = "3.9.1"
+    )]
+    pub kong_version: String,
+
+    /// Show private keys in answers, as Kong does: decK needs them to compare certificates. Who may read certificates
+    /// has their keys then.
+    #[arg(long, env = "HOOKLINE_SHOW_PRIVATE_KEYS")]
+    pub show_private_keys: bool,
+
     /// Where the status API listens: /metrics, /healthz, /readyz, /scaling.
     #[arg(
         long,

@@ -58,8 +58,12 @@ pub(crate) enum ApiError {
     NoEvent(String),
     #[error("{}", .0.message())]
     Schema(Violations),
-    #[error("'{0}' is not a valid offset: it was not issued by this service")]
-    Offset(String),
+    /// Carries what is wrong, and where.
+    #[error("declarative config is invalid: {0}")]
+    Declarative(String, Value),
+    /// Carries it, and what is wrong with it.
+    #[error("'{0}' is not a valid offset: {1}")]
+    Offset(String, &'static str),
     #[error("{0}")]
     Size(&'static str),
     #[error("invalid option (tags: {0})")]
@@ -99,11 +103,17 @@ fn name(code: u8) -> &'static str {
         7 => "invalid offset",
         9 => "invalid size",
         11 => "invalid options",
+        13 => "foreign keys unresolved",
+        14 => "invalid declarative configuration",
         _ => "",
     }
 }
 
 impl ApiError {
+    pub(crate) fn declarative(problems: &Violations) -> Self {
+        Self::Declarative(problems.list(), problems.fields())
+    }
+
     pub(crate) fn forbidden(caller: &Caller) -> Self {
         let name = caller.user.as_ref().map(|user| user.name.clone());
         let action = caller
@@ -156,7 +166,22 @@ impl ApiError {
             Self::Store(Store::Unique { field, value }) => {
                 (StatusCode::CONFLICT, 5, json!({*field: value}))
             }
-            Self::Offset(_) => (BAD, 7, Value::Null),
+            Self::Store(Store::Together { fields, .. }) => {
+                (StatusCode::CONFLICT, 5, fields.clone())
+            }
+            Self::Store(Store::Unresolved {
+                field,
+                kind,
+                key,
+                value,
+            }) => {
+                let message = format!(
+                    "the foreign key cannot be resolved with '{{{key}=\"{value}\"}}' for an existing '{kind}' entity"
+                );
+                (BAD, 13, json!({*field: {*key: message}}))
+            }
+            Self::Declarative(_, fields) => (BAD, 14, fields.clone()),
+            Self::Offset(..) => (BAD, 7, Value::Null),
             Self::Size(_) => (BAD, 9, Value::Null),
             Self::Tags(message) => (BAD, 11, json!({"tags": message})),
             Self::Store(

@@ -103,6 +103,9 @@ pub async fn run(
 ) -> Result<(), Error> {
     let registry = telemetry::registry()?;
     config.allowances.apply();
+    if config.show_private_keys {
+        schema::show_private_keys();
+    }
     let parts = Parts::register(&registry)?;
     let readiness = Readiness::waiting_for(&["nats", "view"]);
     // A node that answers is healthy unless a loop stopped; readiness says what it lacks.
@@ -338,6 +341,10 @@ fn spawn_watches(
         store::follow(&view, &watched).await;
     });
     let (counted, context) = (Arc::clone(store), context.clone());
+    let finishing = Arc::clone(store);
+    supervisor.spawn("unfinished deletions", async move {
+        finishing.finish_deletions().await;
+    });
     supervisor.spawn("backlog watch", async move {
         counted.watch_backlog(&context).await;
     });

@@ -43,11 +43,11 @@ use crate::metrics::Metrics;
 use crate::schema::Schema;
 use lists::Lists;
 
-pub(crate) use change::{Origin, Place, Write};
+pub(crate) use change::{Origin, Place, Told, Write};
 pub(crate) use error::Error;
 pub(crate) use reseal::Resealed;
 pub(crate) use row::Row;
-pub(crate) use view::{Cursor, Page, Query, Tags, View};
+pub(crate) use view::{Cursor, Page, Query, Tagged, Tags, View};
 pub(crate) use watch::follow;
 
 /// How long a request waits for a lost connection before it is answered 503.

@@ -28,15 +28,15 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    #[cfg(test)]
-    pub(crate) fn nobody() -> Self {
+    /// A node that finishes what another began.
+    pub(crate) fn node(workspace: &str) -> Self {
         Self {
             user: None,
             address: [127, 0, 0, 1].into(),
             request: Uuid::nil(),
-            method: "POST",
-            path: "/consumers".to_owned(),
-            workspace: "default".to_owned(),
+            method: "DELETE",
+            path: String::new(),
+            workspace: workspace.to_owned(),
             asks: None,
         }
     }
@@ -59,16 +59,28 @@ impl Caller {
     /// Whether a role forbids to read an entity by one of its names.
     pub(crate) fn is_hidden(&self, workspace: &str, schema: &Schema, row: &Row) -> bool {
         let user = self.user.as_ref();
-        let Some(user) = user.filter(|user| user.permissions.name_things) else {
+        let names_things = user.is_some_and(|user| user.permissions.name_things);
+        names_things && self.is_forbidden(workspace, schema, Some(row), Action::Read)
+    }
+
+    /// Whether a role forbids something on a kind's own path, or on that of one entity: what is reached by another path is
+    /// forbidden too.
+    pub(crate) fn is_forbidden(
+        &self,
+        workspace: &str,
+        schema: &Schema,
+        row: Option<&Row>,
+        action: Action,
+    ) -> bool {
+        let Some(user) = &self.user else {
             return false;
         };
-        let mut path: Vec<_> = schema
-            .path
-            .split('/')
-            .map(|segment| vec![segment])
-            .collect();
-        path.push([row.id.as_str()].into_iter().chain(row.name()).collect());
-        user.permissions.forbid(workspace, &path, Action::Read)
+        let segments = schema.path.split('/');
+        let mut path: Vec<_> = segments.map(|segment| vec![segment]).collect();
+        if let Some(row) = row {
+            path.push([row.id.as_str()].into_iter().chain(row.name()).collect());
+        }
+        user.permissions.forbid(workspace, &path, action)
     }
 
     /// One who changes what is their own: what else they may do is not asked.

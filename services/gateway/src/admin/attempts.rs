@@ -13,7 +13,7 @@ use hookline_shared::stream_reader;
 use hookline_shared::subject;
 
 use super::collections::Collection;
-use super::paging::size;
+use super::paging::{NOT_ISSUED, size};
 use super::response;
 use super::selection::unknown;
 use crate::error::ApiError;
@@ -74,7 +74,8 @@ fn read(arguments: &str) -> Result<(Option<Before>, usize), ApiError> {
             "size" => count = size(&value)?,
             "offset" => {
                 let offset = offset(&value);
-                before = Some(offset.ok_or_else(|| ApiError::Offset(value.into_owned()))?);
+                before =
+                    Some(offset.ok_or_else(|| ApiError::Offset(value.into_owned(), NOT_ISSUED))?);
             }
             _ => return Err(unknown(&name, "size, offset")),
         }

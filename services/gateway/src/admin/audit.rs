@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use hookline_shared::subject::{ALL_WORKSPACES, AUDIT_ACTION, AUDIT_REFUSAL};
 
-use super::paging::size;
+use super::paging::{NOT_ISSUED, size};
 use super::response;
 use super::selection::unknown;
 use crate::access::{self, Caller, audit};
@@ -46,7 +46,7 @@ pub(super) async fn requests(
             "size" => count = size(&value)?,
             "offset" => {
                 let offset = value.parse();
-                before = offset.map_err(|_| ApiError::Offset(value.into_owned()))?;
+                before = offset.map_err(|_| ApiError::Offset(value.into_owned(), NOT_ISSUED))?;
             }
             _ => return Err(unknown(&name, "size, offset")),
         }

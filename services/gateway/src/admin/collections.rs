@@ -1,5 +1,6 @@
 //! Operations on entities of any kind: list, create, show, patch, put, delete.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::http::{StatusCode, Uri};
@@ -7,14 +8,15 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use hookline_shared::signature;
-use hookline_shared::subject::{ALL_WORKSPACES, HOOK_KIND};
+use hookline_shared::subject::{ALL_WORKSPACES, CERTIFICATE_KIND, HOOK_KIND};
 
-use super::hook_warnings;
+use super::members::Members;
 use super::paging::Paging;
 use super::response::{self, no_content};
+use super::{hook_warnings, snis};
 use crate::access::{self, Caller, token};
 use crate::error::ApiError;
-use crate::schema::{Entity, Input, Schema, Scope, is_uuid};
+use crate::schema::{Entity, Input, Schema, Scope, credentials, is_uuid};
 use crate::store::{self, Place, Row, Store, Write};
 
 /// Tries of one change while others change the same entity.
@@ -53,7 +55,8 @@ impl<'a> Collection<'a> {
 
     pub(super) async fn list(&self, uri: &Uri) -> Result<Response, ApiError> {
         let paging = Paging::read(self.schema, uri.query().unwrap_or_default())?;
-        self.list_part(uri, paging).await
+        self.list_part(&format!("/{}", self.schema.path), paging)
+            .await
     }
 
     /// Entities that refer to `parent` by `field`.
@@ -65,21 +68,32 @@ impl<'a> Collection<'a> {
     ) -> Result<Response, ApiError> {
         let mut paging = Paging::read(self.schema, uri.query().unwrap_or_default())?;
         paging.query.parent = Some((field, parent.id.clone()));
-        self.list_part(uri, paging).await
+        let path = format!(
+            "/{}/{}/{}",
+            parent.schema.path,
+            parent.id,
+            self.schema.path_within()
+        );
+        self.list_part(&path, paging).await
     }
 
-    async fn list_part(&self, uri: &Uri, paging: Paging) -> Result<Response, ApiError> {
+    /// `path`: of the list, without a workspace, which clients put before it themselves.
+    async fn list_part(&self, path: &str, paging: Paging) -> Result<Response, ApiError> {
         let view = self.store.view();
         let mut page = view
             .list(self.schema, &self.place.workspace, &paging.query)
             .await;
         page.rows.retain(|row| self.shows(row));
-        let path = uri.path().trim_end_matches('/');
-        Ok(response::ok(&paging.envelope(self.schema, path, &page)))
+        let show = |row: &Row| {
+            let mut shown = self.schema.response(&row.entity);
+            self.add_snis(&row.entity, &mut shown);
+            shown
+        };
+        Ok(response::ok(&paging.envelope(show, path, &page)))
     }
 
     /// Whether a list has an entity: not what its reader may not read.
-    fn shows(&self, row: &Row) -> bool {
+    pub(super) fn shows(&self, row: &Row) -> bool {
         if self.schema.kind == Schema::workspaces().kind {
             return self.caller.reaches(row.name().unwrap_or_default());
         }
@@ -88,11 +102,41 @@ impl<'a> Collection<'a> {
             .is_hidden(&self.place.workspace, self.schema, row)
     }
 
-    pub(super) async fn create(&self, input: Input) -> Result<Response, ApiError> {
-        let id_given = has_id(&input);
+    pub(super) async fn create(&self, mut input: Input) -> Result<Response, ApiError> {
+        let names = self.take_snis(&mut input, None).await?;
+        let (id_given, sent) = (has_id(&input), input.values.clone());
         let entity = self.insert(input, Entity::new(), id_given).await?;
-        let written = self.written(&entity).await;
+        self.name_certificate(&entity, names).await?;
+        let written = self.written(&entity, &sent).await;
         Ok(response::json(StatusCode::CREATED, &written))
+    }
+
+    /// The names of a certificate that a request has, if they can be its.
+    async fn take_snis(
+        &self,
+        input: &mut Input,
+        certificate: Option<&str>,
+    ) -> Result<Option<BTreeSet<String>>, ApiError> {
+        if self.schema.kind != CERTIFICATE_KIND {
+            return Ok(None);
+        }
+        let names = snis::take(input)?;
+        if let Some(names) = &names {
+            self.check_snis(certificate, names).await?;
+        }
+        Ok(names)
+    }
+
+    async fn name_certificate(
+        &self,
+        certificate: &Entity,
+        names: Option<BTreeSet<String>>,
+    ) -> Result<(), ApiError> {
+        let id = certificate.get("id").and_then(Value::as_str);
+        match (names, id) {
+            (Some(names), Some(id)) => self.set_snis(id, &names).await,
+            _ => Ok(()),
+        }
     }
 
     /// Creates an entity that refers to `parent` by `field`.
@@ -108,6 +152,37 @@ impl<'a> Collection<'a> {
         self.create(input).await
     }
 
+    /// The entity with this id or name that refers to `parent` by `field`.
+    pub(super) async fn find_child(
+        &self,
+        field: &'static str,
+        parent: &Row,
+        key: &str,
+    ) -> Result<Arc<Row>, ApiError> {
+        let found = match self.lookup(key).await? {
+            None => self.by_second_name(field, parent, key),
+            found => found,
+        };
+        let is_its = |row: &Arc<Row>| {
+            let of = row.entity.get(field).and_then(|of| of.get("id"));
+            of.and_then(Value::as_str) == Some(&parent.id)
+        };
+        found.filter(is_its).ok_or(ApiError::NotFound)
+    }
+
+    /// A name that is unique beneath one parent only, such as a target's address or a consumer's group.
+    fn by_second_name(&self, field: &'static str, parent: &Row, key: &str) -> Option<Arc<Row>> {
+        let mut names = self.schema.unique_together.iter();
+        let name = *names.find(|name| **name != field)?;
+        if self.schema.endpoint_key.is_some() {
+            return None;
+        }
+        let view = self.store.view();
+        let children = view.children(self.schema, &self.place.workspace, field, &parent.id);
+        let is_it = |row: &Arc<Row>| row.entity.get(name).and_then(Value::as_str) == Some(key);
+        children.into_iter().find(is_it)
+    }
+
     pub(super) async fn show(&self, key: &str) -> Result<Response, ApiError> {
         let row = self.find(key).await?;
         if !self.shows(&row) {
@@ -115,7 +190,62 @@ impl<'a> Collection<'a> {
         }
         let mut shown = self.schema.response(&row.entity);
         self.add_public_key(&row.entity, &mut shown);
+        self.add_snis(&row.entity, &mut shown);
         Ok(response::ok(&shown))
+    }
+
+    /// A group with its consumers, unless the request wants none, and its plugins.
+    pub(super) async fn show_group(&self, key: &str, uri: &Uri) -> Result<Response, ApiError> {
+        let group = self.find(key).await?;
+        if !self.shows(&group) {
+            return Err(ApiError::NotFound);
+        }
+        let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        let mut wants = query.filter(|(name, _)| name == "list_consumers");
+        let none = wants.any(|(_, value)| value == "false");
+        let view = self.store.view();
+        let of = self.schema;
+        let place = self.place.clone();
+        let groups = Self::new(self.store, of, place, Arc::clone(&self.caller));
+        let members = Members::new(groups, &group.id).await?;
+        let (plugins, here) = (Schema::plugins(), &self.place.workspace);
+        let mut rows = view.children(plugins, here, "consumer_group", &group.id);
+        rows.retain(|row| !self.caller.is_hidden(here, plugins, row));
+        let mut shown = members.whole(rows);
+        if none && let Value::Object(shown) = &mut shown {
+            shown.shift_remove("consumers");
+        }
+        Ok(response::ok(&shown))
+    }
+
+    /// The plugins that a partial is part of.
+    pub(super) async fn links(&self, uri: &Uri, partial: &Row) -> Result<Response, ApiError> {
+        let mut paging = Paging::read(self.schema, uri.query().unwrap_or_default())?;
+        paging.query.parent = Some(("partials", partial.id.clone()));
+        let view = self.store.view();
+        let mut page = view
+            .list(self.schema, &self.place.workspace, &paging.query)
+            .await;
+        page.rows.retain(|row| self.shows(row));
+        let show = |row: &Row| {
+            let part = |name: &str| row.entity.get(name).cloned().unwrap_or_default();
+            json!({ "id": row.id, "name": part("name"), "instance_name": part("instance_name") })
+        };
+        let path = format!("/partials/{}/links", partial.id);
+        Ok(response::ok(&paging.envelope(show, &path, &page)))
+    }
+
+    /// How many entities of each kind a workspace has.
+    pub(super) async fn meta(&self, key: &str) -> Result<Response, ApiError> {
+        let workspace = self.find(key).await?;
+        if !self.shows(&workspace) {
+            return Err(ApiError::NotFound);
+        }
+        let counts = self
+            .store
+            .view()
+            .counts_by_kind(workspace.name().unwrap_or_default());
+        Ok(response::ok(&json!({ "counts": counts })))
     }
 
     /// What verifies a hook's signatures, if everybody may know it.
@@ -129,11 +259,13 @@ impl<'a> Collection<'a> {
         }
     }
 
-    pub(super) async fn patch(&self, key: &str, input: Input) -> Result<Response, ApiError> {
+    pub(super) async fn patch(&self, key: &str, mut input: Input) -> Result<Response, ApiError> {
         let row = self.find(key).await?;
+        let names = self.take_snis(&mut input, Some(&row.id)).await?;
         let update = |row: &Row| Ok(self.schema.update(&row.entity, input.clone())?);
         let entity = self.change(row, Tokens::AsGiven, update).await?;
-        Ok(response::ok(&self.written(&entity).await))
+        self.name_certificate(&entity, names).await?;
+        Ok(response::ok(&self.written(&entity, &input.values).await))
     }
 
     /// Changes an entity, anew if somebody else changes it meanwhile.
@@ -161,8 +293,17 @@ impl<'a> Collection<'a> {
     }
 
     /// An entity that was written; of a hook also where it hears, and a `warning`.
-    async fn written(&self, entity: &Entity) -> Value {
+    async fn written(&self, entity: &Entity, sent: &Entity) -> Value {
         let mut written = self.schema.response(entity);
+        self.add_snis(entity, &mut written);
+        if self.schema.kind == CERTIFICATE_KIND {
+            // Whoever sent a key knows it, and clients compare it with the answer.
+            for name in ["key", "key_alt"] {
+                if let Some(sent) = sent.get(name) {
+                    written[name] = sent.clone();
+                }
+            }
+        }
         if self.schema.kind == HOOK_KIND {
             written["hears"] = match self.place.workspace.as_str() {
                 ALL_WORKSPACES => "all workspaces".into(),
@@ -186,6 +327,7 @@ impl<'a> Collection<'a> {
             Some(field) => input.values.insert(field.to_owned(), json!(key)),
             None => return Err(ApiError::NotFound),
         };
+        let names = self.take_snis(&mut input, Some(key)).await?;
         let mut result = Err(store::Error::Contended.into());
         let mut stored = false;
         for _ in 0..MAX_TRIES {
@@ -221,7 +363,9 @@ impl<'a> Collection<'a> {
                 break;
             }
         }
-        Ok(response::ok(&self.written(&result?).await))
+        let entity = result?;
+        self.name_certificate(&entity, names).await?;
+        Ok(response::ok(&self.written(&entity, &input.values).await))
     }
 
     /// Deletes an entity. 204 also if there is none, as in Kong's generic endpoint.
@@ -301,7 +445,7 @@ impl<'a> Collection<'a> {
         }
     }
 
-    async fn reread(&self, row: &Row) -> Result<Option<Arc<Row>>, ApiError> {
+    pub(super) async fn reread(&self, row: &Row) -> Result<Option<Arc<Row>>, ApiError> {
         Ok(self
             .store
             .get_stored(self.schema, &self.place.workspace, &row.id)
@@ -357,6 +501,9 @@ impl<'a> Collection<'a> {
             let digest = digest.map_err(access::Refused::from)?;
             entity.insert(field.to_owned(), digest.into());
         }
+        if self.schema.kind == credentials::BASIC_AUTH.kind {
+            credentials::hide_password(&mut entity, old);
+        }
         Ok(entity)
     }
 
@@ -381,6 +528,11 @@ impl<'a> Collection<'a> {
         entity: Entity,
         id_given: bool,
     ) -> Result<Entity, ApiError> {
+        if let Some(old) = &old
+            && is_same(&old.entity, &entity)
+        {
+            return Ok(old.entity.clone());
+        }
         let _room = match &old {
             None => Some(self.store.room(self.schema, &self.place.workspace).await?),
             Some(_) => None,
@@ -393,11 +545,28 @@ impl<'a> Collection<'a> {
             place: self.place.clone(),
             old,
             new: Some(entity.clone()),
+            told: None,
             id_given,
             by: Arc::clone(&self.caller),
         };
         self.store.write(write).await?;
         Ok(entity)
+    }
+
+    /// Creates or changes an entity to what is stored of it.
+    pub(super) async fn write_as_is(
+        &self,
+        old: Option<Arc<Row>>,
+        entity: Entity,
+    ) -> Result<Entity, ApiError> {
+        let entity = self.resolve(entity).await?;
+        let id = entity.get("id").and_then(Value::as_str).unwrap_or_default();
+        let _lock = self.store.lock(self.schema, id).await;
+        if old.is_none() {
+            self.forget(id).await;
+        }
+        let is_new = old.is_none();
+        self.write(old, entity, is_new).await
     }
 
     /// Replaces references by endpoint key with references by id.
@@ -430,7 +599,7 @@ impl<'a> Collection<'a> {
                 .await?;
             let Some(parent) = parent else {
                 let (field, kind, value) = (reference.field, reference.kind, name.to_owned());
-                return Err(store::Error::MissingParent {
+                return Err(store::Error::Unresolved {
                     field,
                     kind,
                     key,
@@ -442,6 +611,16 @@ impl<'a> Collection<'a> {
         }
         Ok(entity)
     }
+}
+
+/// Whether a change changes nothing but the time of the change.
+pub(super) fn is_same(old: &Entity, new: &Entity) -> bool {
+    let without_time = |entity: &Entity| {
+        let mut entity = entity.clone();
+        entity.shift_remove("updated_at");
+        entity
+    };
+    without_time(old) == without_time(new)
 }
 
 pub(super) fn has_id(input: &Input) -> bool {

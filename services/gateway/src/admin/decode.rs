@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 use serde_json::Value;
 
+use super::declarative;
 use super::form::{Form, MAX_DEPTH, TooDeep};
 use crate::error::ApiError;
 use crate::limits::Options;
@@ -21,11 +22,12 @@ pub(super) async fn input(
     headers: &HeaderMap,
     body: Body,
     limits: &Options,
+    takes_yaml: bool,
 ) -> Result<Input, ApiError> {
     let body = tokio::time::timeout(BODY_TIMEOUT, read(body, limits.admin_max_body.get()))
         .await
         .map_err(|_| ApiError::BodyTimeout)?;
-    let input = decode(headers, body?, limits).await?;
+    let input = decode(headers, body?, limits, takes_yaml).await?;
     let most = limits.admin_max_nesting;
     let mut values = input.values.values();
     if values.any(|value| nests_deeper(value, most - 1)) {
@@ -58,7 +60,12 @@ async fn read(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
 }
 
 /// Decodes by content type. An empty body is an empty input.
-async fn decode(headers: &HeaderMap, body: Bytes, limits: &Options) -> Result<Input, ApiError> {
+async fn decode(
+    headers: &HeaderMap,
+    body: Bytes,
+    limits: &Options,
+    takes_yaml: bool,
+) -> Result<Input, ApiError> {
     let arguments = limits.admin_max_arguments.get();
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (content_type, another) = (types.next(), types.next());
@@ -82,15 +89,13 @@ async fn decode(headers: &HeaderMap, body: Bytes, limits: &Options) -> Result<In
     match media_type.to_ascii_lowercase().as_str() {
         "application/json" => json(&body, limits.admin_max_nesting),
         "application/x-www-form-urlencoded" => urlencoded(&body, arguments),
+        of if takes_yaml && declarative::is_yaml(of) => yaml(&body),
         "multipart/form-data" => multipart(content_type, body, arguments).await,
         _ => Err(ApiError::UnsupportedMediaType),
     }
 }
 
 fn json(body: &[u8], nesting: u64) -> Result<Input, ApiError> {
-    if body.is_empty() {
-        return Ok(Input::default());
-    }
     match serde_json::from_slice(body) {
         Ok(Value::Object(values)) => Ok(Input {
             values,
@@ -104,6 +109,15 @@ fn json(body: &[u8], nesting: u64) -> Result<Input, ApiError> {
         }
         Err(_) => Err(ApiError::BadRequest("Cannot parse JSON body")),
     }
+}
+
+fn yaml(body: &[u8]) -> Result<Input, ApiError> {
+    let text = std::str::from_utf8(body);
+    let text = text.map_err(|_| ApiError::BadRequest("The body is not UTF-8"))?;
+    Ok(Input {
+        values: declarative::parse(text)?,
+        form: false,
+    })
 }
 
 fn urlencoded(body: &[u8], arguments: usize) -> Result<Input, ApiError> {
@@ -194,7 +208,7 @@ mod tests {
             let value = HeaderValue::from_str(content_type).expect("a header value");
             headers.append(header::CONTENT_TYPE, value);
         }
-        decode(&headers, Bytes::from(body.to_owned()), &limits())
+        decode(&headers, Bytes::from(body.to_owned()), &limits(), false)
             .await
             .map(|input| Value::Object(input.values))
             .map_err(|error| error.to_string())
@@ -270,12 +284,16 @@ mod tests {
         let multipart = HeaderValue::from_static("multipart/form-data; boundary=b");
         headers.insert(header::CONTENT_TYPE, multipart);
         assert!(
-            decode(&headers, Bytes::from(body.clone()), &limits())
+            decode(&headers, Bytes::from(body.clone()), &limits(), false)
                 .await
                 .is_err()
         );
         body.retain(|byte| *byte != 0xff);
-        assert!(decode(&headers, Bytes::from(body), &limits()).await.is_ok());
+        assert!(
+            decode(&headers, Bytes::from(body), &limits(), false)
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]
@@ -349,7 +367,7 @@ mod tests {
                 let mut headers = HeaderMap::new();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
                 // An error is an answer too.
-                let _ = decode(&headers, Bytes::from(body.clone()), &limits()).await;
+                let _ = decode(&headers, Bytes::from(body.clone()), &limits(), false).await;
             }
         }
     }

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::collections::Collection;
-use super::paging::size;
+use super::paging::{NOT_ISSUED, size};
 use super::response;
 use super::selection::{self, unknown};
 use crate::error::ApiError;
@@ -76,7 +76,7 @@ impl Query {
                 ("size", text) => query.size = size(text)?,
                 ("offset", text) => {
                     let from = text.parse();
-                    query.from = from.map_err(|_| ApiError::Offset(text.to_owned()))?;
+                    query.from = from.map_err(|_| ApiError::Offset(text.to_owned(), NOT_ISSUED))?;
                 }
                 ("state", "waiting") => query.state = State::Waiting,
                 ("state", "dead") => query.state = State::Dead,

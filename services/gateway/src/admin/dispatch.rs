@@ -1,5 +1,7 @@
 //! From a path and a method to its handler.
 
+mod nested;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -11,20 +13,22 @@ use serde_json::json;
 use super::collections::Collection;
 use super::path::Path;
 use super::routes::{Route, Target};
-use super::{Admin, audit, dead_events, decode, invitations, response, sources};
+use super::{
+    Admin, audit, dead_events, decode, invitations, openapi, response, schemas, sources, tags,
+};
 use crate::access::{Caller, Logins};
 use crate::error::ApiError;
-use crate::schema::{Input, Schema};
+use crate::schema::{Input, Schema, plugins};
 use crate::store::Store;
 
 /// A request whose caller may make it, without its body.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     admin: &'a Admin,
     path: &'a Path,
-    caller: Arc<Caller>,
-    uri: &'a Uri,
+    pub(super) caller: Arc<Caller>,
+    pub(super) uri: &'a Uri,
     /// `GET` also for `HEAD`.
-    method: &'a str,
+    pub(super) method: &'a str,
 }
 
 impl Admin {
@@ -35,7 +39,8 @@ impl Admin {
         parts: Parts,
         body: Body,
     ) -> Result<Response, ApiError> {
-        let input = async || decode::input(&parts.headers, body, &self.limits).await;
+        let is_config = matches!(path.route.target, Target::Config);
+        let input = async || decode::input(&parts.headers, body, &self.limits, is_config).await;
         let method = match &parts.method {
             &Method::HEAD => &Method::GET,
             method => method,
@@ -55,17 +60,36 @@ impl Admin {
             method,
         };
         match route.target {
-            Target::Node => Ok(self.describe()),
-            Target::Status => Ok(self.state()),
-            Target::Endpoints => Ok(endpoints()),
+            Target::Node
+            | Target::Status
+            | Target::Endpoints
+            | Target::OpenApi
+            | Target::OpenApiPage
+            | Target::Schema
+            | Target::SchemaOfPlugin
+            | Target::EnabledPlugins
+            | Target::ValidateSchema
+            | Target::Tags => asked.about(input).await,
+            Target::Config => asked.config(&parts.headers, input).await,
             Target::AuditRequests => asked.audit().await,
             Target::Collection(schema) => asked.entities(schema, input).await,
             Target::Item(schema) => asked.entity(schema, input).await,
-            Target::Children {
-                parent,
-                child,
-                field,
-            } => asked.children((parent, child, field), input).await,
+            Target::Children(link) => asked.children(link, input).await,
+            Target::Child(link) => asked.child(link, input).await,
+            Target::Parent(link) => asked.parent(link, input).await,
+            Target::Members(of) => asked.members(of, input).await,
+            Target::Member(of) => asked.member(of).await,
+            Target::Health => asked.health().await,
+            Target::MarkHealth(mark) => asked.mark(None, mark).await,
+            Target::MarkAddress(mark) => asked.mark(path.open(2), mark).await,
+            Target::PartialLinks => asked.links().await,
+            Target::WorkspaceMeta => {
+                asked
+                    .collection(Schema::workspaces())
+                    .await?
+                    .meta(path.key())
+                    .await
+            }
             Target::DeadEvents | Target::DeadEvent | Target::PublishDeadEvent => {
                 asked.dead_events(input).await
             }
@@ -90,23 +114,6 @@ impl Admin {
         let store = self.store.get();
         store.map(AsRef::as_ref).ok_or(ApiError::Starting)
     }
-
-    fn describe(&self) -> Response {
-        response::ok(&json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "tagline": "hookline",
-            "node_id": self.node,
-            "hostname": self.node,
-            "pid": std::process::id(),
-        }))
-    }
-
-    fn state(&self) -> Response {
-        let store = self.store.get();
-        let reachable = store.is_some_and(|store| store.is_connected());
-        let sequence = store.map(|store| store.view().sequence());
-        response::ok(&json!({"database": {"reachable": reachable}, "view": {"sequence": sequence}}))
-    }
 }
 
 /// `GET /endpoints`: every path, with `{…}` where it takes any text.
@@ -118,7 +125,10 @@ fn endpoints() -> Response {
 
 impl<'a> Asked<'a> {
     /// The entities of a kind, in the workspace of the path.
-    async fn collection(&self, schema: &'static Schema) -> Result<Collection<'a>, ApiError> {
+    pub(super) async fn collection(
+        &self,
+        schema: &'static Schema,
+    ) -> Result<Collection<'a>, ApiError> {
         let store = self.admin.store()?;
         let place = store.place(schema, self.path.workspace.as_deref()).await?;
         let place = place.ok_or(ApiError::NotFound)?;
@@ -128,6 +138,39 @@ impl<'a> Asked<'a> {
             place,
             Arc::clone(&self.caller),
         ))
+    }
+
+    /// What a node says of itself, and of its API.
+    async fn about(
+        &self,
+        input: impl AsyncFnOnce() -> Result<Input, ApiError>,
+    ) -> Result<Response, ApiError> {
+        let admin = self.admin;
+        match self.path.route.target {
+            Target::Schema => Ok(schemas::of_kind(self.path.key())),
+            Target::SchemaOfPlugin => Ok(schemas::of_plugin(self.path.key())),
+            Target::EnabledPlugins => {
+                let names: Vec<_> = plugins::names().collect();
+                Ok(response::ok(&json!({ "enabled_plugins": names })))
+            }
+            Target::ValidateSchema => {
+                let kind = self.path.open(0).unwrap_or("plugins").to_owned();
+                schemas::validate(&kind, input().await?)
+            }
+            Target::Tags => {
+                let (place, tag) = (self.path.place(), self.path.open(0));
+                tags::tags(admin.store()?, &self.caller, place, tag, self.uri)
+            }
+            Target::Status => Ok(admin.state()),
+            Target::Endpoints => Ok(endpoints()),
+            Target::OpenApi => {
+                let version = admin.about.kong_version();
+                let document = openapi::document(version, admin.logins.is_some());
+                Ok(response::ok(&document))
+            }
+            Target::OpenApiPage => Ok(openapi::show_page()),
+            _ => Ok(admin.describe(admin.store.get().map(AsRef::as_ref))),
+        }
     }
 
     async fn entities(
@@ -161,30 +204,15 @@ impl<'a> Asked<'a> {
             "GET" if is_admin && invitations::wants_invitation(self.uri) => {
                 entities.invite_again(key).await
             }
+            "GET" if schema.kind == Schema::consumer_groups().kind => {
+                entities.show_group(key, self.uri).await
+            }
             "GET" => entities.show(key).await,
             "PATCH" => entities.patch(key, input().await?).await,
             "PUT" => entities.put(key, input().await?).await,
             _ if is_role => entities.delete_role(key).await,
             _ => entities.delete(key).await,
         }
-    }
-
-    async fn children(
-        &self,
-        (parent, child, field): (&'static Schema, &'static Schema, &'static str),
-        input: impl AsyncFnOnce() -> Result<Input, ApiError>,
-    ) -> Result<Response, ApiError> {
-        let parent = self.collection(parent).await?;
-        let parent = parent.find(self.path.key()).await?;
-        let children = self.collection(child).await?;
-        if self.method == "GET" {
-            return children.list_children(self.uri, field, &parent).await;
-        }
-        let input = input().await?;
-        if child.kind == Schema::rbac_role_endpoints().kind {
-            return children.create_endpoint(&parent, input).await;
-        }
-        children.create_child(input, field, &parent).await
     }
 
     async fn audit(&self) -> Result<Response, ApiError> {

@@ -1,11 +1,15 @@
 //! Pagination: `size`, `offset` and `tags` in, `next` and `offset` out.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::schema::{Schema, is_uuid};
-use crate::store::{Cursor, Page, Query, Tags};
+use crate::store::{Cursor, Page, Query, Row, Tags};
 
+/// Why an offset is refused.
+pub(super) const NOT_ISSUED: &str = "it was not issued by this service";
 const DEFAULT_SIZE: usize = 100;
 const MAX_SIZE: usize = 1_000;
 
@@ -27,14 +31,18 @@ impl Paging {
         };
         for (name, value) in form_urlencoded::parse(arguments.as_bytes()) {
             match name.as_ref() {
+                // Bytes that are no text are read so.
+                "tags" if value.contains(char::REPLACEMENT_CHARACTER) => {
+                    return Err(ApiError::Tags("must not contain invalid utf-8 sequences"));
+                }
                 "size" => {
                     paging.query.size = size(&value)?;
                     paging.repeat.push(("size", value.into_owned()));
                 }
-                "offset" => {
-                    let cursor = cursor(&value);
-                    paging.query.after =
-                        Some(cursor.ok_or_else(|| ApiError::Offset(value.into_owned()))?);
+                "offset" => paging.query.after = Some(cursor(&value)?),
+                name if schema.filter(name).is_some() => {
+                    let field = schema.filter(name);
+                    paging.query.unique = field.map(|field| (field, value.into_owned()));
                 }
                 "tags" if schema.field("tags").is_none() => {
                     return Err(ApiError::Tags("cannot be used on entities without tags"));
@@ -50,15 +58,11 @@ impl Paging {
     }
 
     /// The response body with one page of the list at `path`.
-    pub(super) fn envelope(&self, schema: &Schema, path: &str, page: &Page) -> Value {
-        let data: Vec<_> = page
-            .rows
-            .iter()
-            .map(|row| schema.response(&row.entity))
-            .collect();
+    pub(super) fn envelope(&self, show: impl Fn(&Row) -> Value, path: &str, page: &Page) -> Value {
+        let data: Vec<_> = page.rows.iter().map(|row| show(row)).collect();
         let mut envelope = Map::from_iter([("data".to_owned(), json!(data))]);
         let next = page.next.as_ref().map(|(created_at, id)| {
-            let offset = format!("{created_at}.{id}");
+            let offset = BASE64_URL_SAFE_NO_PAD.encode(format!("{created_at}.{id}"));
             let arguments = form_urlencoded::Serializer::new(String::new())
                 .append_pair("offset", &offset)
                 .extend_pairs(&self.repeat)
@@ -74,17 +78,22 @@ impl Paging {
 pub(super) fn size(text: &str) -> Result<usize, ApiError> {
     match text.parse() {
         Ok(size @ 1..=MAX_SIZE) => Ok(size),
-        Ok(_) => Err(ApiError::Size(
-            "invalid size: size must be an integer between 1 and 1000",
-        )),
+        Ok(_) => Err(ApiError::Size("size must be an integer between 1 and 1000")),
         Err(_) => Err(ApiError::Size("size must be a number")),
     }
 }
 
-fn cursor(text: &str) -> Option<Cursor> {
-    let (created_at, id) = text.split_once('.')?;
-    is_uuid(id).then_some(())?;
-    Some((created_at.parse().ok()?, id.to_owned()))
+fn cursor(text: &str) -> Result<Cursor, ApiError> {
+    let wrong = |why| ApiError::Offset(text.to_owned(), why);
+    let decoded = BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
+    let decoded = decoded.map_err(|_| wrong("bad base64 encoding"))?;
+    let cursor = || {
+        let text = std::str::from_utf8(&decoded).ok()?;
+        let (created_at, id) = text.split_once('.')?;
+        let created_at = created_at.parse().ok()?;
+        is_uuid(id).then(|| (created_at, id.to_owned()))
+    };
+    cursor().ok_or_else(|| wrong(NOT_ISSUED))
 }
 
 fn tags(text: &str) -> Result<Tags, ApiError> {
@@ -121,7 +130,9 @@ mod tests {
         assert_eq!(read("size=x").unwrap_err(), "size must be a number");
         for size in ["size=0", "size=1001"] {
             assert!(
-                read(size).unwrap_err().starts_with("invalid size"),
+                read(size)
+                    .unwrap_err()
+                    .starts_with("size must be an integer"),
                 "{size}"
             );
         }
@@ -132,14 +143,15 @@ mod tests {
         for offset in [
             "x",
             "1.x",
-            "x.0fd2319f-13ea-4582-a448-8d11893026a8",
+            "eC4wZmQyMzE5Zi0xM2VhLTQ1ODItYTQ0OC04ZDExODkzMDI2YTg",
             "%00",
             "1",
         ] {
             let message = read(&format!("offset={offset}")).unwrap_err();
             assert!(message.contains("is not a valid offset: "), "{message}");
         }
-        let paging = read("offset=1.0fd2319f-13ea-4582-a448-8d11893026a8").expect("valid");
+        let issued = BASE64_URL_SAFE_NO_PAD.encode("1.0fd2319f-13ea-4582-a448-8d11893026a8");
+        let paging = read(&format!("offset={issued}")).expect("valid");
         assert_eq!(
             paging.query.after,
             Some((1, "0fd2319f-13ea-4582-a448-8d11893026a8".to_owned()))
@@ -155,13 +167,13 @@ mod tests {
         let schema = Schema::by_kind("consumers").expect("a kind");
         let paging = read("size=1&tags=a,b").expect("valid");
         assert_eq!(
-            paging.envelope(schema, "/consumers", &page),
-            json!({"data": [], "offset": "5.i",
-                   "next": "/consumers?offset=5.i&size=1&tags=a%2Cb"})
+            paging.envelope(|row| schema.response(&row.entity), "/consumers", &page),
+            json!({"data": [], "offset": "NS5p",
+                   "next": "/consumers?offset=NS5p&size=1&tags=a%2Cb"})
         );
         let last = Page::default();
         assert_eq!(
-            paging.envelope(schema, "/consumers", &last),
+            paging.envelope(|row| schema.response(&row.entity), "/consumers", &last),
             json!({"data": [], "next": null})
         );
     }

@@ -42,16 +42,43 @@ pub(super) enum Target {
     Status,
     /// The paths themselves.
     Endpoints,
+    /// The same, as clients and people read it.
+    OpenApi,
+    OpenApiPage,
+    /// All entities of a workspace as one document.
+    Config,
+    /// Of a kind of entity.
+    Schema,
+    SchemaOfPlugin,
+    /// The names of all plugins.
+    EnabledPlugins,
+    ValidateSchema,
+    /// What has tags, or one of them.
+    Tags,
     AuditRequests,
     Collection(&'static Schema),
     /// An entity, by id or endpoint key.
     Item(&'static Schema),
     /// The entities that refer to one.
-    Children {
-        parent: &'static Schema,
-        child: &'static Schema,
-        field: &'static str,
-    },
+    Children(Link),
+    /// One of them.
+    Child(Link),
+    /// The consumers of a group, or the groups of a consumer.
+    Members(&'static Schema),
+    /// One of them.
+    Member(&'static Schema),
+    /// Of an upstream's targets.
+    Health,
+    /// Says it of one target.
+    MarkHealth(&'static str),
+    /// Of its only address.
+    MarkAddress(&'static str),
+    /// The plugins that a partial is part of.
+    PartialLinks,
+    /// How many entities of each kind a workspace has.
+    WorkspaceMeta,
+    /// The entity that one refers to.
+    Parent(Link),
     Sources,
     Ping,
     Test,
@@ -78,21 +105,47 @@ pub(super) enum Target {
     RoleEndpoint,
 }
 
+/// A kind whose entities refer to those of another by a field.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Link {
+    pub(super) parent: &'static Schema,
+    pub(super) child: &'static Schema,
+    pub(super) field: &'static str,
+}
+
 impl Target {
     /// Whether what changes there are entities, each with its audit record.
     pub(super) fn changes_entities(self) -> bool {
         match self {
             Self::Collection(_)
             | Self::Item(_)
-            | Self::Children { .. }
+            | Self::Children(_)
+            | Self::Child(_)
+            | Self::Parent(_)
+            | Self::Members(_)
+            | Self::Member(_)
+            | Self::MarkHealth(_)
+            | Self::MarkAddress(_)
             | Self::Register
             | Self::OwnToken
             | Self::UserRoles(_)
             | Self::RoleEndpoint => true,
+            Self::Config => true,
+            // Nothing changes there.
+            Self::ValidateSchema => true,
             Self::Node
             | Self::Status
             | Self::Endpoints
+            | Self::OpenApi
+            | Self::OpenApiPage
+            | Self::Schema
+            | Self::SchemaOfPlugin
+            | Self::EnabledPlugins
+            | Self::Tags
             | Self::AuditRequests
+            | Self::Health
+            | Self::PartialLinks
+            | Self::WorkspaceMeta
             | Self::Sources
             | Self::Ping
             | Self::Test
@@ -116,10 +169,23 @@ impl Target {
     pub(super) fn schema(self) -> Option<&'static Schema> {
         match self {
             Self::Collection(schema) | Self::Item(schema) => Some(schema),
-            Self::Children { parent, .. } => Some(parent),
+            Self::Children(link) | Self::Child(link) => Some(link.parent),
+            Self::Parent(link) => Some(link.child),
+            Self::Members(schema) | Self::Member(schema) => Some(schema),
+            Self::Health | Self::MarkHealth(_) | Self::MarkAddress(_) => Some(Schema::upstreams()),
+            Self::PartialLinks => Some(Schema::partials()),
+            Self::WorkspaceMeta => Some(Schema::workspaces()),
             Self::Node
             | Self::Status
             | Self::Endpoints
+            | Self::OpenApi
+            | Self::OpenApiPage
+            | Self::Config
+            | Self::Schema
+            | Self::SchemaOfPlugin
+            | Self::EnabledPlugins
+            | Self::ValidateSchema
+            | Self::Tags
             | Self::AuditRequests
             | Self::Sources
             | Self::DeadEvents
@@ -148,6 +214,8 @@ const SHOW: &str = "GET, HEAD, OPTIONS";
 const LIST: &str = "GET, HEAD, OPTIONS, POST";
 const ITEM: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, PUT";
 const ACT: &str = "OPTIONS, POST";
+const SHOW_OR_CHANGE: &str = "GET, HEAD, OPTIONS, PATCH, PUT";
+const MARK: &str = "OPTIONS, POST, PUT";
 const DROP: &str = "DELETE, OPTIONS";
 const SHOW_OR_DROP: &str = "DELETE, GET, HEAD, OPTIONS";
 
@@ -156,6 +224,7 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     let mut routes = of_the_node();
     routes.extend(of_hooks());
     routes.extend(of_users());
+    routes.extend(of_groups_and_upstreams());
     for schema in Schema::kinds() {
         routes.extend(of_kind(schema));
     }
@@ -199,6 +268,17 @@ fn of_the_node() -> Vec<Route> {
         methods: SHOW,
         kind: "node",
     };
+    // What it says is no secret.
+    let open = |pattern: &str, target| Route {
+        access: Access::Open,
+        ..node(pattern, target)
+    };
+    // The same in each workspace, or about what its reader may see there.
+    let of_workspace = |pattern: &str, target, methods| Route {
+        scope: Some(Scope::Workspace),
+        methods,
+        ..node(pattern, target)
+    };
     let dead = |pattern: &str, target, methods| Route {
         pattern: pattern.to_owned(),
         target,
@@ -211,6 +291,20 @@ fn of_the_node() -> Vec<Route> {
         node("/", Target::Node),
         node("/status", Target::Status),
         node("/endpoints", Target::Endpoints),
+        open("/openapi.json", Target::OpenApi),
+        open("/docs", Target::OpenApiPage),
+        Route {
+            access: Access::Roles,
+            ..of_workspace("/config", Target::Config, LIST)
+        },
+        of_workspace("/kong", Target::Node, SHOW),
+        of_workspace("/schemas/plugins/validate", Target::ValidateSchema, ACT),
+        of_workspace("/schemas/plugins/{name}", Target::SchemaOfPlugin, SHOW),
+        of_workspace("/schemas/{kind}", Target::Schema, SHOW),
+        of_workspace("/plugins/enabled", Target::EnabledPlugins, SHOW),
+        of_workspace("/schemas/{kind}/validate", Target::ValidateSchema, ACT),
+        of_workspace("/tags", Target::Tags, SHOW),
+        of_workspace("/tags/{tag}", Target::Tags, SHOW),
         Route {
             pattern: "/audit/requests".to_owned(),
             target: Target::AuditRequests,
@@ -314,6 +408,54 @@ fn of_users() -> Vec<Route> {
     routes
 }
 
+/// What groups, upstreams, partials and workspaces have beyond other entities.
+fn of_groups_and_upstreams() -> Vec<Route> {
+    let of = |schema: &'static Schema, rest: &str, target, methods| Route {
+        pattern: format!("/{}/{{key}}/{rest}", schema.path),
+        target,
+        scope: Some(schema.scope),
+        access: Access::Roles,
+        methods,
+        kind: schema.kind,
+    };
+    let (groups, consumers) = (Schema::consumer_groups(), Schema::consumers());
+    let mut routes = vec![of(Schema::upstreams(), "health", Target::Health, SHOW)];
+    for (schema, listed) in [(groups, consumers), (consumers, groups)] {
+        let (all, one) = (
+            listed.path.to_owned(),
+            format!("{}/{{member}}", listed.path),
+        );
+        let methods = "DELETE, GET, HEAD, OPTIONS, POST";
+        routes.push(of(schema, &all, Target::Members(schema), methods));
+        routes.push(of(schema, &one, Target::Member(schema), SHOW_OR_DROP));
+    }
+    // Before the target that could be named so.
+    let targets = Schema::targets();
+    let all = Target::Children(Link {
+        parent: Schema::upstreams(),
+        child: targets,
+        field: "upstream",
+    });
+    routes.push(of(Schema::upstreams(), "targets/all", all, SHOW));
+    for mark in ["healthy", "unhealthy"] {
+        let (one, address) = (
+            format!("targets/{{target}}/{mark}"),
+            format!("targets/{{target}}/{{address}}/{mark}"),
+        );
+        let upstreams = Schema::upstreams();
+        routes.push(of(upstreams, &one, Target::MarkHealth(mark), MARK));
+        routes.push(of(upstreams, &address, Target::MarkAddress(mark), MARK));
+    }
+    routes.push(of(Schema::partials(), "links", Target::PartialLinks, SHOW));
+    routes.push(of(
+        Schema::workspaces(),
+        "meta",
+        Target::WorkspaceMeta,
+        SHOW,
+    ));
+    routes
+}
+
 fn of_kind(schema: &'static Schema) -> Vec<Route> {
     let path = schema.path;
     let access = if schema.kind == Schema::workspaces().kind {
@@ -330,19 +472,40 @@ fn of_kind(schema: &'static Schema) -> Vec<Route> {
         kind,
     };
     let mut routes = Vec::new();
+    for reference in schema.references().filter(|_| schema.is_top_level) {
+        let Some(parent) = Schema::by_kind(reference.kind) else {
+            continue;
+        };
+        let target = Target::Parent(Link {
+            child: schema,
+            parent,
+            field: reference.field,
+        });
+        let pattern = format!("/{path}/{{key}}/{}", reference.field);
+        routes.push(route(pattern, target, SHOW_OR_CHANGE, parent.kind));
+    }
     if schema.is_top_level {
         let (all, one) = (format!("/{path}"), format!("/{path}/{{key}}"));
         routes.push(route(all, Target::Collection(schema), LIST, schema.kind));
         routes.push(route(one, Target::Item(schema), ITEM, schema.kind));
     }
-    for (child, field) in schema.referenced_by() {
-        let target = Target::Children {
+    for (child, field) in schema.referenced_by().filter(|(child, _)| !child.is_link) {
+        let target = Target::Children(Link {
             parent: schema,
             child,
             field,
-        };
-        let pattern = format!("/{path}/{{key}}/{}", child.path);
+        });
+        let pattern = format!("/{path}/{{key}}/{}", child.path_within());
+        let item = format!("{pattern}/{{child}}");
         routes.push(route(pattern, target, LIST, child.kind));
+        if child.kind != Schema::rbac_role_endpoints().kind {
+            let target = Target::Child(Link {
+                parent: schema,
+                child,
+                field,
+            });
+            routes.push(route(item, target, ITEM, child.kind));
+        }
     }
     routes
 }

@@ -3,7 +3,7 @@
 use super::field::{Default, Field};
 use super::rbac_users::ROLES;
 use super::rules;
-use super::table::{Schema, Scope};
+use super::table::Schema;
 
 /// Kong's number for an admin who has not registered yet.
 pub(crate) const INVITED: i64 = 4;
@@ -12,8 +12,6 @@ pub(super) static TABLE: Schema = Schema {
     kind: "admins",
     path: "admins",
     endpoint_key: Some("username"),
-    scope: Scope::Workspace,
-    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),
@@ -32,9 +30,5 @@ pub(super) static TABLE: Schema = Schema {
         Field::integer("register_until").internal(),
         ROLES,
     ],
-    uses: &[],
-    shorthand: None,
-    checks: &[],
-    carry_over: None,
-    deep_check: None,
+    ..Schema::PLAIN
 };

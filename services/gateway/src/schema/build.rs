@@ -36,6 +36,11 @@ impl Schema {
         self.build(input, Some(current), false)
     }
 
+    /// Gives input the stored values of what would be made up otherwise.
+    pub(crate) fn keep_generated(&self, current: &Entity, values: &mut Entity) {
+        keep_generated(self.fields, self.form_of(current), current, values);
+    }
+
     fn build(
         &self,
         input: Input,
@@ -53,6 +58,7 @@ impl Schema {
         if let Some(shorthand) = self.shorthand {
             shorthand(&mut values, &mut violations);
         }
+        narrow_references(self.fields, &mut values);
         lower_ids(self.fields, &mut values);
         if let Some(current) = merged {
             let base = self.without_stale_config(current, &values);
@@ -110,7 +116,7 @@ impl Schema {
             Some(Value::String(name)) if name.is_empty() => Err(Violations::of(selector, MISSING)),
             Some(Value::String(name)) => variants
                 .form(name)
-                .ok_or_else(|| Violations::of(selector, format!("unknown type: {name}"))),
+                .ok_or_else(|| Violations::of(selector, variants.unknown.replace("{}", name))),
             Some(_) => Err(Violations::of(selector, "expected a string")),
         }
     }
@@ -174,6 +180,18 @@ impl Schema {
     }
 }
 
+/// Of a whole entity that stands for a reference, only its id counts.
+fn narrow_references(fields: &[Field], values: &mut Entity) {
+    for field in fields {
+        if let (Type::Foreign(_), Some(Value::Object(of))) =
+            (field.kind, values.get_mut(field.name))
+            && of.get("id").is_some_and(Value::is_string)
+        {
+            of.retain(|name, _| name == "id");
+        }
+    }
+}
+
 /// Ids are stored and looked up in lower case.
 fn lower_ids(fields: &[Field], values: &mut Entity) {
     for field in fields {
@@ -225,7 +243,7 @@ fn keep_secrets(
         };
         let stored = current.and_then(|current| current.get(field.name));
         path.push(field.name);
-        if field.visibility == Visibility::Secret && value.as_str() == Some(REDACTED) {
+        if field.is_secret() && value.as_str() == Some(REDACTED) {
             match stored {
                 Some(stored) => *value = stored.clone(),
                 None => violations.add(path, "there is no stored value to keep"),
@@ -238,12 +256,33 @@ fn keep_secrets(
     }
 }
 
+fn keep_generated(fields: &[Field], form: &'static [Field], current: &Entity, values: &mut Entity) {
+    for field in fields {
+        let Some(stored) = current.get(field.name) else {
+            continue;
+        };
+        match (values.get_mut(field.name), field.record_fields(form)) {
+            (None | Some(Value::Null), None) if field.generated => {
+                values.insert(field.name.to_owned(), stored.clone());
+            }
+            (Some(Value::Object(given)), Some(inner)) => {
+                if let Value::Object(stored) = stored {
+                    keep_generated(inner, &[], stored, given);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 fn fill_defaults(fields: &[Field], form: &'static [Field], values: &mut Entity) {
     for field in fields {
         let inner = field.record_fields(form);
         let unset = values.get(field.name).is_none_or(Value::is_null);
         if unset {
-            if let Some(default) = &field.default {
+            if field.generated {
+                values.insert(field.name.to_owned(), generated().into());
+            } else if let Some(default) = &field.default {
                 values.insert(field.name.to_owned(), default.value());
             } else if inner.is_some() && field.required {
                 values.insert(field.name.to_owned(), Value::Object(Map::new()));
@@ -262,6 +301,17 @@ fn strip_nulls(entity: &mut Entity) {
             strip_nulls(inner);
         }
     }
+}
+
+/// A random text of 32 letters and digits.
+fn generated() -> String {
+    const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let mut random = [0_u8; 64];
+    getrandom::fill(&mut random).expect("the system has random bytes");
+    // Bytes above the last multiple of 62 would favour some letters.
+    let fair = random.iter().filter(|byte| **byte < 248).take(32);
+    fair.map(|byte| char::from(LETTERS[usize::from(byte % 62)]))
+        .collect()
 }
 
 fn now() -> i64 {

@@ -5,15 +5,12 @@ use hookline_shared::subject::AUTHORITY_KIND;
 use serde_json::Value;
 
 use super::field::Field;
-use super::table::{Entity, Schema, Scope};
+use super::table::{Entity, Schema};
 use super::violations::Violations;
 
 pub(super) static TABLE: Schema = Schema {
     kind: AUTHORITY_KIND,
     path: "ca_certificates",
-    endpoint_key: None,
-    scope: Scope::Workspace,
-    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),
@@ -22,11 +19,8 @@ pub(super) static TABLE: Schema = Schema {
         Field::string("cert_digest").unique(),
         Field::tags(),
     ],
-    uses: &[],
     shorthand: Some(add_digest),
-    checks: &[],
-    carry_over: None,
-    deep_check: None,
+    ..Schema::PLAIN
 };
 
 fn authority(value: &Value) -> Result<(), String> {

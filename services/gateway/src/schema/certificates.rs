@@ -6,29 +6,23 @@ use hookline_shared::vault;
 use serde_json::Value;
 
 use super::field::Field;
-use super::table::{Entity, Schema, Scope};
+use super::table::{Entity, Schema};
 
 pub(super) static TABLE: Schema = Schema {
     kind: CERTIFICATE_KIND,
     path: "certificates",
-    endpoint_key: None,
-    scope: Scope::Workspace,
-    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),
         Field::updated_at(),
         Field::string("cert").required().rule(chain),
-        Field::string("key").required().rule(key).secret(),
+        Field::string("key").required().rule(key).private_key(),
         Field::string("cert_alt").rule(chain),
-        Field::string("key_alt").rule(key).secret(),
+        Field::string("key_alt").rule(key).private_key(),
         Field::tags(),
     ],
-    uses: &[],
-    shorthand: None,
     checks: &[fit_together, have_both],
-    carry_over: None,
-    deep_check: None,
+    ..Schema::PLAIN
 };
 
 pub(super) fn chain(value: &Value) -> Result<(), String> {

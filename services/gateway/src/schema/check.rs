@@ -61,7 +61,7 @@ impl<'a> Checker<'a> {
                     dedup(list);
                 }
             }
-            Type::Map(element) => self.map(element, value),
+            Type::Map(element) => self.map(field, element, value),
             Type::Record(_) | Type::Polymorphic(_) => {
                 let fields = field.record_fields(self.form).unwrap_or(&[]);
                 match value {
@@ -128,9 +128,13 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn map(&mut self, element: &Field, value: &mut Value) {
-        let Value::Object(map) = value else {
+    fn map(&mut self, field: &Field, element: &Field, value: &mut Value) {
+        if !value.is_object() {
             return self.fail("expected a map");
+        }
+        self.rule(field, value);
+        let Value::Object(map) = value else {
+            return;
         };
         for (name, value) in map {
             let is_nested = value.is_object() || value.is_array();

@@ -1,17 +1,16 @@
 //! Consumers of services.
 
 use super::field::{Default, Field};
-use super::table::{Entity, Schema, Scope};
+use super::table::{Entity, Schema};
 
 pub(super) static TABLE: Schema = Schema {
     kind: "consumers",
     path: "consumers",
     endpoint_key: Some("username"),
-    scope: Scope::Workspace,
-    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),
+        Field::updated_at().untold(),
         Field::string("username").unique(),
         Field::string("custom_id").unique(),
         Field::tags(),
@@ -19,11 +18,9 @@ pub(super) static TABLE: Schema = Schema {
             .default(Default::Integer(0))
             .between(0, 3),
     ],
-    uses: &[],
-    shorthand: None,
+    filters: &["custom_id"],
     checks: &[has_a_name],
-    carry_over: None,
-    deep_check: None,
+    ..Schema::PLAIN
 };
 
 fn has_a_name(entity: &Entity) -> Option<String> {

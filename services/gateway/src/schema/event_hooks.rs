@@ -16,9 +16,7 @@ use super::violations::Violations;
 pub(super) static TABLE: Schema = Schema {
     kind: HOOK_KIND,
     path: "event-hooks",
-    endpoint_key: None,
     scope: Scope::WorkspaceOrAll,
-    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),
@@ -42,13 +40,14 @@ pub(super) static TABLE: Schema = Schema {
         },
     ],
     shorthand: Some(normalize),
-    checks: &[],
     carry_over: Some(keep_previous_secret),
     deep_check: Some(can_be_prepared),
+    ..Schema::PLAIN
 };
 
 static CONFIG: Variants = Variants {
     selector: "handler",
+    unknown: "unknown type: {}",
     forms: || &FORMS,
 };
 

@@ -22,6 +22,10 @@ pub(crate) struct Field {
     pub rule: Option<Rule>,
     /// A token, of which the digest is stored.
     pub hashed: bool,
+    /// A random text unless one is given.
+    pub generated: bool,
+    /// Of a reference: an entity is deleted with the one that it refers to.
+    pub cascades: bool,
     pub visibility: Visibility,
 }
 
@@ -50,6 +54,8 @@ pub(crate) enum Type {
 pub(crate) struct Variants {
     /// The field whose value selects the form.
     pub selector: &'static str,
+    /// What is said of a value that selects none, with `{}` for it.
+    pub unknown: &'static str,
     pub forms: fn() -> &'static [Form],
 }
 
@@ -68,7 +74,9 @@ pub(crate) enum Default {
     Integer(i64),
     Boolean(bool),
     Text(&'static str),
+    Number(f64),
     Texts(&'static [&'static str]),
+    Integers(&'static [i64]),
     EmptyMap,
 }
 
@@ -78,7 +86,9 @@ impl Default {
             Self::Integer(number) => json!(number),
             Self::Boolean(flag) => json!(flag),
             Self::Text(text) => json!(text),
+            Self::Number(number) => json!(number),
             Self::Texts(texts) => json!(texts),
+            Self::Integers(numbers) => json!(numbers),
             Self::EmptyMap => Value::Object(Map::new()),
         }
     }
@@ -109,8 +119,12 @@ pub(crate) enum Visibility {
     Private,
     /// A URL, of which events show scheme and host.
     Address,
+    /// In responses, and events do not have it at all.
+    Untold,
     /// Write-only.
     Secret,
+    /// Write-only, unless [`show_private_keys`](super::show_private_keys).
+    PrivateKey,
     /// Neither in input, responses nor events: the service sets it.
     Internal,
 }
@@ -129,6 +143,8 @@ impl Field {
             between: None,
             rule: None,
             hashed: false,
+            generated: false,
+            cascades: false,
             visibility: Visibility::Public,
         }
     }
@@ -238,6 +254,21 @@ impl Field {
         }
     }
 
+    /// A text that nobody guesses, where none is given.
+    pub(crate) const fn generated(self) -> Self {
+        Self {
+            generated: true,
+            ..self
+        }
+    }
+
+    pub(crate) const fn cascade(self) -> Self {
+        Self {
+            cascades: true,
+            ..self
+        }
+    }
+
     pub(crate) const fn immutable(self) -> Self {
         Self {
             immutable: true,
@@ -289,6 +320,25 @@ impl Field {
             visibility: Visibility::Internal,
             ..self
         }
+    }
+
+    pub(crate) const fn untold(self) -> Self {
+        Self {
+            visibility: Visibility::Untold,
+            ..self
+        }
+    }
+
+    pub(crate) const fn private_key(self) -> Self {
+        Self {
+            visibility: Visibility::PrivateKey,
+            ..self
+        }
+    }
+
+    /// Whether answers may not show it.
+    pub(crate) const fn is_secret(&self) -> bool {
+        matches!(self.visibility, Visibility::Secret | Visibility::PrivateKey)
     }
 
     pub(crate) const fn secret(self) -> Self {

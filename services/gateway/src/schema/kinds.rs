@@ -2,21 +2,38 @@
 
 use super::table::Schema;
 use super::{
-    admins, ca_certificates, certificates, consumers, event_hooks, rbac_role_endpoints, rbac_roles,
-    rbac_users, routes, services, workspaces,
+    admins, ca_certificates, certificates, consumer_groups, consumers, credentials, event_hooks,
+    keys, partials, plugins, rbac_role_endpoints, rbac_roles, rbac_users, routes, services, snis,
+    targets, upstreams, vaults, workspaces,
 };
 
 static KINDS: &[&Schema] = &[
     &admins::TABLE,
     &ca_certificates::TABLE,
     &certificates::TABLE,
+    &consumer_groups::MEMBERS,
+    &consumer_groups::TABLE,
     &consumers::TABLE,
+    &credentials::ACLS,
+    &credentials::BASIC_AUTH,
+    &credentials::HMAC_AUTH,
+    &credentials::JWT,
+    &credentials::KEY_AUTH,
+    &credentials::OAUTH2,
     &event_hooks::TABLE,
+    &keys::KEYS,
+    &keys::SETS,
+    &partials::TABLE,
+    &plugins::TABLE,
     &rbac_role_endpoints::TABLE,
     &rbac_roles::TABLE,
     &rbac_users::TABLE,
     &routes::TABLE,
     &services::TABLE,
+    &snis::TABLE,
+    &targets::TABLE,
+    &upstreams::TABLE,
+    &vaults::TABLE,
     &workspaces::TABLE,
 ];
 
@@ -36,6 +53,39 @@ impl Schema {
 
     pub(crate) fn workspaces() -> &'static Schema {
         &workspaces::TABLE
+    }
+
+    pub(crate) fn consumers() -> &'static Schema {
+        &consumers::TABLE
+    }
+
+    pub(crate) fn consumer_groups() -> &'static Schema {
+        &consumer_groups::TABLE
+    }
+
+    /// Which consumers are in which groups.
+    pub(crate) fn members() -> &'static Schema {
+        &consumer_groups::MEMBERS
+    }
+
+    pub(crate) fn upstreams() -> &'static Schema {
+        &upstreams::TABLE
+    }
+
+    pub(crate) fn targets() -> &'static Schema {
+        &targets::TABLE
+    }
+
+    pub(crate) fn partials() -> &'static Schema {
+        &partials::TABLE
+    }
+
+    pub(crate) fn snis() -> &'static Schema {
+        &snis::TABLE
+    }
+
+    pub(crate) fn plugins() -> &'static Schema {
+        &plugins::TABLE
     }
 
     pub(crate) fn event_hooks() -> &'static Schema {
@@ -119,9 +169,9 @@ mod tests {
     }
 
     #[test]
-    fn services_are_referenced_by_routes() {
+    fn services_are_referenced_by_plugins_and_routes() {
         let services = Schema::by_kind("services").expect("services");
         let children: Vec<_> = services.referenced_by().map(|(s, f)| (s.kind, f)).collect();
-        assert_eq!(children, [("routes", "service")]);
+        assert_eq!(children, [("plugins", "service"), ("routes", "service")]);
     }
 }

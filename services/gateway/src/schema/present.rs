@@ -1,5 +1,7 @@
 //! Entities in responses, with all fields, and in events, without private values.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 
 use hookline_shared::hook::REDACTED;
@@ -22,7 +24,7 @@ impl Schema {
     }
 
     /// The fields of a stored entity's polymorphic record.
-    fn form_of(&self, entity: &Entity) -> &'static [Field] {
+    pub(super) fn form_of(&self, entity: &Entity) -> &'static [Field] {
         self.variants()
             .and_then(|variants| variants.form(entity.get(variants.selector)?.as_str()?))
             .unwrap_or(&[])
@@ -57,13 +59,25 @@ pub(crate) fn ping(hook: &Entity) -> Entity {
     ])
 }
 
+/// Whether answers show private keys, as Kong's do: a node's setting.
+static SHOWS_PRIVATE_KEYS: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn show_private_keys() {
+    SHOWS_PRIVATE_KEYS.store(true, Ordering::Relaxed);
+}
+
+fn is_hidden(field: &Field) -> bool {
+    let is_shown = || SHOWS_PRIVATE_KEYS.load(Ordering::Relaxed);
+    field.is_secret() && !(field.visibility == Visibility::PrivateKey && is_shown())
+}
+
 fn response(fields: &[Field], form: &'static [Field], entity: &Entity) -> Entity {
     let show = |field: &Field| {
         let Some(value) = entity.get(field.name) else {
             return Value::Null;
         };
         match (field.record_fields(form), value) {
-            _ if field.visibility == Visibility::Secret => json!(REDACTED),
+            _ if is_hidden(field) => json!(REDACTED),
             (Some(inner), Value::Object(map)) => Value::Object(response(inner, &[], map)),
             _ => value.clone(),
         }
@@ -85,7 +99,7 @@ fn redact(fields: &[Field], form: &'static [Field], entity: &mut Entity) {
                 redact(field.record_fields(form).unwrap_or(&[]), &[], map);
             }
             (Visibility::Public, ..) => {}
-            (Visibility::Internal, ..) => {
+            (Visibility::Internal | Visibility::Untold, ..) => {
                 entity.shift_remove(field.name);
             }
             (_, Type::Map(_), Value::Object(map)) => {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::field::{Default, Field};
-use super::table::{Entity, Schema, Scope};
+use super::table::{Entity, Schema};
 use super::violations::Violations;
 
 const ACTIONS: &[&str] = &["create", "delete", "read", "update"];
@@ -11,8 +11,6 @@ const ACTIONS: &[&str] = &["create", "delete", "read", "update"];
 pub(super) static TABLE: Schema = Schema {
     kind: "rbac_role_endpoints",
     path: "endpoints",
-    endpoint_key: None,
-    scope: Scope::Workspace,
     is_top_level: false,
     fields: &[
         Field::id(),
@@ -28,11 +26,8 @@ pub(super) static TABLE: Schema = Schema {
         Field::boolean("negative").default(Default::Boolean(false)),
         Field::string("comment"),
     ],
-    uses: &[],
     shorthand: Some(list_actions),
-    checks: &[],
-    carry_over: None,
-    deep_check: None,
+    ..Schema::PLAIN
 };
 
 static ACTION: Field = Field::string("").one_of(ACTIONS);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::field::{Default, Field};
-use super::table::{Schema, Scope};
+use super::table::Schema;
 
 /// Roles that every workspace has.
 pub(crate) const BUILT_IN: [&str; 3] = ["super-admin", "admin", "read-only"];
@@ -12,8 +12,6 @@ pub(super) static TABLE: Schema = Schema {
     kind: "rbac_roles",
     path: "rbac/roles",
     endpoint_key: Some("name"),
-    scope: Scope::Workspace,
-    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),
@@ -22,11 +20,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::string("comment"),
         Field::boolean("is_default").default(Default::Boolean(false)),
     ],
-    uses: &[],
-    shorthand: None,
-    checks: &[],
-    carry_over: None,
-    deep_check: None,
+    ..Schema::PLAIN
 };
 
 /// Commas separate the roles that a user is given.

@@ -1,14 +1,12 @@
 //! Users of the Admin API that are programs. People are admins.
 
 use super::field::{Default, Field, NAME};
-use super::table::{Schema, Scope};
+use super::table::Schema;
 
 pub(super) static TABLE: Schema = Schema {
     kind: "rbac_users",
     path: "rbac/users",
     endpoint_key: Some("name"),
-    scope: Scope::Workspace,
-    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),
@@ -20,11 +18,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::expires_at(),
         ROLES,
     ],
-    uses: &[],
-    shorthand: None,
-    checks: &[],
-    carry_over: None,
-    deep_check: None,
+    ..Schema::PLAIN
 };
 
 /// What a user may do: workspace and id of each role, with a slash between.

@@ -4,27 +4,19 @@ use serde_json::Value;
 
 use super::field::{Default, Field, TEXT};
 use super::rules;
-use super::table::{Entity, Schema, Scope};
+use super::table::{Entity, Schema};
+use super::violations::Violations;
 
-static PROTOCOL: Field = Field::string("").one_of(&[
-    "grpc",
-    "grpcs",
-    "http",
-    "https",
-    "tcp",
-    "tls",
-    "tls_passthrough",
-    "udp",
-]);
+static PROTOCOL: Field = Field::string("").one_of(rules::PROTOCOLS);
 static METHOD: Field = Field::string("").rule(rules::method);
 static HOST: Field = Field::string("").rule(rules::route_host);
 static PATH: Field = Field::string("").rule(rules::route_path);
-static SNI: Field = Field::string("").rule(rules::host);
+static SNI: Field = Field::string("").rule(rules::wildcard_host);
 static VALUES: Field = Field::array("", &TEXT);
 static ADDRESS: Field = Field::record(
     "",
     &[
-        Field::string("ip"),
+        Field::string("ip").rule(rules::ip_or_cidr),
         Field::integer("port").between(0, 65_535),
     ],
 );
@@ -33,8 +25,6 @@ pub(super) static TABLE: Schema = Schema {
     kind: "routes",
     path: "routes",
     endpoint_key: Some("name"),
-    scope: Scope::Workspace,
-    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),
@@ -46,7 +36,7 @@ pub(super) static TABLE: Schema = Schema {
         Field::set("methods", &METHOD),
         Field::array("hosts", &HOST),
         Field::array("paths", &PATH),
-        Field::map("headers", &VALUES),
+        Field::map("headers", &VALUES).rule(host_is_no_header),
         Field::set("snis", &SNI),
         Field::set("sources", &ADDRESS),
         Field::set("destinations", &ADDRESS),
@@ -73,12 +63,25 @@ pub(super) static TABLE: Schema = Schema {
         Field::tags(),
         Field::foreign("service", "services"),
     ],
-    uses: &[],
-    shorthand: None,
-    checks: &[can_match],
-    carry_over: None,
-    deep_check: None,
+    shorthand: Some(strip_path_of_grpc),
+    checks: &[
+        go_together,
+        has_nothing_else,
+        snis_need_tls,
+        grpc_keeps_its_path,
+        can_match,
+    ],
+    ..Schema::PLAIN
 };
+
+/// Protocols that a route may have together.
+const TOGETHER: [&[&str]; 5] = [
+    &["http", "https"],
+    &["tcp", "tls", "udp"],
+    &["grpc", "grpcs"],
+    &["tls_passthrough"],
+    &["ws", "wss"],
+];
 
 /// The fields that a route can match by, for each protocol, most demanding protocol first.
 const MATCHERS: &[(&str, &[&str])] = &[
@@ -92,17 +95,102 @@ const MATCHERS: &[(&str, &[&str])] = &[
     ("udp", &["sources", "destinations"]),
 ];
 
-fn can_match(entity: &Entity) -> Option<String> {
-    let protocols = entity.get("protocols")?.as_array()?;
-    let speaks = |name: &str| protocols.iter().any(|protocol| protocol == name);
-    let is_set = |field: &&str| match entity.get(*field) {
+/// What routes of some protocols must not have.
+const FORBIDDEN: &[(&[&str], &[&str])] = &[
+    (&["http", "https"], &["sources", "destinations"]),
+    (
+        &["tcp", "tls", "udp"],
+        &["methods", "hosts", "paths", "headers"],
+    ),
+    (&["grpc", "grpcs"], &["methods", "sources", "destinations"]),
+    (
+        &["tls_passthrough"],
+        &[
+            "methods",
+            "hosts",
+            "paths",
+            "headers",
+            "sources",
+            "destinations",
+        ],
+    ),
+];
+
+fn protocols(entity: &Entity) -> Vec<&str> {
+    let protocols = entity.get("protocols").and_then(Value::as_array);
+    let protocols = protocols.into_iter().flatten();
+    protocols.filter_map(Value::as_str).collect()
+}
+
+fn is_set(entity: &Entity, field: &str) -> bool {
+    match entity.get(field) {
         Some(Value::Array(list)) => !list.is_empty(),
         Some(Value::Object(map)) => !map.is_empty(),
-        _ => false,
-    };
-    let (protocol, fields) = MATCHERS
+        Some(Value::Null) | None => false,
+        Some(_) => true,
+    }
+}
+
+fn go_together(entity: &Entity) -> Option<String> {
+    let protocols = protocols(entity);
+    let fit = |set: &&[&str]| protocols.iter().all(|protocol| set.contains(protocol));
+    if !protocols.is_empty() && TOGETHER.iter().any(fit) {
+        return None;
+    }
+    let sets = TOGETHER.map(|set| format!("('{}')", set.join("', '")));
+    Some(format!(
+        "protocols: must not mix or leave out; one of: {}",
+        sets.join(", ")
+    ))
+}
+
+fn has_nothing_else(entity: &Entity) -> Option<String> {
+    let protocols = protocols(entity);
+    let (of, fields) = FORBIDDEN
         .iter()
-        .find(|(protocol, fields)| speaks(protocol) && !fields.iter().any(is_set))?;
+        .find(|(of, _)| protocols.iter().any(|protocol| of.contains(protocol)))?;
+    let field = fields.iter().find(|field| is_set(entity, field))?;
+    let of: Vec<_> = of.iter().map(|name| format!("'{name}'")).collect();
+    Some(format!(
+        "cannot set '{field}' when 'protocols' is {}",
+        of.join(" or ")
+    ))
+}
+
+/// Names of servers are sent before anything is encrypted, and only then.
+fn snis_need_tls(entity: &Entity) -> Option<String> {
+    let secure = ["https", "grpcs", "tls", "tls_passthrough"];
+    let has_tls = protocols(entity).iter().any(|one| secure.contains(one));
+    (is_set(entity, "snis") && !has_tls).then(|| {
+        "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'"
+            .to_owned()
+    })
+}
+
+/// A call of gRPC has its path, whole.
+fn grpc_keeps_its_path(entity: &Entity) -> Option<String> {
+    let is_grpc = protocols(entity).iter().any(|one| one.starts_with("grpc"));
+    let strips = entity.get("strip_path") == Some(&Value::Bool(true));
+    (is_grpc && strips)
+        .then(|| "cannot set 'strip_path' when 'protocols' is 'grpc' or 'grpcs'".to_owned())
+}
+
+/// Which default a route has depends on its protocols.
+fn strip_path_of_grpc(values: &mut Entity, _: &mut Violations) {
+    let is_grpc = protocols(values).iter().any(|one| one.starts_with("grpc"));
+    let given = values
+        .get("strip_path")
+        .is_some_and(|value| !value.is_null());
+    if is_grpc && !given {
+        values.insert("strip_path".to_owned(), false.into());
+    }
+}
+
+fn can_match(entity: &Entity) -> Option<String> {
+    let protocols = protocols(entity);
+    let (protocol, fields) = MATCHERS.iter().find(|(protocol, fields)| {
+        protocols.contains(protocol) && !fields.iter().any(|field| is_set(entity, field))
+    })?;
     let fields: Vec<_> = fields.iter().map(|field| format!("'{field}'")).collect();
     let which = if fields.len() == 1 {
         "must set"
@@ -113,4 +201,18 @@ fn can_match(entity: &Entity) -> Option<String> {
         "{which} {} when 'protocols' is '{protocol}'",
         fields.join(", ")
     ))
+}
+
+/// `Host` has a field of its own.
+fn host_is_no_header(value: &Value) -> Result<(), String> {
+    let headers = value.as_object().into_iter().flatten();
+    for (name, _) in headers {
+        if name.eq_ignore_ascii_case("host") {
+            return Err(
+                "cannot contain 'host' header, which must be specified in the 'hosts' attribute"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
 }

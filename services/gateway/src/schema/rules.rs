@@ -101,6 +101,77 @@ pub(super) fn route_host(value: &Value) -> Result<(), String> {
     host(&Value::from(plain)).map_err(|_| format!("invalid value: {text}"))
 }
 
+/// A host, or all hosts below one.
+pub(super) fn wildcard_host(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let plain = text.strip_prefix("*.").or_else(|| text.strip_suffix(".*"));
+    let plain = plain.unwrap_or(text);
+    host(&Value::from(plain)).map_err(|_| format!("invalid value: {text}"))
+}
+
+pub(super) fn host_with_port(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let (name, port) = text.rsplit_once(':').unwrap_or((text, "0"));
+    ensure(port.parse::<u16>().is_ok(), || {
+        "Invalid hostname".to_owned()
+    })?;
+    host(&Value::from(name)).map_err(|_| format!("invalid value: {text}"))
+}
+
+pub(super) fn header_name(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    ensure(text.bytes().all(is_name), || {
+        format!("bad header name '{text}', allowed characters are A-Z, a-z, 0-9, '_', and '-'")
+    })
+}
+
+pub(super) fn cookie_name(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    ensure(text.bytes().all(is_name), || {
+        format!("bad cookie name '{text}', allowed characters are A-Z, a-z, 0-9, '_', and '-'")
+    })
+}
+
+pub(super) fn ip_or_cidr(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let is_address = text.parse::<std::net::IpAddr>().is_ok();
+    ensure(is_address || text.parse::<ipnet::IpNet>().is_ok(), || {
+        format!("invalid ip or cidr range: '{text}'")
+    })
+}
+
+pub(super) fn url(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    ensure(text.contains("://"), || "missing scheme in url".to_owned())?;
+    let url = url::Url::parse(text).map_err(|_| "missing host in url".to_owned())?;
+    ensure(url.has_host(), || "missing host in url".to_owned())
+}
+
+pub(super) fn redirect_uri(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let url = url::Url::parse(text);
+    let is_whole = url.as_ref().is_ok_and(url::Url::has_host);
+    ensure(is_whole, || format!("cannot parse '{text}'"))?;
+    ensure(url.is_ok_and(|url| url.fragment().is_none()), || {
+        format!("fragment not allowed in '{text}'")
+    })
+}
+
+pub(super) const PROTOCOLS: &[&str] = &[
+    "grpc",
+    "grpcs",
+    "http",
+    "https",
+    "tcp",
+    "tls",
+    "tls_passthrough",
+    "udp",
+    "ws",
+    "wss",
+];
+
 pub(super) fn email(value: &Value) -> Result<(), String> {
     let text = text(value);
     let sound = text

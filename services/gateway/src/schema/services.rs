@@ -5,15 +5,13 @@ use url::Url;
 
 use super::field::{Default, Field};
 use super::rules;
-use super::table::{Entity, Schema, Scope};
+use super::table::{Entity, Schema, Use};
 use super::violations::Violations;
 
 pub(super) static TABLE: Schema = Schema {
     kind: "services",
     path: "services",
     endpoint_key: Some("name"),
-    scope: Scope::Workspace,
-    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),
@@ -45,17 +43,21 @@ pub(super) static TABLE: Schema = Schema {
         timeout("write_timeout"),
         timeout("read_timeout"),
         Field::tags(),
+        Field::foreign("client_certificate", "certificates"),
         Field::boolean("tls_verify"),
         Field::integer("tls_verify_depth").between(0, 64),
+        Field::array("ca_certificates", &AUTHORITY),
         Field::boolean("enabled")
             .required()
             .default(Default::Boolean(true)),
     ],
-    uses: &[],
     shorthand: Some(expand_url),
-    checks: &[path_needs_http],
-    carry_over: None,
-    deep_check: None,
+    uses: &[Use {
+        field: "ca_certificates",
+        kind: "ca_certificates",
+    }],
+    checks: &[path_needs_http, tls_needs_a_secure_protocol],
+    ..Schema::PLAIN
 };
 
 const fn timeout(name: &'static str) -> Field {
@@ -99,6 +101,27 @@ fn parse(text: &str) -> Result<Entity, String> {
         ("port".to_owned(), port.into()),
         ("path".to_owned(), path.map_or(Value::Null, Value::from)),
     ]))
+}
+
+static AUTHORITY: Field = Field::string("").rule(rules::uuid);
+
+fn tls_needs_a_secure_protocol(entity: &Entity) -> Option<String> {
+    let protocol = entity.get("protocol")?.as_str()?;
+    let fields = [
+        "client_certificate",
+        "tls_verify",
+        "tls_verify_depth",
+        "ca_certificates",
+    ];
+    let is_secure = match protocol {
+        "https" | "tls" | "wss" => true,
+        // These have no authority of their own.
+        "grpcs" | "tls_passthrough" => return None,
+        _ => false,
+    };
+    let set = fields.iter().find(|field| entity.contains_key(**field));
+    set.filter(|_| !is_secure)
+        .map(|_| "failed conditional validation given value of field 'protocol'".to_owned())
 }
 
 fn path_needs_http(entity: &Entity) -> Option<String> {

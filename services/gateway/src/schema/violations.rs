@@ -60,16 +60,56 @@ impl Violations {
         }
     }
 
+    /// Adds one at a place in a document, such as `services[0].routes[1]`.
+    pub(crate) fn add_at(&mut self, place: &str, message: impl Into<String>) {
+        let parts = parts(place);
+        let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+        self.add(&parts, message);
+    }
+
+    /// Adds those of the entity at a place in a document.
+    pub(crate) fn add_all_at(&mut self, place: &str, of: &Self) {
+        for message in &of.entity {
+            self.add_at(&format!("{place}.@entity"), message.clone());
+        }
+        let mut parts = parts(place);
+        self.add_inner(&mut parts, &of.fields);
+    }
+
+    fn add_inner(&mut self, path: &mut Vec<String>, issues: &BTreeMap<String, Issue>) {
+        for (name, issue) in issues {
+            path.push(name.clone());
+            match issue {
+                Issue::Message(message) => {
+                    let parts: Vec<_> = path.iter().map(String::as_str).collect();
+                    self.add(&parts, message.clone());
+                }
+                Issue::Nested(inner) => self.add_inner(path, inner),
+            }
+            path.pop();
+        }
+    }
+
     /// Adds a violation of the entity as a whole.
     pub(crate) fn add_entity(&mut self, message: impl Into<String>) {
         self.entity.push(message.into());
         self.count += 1;
     }
 
-    /// One line for people.
-    pub(crate) fn message(&self) -> String {
+    /// All of them on one line.
+    pub(crate) fn list(&self) -> String {
+        self.lines().join("; ")
+    }
+
+    fn lines(&self) -> Vec<String> {
         let mut lines = self.entity.clone();
         collect("", &self.fields, &mut lines);
+        lines
+    }
+
+    /// One line for people.
+    pub(crate) fn message(&self) -> String {
+        let lines = self.lines();
         let text = lines.join("; ");
         match lines.len() {
             1 => format!("schema violation ({text})"),
@@ -123,6 +163,14 @@ fn collect(prefix: &str, fields: &BTreeMap<String, Issue>, lines: &mut Vec<Strin
             Issue::Nested(inner) => collect(&path, inner, lines),
         }
     }
+}
+
+/// The parts of a place; the elements of lists count from 1.
+fn parts(place: &str) -> Vec<String> {
+    let parts = place.split(['.', '[']);
+    let number = |part: &str| part.strip_suffix(']')?.parse::<usize>().ok();
+    let part = |part: &str| number(part).map_or_else(|| part.to_owned(), |at| (at + 1).to_string());
+    parts.map(part).collect()
 }
 
 fn shorten(name: &str) -> String {

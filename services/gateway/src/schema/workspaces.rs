@@ -12,7 +12,6 @@ pub(super) static TABLE: Schema = Schema {
     path: "workspaces",
     endpoint_key: Some("name"),
     scope: Scope::Global,
-    is_top_level: true,
     fields: &[
         Field::id(),
         Field::created_at(),
@@ -23,13 +22,14 @@ pub(super) static TABLE: Schema = Schema {
             .immutable()
             .rule(workspace_name),
         Field::string("comment"),
+        Field::record("meta", META),
+        Field::record("config", CONFIG),
     ],
-    uses: &[],
-    shorthand: None,
-    checks: &[],
-    carry_over: None,
-    deep_check: None,
+    ..Schema::PLAIN
 };
+
+const META: &[Field] = &[Field::string("color"), Field::string("thumbnail")];
+const CONFIG: &[Field] = &[Field::string("meta"), Field::boolean("portal")];
 
 /// First segments of paths that do not name a kind, here or in Kong's Admin API: a workspace of that name would lose
 /// its entities once there is such a path.
@@ -63,6 +63,7 @@ const RESERVED: &[&str] = &[
     "key-sets",
     "keyring",
     "keys",
+    "kong",
     "license",
     "licenses",
     "metrics",

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hookline_shared::batch::Message;
 use hookline_shared::subject::{encode_header, header, outbox_key};
 use hookline_shared::trace::Sent;
+use serde_json::Value;
 
 use super::row::Row;
 use crate::access::Caller;
@@ -19,10 +20,20 @@ pub(crate) struct Write {
     pub old: Option<Arc<Row>>,
     /// The new entity, without nulls, or `None` to delete it.
     pub new: Option<Entity>,
+    /// What raises an event of its own, instead of those of every change.
+    pub told: Option<Told>,
     /// Whether the client chose the id.
     pub id_given: bool,
     /// Who makes the change.
     pub by: Arc<Caller>,
+}
+
+/// An event that is not of every change.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub source: &'static str,
+    pub event: &'static str,
+    pub data: Value,
 }
 
 /// The node that raises events.

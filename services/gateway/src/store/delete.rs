@@ -1,10 +1,13 @@
-//! Deletions. An entity that others may refer to is marked first, see [`guard`](super::guard).
+//! Deletions. An entity that others may refer to is marked first, see [`guard`](super::guard). Those that go with it are
+//! deleted while it is marked, each with its events, and then itself. A node that finds such a mark of one that crashed
+//! goes on from there.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use futures::StreamExt as _;
 use hookline_shared::batch;
 use hookline_shared::clock::unix_millis;
 use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE, header, home};
@@ -20,6 +23,11 @@ use crate::schema::Schema;
 
 /// How long a deletion waits until this node's view must contain all children.
 const VIEW_WAIT: Duration = Duration::from_secs(5);
+/// Children that are deleted at the same time: their writes share batches.
+const AT_ONCE: usize = 128;
+const MAX_TRIES: u32 = 5;
+/// Between looks for deletions that nobody finishes.
+const LOOK: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Deletes an entity, unless another refers to it. [`Error::Stale`] if it is newer than `row`.
@@ -29,6 +37,7 @@ impl Store {
         row: Arc<Row>,
         by: Arc<Caller>,
     ) -> Result<(), Error> {
+        let user = Arc::clone(&by);
         let schema = row.schema;
         let is_workspace = schema.kind == Schema::workspaces().kind;
         if is_workspace
@@ -47,6 +56,7 @@ impl Store {
             place,
             old: Some(row),
             new: None,
+            told: None,
             id_given: false,
             by,
         };
@@ -57,6 +67,7 @@ impl Store {
             return Err(Error::Full);
         }
         let marked = self.mark_unreferenced(row).await?;
+        self.delete_children(&marked, &user).await?;
         let result = self.write(delete(Arc::clone(&marked))).await;
         if result
             .as_ref()
@@ -95,13 +106,96 @@ impl Store {
         })
     }
 
+    /// Deletes what goes with a marked entity.
+    async fn delete_children(&self, marked: &Row, by: &Arc<Caller>) -> Result<(), Error> {
+        let children = self.children_that_go_with(marked);
+        let deletions = children.into_iter().map(|child| {
+            let place = Place {
+                workspace: child.workspace.clone(),
+                events: child.workspace.clone(),
+                parent: None,
+            };
+            // Some have children of their own.
+            Box::pin(self.delete_child(place, child, Arc::clone(by)))
+        });
+        let mut deletions = futures::stream::iter(deletions).buffer_unordered(AT_ONCE);
+        while let Some(deleted) = deletions.next().await {
+            deleted?;
+        }
+        Ok(())
+    }
+
+    async fn delete_child(
+        &self,
+        place: Place,
+        child: Arc<Row>,
+        by: Arc<Caller>,
+    ) -> Result<(), Error> {
+        let mut child = Some(child);
+        for _ in 0..MAX_TRIES {
+            let Some(row) = child else {
+                return Ok(());
+            };
+            match self
+                .delete(place.clone(), Arc::clone(&row), Arc::clone(&by))
+                .await
+            {
+                // Changed, or deleted by another node.
+                Err(Error::Stale) => {
+                    child = self.get_stored(row.schema, &row.workspace, &row.id).await?;
+                }
+                result => return result,
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    fn children_that_go_with(&self, row: &Row) -> Vec<Arc<Row>> {
+        let kinds = row.schema.referenced_by().filter(|(child, field)| {
+            let mut references = child.references();
+            references.any(|reference| reference.field == *field && reference.cascades)
+        });
+        kinds
+            .flat_map(|(child, field)| self.view.children(child, &row.workspace, field, &row.id))
+            .collect()
+    }
+
+    /// Finishes deletions that other nodes began; never returns.
+    pub(crate) async fn finish_deletions(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            for row in self.view.being_deleted() {
+                if row.deleting.is_none_or(|since| !is_abandoned(since)) {
+                    continue;
+                }
+                let place = Place {
+                    workspace: row.workspace.clone(),
+                    events: row.workspace.clone(),
+                    parent: None,
+                };
+                let (kind, id) = (row.schema.kind, row.id.clone());
+                let by = Arc::new(Caller::node(&row.workspace));
+                let finished = self.delete(place, row, by).await;
+                match finished {
+                    Ok(()) => {
+                        tracing::info!(kind, id, "finished a deletion that another node began")
+                    }
+                    Err(error) => tracing::debug!(kind, id, %error, "cannot finish a deletion yet"),
+                }
+            }
+        }
+    }
+
     async fn mark(&self, row: &Row) -> Result<Row, Error> {
         self.connected().await?;
         let write = Uuid::new_v4().to_string();
         let since = unix_millis();
-        let mark = unmarked(row)
+        let mut mark = unmarked(row)
             .header(header::DELETING, since.to_string())
             .header(header::WRITE, &write);
+        if row.cascading || !self.children_that_go_with(row).is_empty() {
+            mark = mark.header(header::CASCADES, "1");
+        }
         let sequence = match self.writer.commit(vec![mark]).await {
             Ok(committed) => committed.first_sequence,
             Err(batch::Error::Unknown) => {
@@ -139,7 +233,12 @@ impl Store {
             let mut places = everywhere.into_iter().chain([row.workspace.as_str()]);
             places.any(|place| self.view.is_referenced(child, place, field, &row.id))
         };
-        let mut named_by = row.schema.named_by();
+        let goes_with = |child: &Schema, field: &str| {
+            let mut references = child.references();
+            references.any(|reference| reference.field == field && reference.cascades)
+        };
+        let named_by = row.schema.named_by();
+        let mut named_by = named_by.filter(|(child, field)| !goes_with(child, field));
         let by = named_by.find(|(child, field)| is_named(child, field));
         by.map(|(child, _)| child.kind)
     }

@@ -5,6 +5,7 @@ use hookline_shared::keyring::MissingKey;
 use hookline_shared::subject::BUCKET_STREAM;
 use hookline_shared::watch::WHAT_TO_DO;
 use hookline_shared::{batch, stream_reader};
+use serde_json::Value;
 
 use super::row::Row;
 use crate::limits::Full;
@@ -17,6 +18,21 @@ pub enum Error {
     PrimaryKey { id: String },
     #[error("UNIQUE violation detected on '{{{field}=\"{value}\"}}'")]
     Unique { field: &'static str, value: String },
+    #[error("UNIQUE violation detected on '{value}'")]
+    Together {
+        /// As in the message.
+        value: String,
+        fields: Value,
+    },
+    #[error(
+        "foreign keys unresolved ({field}.{key}: the foreign key cannot be resolved with '{{{key}=\"{value}\"}}' for an existing '{kind}' entity)"
+    )]
+    Unresolved {
+        field: &'static str,
+        kind: &'static str,
+        key: &'static str,
+        value: String,
+    },
     #[error(
         "the foreign key '{{{key}=\"{value}\"}}' does not reference an existing '{kind}' entity."
     )]
@@ -71,6 +87,12 @@ pub enum Error {
 
 impl Error {
     pub(super) fn unique(schema: &Schema, unique: &UniqueValue) -> Self {
+        if let Some(fields) = &unique.together {
+            return Self::Together {
+                value: unique.value.clone(),
+                fields: fields.clone(),
+            };
+        }
         let mut hashed = schema.hashed_fields();
         let value = match hashed.any(|field| field == unique.field) {
             true => REDACTED.to_owned(),
@@ -89,8 +111,12 @@ impl Error {
     /// The outcome of a write, as metrics label it.
     pub(super) fn outcome(&self) -> WriteOutcome {
         match self {
-            Self::Unique { .. } | Self::PrimaryKey { .. } | Self::Stale => WriteOutcome::Conflict,
-            Self::MissingParent { .. } | Self::Referenced { .. } => WriteOutcome::Reference,
+            Self::Unique { .. } | Self::Together { .. } | Self::PrimaryKey { .. } | Self::Stale => {
+                WriteOutcome::Conflict
+            }
+            Self::MissingParent { .. } | Self::Unresolved { .. } | Self::Referenced { .. } => {
+                WriteOutcome::Reference
+            }
             Self::Unknown => WriteOutcome::Unknown,
             Self::NoRoom(_)
             | Self::DefaultWorkspace

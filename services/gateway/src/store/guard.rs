@@ -49,7 +49,9 @@ impl Store {
                 State::Absent | State::Deleted { .. } => break,
                 State::Live(row) => match row.deleting {
                     None => return Ok(guard(&row)),
-                    Some(since) if is_abandoned(since) => return Ok(Hold::Rewrite(row)),
+                    Some(since) if is_abandoned(since) && !row.cascading => {
+                        return Ok(Hold::Rewrite(row));
+                    }
                     Some(_) => tokio::time::sleep(POLL_INTERVAL).await,
                 },
             }

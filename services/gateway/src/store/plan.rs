@@ -207,7 +207,8 @@ fn unique_changes(write: &Write, id: &str) -> (Vec<Take>, Vec<String>) {
             Within::Workspace => &write.place.workspace,
             Within::All => ALL_WORKSPACES,
         };
-        unique_key(workspace, write.schema.kind, unique.field, &unique.value)
+        let value = write.schema.in_key(unique.field, &unique.value);
+        unique_key(workspace, write.schema.kind, unique.field, &value)
     };
     let releases = before
         .iter()
@@ -276,15 +277,6 @@ fn outbox(write: &Write, id: &str, origin: &Origin) -> (Vec<Message>, Vec<Sent>)
         (Some(old), None) => ("delete", old, None),
         (None, None) => return (Vec::new(), Vec::new()),
     };
-    let mut data = json!({
-        "operation": operation,
-        "entity": schema.event(shown),
-        "schema": schema.kind,
-    });
-    if let Some(before) = before {
-        data["old_entity"] = Value::Object(schema.event(before));
-    }
-    let data = Bytes::from(data.to_string());
     let mut sent = Vec::new();
     let mut event = |source: &str, name: &str, data: Bytes| {
         let id = Uuid::new_v4().to_string();
@@ -292,10 +284,19 @@ fn outbox(write: &Write, id: &str, origin: &Origin) -> (Vec<Message>, Vec<Sent>)
         sent.push(trace);
         message
     };
-    let mut messages = vec![
-        event("crud", schema.kind, data.clone()),
-        event("dao:crud", operation, data),
-    ];
+    let mut messages = match &write.told {
+        Some(told) => {
+            let data = Bytes::from(told.data.to_string());
+            vec![event(told.source, told.event, data)]
+        }
+        None => {
+            let data = change_data(schema, operation, shown, before);
+            vec![
+                event("crud", schema.kind, data.clone()),
+                event("dao:crud", operation, data),
+            ]
+        }
+    };
     if schema.kind == HOOK_KIND && is_pinged(shown) && old.is_none() {
         let data = Bytes::from(Value::Object(present::ping(shown)).to_string());
         messages.push(event(PING_SOURCE, PING_EVENT, data).header(header::HOOK, id));
@@ -303,6 +304,23 @@ fn outbox(write: &Write, id: &str, origin: &Origin) -> (Vec<Message>, Vec<Sent>)
     let record = access::audit::change(&write.by, operation, schema.kind, id);
     messages.push(audit::message(&write.by.workspace, &record));
     (messages, sent)
+}
+
+fn change_data(
+    schema: &Schema,
+    operation: &str,
+    entity: &Entity,
+    before: Option<&Entity>,
+) -> Bytes {
+    let mut data = json!({
+        "operation": operation,
+        "entity": schema.event(entity),
+        "schema": schema.kind,
+    });
+    if let Some(before) = before {
+        data["old_entity"] = Value::Object(schema.event(before));
+    }
+    data.to_string().into()
 }
 
 #[cfg(test)]

@@ -71,7 +71,12 @@ impl Store {
             return Ok(None);
         }
         match self
-            .reservation(&unique_key(workspace, schema.kind, field, value))
+            .reservation(&unique_key(
+                workspace,
+                schema.kind,
+                field,
+                &schema.in_key(field, value),
+            ))
             .await?
         {
             Reservation::Free(_) => Ok(None),

@@ -38,7 +38,7 @@ impl Store {
         let names = workspaces.iter().filter_map(|workspace| workspace.name());
         let mut found = Vec::new();
         for name in names.chain([ALL_WORKSPACES]) {
-            for schema in secrets::KINDS.into_iter().filter_map(Schema::by_kind) {
+            for schema in secrets::kinds().filter_map(Schema::by_kind) {
                 found.extend(self.view.all(schema, name).await);
             }
         }

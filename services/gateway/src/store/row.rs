@@ -21,6 +21,8 @@ pub(crate) struct Row {
     pub(super) created: String,
     /// Time of its deletion mark, in Unix milliseconds.
     pub(super) deleting: Option<u64>,
+    /// Its children are being deleted with it.
+    pub(super) cascading: bool,
     /// Id of the write that stored the message.
     pub(super) write: Option<String>,
     /// The key that its secrets are sealed with, if they are.
@@ -67,6 +69,7 @@ impl Row {
             sequence: 0,
             created: "0 0".to_owned(),
             deleting: None,
+            cascading: false,
             write: None,
             sealed_with: None,
             lost: None,
@@ -100,6 +103,7 @@ impl Row {
             sequence: message.sequence,
             created: created.map_or_else(first, str::to_owned),
             deleting: get(message.headers, header::DELETING).and_then(|ms| ms.parse().ok()),
+            cascading: get(message.headers, header::CASCADES).is_some(),
             write: get(message.headers, header::WRITE).map(str::to_owned),
             sealed_with,
             as_stored: lost.is_some().then(|| Bytes::copy_from_slice(message.body)),

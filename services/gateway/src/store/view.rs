@@ -1,56 +1,25 @@
 //! This node's copy of the bucket: every entity, ordered and indexed. The watch keeps it up to date.
 
+mod counts;
+mod query;
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
-
-use hookline_shared::subject::is_followed_by_dispatchers;
 
 use super::built_in;
 use super::row::Row;
-use crate::limits::{self, Counts};
+use crate::limits::Counts;
 use crate::schema::{Schema, UniqueValue, Within};
+use counts::Counted;
+use table::Table;
 
-/// Rows that a list looks at under one lock; more than the largest page has.
-const STEP: usize = 1_024;
-
-/// Position in a list: `created_at` and id.
-pub(crate) type Cursor = (i64, String);
-
-#[derive(Debug, Default)]
-pub(crate) struct Page {
-    pub rows: Vec<Arc<Row>>,
-    /// The last row, if there are more.
-    pub next: Option<Cursor>,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Query {
-    pub after: Option<Cursor>,
-    pub size: usize,
-    pub tags: Option<Tags>,
-    /// Only children: the field that refers, and the parent's id.
-    pub parent: Option<(&'static str, String)>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Tags {
-    All(Vec<String>),
-    Any(Vec<String>),
-}
-
-/// How many hooks, and entities, there are.
-#[derive(Debug, Default)]
-struct Counted {
-    by_workspace: HashMap<String, [u64; 2]>,
-    all: [u64; 2],
-}
+pub(crate) use query::{Cursor, Page, Query, Tagged, Tags};
 
 /// Kind, field and value.
 type Everywhere = (&'static str, &'static str, String);
@@ -60,7 +29,9 @@ pub(crate) struct View {
     tables: RwLock<HashMap<String, HashMap<&'static str, Table>>>,
     /// Workspace and id by values that are unique over all workspaces.
     everywhere: RwLock<HashMap<Everywhere, (String, String)>>,
-    counted: Mutex<Counted>,
+    counted: Counted,
+    /// Entities whose children are being deleted with them: workspace, kind and id.
+    being_deleted: Mutex<BTreeSet<(String, &'static str, String)>>,
     /// Counts changes of what users may do.
     access: AtomicU64,
     progress: Mutex<Progress>,
@@ -77,17 +48,6 @@ struct Progress {
     waiting: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
 }
 
-/// The entities of one kind in one workspace.
-#[derive(Debug, Default)]
-struct Table {
-    rows: BTreeMap<Cursor, Arc<Row>>,
-    places: HashMap<String, i64>,
-    unique: HashMap<(&'static str, String), String>,
-    children: HashMap<(&'static str, String), BTreeSet<Cursor>>,
-    /// Rows that are not built in.
-    own: u64,
-}
-
 impl View {
     pub(crate) fn get(&self, schema: &Schema, workspace: &str, id: &str) -> Option<Arc<Row>> {
         self.read(schema, workspace, |table| table.get(id).cloned())
@@ -101,9 +61,7 @@ impl View {
         value: &str,
     ) -> Option<Arc<Row>> {
         self.read(schema, workspace, |table| {
-            table
-                .get(table.unique.get(&(field, value.to_owned()))?)
-                .cloned()
+            table.get_by_unique(field, value).cloned()
         })
     }
 
@@ -162,6 +120,11 @@ impl View {
     /// Entities by creation time. A filter that few rows match may walk the whole table: in steps,
     /// between which writers and other tasks get their turn.
     pub(crate) async fn list(&self, schema: &Schema, workspace: &str, query: &Query) -> Page {
+        if let Some((field, value)) = &query.unique {
+            let rows = self.get_by_unique(schema, workspace, field, value);
+            let rows = rows.into_iter().collect();
+            return Page { rows, next: None };
+        }
         let mut rows = Vec::new();
         let mut after = query.after.clone();
         while let Some(seen) = self.read(schema, workspace, |table| {
@@ -187,31 +150,62 @@ impl View {
         self.list(schema, workspace, &query).await.rows
     }
 
-    /// How many there are, without what comes with workspaces.
-    pub(super) fn counts(&self, workspace: &str) -> Counts {
-        let counted = self.counted.lock();
-        let here = counted.by_workspace.get(workspace);
-        Counts {
-            of_workspace: here.copied().unwrap_or_default(),
-            of_all: counted.all,
+    /// What has tags in a workspace, or one tag, in order.
+    pub(crate) fn tagged(
+        &self,
+        workspace: &str,
+        tag: Option<&str>,
+        after: Option<&Tagged>,
+        size: usize,
+    ) -> Vec<Tagged> {
+        let tables = self.tables.read();
+        let tables = tables.get(workspace).into_iter().flatten();
+        let tagged = tables.flat_map(|(kind, table)| table.tagged(kind, tag, after).take(size));
+        let mut tagged: Vec<_> = tagged.collect();
+        tagged.sort_unstable();
+        tagged.truncate(size);
+        tagged
+    }
+
+    /// The forms that the polymorphic records of a kind have, in all workspaces.
+    pub(crate) fn forms(&self, schema: &Schema) -> BTreeSet<String> {
+        let tables = self.tables.read();
+        let tables = tables.values().filter_map(|kinds| kinds.get(schema.kind));
+        tables
+            .flat_map(|table| table.forms.keys().cloned())
+            .collect()
+    }
+
+    pub(super) fn being_deleted(&self) -> Vec<Arc<Row>> {
+        let marked = self.being_deleted.lock().clone();
+        let rows = marked
+            .into_iter()
+            .filter_map(|(workspace, kind, id)| self.get(Schema::by_kind(kind)?, &workspace, &id));
+        rows.collect()
+    }
+
+    fn note_deletion(&self, row: &Row, begins: bool) {
+        let key = (row.workspace.clone(), row.schema.kind, row.id.clone());
+        let mut marked = self.being_deleted.lock();
+        if begins {
+            marked.insert(key);
+        } else if !marked.is_empty() {
+            marked.remove(&key);
         }
     }
 
-    /// After a table had so many rows of its own.
-    fn count(&self, workspace: &str, kind: &str, before: u64, after: u64) {
-        if before == after {
-            return;
-        }
-        let mut counted = self.counted.lock();
-        let Counted { by_workspace, all } = &mut *counted;
-        let here = by_workspace.entry(workspace.to_owned()).or_default();
-        for at in limits::kinds(is_followed_by_dispatchers(kind)) {
-            here[at] = here[at] + after - before;
-            all[at] = all[at] + after - before;
-        }
-        if *here == [0, 0] {
-            by_workspace.remove(workspace);
-        }
+    /// How many there are, without what comes with workspaces.
+    pub(super) fn counts(&self, workspace: &str) -> Counts {
+        self.counted.in_workspace(workspace)
+    }
+
+    /// How many of each kind there are.
+    pub(crate) fn counts_by_kind(&self, workspace: &str) -> BTreeMap<&'static str, usize> {
+        let tables = self.tables.read();
+        let kinds = tables.get(workspace).into_iter().flatten();
+        kinds
+            .map(|(kind, table)| (*kind, table.rows.len()))
+            .collect()
     }
 
     /// Whether a `child` refers to the entity `id`.
@@ -250,8 +244,9 @@ impl View {
     /// Forgets everything: there is another bucket.
     pub(super) fn clear(&self) {
         self.tables.write().clear();
-        *self.counted.lock() = Counted::default();
+        self.counted.clear();
         self.everywhere.write().clear();
+        self.being_deleted.lock().clear();
         self.access.fetch_add(1, Ordering::AcqRel);
         self.progress.lock().known = 0;
         self.is_bucket_missing.store(false, Ordering::Relaxed);
@@ -291,10 +286,14 @@ impl View {
             for row in built_in.into_iter().chain([row]) {
                 let workspace = tables.entry(row.workspace.clone()).or_default();
                 let table = workspace.entry(row.schema.kind).or_default();
-                self.index(table.get(&row.id), Some(&row));
+                let old = table.get(&row.id).cloned();
+                self.index(old.as_ref(), Some(&row));
+                if old.as_ref().is_none_or(|old| old.sequence < row.sequence) {
+                    self.note_deletion(&row, row.cascading && row.deleting.is_some());
+                }
                 let (name, kind, before) = (row.workspace.clone(), row.schema.kind, table.own);
                 table.put(row);
-                self.count(&name, kind, before, table.own);
+                self.counted.note(&name, kind, before, table.own);
             }
         }
         self.changed(schema);
@@ -311,12 +310,13 @@ impl View {
                 .cloned();
             if let Some(old) = old {
                 self.index(Some(&old), None);
+                self.note_deletion(&old, false);
                 for built_in in built_in::rows(&old) {
                     take(&mut tables, &built_in);
                 }
                 take(&mut tables, &old);
                 let own = u64::from(!old.is_built_in());
-                self.count(workspace, schema.kind, own, 0);
+                self.counted.note(workspace, schema.kind, own, 0);
             }
         }
         self.changed(schema);
@@ -414,106 +414,6 @@ impl Progress {
             if waiting.is_empty() {
                 self.waiting.remove(&sequence);
             }
-        }
-    }
-}
-
-impl Table {
-    fn get(&self, id: &str) -> Option<&Arc<Row>> {
-        self.rows.get(&(*self.places.get(id)?, id.to_owned()))
-    }
-
-    fn put(&mut self, row: Row) {
-        if let Some(known) = self.get(&row.id) {
-            if known.sequence >= row.sequence {
-                return;
-            }
-            self.remove(&row.id);
-        }
-        let cursor = (row.created_at(), row.id.clone());
-        for unique in row.schema.unique_values(&row.entity) {
-            self.unique
-                .insert((unique.field, unique.value), row.id.clone());
-        }
-        for (reference, parent) in row.schema.parents(&row.entity) {
-            self.children
-                .entry((reference.field, parent))
-                .or_default()
-                .insert(cursor.clone());
-        }
-        self.own += u64::from(!row.is_built_in());
-        self.places.insert(row.id.clone(), cursor.0);
-        self.rows.insert(cursor, Arc::new(row));
-    }
-
-    fn remove(&mut self, id: &str) {
-        let Some(created_at) = self.places.remove(id) else {
-            return;
-        };
-        let cursor = (created_at, id.to_owned());
-        let Some(row) = self.rows.remove(&cursor) else {
-            return;
-        };
-        self.own -= u64::from(!row.is_built_in());
-        for unique in row.schema.unique_values(&row.entity) {
-            // Another entity may have taken the value.
-            let key = (unique.field, unique.value);
-            if self.unique.get(&key).is_some_and(|owner| owner == id) {
-                self.unique.remove(&key);
-            }
-        }
-        for (reference, parent) in row.schema.parents(&row.entity) {
-            let key = (reference.field, parent);
-            if let Some(children) = self.children.get_mut(&key) {
-                children.remove(&cursor);
-                if children.is_empty() {
-                    self.children.remove(&key);
-                }
-            }
-        }
-    }
-
-    /// Looks at the next [`STEP`] rows and adds those that match, until there is one more than the
-    /// query wants. Returns where to continue, or `None` at the end.
-    fn list_step(
-        &self,
-        query: &Query,
-        after: Option<&Cursor>,
-        found: &mut Vec<Arc<Row>>,
-    ) -> Option<Cursor> {
-        let range = (
-            after.map_or(Bound::Unbounded, Bound::Excluded),
-            Bound::Unbounded,
-        );
-        let rows: Box<dyn Iterator<Item = (&Cursor, &Arc<Row>)>> = match &query.parent {
-            None => Box::new(self.rows.range::<Cursor, _>(range)),
-            Some(key) => {
-                let children = self.children.get(key)?.range::<Cursor, _>(range);
-                Box::new(children.filter_map(|cursor| self.rows.get_key_value(cursor)))
-            }
-        };
-        for (looked, (cursor, row)) in rows.enumerate() {
-            if query.tags.as_ref().is_none_or(|tags| tags.match_row(row)) {
-                found.push(Arc::clone(row));
-            }
-            if found.len() > query.size {
-                return None;
-            }
-            if looked + 1 == STEP {
-                return Some(cursor.clone());
-            }
-        }
-        None
-    }
-}
-
-impl Tags {
-    fn match_row(&self, row: &Row) -> bool {
-        let tags = row.entity.get("tags").and_then(Value::as_array);
-        let has = |tag: &String| tags.is_some_and(|tags| tags.iter().any(|have| have == tag));
-        match self {
-            Self::All(wanted) => wanted.iter().all(has),
-            Self::Any(wanted) => wanted.iter().any(has),
         }
     }
 }

@@ -39,7 +39,9 @@ fn hook(config: Value) -> Entity {
 #[test]
 fn a_consumer_is_as_in_the_documents_example() {
     let mut consumer = create("consumers", json!({"username": "Ada Lovelace"})).expect("valid");
-    assert!(consumer.remove("id").is_some() && consumer.remove("created_at").is_some());
+    for set in ["id", "created_at", "updated_at"] {
+        assert!(consumer.remove(set).is_some(), "{set}");
+    }
     assert_eq!(
         Value::Object(consumer),
         json!({"type": 0, "username": "Ada Lovelace"})
@@ -131,7 +133,8 @@ fn put_replaces_all_but_id_and_time_of_creation() {
     let mut old = create("consumers", json!({"username": "a", "custom_id": "c"})).expect("ok");
     old.insert("created_at".into(), json!(7));
     let put = json_input(json!({"username": "b"}));
-    let new = schema("consumers").replace(&old, put).expect("valid");
+    let mut new = schema("consumers").replace(&old, put).expect("valid");
+    assert!(new.remove("updated_at").is_some());
     assert_eq!(
         Value::Object(new),
         json!({"username": "b", "id": old["id"], "created_at": 7, "type": 0})
@@ -236,6 +239,9 @@ fn a_reference_is_an_id_or_a_name() {
     let id = Uuid::new_v4().to_string();
     assert_eq!(route(json!({"id": id})), Ok(json!({"id": id})));
     assert_eq!(route(json!({"name": "s"})), Ok(json!({"name": "s"})));
+    // Of a whole entity only the id counts.
+    let whole = json!({"id": id, "host": "example.com", "retries": 5});
+    assert_eq!(route(whole), Ok(json!({"id": id})));
     for (service, message) in [
         (json!("s"), "schema violation (service: expected a record)"),
         (
@@ -247,7 +253,7 @@ fn a_reference_is_an_id_or_a_name() {
             "schema violation (service.id: expected a valid UUID)",
         ),
         (
-            json!({"id": id, "x": 1}),
+            json!({"name": "s", "x": 1}),
             "schema violation (service.x: unknown field)",
         ),
     ] {

@@ -52,8 +52,9 @@ fn write(kind: &str, old: Option<Entity>, new: Option<Entity>) -> Write {
         place: place(),
         old,
         new,
+        told: None,
         id_given: false,
-        by: Arc::new(Caller::nobody()),
+        by: Arc::new(Caller::node("default")),
     }
 }
 

@@ -1,8 +1,9 @@
 use std::pin::pin;
 
 use futures::poll;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::table::STEP;
 use super::*;
 
 fn schema(kind: &str) -> &'static Schema {
@@ -18,6 +19,7 @@ fn row(kind: &str, id: &str, sequence: u64, entity: Value) -> Row {
         sequence,
         created: String::new(),
         deleting: None,
+        cascading: false,
         write: None,
         sealed_with: None,
         lost: None,
@@ -168,33 +170,109 @@ async fn tags_select() {
     assert_eq!(list(Tags::Any(vec!["x".into(), "y".into()])).await, 2);
 }
 
+fn tagged(n: u64, tags: &Value) -> Row {
+    let entity = json!({"created_at": n / 3, "tags": tags});
+    row("consumers", &format!("{n:05}"), n + 1, entity)
+}
+
 #[tokio::test]
-async fn a_rare_tag_lets_writes_in_while_it_is_looked_for() {
+async fn a_rare_pair_of_tags_lets_writes_in_while_it_is_looked_for() {
     let view = View::default();
-    let tagged = |n: u64, tag: &str| {
-        let entity = json!({"created_at": n, "tags": [tag]});
-        row("consumers", &format!("{n:05}"), n + 1, entity)
-    };
     let count = 2 * STEP as u64;
     for n in 0..count {
-        view.put(tagged(
-            n,
-            if n % STEP as u64 == 5 {
-                "rare"
-            } else {
-                "usual"
-            },
-        ));
+        let both = n % STEP as u64 == 5;
+        let tags = if both {
+            json!(["a", "b"])
+        } else {
+            json!(["a"])
+        };
+        view.put(tagged(n, &tags));
+        view.put(tagged(n + 10 * count, &json!(["b"])));
     }
     let query = Query {
         size: 10,
-        tags: Some(Tags::Any(vec!["rare".into()])),
+        tags: Some(Tags::All(vec!["a".into(), "b".into()])),
         ..Query::default()
     };
     let mut list = pin!(view.list(schema("consumers"), "default", &query));
     assert!(poll!(&mut list).is_pending(), "the walk has no pause");
-    view.put(tagged(count, "rare"));
+    view.put(tagged(count, &json!(["b", "a"])));
     assert_eq!(ids(&list.await), ["00005", "01029", "02048"]);
+}
+
+/// Whatever an index finds is what a walk over all rows finds, in the same order and over several pages.
+#[tokio::test]
+async fn lists_by_an_index_are_those_of_a_walk() {
+    let view = View::default();
+    let random = |below: u64| fastrand::u64(..below);
+    let mut all = Vec::new();
+    for n in 0..3_000 {
+        let tags: Vec<_> = ["w", "x", "y", "z"]
+            .into_iter()
+            .filter(|tag| random(10) < if *tag == "w" { 9 } else { 2 })
+            .collect();
+        let mut row = tagged(n, &json!(tags));
+        row.schema = schema("routes");
+        let parent = json!({"id": format!("s{}", random(3))});
+        row.entity.insert("service".to_owned(), parent);
+        all.push(row.clone());
+        view.put(row);
+    }
+    for n in 0..500_u64 {
+        let at = n as usize * 6;
+        view.remove(schema("routes"), "default", &all[at].id, 10_000 + n);
+    }
+    let gone: BTreeSet<_> = (0..500).map(|n| all[n * 6].id.clone()).collect();
+    all.retain(|row| !gone.contains(&row.id));
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    for tags in [
+        None,
+        Some(Tags::All(names(&["x"]))),
+        Some(Tags::All(names(&["w", "x"]))),
+        Some(Tags::All(names(&["x", "nobody"]))),
+        Some(Tags::Any(names(&["x", "y", "z"]))),
+        Some(Tags::Any(names(&["w", "nobody"]))),
+    ] {
+        for parent in [None, Some(("service", "s1".to_owned()))] {
+            let mut query = Query {
+                size: 1 + random(200) as usize,
+                tags: tags.as_ref().map(|tags| match tags {
+                    Tags::All(tags) => Tags::All(tags.clone()),
+                    Tags::Any(tags) => Tags::Any(tags.clone()),
+                }),
+                parent,
+                ..Query::default()
+            };
+            let walked = all.iter().filter(|row| query.matches(row));
+            let walked: Vec<_> = walked.map(|row| row.id.clone()).collect();
+            let mut found = Vec::new();
+            loop {
+                let page = view.list(schema("routes"), "default", &query).await;
+                assert!(page.rows.len() <= query.size);
+                found.extend(page.rows.iter().map(|row| row.id.clone()));
+                query.after = page.next;
+                if query.after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, walked, "{tags:?} {:?}", query.parent);
+        }
+    }
+    // What has tags, in pages, is every pair once and in order.
+    let (mut pairs, mut after) = (Vec::new(), None);
+    loop {
+        let page = view.tagged("default", None, after.as_ref(), 97);
+        after = page.last().cloned();
+        if after.is_none() {
+            break;
+        }
+        pairs.extend(page);
+    }
+    let count: usize = all.iter().map(|row| query::tags(row).count()).sum();
+    assert_eq!(pairs.len(), count);
+    assert!(pairs.is_sorted());
+    let of_one = view.tagged("default", Some("x"), None, usize::MAX);
+    assert!(of_one.len() > 100 && of_one.iter().all(|(tag, ..)| tag == "x"));
 }
 
 #[tokio::test(start_paused = true)]
