@@ -22,6 +22,8 @@ mod kinds;
 mod partials;
 pub(crate) mod plugins;
 pub(crate) mod present;
+#[cfg(test)]
+pub(crate) mod random;
 mod rbac_role_endpoints;
 mod rbac_roles;
 mod rbac_users;
