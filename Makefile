@@ -15,6 +15,8 @@ BINARIES := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(if $(filter
 REVISION := $(if $(filter dev test,$(PROFILE)),,HOOKLINE_REVISION=$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown))
 NATS_CLI_BINARY := $(CURDIR)/.tools/bin/nats
 COLLECTOR_BINARY := $(CURDIR)/.tools/bin/collector
+GO_KONG_BINARY := $(CURDIR)/.tools/bin/go-kong
+PYTHON_CLIENTS := $(CURDIR)/.tools/python
 
 .DEFAULT_GOAL := help
 .PHONY: help servers build demo up observe down check test chaos bench bench-full compat fmt clean need-rust need-python need-servers need-go
@@ -77,9 +79,12 @@ bench bench-full:
 
 compat: need-go need-rust servers ## Test Hookline with third-party clients (needs Go)
 	@.ci/nats-cli $(NATS_CLI) $(dir $(NATS_CLI_BINARY))
-	@.ci/collector $(dir $(COLLECTOR_BINARY))
+	@.ci/go-program collector $(dir $(COLLECTOR_BINARY))
+	@.ci/go-program go-kong $(dir $(GO_KONG_BINARY))
+	@.ci/python-clients $(PYTHON_CLIENTS)
 	cargo build --workspace $(CARGO_FLAGS)
-	HOOKLINE_COMPAT=1 NATS_CLI=$(NATS_CLI_BINARY) COLLECTOR=$(COLLECTOR_BINARY) cargo test --workspace --test compat $(CARGO_FLAGS)
+	HOOKLINE_COMPAT=1 NATS_CLI=$(NATS_CLI_BINARY) COLLECTOR=$(COLLECTOR_BINARY) GO_KONG=$(GO_KONG_BINARY) PYTHON_CLIENTS=$(PYTHON_CLIENTS) \
+		cargo test --workspace --test compat $(CARGO_FLAGS)
 
 fmt: need-rust ## Format the code
 	cargo fmt --all

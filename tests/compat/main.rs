@@ -1,8 +1,9 @@
-//! Third-party clients: the real NATS CLI, and a real OpenTelemetry Collector.
+//! Third-party clients: the real NATS CLI, a real OpenTelemetry Collector, and clients of Kong's Admin API.
 //!
 //! Run by `make compat`, which says where the programs are, and not by a plain `cargo test`.
 
 mod collector;
+mod kong_clients;
 mod nats_page;
 
 use std::path::PathBuf;

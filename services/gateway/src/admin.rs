@@ -11,6 +11,7 @@ mod deliveries;
 mod dispatch;
 mod event_hooks;
 mod form;
+mod group_rates;
 mod hook_status;
 mod hook_warnings;
 mod invitations;

@@ -79,6 +79,7 @@ impl Admin {
             Target::Parent(link) => asked.parent(link, input).await,
             Target::Members(of) => asked.members(of, input).await,
             Target::Member(of) => asked.member(of).await,
+            Target::GroupRates => asked.group_rates(input).await,
             Target::Health => asked.health().await,
             Target::MarkHealth(mark) => asked.mark(None, mark).await,
             Target::MarkAddress(mark) => asked.mark(path.open(2), mark).await,

@@ -67,6 +67,8 @@ pub(super) enum Target {
     Members(&'static Schema),
     /// One of them.
     Member(&'static Schema),
+    /// The rates of a group, by an older path than that of its plugin.
+    GroupRates,
     /// Of an upstream's targets.
     Health,
     /// Says it of one target.
@@ -124,6 +126,7 @@ impl Target {
             | Self::Parent(_)
             | Self::Members(_)
             | Self::Member(_)
+            | Self::GroupRates
             | Self::MarkHealth(_)
             | Self::MarkAddress(_)
             | Self::Register
@@ -172,6 +175,7 @@ impl Target {
             Self::Children(link) | Self::Child(link) => Some(link.parent),
             Self::Parent(link) => Some(link.child),
             Self::Members(schema) | Self::Member(schema) => Some(schema),
+            Self::GroupRates => Some(Schema::consumer_groups()),
             Self::Health | Self::MarkHealth(_) | Self::MarkAddress(_) => Some(Schema::upstreams()),
             Self::PartialLinks => Some(Schema::partials()),
             Self::WorkspaceMeta => Some(Schema::workspaces()),
@@ -214,7 +218,6 @@ const SHOW: &str = "GET, HEAD, OPTIONS";
 const LIST: &str = "GET, HEAD, OPTIONS, POST";
 const ITEM: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, PUT";
 const ACT: &str = "OPTIONS, POST";
-const SHOW_OR_CHANGE: &str = "GET, HEAD, OPTIONS, PATCH, PUT";
 const MARK: &str = "OPTIONS, POST, PUT";
 const DROP: &str = "DELETE, OPTIONS";
 const SHOW_OR_DROP: &str = "DELETE, GET, HEAD, OPTIONS";
@@ -302,6 +305,7 @@ fn of_the_node() -> Vec<Route> {
         of_workspace("/schemas/plugins/{name}", Target::SchemaOfPlugin, SHOW),
         of_workspace("/schemas/{kind}", Target::Schema, SHOW),
         of_workspace("/plugins/enabled", Target::EnabledPlugins, SHOW),
+        of_workspace("/plugins/schema/{name}", Target::SchemaOfPlugin, SHOW),
         of_workspace("/schemas/{kind}/validate", Target::ValidateSchema, ACT),
         of_workspace("/tags", Target::Tags, SHOW),
         of_workspace("/tags/{tag}", Target::Tags, SHOW),
@@ -429,6 +433,9 @@ fn of_groups_and_upstreams() -> Vec<Route> {
         routes.push(of(schema, &all, Target::Members(schema), methods));
         routes.push(of(schema, &one, Target::Member(schema), SHOW_OR_DROP));
     }
+    let rates = "overrides/plugins/rate-limiting-advanced";
+    let methods = "DELETE, OPTIONS, PUT";
+    routes.push(of(groups, rates, Target::GroupRates, methods));
     // Before the target that could be named so.
     let targets = Schema::targets();
     let all = Target::Children(Link {
@@ -472,7 +479,8 @@ fn of_kind(schema: &'static Schema) -> Vec<Route> {
         kind,
     };
     let mut routes = Vec::new();
-    for reference in schema.references().filter(|_| schema.is_top_level) {
+    let has_parents = schema.is_top_level || schema.kind == Schema::targets().kind;
+    for reference in schema.references().filter(|_| has_parents) {
         let Some(parent) = Schema::by_kind(reference.kind) else {
             continue;
         };
@@ -482,7 +490,7 @@ fn of_kind(schema: &'static Schema) -> Vec<Route> {
             field: reference.field,
         });
         let pattern = format!("/{path}/{{key}}/{}", reference.field);
-        routes.push(route(pattern, target, SHOW_OR_CHANGE, parent.kind));
+        routes.push(route(pattern, target, ITEM, parent.kind));
     }
     if schema.is_top_level {
         let (all, one) = (format!("/{path}"), format!("/{path}/{{key}}"));

@@ -109,6 +109,19 @@ impl Asked<'_> {
         }
     }
 
+    pub(super) async fn group_rates(
+        &self,
+        input: impl AsyncFnOnce() -> Result<Input, ApiError>,
+    ) -> Result<Response, ApiError> {
+        let groups = self.collection(Schema::consumer_groups()).await?;
+        let group = groups.find(self.path.key()).await?;
+        let plugins = self.collection(Schema::plugins()).await?;
+        match self.method {
+            "PUT" => plugins.set_rates(&group, input().await?).await,
+            _ => plugins.delete_rates(&group).await,
+        }
+    }
+
     pub(super) async fn health(&self) -> Result<Response, ApiError> {
         let upstreams = self.collection(Schema::upstreams()).await?;
         let upstream = upstreams.find(self.path.key()).await?;
@@ -162,6 +175,7 @@ impl Asked<'_> {
         match self.method {
             "GET" => parents.show(id).await,
             "PATCH" => parents.patch(id, input().await?).await,
+            "DELETE" => parents.delete(id).await,
             _ => parents.put(id, input().await?).await,
         }
     }

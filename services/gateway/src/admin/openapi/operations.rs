@@ -294,6 +294,10 @@ fn operation(target: Target, method: &str) -> Operation {
             "GET" => named(&format!("Shows a member of one of {}", of.kind)),
             _ => delete(format!("Takes one from one of {}", of.kind)),
         },
+        Target::GroupRates => match method {
+            "PUT" => does("Sets the rates of a group", 201),
+            _ => delete("Removes the rates of a group".to_owned()),
+        },
         Target::Health => Operation {
             query: paging(Some(Schema::targets())),
             ..named("Lists the targets with their health")
