@@ -8,7 +8,9 @@ use clap::Parser;
 use crate::outcome::Outcome;
 use crate::question::Question;
 use crate::report::{self, Goal, Section};
-use crate::{fanout, hooks, latency, limit, neighbours, publish, rbac, scaling, soak, throughput};
+use crate::{
+    entities, fanout, hooks, latency, limit, neighbours, publish, rbac, scaling, soak, throughput,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -37,6 +39,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     bench.ask::<scaling::Options>().await?;
     bench.ask::<publish::Options>().await?;
     bench.ask::<rbac::Options>().await?;
+    bench.ask::<entities::Options>().await?;
     if options.full {
         bench.ask::<soak::Options>().await?;
     }

@@ -1,12 +1,13 @@
 //! Reproducible measurements of Hookline's speed and fault tolerance.
 //!
 //! * [`mod@bench`] answers all questions about speed: [`limit`] (the bare pipe, the reference),
-//!   [`throughput`], [`latency`], [`neighbours`], [`hooks`], [`fanout`], [`scaling`], [`publish`], [`rbac`] and
+//!   [`throughput`], [`latency`], [`neighbours`], [`hooks`], [`fanout`], [`scaling`], [`publish`], [`rbac`], [`entities`] and
 //!   [`soak`], with a cheap [`receiver`];
 //! * [`chaos`] injects faults into real processes under load and accounts for every delivery.
 
 pub mod bench;
 pub mod chaos;
+pub mod entities;
 pub mod fanout;
 pub mod hooks;
 pub mod latency;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use hookline_loadtest::{
-    bench, chaos, fanout, hooks, latency, limit, neighbours,
+    bench, chaos, entities, fanout, hooks, latency, limit, neighbours,
     outcome::{self, Outcome},
     publish, rbac, receiver, scaling, soak, throughput,
 };
@@ -50,6 +50,8 @@ enum Question {
     Publish(publish::Options),
     /// The Admin API with tokens, and without.
     Rbac(rbac::Options),
+    /// Reads of the Admin API among many entities, memory, and the start of a gateway.
+    Entities(entities::Options),
     /// Growth of memory, files and storage in ten minutes at half speed.
     Soak(soak::Options),
     /// A receiver for experiments: counts, verifies, delays, fails, detects repeats.
@@ -77,6 +79,7 @@ async fn run(question: Question) -> Result<Outcome> {
         Question::Scaling(options) => bench::one(&options).await,
         Question::Publish(options) => bench::one(&options).await,
         Question::Rbac(options) => bench::one(&options).await,
+        Question::Entities(options) => bench::one(&options).await,
         Question::Soak(options) => bench::one(&options).await,
         Question::Receiver(options) => receiver::run(&options).await.map(|()| Outcome::Reached),
         Question::Chaos(options) => chaos::run(&options).await,
