@@ -95,6 +95,7 @@ func main() {
 	expect("info database", info.Configuration.Database == "postgres")
 	_, err = client.Status(ctx)
 	check("status", err)
+	defaults(client)
 
 	service := drive("services", crud[kong.Service]{
 		create: func(one *kong.Service) (*kong.Service, error) { return client.Services.Create(ctx, one) },
