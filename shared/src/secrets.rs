@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::hook::{HANDLERS, Kind};
 use crate::subject::{CERTIFICATE_KIND, HOOK_KIND};
 
-/// Kinds, and the paths of their secret fields. Of hooks they depend on the handler.
+/// Kinds, and the paths of their secrets: texts, or lists and maps of them. Of hooks they depend on the handler.
 const FIELDS: [(&str, &[&str]); 10] = [
     (HOOK_KIND, &[]),
     (CERTIFICATE_KIND, &["key", "key_alt"]),
@@ -18,7 +18,15 @@ const FIELDS: [(&str, &[&str]); 10] = [
     ("partials", &["config.password"]),
     (
         "plugins",
-        &["config.provision_key", "config.redis.password"],
+        &[
+            "config.add.headers",
+            "config.append.headers",
+            "config.headers",
+            "config.http_endpoint",
+            "config.provision_key",
+            "config.redis.password",
+            "config.replace.headers",
+        ],
     ),
 ];
 
@@ -38,22 +46,31 @@ pub fn each(
     }
     let fields = FIELDS.iter().find(|(known, _)| *known == kind);
     for name in fields.into_iter().flat_map(|(_, names)| *names) {
-        if let Some(secret) = at(entity, name) {
-            change(name, secret);
+        match at(entity, name) {
+            Some(Value::String(secret)) => change(name, secret),
+            Some(Value::Array(list)) => {
+                for (at, value) in list.iter_mut().enumerate() {
+                    if let Value::String(secret) = value {
+                        change(&format!("{name}.{at}"), secret);
+                    }
+                }
+            }
+            Some(Value::Object(map)) => {
+                for (key, value) in map {
+                    if let Value::String(secret) = value {
+                        change(&format!("{name}.{key}"), secret);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }
 
-fn at<'a>(entity: &'a mut Map<String, Value>, path: &str) -> Option<&'a mut String> {
+fn at<'a>(entity: &'a mut Map<String, Value>, path: &str) -> Option<&'a mut Value> {
     let mut names = path.split('.');
-    let mut value = entity.get_mut(names.next()?)?;
-    for name in names {
-        value = value.get_mut(name)?;
-    }
-    match value {
-        Value::String(text) => Some(text),
-        _ => None,
-    }
+    let first = entity.get_mut(names.next()?);
+    names.fold(first, |value, name| value?.get_mut(name))
 }
 
 fn each_of_hook(hook: &mut Map<String, Value>, mut change: impl FnMut(&str, &mut String)) {

@@ -62,6 +62,11 @@ async fn killed_midway(parent: &str, children: &str, kind: &str, all: Vec<Value>
     ensure!(answer.is_err(), "it was killed after its answer");
     let left = second.list(children).await?.len();
     ensure!(left > 0, "it was killed too late");
+    // What is going does not come back by a change.
+    second
+        .patch(parent, &json!({"tags": ["t"]}))
+        .await?
+        .expect(404)?;
     eventually(TAKEN_OVER, "the other node finishes", async || {
         second.get(parent).await?.expect(404).map(drop)
     })

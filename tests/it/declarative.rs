@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use e2e::tls::{Authority, Validity};
-use e2e::{Admin, Cluster, Result, admin};
+use e2e::{Admin, Cluster, Result};
 use serde_json::{Value, json};
 
 const YAML: &str = "application/yaml";
@@ -209,6 +209,47 @@ fn sort(document: &mut Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_name_is_known_again() -> Result {
+    let cluster = Cluster::single().await?;
+    let admin = cluster.admin();
+    let document = "_format_version: '3.0'\nservices:\n- url: http://a.test/x\n- url: http://a.test/x\n\
+        routes:\n- {methods: [GET, GET]}\n- {methods: [PUT], tags: [t]}\n\
+        consumers:\n- username: ada\n  keyauth_credentials:\n  - tags: [t]\n  - {}\n\
+        upstreams:\n- name: u.test\n  targets:\n  - target: 10.0.0.1\n\
+        consumer_groups:\n- name: g\n  consumers: [ada]\n\
+        partials:\n- {name: p, type: redis-ce, config: {host: r.test}}\n\
+        plugins:\n- {name: rate-limiting, config: {minute: 1}, partials: [{name: p}]}\n\
+        event_hooks:\n- {source: crud, event: routes, handler: log, config: {}}\n\
+        - {source: crud, event: routes, handler: log, config: {}, snooze: 5}";
+    assert_eq!(
+        changes(&apply(admin, "/config", document).await?),
+        [15, 0, 0]
+    );
+    let mark = "/upstreams/u.test/targets/10.0.0.1:8000/unhealthy";
+    admin.post(mark, &Value::Null).await?.expect(204)?;
+    let before = export(admin).await?;
+    assert_eq!(
+        changes(&apply(admin, "/config", document).await?),
+        [0, 0, 0]
+    );
+    assert_eq!(export(admin).await?, before);
+    // The hook that is snoozed stays the one that is.
+    let other = document.replace("snooze: 5", "snooze: 6");
+    let dry = apply(admin, "/config?dry_run=true", &other).await?;
+    assert_eq!(changes(&dry), [0, 1, 0]);
+    assert_eq!(
+        dry["difference"][0]["changes"]["snooze"],
+        json!({"from": 5, "to": 6})
+    );
+    let wrong = document.replace("consumers: [ada]", "consumers: ada");
+    admin
+        .post_raw("/config", YAML, wrong.into())
+        .await?
+        .expect(400)?;
+    cluster.finish_unchecked().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_document_changes_nothing_and_says_where() -> Result {
     let cluster = Cluster::single().await?;
     let admin = cluster.admin();
@@ -258,7 +299,7 @@ async fn a_wrong_document_changes_nothing_and_says_where() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_document_is_of_one_workspace_and_names_change_hands() -> Result {
+async fn a_document_is_of_one_workspace_and_several_are_applied_in_turn() -> Result {
     let cluster = Cluster::single().await?;
     let admin = cluster.admin();
     admin
@@ -271,12 +312,23 @@ async fn a_document_is_of_one_workspace_and_names_change_hands() -> Result {
     assert_eq!(admin.list("/team/consumers").await?.len(), 1);
     assert_eq!(admin.list("/team/event-hooks").await?.len(), 1);
     assert_eq!(admin.list("/consumers").await?.len(), 1);
-    // Somebody else gets the name of one who goes.
+    // Who has the name of somebody else is told so, before anything changes.
     let id = "0fd2319f-13ea-4582-a448-8d11893026a8";
     let other = format!("_format_version: '3.0'\nconsumers:\n- username: eve\n  id: {id}");
-    let done = apply(admin, "/team/config", &other).await?;
-    assert_eq!(changes(&done), [1, 0, 1], "{done}");
-    let eve = admin.get("/team/consumers/eve").await?.expect(200)?;
-    assert_eq!(admin::id(&eve)?, id);
+    let refused = admin.post_raw("/team/config", YAML, other.into()).await?;
+    let refused = refused.expect(400)?;
+    let says = refused["fields"]["consumers"][0]["username"].to_string();
+    ensure!(says.contains("has it: give that id, or none"), "{refused}");
+    // Several at once become what the last of them says.
+    let names = ["ada", "bob", "cleo", "dora"];
+    let documents =
+        names.map(|name| format!("_format_version: '3.0'\nconsumers:\n- username: {name}"));
+    let posts = documents
+        .iter()
+        .map(|document| admin.post_raw("/team/config", YAML, document.clone().into()));
+    for answer in futures::future::try_join_all(posts).await? {
+        answer.expect(201)?;
+    }
+    assert_eq!(admin.list("/team/consumers").await?.len(), 1);
     cluster.finish_unchecked().await
 }

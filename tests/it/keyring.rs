@@ -38,7 +38,7 @@ fn new_key() -> Result<String> {
 }
 
 /// Files under a folder that have a text in them.
-fn files_with(dir: &Path, text: &str) -> Result<Vec<String>> {
+pub(crate) fn files_with(dir: &Path, text: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();

@@ -1,11 +1,9 @@
 //! Kong's entities by the Admin API: their rules, their nested paths, and what goes with what.
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use e2e::{Admin, Cluster, Result, admin};
 use reqwest::Method;
 use serde_json::{Value, json};
-
-const NOWHERE: &str = "0fd2319f-13ea-4582-a448-8d11893026a8";
 
 async fn create(admin: &Admin, path: &str, entity: Value) -> Result<Value> {
     let made = admin.post(path, &entity).await?;
@@ -23,145 +21,98 @@ fn has(value: &Value, part: &Value) -> bool {
     }
 }
 
-/// Requests, and a part of what each is answered.
-async fn check(admin: &Admin, table: &[(&str, &str, Value, u16, Value)]) -> Result {
-    for (method, path, body, status, part) in table {
-        let answer = admin.request(method.parse::<Method>()?, path, body).await?;
-        let (got, json) = (answer.status, answer.body);
+/// Makes requests, one a line: method, path, body, status and a part of the answer.
+async fn check(admin: &Admin, table: &str) -> Result {
+    for line in table.lines().filter(|line| !line.is_empty()) {
+        let parts: Vec<_> = line.split(" | ").collect();
+        let [method, path, body, status, part] = parts[..] else {
+            bail!("five parts: {line}");
+        };
+        let (body, part): (Value, Value) =
+            (serde_json::from_str(body)?, serde_json::from_str(part)?);
+        let answer = admin
+            .request(method.parse::<Method>()?, path, &body)
+            .await?;
+        let (got, shown) = (answer.status, answer.body);
         ensure!(
-            got == *status && has(&json, part),
-            "{method} {path} {body}: {got} {json}"
+            got == status.parse::<u16>()? && has(&shown, &part),
+            "{line}: {got} {shown}"
         );
     }
     Ok(())
 }
 
+const ROUTES: &str = r#"
+POST | /routes | {"protocols": ["tcp"], "paths": ["/"]} | 400 | {"code": 2, "message": "paths"}
+POST | /routes | {"protocols": ["http"], "paths": ["/"], "sources": [{"port": 1}]} | 400 | {"code": 2, "message": "sources"}
+POST | /routes | {"protocols": ["http"], "paths": ["/"], "snis": ["a.test"]} | 400 | {"code": 2, "message": "snis"}
+POST | /routes | {"protocols": ["http", "tcp"], "paths": ["/"]} | 400 | {"code": 2, "name": "schema violation"}
+POST | /routes | {"protocols": [], "paths": ["/"]} | 400 | {"code": 2}
+POST | /routes | {"headers": {"Host": ["a.test"]}} | 400 | {"code": 2, "message": "host"}
+POST | /routes | {"protocols": ["tcp"], "sources": [{"ip": "300.1.1.1"}]} | 400 | {"code": 2, "message": "300.1.1.1"}
+POST | /routes | {"protocols": ["grpc"], "paths": ["/"], "strip_path": true} | 400 | {"code": 2, "message": "strip_path"}
+POST | /routes | {"protocols": ["grpc"], "paths": ["/"], "methods": ["GET"]} | 400 | {"code": 2, "message": "methods"}
+POST | /routes | {"protocols": ["grpcs"], "paths": ["/"]} | 201 | {"strip_path": false}
+POST | /routes | {"protocols": ["https"], "snis": ["*.a.test"]} | 201 | {"snis": ["*.a.test"]}
+POST | /routes | {"protocols": ["tls"], "snis": ["*.b.test"]} | 201 | {}
+POST | /routes | {"protocols": ["tls_passthrough"], "snis": ["c.test"]} | 201 | {}
+POST | /routes | {"protocols": ["tcp", "tls"], "snis": ["d.test"], "sources": [{"ip": "10.0.0.0/8"}]} | 201 | {}
+POST | /routes | {"protocols": ["udp"], "destinations": [{"port": 53}]} | 201 | {}
+POST | /routes | {} | 400 | {"code": 2}
+"#;
+
+const WRONG: &str = r#"
+GET | /consumers?tags=%ff | null | 400 | {"message": "invalid option (tags: must not contain invalid utf-8 sequences)"}
+GET | /consumers?tags=a,b/c | null | 400 | {"code": 11, "message": "invalid option (tags: invalid filter syntax)"}
+GET | /consumers?size=x | null | 400 | {"code": 9, "message": "size must be a number"}
+GET | /consumers?size=0 | null | 400 | {"code": 9, "message": "size must be an integer between 1 and 1000"}
+GET | /consumers?offset=x | null | 400 | {"code": 7, "message": "'x' is not a valid offset: bad base64 encoding"}
+GET | /services/s/routes?offset=x | null | 400 | {"code": 7}
+GET | /services/s/routes?tags=a,b/c | null | 400 | {"code": 11}
+GET | /nothing | null | 404 | {"message": "Not found"}
+GET | /schemas | null | 404 | {"message": "Not found"}
+GET | /consumers/ada/nothing | null | 404 | {"message": "Not found"}
+DELETE | /consumers | null | 405 | {"message": "Method not allowed"}
+POST | /services | {} | 400 | {"code": 2, "fields": {"host": "required field missing"}}
+POST | /services | {"host": ""} | 400 | {"fields": {"host": "length must be at least 1"}}
+POST | /services | {"url": "h.test"} | 400 | {"fields": {"url": "missing scheme in url"}}
+POST | /services | {"url": "http://"} | 400 | {"fields": {"url": "missing host in url"}}
+POST | /services | {"host": "h", "tls_verify": true} | 400 | {"code": 2}
+POST | /services | {"host": "h", "protocol": "https", "tls_verify": true} | 201 | {"tls_verify": true}
+POST | /services | {"host": "h", "protocol": "https", "client_certificate": {"id": "0fd2319f-13ea-4582-a448-8d11893026a8"}} | 400 | {"code": 4, "message": "the foreign key"}
+POST | /services | {"host": "h", "protocol": "https", "ca_certificates": ["0fd2319f-13ea-4582-a448-8d11893026a8"]} | 400 | {"code": 4}
+POST | /routes | {"paths": ["/a"], "service": {"id": "0fd2319f-13ea-4582-a448-8d11893026a8"}} | 400 | {"code": 4, "message": "the foreign key"}
+POST | /routes | {"paths": ["/a"], "service": {"name": "nobody"}} | 400 | {"code": 13, "message": "foreign keys unresolved"}
+DELETE | /services/s | null | 400 | {"code": 4, "fields": {"@referenced_by": "routes"}}
+POST | /plugins | {"name": "nothing"} | 400 | {"fields": {"name": "plugin 'nothing' not enabled"}}
+POST | /plugins | {} | 400 | {"fields": {"name": "required field missing"}}
+POST | /upstreams | {"name": "a b"} | 400 | {"code": 2}
+POST | /workspaces | {"name": "vaults"} | 400 | {"fields": {"name": "reserved"}}
+POST | /workspaces | {"name": "schemas"} | 400 | {"fields": {"name": "reserved"}}
+POST | /consumers/ada/basic-auth | {"username": "u"} | 400 | {"fields": {"password": "required field missing"}}
+"#;
+
+/// Lists beneath another, one of what they have, a change of it and what names it.
+const PAIRS: &str = r#"
+/services/s/routes | {"name": "new", "hosts": ["a.test"]} | {"hosts": ["b.test"]} | new
+/services/s/plugins | {"name": "cors", "instance_name": "one"} | {"enabled": false} | one
+/routes/r/plugins | {"name": "acl", "config": {"allow": ["x"]}} | {"config": {"allow": ["y"]}} |
+/consumers/c/plugins | {"name": "rate-limiting", "config": {"minute": 5}} | {"config": {"minute": 6}} |
+/consumer_groups/g/plugins | {"name": "rate-limiting-advanced", "config": {"limit": [1], "window_size": [2]}} | {"enabled": false} |
+/consumers/c/key-auth | {"key": "secret-1"} | {"tags": ["t"]} | secret-1
+/consumers/c/basic-auth | {"username": "u", "password": "p"} | {"tags": ["t"]} | u
+/consumers/c/acls | {"group": "staff"} | {"tags": ["t"]} | staff
+/consumers/c/jwt | {"key": "jk"} | {"tags": ["t"]} | jk
+/consumers/c/hmac-auth | {"username": "h"} | {"tags": ["t"]} | h
+/consumers/c/oauth2 | {"name": "o", "redirect_uris": ["http://x.test/"]} | {"name": "p"} |
+/upstreams/u.test/targets | {"target": "10.0.0.1:80"} | {"weight": 5} | 10.0.0.1:80
+/key-sets/ks/keys | {"name": "k", "kid": "k1", "jwk": "{\"kty\": \"oct\", \"kid\": \"k1\", \"k\": \"c2VjcmV0\"}"} | {"tags": ["t"]} | k
+"#;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routes_take_what_their_protocols_can_match() -> Result {
     let cluster = Cluster::single().await?;
-    let admin = cluster.admin();
-    let bad = json!({"code": 2, "name": "schema violation"});
-    let says = |text: &str| json!({"code": 2, "message": text});
-    let route = |protocols: &[&str], rest: Value| {
-        let mut route = rest;
-        route["protocols"] = json!(protocols);
-        route
-    };
-    check(
-        admin,
-        &[
-            (
-                "POST",
-                "/routes",
-                route(&["tcp"], json!({"paths": ["/"]})),
-                400,
-                says("paths"),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&["http"], json!({"paths": ["/"], "sources": [{"port": 1}]})),
-                400,
-                says("sources"),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&["http"], json!({"paths": ["/"], "snis": ["a.test"]})),
-                400,
-                says("snis"),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&["http", "tcp"], json!({"paths": ["/"]})),
-                400,
-                bad.clone(),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&[], json!({"paths": ["/"]})),
-                400,
-                bad.clone(),
-            ),
-            (
-                "POST",
-                "/routes",
-                json!({"headers": {"Host": ["a.test"]}}),
-                400,
-                says("host"),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&["tcp"], json!({"sources": [{"ip": "300.1.1.1"}]})),
-                400,
-                says("300.1.1.1"),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&["grpc"], json!({"paths": ["/"], "strip_path": true})),
-                400,
-                says("strip_path"),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&["grpc"], json!({"paths": ["/"], "methods": ["GET"]})),
-                400,
-                says("methods"),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&["grpcs"], json!({"paths": ["/"]})),
-                201,
-                json!({"strip_path": false}),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&["https"], json!({"snis": ["*.a.test"]})),
-                201,
-                json!({"snis": ["*.a.test"]}),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&["tls"], json!({"snis": ["*.b.test"]})),
-                201,
-                json!({}),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&["tls_passthrough"], json!({"snis": ["c.test"]})),
-                201,
-                json!({}),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(
-                    &["tcp", "tls"],
-                    json!({"snis": ["d.test"], "sources": [{"ip": "10.0.0.0/8"}]}),
-                ),
-                201,
-                json!({}),
-            ),
-            (
-                "POST",
-                "/routes",
-                route(&["udp"], json!({"destinations": [{"port": 53}]})),
-                201,
-                json!({}),
-            ),
-            ("POST", "/routes", json!({}), 400, bad.clone()),
-        ],
-    )
-    .await?;
+    check(cluster.admin(), ROUTES).await?;
     cluster.finish().await
 }
 
@@ -182,43 +133,15 @@ async fn requests_that_are_wrong_are_told_so_in_kongs_words() -> Result {
     )
     .await?;
     let service = create(admin, "/services", json!({"name": "s", "host": "h.test"})).await?;
-    let fields = |fields: Value| json!({"code": 2, "fields": fields});
-    let missing = |message: &str, code: u8| json!({"code": code, "message": message});
-    let none = Value::Null;
-    check(
+    // A whole entity stands for its id.
+    let route = create(
         admin,
-        &[
-            ("GET", "/consumers?tags=%ff", none.clone(), 400, json!({"message": "invalid option (tags: must not contain invalid utf-8 sequences)"})),
-            ("GET", "/consumers?size=x", none.clone(), 400, json!({"code": 9, "message": "size must be a number"})),
-            ("GET", "/consumers?size=0", none.clone(), 400, json!({"code": 9, "message": "must be an integer between 1 and 1000"})),
-            ("GET", "/consumers?offset=x", none.clone(), 400, json!({"code": 7, "message": "'x' is not a valid offset: bad base64 encoding"})),
-            ("GET", "/services/s/routes?offset=x", none.clone(), 400, json!({"code": 7})),
-            ("GET", "/nothing", none.clone(), 404, json!({"message": "Not found"})),
-            ("GET", "/schemas", none.clone(), 404, json!({"message": "Not found"})),
-            ("GET", "/consumers/ada/nothing", none.clone(), 404, json!({"message": "Not found"})),
-            ("DELETE", "/consumers", none.clone(), 405, json!({"message": "Method not allowed"})),
-            ("POST", "/services", json!({}), 400, fields(json!({"host": "required field missing"}))),
-            ("POST", "/services", json!({"host": ""}), 400, fields(json!({"host": "length must be at least 1"}))),
-            ("POST", "/services", json!({"url": "h.test"}), 400, fields(json!({"url": "missing scheme in url"}))),
-            ("POST", "/services", json!({"url": "http://"}), 400, fields(json!({"url": "missing host in url"}))),
-            ("POST", "/services", json!({"host": "h", "tls_verify": true}), 400, json!({"code": 2})),
-            ("POST", "/services", json!({"host": "h", "protocol": "https", "tls_verify": true}), 201, json!({"tls_verify": true})),
-            ("POST", "/services", json!({"host": "h", "protocol": "https", "client_certificate": {"id": NOWHERE}}), 400, missing("the foreign key", 4)),
-            ("POST", "/services", json!({"host": "h", "protocol": "https", "ca_certificates": [NOWHERE]}), 400, json!({"code": 4})),
-            ("POST", "/routes", json!({"paths": ["/a"], "service": {"id": NOWHERE}}), 400, missing("the foreign key", 4)),
-            ("POST", "/routes", json!({"paths": ["/a"], "service": {"name": "nobody"}}), 400, missing("foreign keys unresolved", 13)),
-            // A whole entity stands for its id.
-            ("POST", "/routes", json!({"paths": ["/a"], "service": service}), 201, json!({"service": {"id": service["id"]}})),
-            ("DELETE", "/services/s", none.clone(), 400, json!({"code": 4, "fields": {"@referenced_by": "routes"}})),
-            ("POST", "/plugins", json!({"name": "nothing"}), 400, fields(json!({"name": "plugin 'nothing' not enabled"}))),
-            ("POST", "/plugins", json!({}), 400, fields(json!({"name": "required field missing"}))),
-            ("POST", "/upstreams", json!({"name": "a b"}), 400, json!({"code": 2})),
-            ("POST", "/workspaces", json!({"name": "vaults"}), 400, fields(json!({"name": "reserved"}))),
-            ("POST", "/workspaces", json!({"name": "schemas"}), 400, fields(json!({"name": "reserved"}))),
-            ("POST", "/consumers/ada/basic-auth", json!({"username": "u"}), 400, fields(json!({"password": "required field missing"}))),
-        ],
+        "/routes",
+        json!({"paths": ["/a"], "service": service}),
     )
     .await?;
+    assert_eq!(route["service"], json!({"id": service["id"]}));
+    check(admin, WRONG).await?;
     for (content_type, body, says) in [
         ("application/json", "", "Cannot parse JSON body"),
         ("application/json", "{", "Cannot parse JSON body"),
@@ -279,88 +202,13 @@ async fn every_pair_has_nested_paths_with_all_methods() -> Result {
     create(admin, "/consumer_groups", json!({"name": "g"})).await?;
     create(admin, "/upstreams", json!({"name": "u.test"})).await?;
     create(admin, "/key-sets", json!({"name": "ks"})).await?;
-    let jwk = json!({"kty": "oct", "kid": "k1", "k": "c2VjcmV0"}).to_string();
-    let pairs = [
-        (
-            "/services/s/routes",
-            json!({"name": "new", "hosts": ["a.test"]}),
-            json!({"hosts": ["b.test"]}),
-            "new",
-        ),
-        (
-            "/services/s/plugins",
-            json!({"name": "cors", "instance_name": "one"}),
-            json!({"enabled": false}),
-            "one",
-        ),
-        (
-            "/routes/r/plugins",
-            json!({"name": "acl", "config": {"allow": ["x"]}}),
-            json!({"config": {"allow": ["y"]}}),
-            "",
-        ),
-        (
-            "/consumers/c/plugins",
-            json!({"name": "rate-limiting", "config": {"minute": 5}}),
-            json!({"config": {"minute": 6}}),
-            "",
-        ),
-        (
-            "/consumer_groups/g/plugins",
-            json!({"name": "rate-limiting-advanced", "config": {"limit": [1], "window_size": [2]}}),
-            json!({"enabled": false}),
-            "",
-        ),
-        (
-            "/consumers/c/key-auth",
-            json!({"key": "secret-1"}),
-            json!({"tags": ["t"]}),
-            "secret-1",
-        ),
-        (
-            "/consumers/c/basic-auth",
-            json!({"username": "u", "password": "p"}),
-            json!({"tags": ["t"]}),
-            "u",
-        ),
-        (
-            "/consumers/c/acls",
-            json!({"group": "staff"}),
-            json!({"tags": ["t"]}),
-            "staff",
-        ),
-        (
-            "/consumers/c/jwt",
-            json!({"key": "jk"}),
-            json!({"tags": ["t"]}),
-            "jk",
-        ),
-        (
-            "/consumers/c/hmac-auth",
-            json!({"username": "h"}),
-            json!({"tags": ["t"]}),
-            "h",
-        ),
-        (
-            "/consumers/c/oauth2",
-            json!({"name": "o", "redirect_uris": ["http://x.test/"]}),
-            json!({"name": "p"}),
-            "",
-        ),
-        (
-            "/upstreams/u.test/targets",
-            json!({"target": "10.0.0.1:80"}),
-            json!({"weight": 5}),
-            "10.0.0.1:80",
-        ),
-        (
-            "/key-sets/ks/keys",
-            json!({"name": "k", "kid": "k1", "jwk": jwk}),
-            json!({"tags": ["t"]}),
-            "k",
-        ),
-    ];
-    for (path, entity, change, name) in pairs {
+    for pair in PAIRS.lines().filter(|line| !line.is_empty()) {
+        let parts: Vec<_> = pair.split(" |").map(str::trim).collect();
+        let [path, entity, change, name] = parts[..] else {
+            bail!("four parts: {pair}");
+        };
+        let (entity, change): (Value, Value) =
+            (serde_json::from_str(entity)?, serde_json::from_str(change)?);
         let made = create(admin, path, entity.clone()).await?;
         let id = admin::id(&made)?;
         let listed = admin.get(path).await?.expect(200)?;
@@ -397,7 +245,7 @@ async fn every_pair_has_nested_paths_with_all_methods() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn consumers_join_groups_and_partials_say_where_they_are() -> Result {
+async fn consumers_join_groups() -> Result {
     let cluster = Cluster::single().await?;
     let admin = cluster.admin();
     for name in ["ada", "bob"] {
@@ -472,7 +320,13 @@ async fn consumers_join_groups_and_partials_say_where_they_are() -> Result {
         .await?
         .expect(200)?;
     assert_eq!(members["data"], json!([]));
+    cluster.finish().await
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partials_say_which_plugins_they_are_part_of() -> Result {
+    let cluster = Cluster::single().await?;
+    let admin = cluster.admin();
     let config = json!({"host": "redis.test", "password": "s3cret"});
     let partial = json!({"name": "p", "type": "redis-ce", "config": config});
     let partial = create(admin, "/partials", partial).await?;
@@ -562,5 +416,58 @@ async fn what_is_said_of_a_targets_health_is_an_event() -> Result {
     let path = format!("/upstreams/u.test/targets/{id}");
     let shown = admin.get(&path).await?.expect(200)?;
     ensure!(shown.get("health").is_none(), "{shown}");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_request_asks_for_no_more_than_a_node_does_quickly() -> Result {
+    let cluster = Cluster::single().await?;
+    let admin = cluster.admin();
+    let many = |what: &str, count: usize| vec![what; count].join("/");
+    let tags = admin
+        .get(&format!("/consumers?tags={}", many("a", 51)))
+        .await?;
+    assert_eq!(
+        tags.expect(400)?["message"],
+        "invalid option (tags: at most 50 tags may be given)"
+    );
+    admin
+        .get(&format!("/consumers?tags={}", many("a", 50)))
+        .await?
+        .expect(200)?;
+    create(admin, "/consumer_groups", json!({"name": "g"})).await?;
+    create(admin, "/consumers", json!({"username": "ada"})).await?;
+    let same: Vec<_> = (0..1_000).map(|_| "ada").collect();
+    let added = create(
+        admin,
+        "/consumer_groups/g/consumers",
+        json!({"consumer": same}),
+    )
+    .await?;
+    assert_eq!(added["consumers"].as_array().map(Vec::len), Some(1));
+    let others: Vec<_> = (0..101).map(|n| format!("c{n}")).collect();
+    let too_many = json!({"consumer": others});
+    admin
+        .post("/consumer_groups/g/consumers", &too_many)
+        .await?
+        .expect(400)?;
+    let partial = json!({"name": "p", "type": "redis-ce", "config": {"host": "r.test"}});
+    let partial = create(admin, "/partials", partial).await?;
+    let partials: Vec<_> = (0..1_200).map(|_| json!({"id": partial["id"]})).collect();
+    create(
+        admin,
+        "/plugins",
+        json!({"name": "cors", "partials": partials}),
+    )
+    .await?;
+    let ids: Vec<_> = (0..501)
+        .map(|n| format!("0fd2319f-13ea-4582-a448-{n:012}"))
+        .collect();
+    let service = json!({"host": "h.test", "protocol": "https", "ca_certificates": ids});
+    let refused = admin.post("/services", &service).await?.expect(400)?;
+    assert_eq!(
+        refused["message"],
+        "an entity may refer to at most 500 others"
+    );
     cluster.finish().await
 }

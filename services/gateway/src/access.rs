@@ -3,12 +3,14 @@
 //! * `token`: tokens, and their digests;
 //! * `login`: the user of a request;
 //! * `permissions`: what a user may do;
+//! * `entity_paths`: the paths that lead to an entity;
 //! * `throttle`: what one address may try;
 //! * `audit`: what is recorded of changes and refusals;
 //! * `caller`: who makes a request, as handlers know it.
 
 pub(crate) mod audit;
 mod caller;
+mod entity_paths;
 mod login;
 mod permissions;
 mod throttle;

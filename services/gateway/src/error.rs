@@ -129,7 +129,7 @@ impl ApiError {
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
         let plain = |status| (status, 0, Value::Null);
         match self {
-            Self::NotFound => plain(StatusCode::NOT_FOUND),
+            Self::NotFound | Self::Store(Store::BeingDeleted) => plain(StatusCode::NOT_FOUND),
             Self::MethodNotAllowed(_) => plain(StatusCode::METHOD_NOT_ALLOWED),
             Self::UnsupportedMediaType => plain(StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::BodyTooLarge(_) | Self::Store(Store::TooLarge) => {
@@ -156,7 +156,9 @@ impl ApiError {
             | Self::FormTooDeep(_)
             | Self::Parameter(..)
             | Self::NoEvent(_)
-            | Self::Store(Store::DefaultWorkspace | Store::BuiltIn(_)) => plain(BAD),
+            | Self::Store(
+                Store::DefaultWorkspace | Store::BuiltIn(_) | Store::TooManyReferences(_),
+            ) => plain(BAD),
             Self::Schema(violations) => (BAD, 2, violations.fields()),
             Self::Store(Store::PrimaryKey { id }) => (BAD, 3, json!({"id": id})),
             Self::Store(Store::MissingParent {

@@ -46,6 +46,6 @@ pub(crate) use json_schema::For;
 pub(crate) use present::show_private_keys;
 pub(crate) use rbac_roles::BUILT_IN;
 pub(crate) use rules::{MAX_UNIQUE, TOKEN_PREFIX, check_token, derived_id, is_uuid};
-pub(crate) use table::{Entity, Schema, Scope, UniqueValue};
+pub(crate) use table::{Entity, Reference, Schema, Scope, UniqueValue};
 pub(crate) use targets::{HEALTH, split as split_target};
 pub(crate) use violations::Violations;

@@ -43,7 +43,7 @@ use crate::metrics::Metrics;
 use crate::schema::Schema;
 use lists::Lists;
 
-pub(crate) use change::{Origin, Place, Told, Write};
+pub(crate) use change::{CustomEvent, Origin, Place, Write};
 pub(crate) use error::Error;
 pub(crate) use reseal::Resealed;
 pub(crate) use row::Row;
@@ -71,6 +71,7 @@ pub(crate) struct Store {
     metrics: Metrics,
     backlog: backlog::Backlog,
     lists: Lists,
+    cascades: delete::Cascades,
     /// One writer at a time for an entity; taken before those of [`values`](Self::values).
     entities: locks::Locks,
     /// One writer at a time for a unique value.
@@ -103,6 +104,7 @@ impl Store {
             metrics,
             backlog: backlog::Backlog::new(max_event),
             lists: Lists::new(lists),
+            cascades: delete::Cascades::default(),
             entities: locks::Locks::default(),
             values: locks::Locks::default(),
         })

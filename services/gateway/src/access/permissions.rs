@@ -55,6 +55,8 @@ pub(crate) struct Permissions {
     all: Vec<Permission>,
     /// Whether an endpoint names one thing, and so might name it otherwise than a request does.
     pub(crate) name_things: bool,
+    /// Whether an endpoint forbids anything.
+    pub(crate) forbids: bool,
 }
 
 impl FromIterator<Permission> for Permissions {
@@ -65,7 +67,12 @@ impl FromIterator<Permission> for Permissions {
             let mut after_the_kind = segments.iter().skip(1);
             after_the_kind.any(|segment| segment != ANY)
         });
-        Self { all, name_things }
+        let forbids = all.iter().any(|one| one.forbids);
+        Self {
+            all,
+            name_things,
+            forbids,
+        }
     }
 }
 

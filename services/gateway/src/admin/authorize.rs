@@ -32,7 +32,10 @@ impl Admin {
             address: address(request, &self.trusted_proxies),
             request: Uuid::new_v4(),
             method: name(request.method()),
-            path: request.uri().path().to_owned(),
+            path: path.map_or_else(
+                || request.uri().path().to_owned(),
+                |path| path.without_secrets(request.uri().path()),
+            ),
             workspace: path.map_or(ALL_WORKSPACES, Path::place).to_owned(),
             asks: None,
         }

@@ -14,7 +14,7 @@ use super::members::Members;
 use super::paging::Paging;
 use super::response::{self, no_content};
 use super::{hook_warnings, snis};
-use crate::access::{self, Caller, token};
+use crate::access::{self, Action, Caller, token};
 use crate::error::ApiError;
 use crate::schema::{Entity, Input, Schema, Scope, credentials, is_uuid};
 use crate::store::{self, Place, Row, Store, Write};
@@ -97,13 +97,13 @@ impl<'a> Collection<'a> {
         if self.schema.kind == Schema::workspaces().kind {
             return self.caller.reaches(row.name().unwrap_or_default());
         }
-        !self
-            .caller
-            .is_hidden(&self.place.workspace, self.schema, row)
+        let view = self.store.view();
+        !self.caller.is_hidden(view, &self.place.workspace, row)
     }
 
     pub(super) async fn create(&self, mut input: Input) -> Result<Response, ApiError> {
         let names = self.take_snis(&mut input, None).await?;
+        credentials::make_secret(self.schema, &mut input);
         let (id_given, sent) = (has_id(&input), input.values.clone());
         let entity = self.insert(input, Entity::new(), id_given).await?;
         self.name_certificate(&entity, names).await?;
@@ -210,7 +210,8 @@ impl<'a> Collection<'a> {
         let members = Members::new(groups, &group.id).await?;
         let (plugins, here) = (Schema::plugins(), &self.place.workspace);
         let mut rows = view.children(plugins, here, "consumer_group", &group.id);
-        rows.retain(|row| !self.caller.is_hidden(here, plugins, row));
+        let is_open = !self.caller.forbids_list(here, plugins, Action::Read);
+        rows.retain(|row| is_open && !self.caller.is_hidden(view, here, row));
         let mut shown = members.whole(rows);
         if none && let Value::Object(shown) = &mut shown {
             shown.shift_remove("consumers");
@@ -304,6 +305,14 @@ impl<'a> Collection<'a> {
                 }
             }
         }
+        if credentials::is_hashed(self.schema, entity)
+            && let Some(sent) = sent
+                .get(credentials::CLIENT_SECRET)
+                .filter(|sent| sent.is_string())
+        {
+            // It is shown this once.
+            written[credentials::CLIENT_SECRET] = sent.clone();
+        }
         if self.schema.kind == HOOK_KIND {
             written["hears"] = match self.place.workspace.as_str() {
                 ALL_WORKSPACES => "all workspaces".into(),
@@ -327,7 +336,8 @@ impl<'a> Collection<'a> {
             Some(field) => input.values.insert(field.to_owned(), json!(key)),
             None => return Err(ApiError::NotFound),
         };
-        let names = self.take_snis(&mut input, Some(key)).await?;
+        let of = key.to_ascii_lowercase();
+        let names = self.take_snis(&mut input, Some(&of)).await?;
         let mut result = Err(store::Error::Contended.into());
         let mut stored = false;
         for _ in 0..MAX_TRIES {
@@ -380,6 +390,7 @@ impl<'a> Collection<'a> {
                 return Ok(no_content());
             };
             self.check_reach(&row.entity)?;
+            self.check_forbidden(&row.entity, Action::Delete)?;
             match self
                 .store
                 .delete(
@@ -504,7 +515,36 @@ impl<'a> Collection<'a> {
         if self.schema.kind == credentials::BASIC_AUTH.kind {
             credentials::hide_password(&mut entity, old);
         }
+        if let Some(secret) = credentials::secret_to_hash(self.schema, &entity, old) {
+            let digest = token::digest(secret, &self.store.salt()?).await;
+            let digest = digest.map_err(access::Refused::from)?;
+            entity.insert(credentials::CLIENT_SECRET.to_owned(), digest.into());
+        }
         Ok(entity)
+    }
+
+    /// What one role forbids, no other permits, by whatever path.
+    pub(super) fn check_forbidden(&self, entity: &Entity, action: Action) -> Result<(), ApiError> {
+        let (view, here) = (self.store.view(), &self.place.workspace);
+        match self.caller.forbids(view, here, self.schema, entity, action) {
+            true => Err(ApiError::forbidden(&self.caller)),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the caller might do it by a request for that alone.
+    pub(super) fn may(&self, entity: &Entity, action: Action) -> bool {
+        let (view, here) = (self.store.view(), &self.place.workspace);
+        self.caller.may(view, here, self.schema, entity, action)
+    }
+
+    /// As [`check_forbidden`](Self::check_forbidden), of the list of the kind.
+    pub(super) fn check_list(&self, action: Action) -> Result<(), ApiError> {
+        let here = &self.place.workspace;
+        match self.caller.forbids_list(here, self.schema, action) {
+            true => Err(ApiError::forbidden(&self.caller)),
+            false => Ok(()),
+        }
     }
 
     /// Nobody gives or takes rights in a workspace in which they might not do it.
@@ -540,12 +580,19 @@ impl<'a> Collection<'a> {
         for of in old.iter().map(|row| &row.entity).chain([&entity]) {
             self.check_reach(of)?;
         }
+        match &old {
+            None => self.check_forbidden(&entity, Action::Create)?,
+            Some(old) => {
+                self.check_forbidden(&old.entity, Action::Update)?;
+                self.check_forbidden(&entity, Action::Update)?;
+            }
+        }
         let write = Write {
             schema: self.schema,
             place: self.place.clone(),
             old,
             new: Some(entity.clone()),
-            told: None,
+            event: None,
             id_given,
             by: Arc::clone(&self.caller),
         };

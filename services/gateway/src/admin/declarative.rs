@@ -3,8 +3,8 @@
 
 mod difference;
 mod document;
+mod matching;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -25,6 +25,8 @@ use document::Document;
 
 pub(super) use document::parse;
 
+/// Comparisons, while others change what is compared.
+const TRIES: u32 = 3;
 /// Entities of one kind that are written at the same time.
 const AT_ONCE: usize = 32;
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml; charset=utf-8");
@@ -72,44 +74,60 @@ impl Asked<'_> {
             return self.export(headers, &entities).await;
         }
         let document = Document::read(values(input().await?)?)?;
-        let difference = Difference::of(document, &entities).await?;
-        for change in &difference.writes {
-            let action = if change.old.is_some() {
-                Action::Update
-            } else {
-                Action::Create
-            };
-            self.check(&entities.of(change.schema), change.old.as_deref(), action)?;
-        }
-        for row in &difference.deletes {
-            self.check(&entities.of(row.schema), Some(row), Action::Delete)?;
-        }
-        let mut shown = difference.show();
         if argument(self.uri, "dry_run").as_deref() == Some("true") {
-            return Ok(response::ok(&shown));
+            let difference = self.difference(&document, &entities).await?;
+            return Ok(response::ok(&difference.show()));
         }
+        let store = entities.of(Schema::consumers()).store;
+        let _turn = store.lock(Schema::workspaces(), self.path_place()).await;
+        for _ in 1..TRIES {
+            let difference = self.difference(&document, &entities).await?;
+            let shown = difference.show();
+            match Apply(&entities).all(difference).await {
+                Err(error) if is_lost_race(&error) => {}
+                applied => return applied.map(|()| done(shown)),
+            }
+        }
+        let difference = self.difference(&document, &entities).await?;
+        let shown = difference.show();
         Apply(&entities).all(difference).await?;
-        shown["message"] = "applied".into();
-        Ok(response::json(StatusCode::CREATED, &shown))
+        Ok(done(shown))
     }
 
-    /// What one role forbids, no other permits.
+    /// What a document changes, if the caller may do all of it.
+    async fn difference(
+        &self,
+        document: &Document,
+        entities: &Entities<'_>,
+    ) -> Result<Difference, ApiError> {
+        let difference = Difference::of(document, entities).await?;
+        for change in &difference.writes {
+            let here = entities.of(change.schema);
+            if let Some(old) = &change.old {
+                self.check(&here, &old.entity, Action::Update)?;
+            }
+            let action = match &change.old {
+                Some(_) => Action::Update,
+                None => Action::Create,
+            };
+            self.check(&here, &change.entity, action)?;
+        }
+        for row in &difference.deletes {
+            self.check(&entities.of(row.schema), &row.entity, Action::Delete)?;
+        }
+        Ok(difference)
+    }
+
+    /// Whoever may do it by a request of its own may do it here.
     fn check(
         &self,
         entities: &Collection<'_>,
-        row: Option<&Row>,
+        entity: &Entity,
         action: Action,
     ) -> Result<(), ApiError> {
-        let place = &entities.place.workspace;
-        let is_forbidden = self
-            .caller
-            .is_forbidden(place, entities.schema, row, action)
-            || self
-                .caller
-                .is_forbidden(place, entities.schema, None, action);
-        match is_forbidden {
-            true => Err(ApiError::forbidden(&self.caller)),
-            false => Ok(()),
+        match entities.may(entity, action) {
+            true => Ok(()),
+            false => Err(ApiError::forbidden(&self.caller)),
         }
     }
 
@@ -124,8 +142,7 @@ impl Asked<'_> {
             let here = entities.of(schema);
             let (view, place) = (here.store.view(), &here.place.workspace);
             let mut rows = view.all(schema, place).await;
-            let is_open = !self.caller.is_forbidden(place, schema, None, Action::Read);
-            rows.retain(|row| is_open && here.shows(row));
+            rows.retain(|row| here.may(&row.entity, Action::Read));
             // Without hooks a document says nothing of them.
             if !rows.is_empty() || schema.kind == Schema::event_hooks().kind {
                 let shown = rows
@@ -150,6 +167,27 @@ impl Asked<'_> {
             Some(_) => Err(ApiError::BadRequest("format must be json or yaml")),
         }
     }
+}
+
+fn done(mut shown: Value) -> Response {
+    shown["message"] = "applied".into();
+    response::json(StatusCode::CREATED, &shown)
+}
+
+/// Whether somebody else changed meanwhile what was compared.
+fn is_lost_race(error: &ApiError) -> bool {
+    use store::Error as Store;
+    matches!(
+        error,
+        ApiError::Store(
+            Store::Contended
+                | Store::Unique { .. }
+                | Store::Together { .. }
+                | Store::PrimaryKey { .. }
+                | Store::MissingParent { .. }
+                | Store::BeingDeleted
+        )
+    )
 }
 
 fn yaml(document: &Value) -> Result<Response, ApiError> {
@@ -182,9 +220,7 @@ struct Apply<'a>(&'a Entities<'a>);
 impl Apply<'_> {
     async fn all(&self, difference: Difference) -> Result<(), ApiError> {
         let Difference {
-            writes,
-            mut deletes,
-            ..
+            writes, deletes, ..
         } = difference;
         let mut writes = writes.into_iter().peekable();
         while let Some(first) = writes.peek() {
@@ -193,7 +229,6 @@ impl Apply<'_> {
             while let Some(change) = writes.next_if(|change| change.schema.kind == kind) {
                 of_kind.push(change);
             }
-            self.free_names(&of_kind, &mut deletes).await?;
             let written = stream::iter(of_kind).map(|change| self.write(change));
             written
                 .buffer_unordered(AT_ONCE)
@@ -212,31 +247,6 @@ impl Apply<'_> {
                 .buffer_unordered(AT_ONCE)
                 .try_collect::<()>()
                 .await?;
-        }
-        Ok(())
-    }
-
-    /// Deletes first what has a name that something else gets.
-    async fn free_names(
-        &self,
-        changes: &[Change],
-        deletes: &mut Vec<Arc<Row>>,
-    ) -> Result<(), ApiError> {
-        let kind = changes.first().map(|change| change.schema.kind);
-        let wanted: HashSet<_> = changes
-            .iter()
-            .flat_map(|change| change.schema.unique_values(&change.entity))
-            .map(|unique| (unique.field, unique.value))
-            .collect();
-        let is_wanted = |row: &Arc<Row>| {
-            let values = row.schema.unique_values(&row.entity).into_iter();
-            let mut values = values.map(|unique| (unique.field, unique.value));
-            kind == Some(row.schema.kind) && values.any(|value| wanted.contains(&value))
-        };
-        let (now, later) = deletes.drain(..).partition(is_wanted);
-        *deletes = later;
-        for row in Vec::<Arc<Row>>::from_iter(now) {
-            self.delete(row).await?;
         }
         Ok(())
     }

@@ -125,6 +125,10 @@ fn endpoints() -> Response {
 }
 
 impl<'a> Asked<'a> {
+    pub(super) fn path_place(&self) -> &str {
+        self.path.place()
+    }
+
     /// The entities of a kind, in the workspace of the path.
     pub(super) async fn collection(
         &self,

@@ -1,5 +1,4 @@
-//! The rates of a group of consumers, by an older path than that of its plugin, which they are:
-//! `/consumer_groups/{group}/overrides/plugins/rate-limiting-advanced`.
+//! `/consumer_groups/{group}/overrides/plugins/rate-limiting-advanced`: an older way to set the group's plugin.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! Which consumers are in which groups: `/consumer_groups/{group}/consumers` and `/consumers/{consumer}/consumer_groups`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::http::{StatusCode, Uri};
@@ -15,6 +16,8 @@ use crate::store::{self, Row};
 
 const GROUP: &str = "consumer_group";
 const CONSUMER: &str = "consumer";
+/// That one request adds.
+const MOST: usize = 100;
 
 /// The consumers of one group, or the groups of one consumer.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ impl<'a> Members<'a> {
         Ok(Self {
             links: beside(Schema::members()),
             listed: beside(other),
-            of: of.find(key).await?,
+            of: find(&of, key).await?,
         })
     }
 
@@ -78,7 +81,7 @@ impl<'a> Members<'a> {
     }
 
     pub(super) async fn show(&self, key: &str) -> Result<Response, ApiError> {
-        let row = self.find(key).await?;
+        let row = find(&self.listed, key).await?;
         self.link(&row).ok_or(ApiError::NotFound)?;
         Ok(response::ok(&self.both(&[row])))
     }
@@ -102,12 +105,17 @@ impl<'a> Members<'a> {
             None => return Err(Violations::of(field, "required field missing").into()),
             Some(_) => return Err(Violations::of(field, "expected a string").into()),
         };
+        let keys: BTreeSet<String> = keys.into_iter().collect();
+        if keys.len() > MOST {
+            let says = format!("length must be at most {MOST}");
+            return Err(Violations::of(field, says).into());
+        }
         if let Some(unknown) = input.values.keys().next() {
             return Err(Violations::of(unknown, "unknown field").into());
         }
         let mut rows = Vec::new();
         for key in &keys {
-            rows.push(self.find(key).await?);
+            rows.push(find(&self.listed, key).await?);
         }
         for row in &rows {
             self.add_one(row).await?;
@@ -130,7 +138,7 @@ impl<'a> Members<'a> {
     }
 
     pub(super) async fn remove(&self, key: &str) -> Result<Response, ApiError> {
-        let row = self.find(key).await?;
+        let row = find(&self.listed, key).await?;
         let link = self.link(&row).ok_or(ApiError::NotFound)?;
         self.links.delete(&link.id).await
     }
@@ -140,15 +148,6 @@ impl<'a> Members<'a> {
             self.links.delete(&link.id).await?;
         }
         Ok(response::no_content())
-    }
-
-    /// One that may be a member, and that the caller may see.
-    async fn find(&self, key: &str) -> Result<Arc<Row>, ApiError> {
-        let row = self.listed.find(key).await?;
-        match self.listed.shows(&row) {
-            true => Ok(row),
-            false => Err(ApiError::NotFound),
-        }
     }
 
     fn link(&self, row: &Row) -> Option<Arc<Row>> {
@@ -178,5 +177,14 @@ impl<'a> Members<'a> {
         let plugins = plugins.iter().map(|row| row.schema.response(&row.entity));
         shown["plugins"] = plugins.collect();
         shown
+    }
+}
+
+/// One that the caller may see.
+async fn find(entities: &Collection<'_>, key: &str) -> Result<Arc<Row>, ApiError> {
+    let row = entities.find(key).await?;
+    match entities.shows(&row) {
+        true => Ok(row),
+        false => Err(ApiError::NotFound),
     }
 }

@@ -12,6 +12,8 @@ use crate::store::{Cursor, Page, Query, Row, Tags};
 pub(super) const NOT_ISSUED: &str = "it was not issued by this service";
 const DEFAULT_SIZE: usize = 100;
 const MAX_SIZE: usize = 1_000;
+/// Each is looked up for each row.
+const MOST_TAGS: usize = 50;
 
 #[derive(Debug)]
 pub(super) struct Paging {
@@ -108,6 +110,9 @@ fn tags(text: &str) -> Result<Tags, ApiError> {
         (_, false) => Tags::All(split(',')),
     };
     let (Tags::All(list) | Tags::Any(list)) = &tags;
+    if list.len() > MOST_TAGS {
+        return Err(ApiError::Tags("at most 50 tags may be given"));
+    }
     if list.iter().any(String::is_empty) {
         return Err(ApiError::Tags("cannot be null"));
     }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 
+use hookline_shared::hook::REDACTED;
 use hookline_shared::subject::{ALL_WORKSPACES, DEFAULT_WORKSPACE};
 
 use super::routes::Route;
 use crate::access::MAX_SEGMENTS;
-use crate::schema::Scope;
+use crate::schema::{Scope, is_uuid};
 
 #[derive(Debug)]
 pub(super) struct Path {
@@ -62,6 +63,24 @@ impl Path {
             (Some(_), Some(workspace)) => workspace,
             (Some(_), None) => DEFAULT_WORKSPACE,
         }
+    }
+
+    /// As it was asked for, but for a key that lets somebody in: some entities are named by one.
+    pub(super) fn without_secrets(&self, asked: &str) -> String {
+        let secret = self.route.target.named_by_secret();
+        let key = secret.and_then(|at| self.keys.get(at));
+        let Some(key) = key.filter(|key| !is_uuid(key)) else {
+            return asked.to_owned();
+        };
+        let segments = asked.split('/').map(|segment| {
+            let text = percent_decode_str(segment).decode_utf8_lossy();
+            if text == key.as_str() {
+                REDACTED
+            } else {
+                segment
+            }
+        });
+        segments.collect::<Vec<_>>().join("/")
     }
 
     /// Which segment names an entity.

@@ -116,7 +116,7 @@ pub(super) struct Link {
 }
 
 impl Target {
-    /// Whether what changes there are entities, each with its audit record.
+    /// Whether all that changes there are entities, each with its audit record.
     pub(super) fn changes_entities(self) -> bool {
         match self {
             Self::Collection(_)
@@ -132,10 +132,9 @@ impl Target {
             | Self::Register
             | Self::OwnToken
             | Self::UserRoles(_)
+            | Self::Config
+            | Self::ValidateSchema
             | Self::RoleEndpoint => true,
-            Self::Config => true,
-            // Nothing changes there.
-            Self::ValidateSchema => true,
             Self::Node
             | Self::Status
             | Self::Endpoints
@@ -166,6 +165,18 @@ impl Target {
             | Self::UserWorkspaces(_)
             | Self::RolePermissions => false,
         }
+    }
+
+    /// Which of the path's keys may be a secret.
+    pub(super) fn named_by_secret(self) -> Option<usize> {
+        let (schema, at) = match self {
+            Self::Item(schema) => (schema, 0),
+            Self::Child(link) => (link.child, 1),
+            Self::Parent(link) => (link.child, 0),
+            _ => return None,
+        };
+        let key = schema.field(schema.endpoint_key?)?;
+        (!key.is_public()).then_some(at)
     }
 
     /// The kind of entity that the first key names.

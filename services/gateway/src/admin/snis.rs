@@ -12,7 +12,7 @@ use crate::store::Row;
 
 const FIELD: &str = "certificate";
 
-/// Takes the names out of a request. None: it says nothing of them.
+/// Takes the names out of a request, if it has any.
 pub(super) fn take(input: &mut Input) -> Result<Option<BTreeSet<String>>, ApiError> {
     let wrong = || ApiError::Schema(Violations::of("snis", "expected a set"));
     match input.values.shift_remove("snis") {
@@ -56,7 +56,8 @@ impl Collection<'_> {
             return;
         };
         let id = certificate.get("id").and_then(Value::as_str);
-        let rows = self.snis_of(&snis, id.unwrap_or_default());
+        let mut rows = self.snis_of(&snis, id.unwrap_or_default());
+        rows.retain(|row| snis.shows(row));
         let names: BTreeSet<_> = rows.iter().filter_map(|row| row.name()).collect();
         shown["snis"] = json!(names);
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::paging::NOT_ISSUED;
 use super::{paging, response};
-use crate::access::Caller;
+use crate::access::{Action, Caller};
 use crate::error::ApiError;
 use crate::schema::Schema;
 use crate::store::{Store, Tagged};
@@ -44,7 +44,10 @@ pub(super) fn tags(
     page.retain(|(_, kind, (_, id))| {
         let schema = Schema::by_kind(kind);
         let row = schema.and_then(|schema| Some((schema, view.get(schema, workspace, id)?)));
-        row.is_some_and(|(schema, row)| !caller.is_hidden(workspace, schema, &row))
+        row.is_some_and(|(schema, row)| {
+            !caller.is_hidden(view, workspace, &row)
+                && !caller.forbids_list(workspace, schema, Action::Read)
+        })
     });
     let shown = page
         .into_iter()

@@ -1,5 +1,5 @@
-//! Whether targets are healthy. Nothing here asks them: gateways and operators say it, and it is told as the event
-//! `balancer`, `health`.
+//! Whether targets are healthy. Hookline sends no probes: gateways and operators say it, and each change is published as
+//! the event `balancer`, `health`.
 
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use super::collections::Collection;
 use super::paging::Paging;
 use super::response;
+use crate::access::Action;
 use crate::error::ApiError;
 use crate::schema::{Entity, HEALTH, split_target};
-use crate::store::{self, Row, Told, Write};
+use crate::store::{self, CustomEvent, Row, Write};
 
 const UPSTREAM: &str = "upstream";
 const UNHEALTHY: &str = "unhealthy";
@@ -33,10 +34,12 @@ impl Collection<'_> {
         if form_urlencoded::parse(query.as_bytes())
             .any(|one| one == ("balancer_health".into(), "1".into()))
         {
-            let all = view.children(self.schema, here, UPSTREAM, &upstream.id);
+            let mut all = view.children(self.schema, here, UPSTREAM, &upstream.id);
+            all.retain(|row| self.shows(row));
             return Ok(response::ok(&of_balancer(upstream, &all, node)));
         }
-        let page = view.list(self.schema, here, &paging.query).await;
+        let mut page = view.list(self.schema, here, &paging.query).await;
+        page.rows.retain(|row| self.shows(row));
         let path = format!("/upstreams/{}/health", upstream.id);
         let show = |row: &Row| {
             let mut shown = self.schema.response(&row.entity);
@@ -63,6 +66,7 @@ impl Collection<'_> {
             if address.is_some_and(|address| target(&row) != address) {
                 return Err(ApiError::NotFound);
             }
+            self.check_forbidden(&row.entity, Action::Update)?;
             let mut entity = row.entity.clone();
             entity.insert(HEALTH.to_owned(), mark.into());
             if entity == row.entity {
@@ -71,10 +75,10 @@ impl Collection<'_> {
             let write = Write {
                 schema: self.schema,
                 place: self.place.clone(),
-                told: Some(Told {
+                event: Some(CustomEvent {
                     source: "balancer",
-                    event: "health",
-                    data: told(upstream, &row, mark),
+                    name: "health",
+                    data: event_data(upstream, &row, mark),
                 }),
                 old: Some(Arc::clone(&row)),
                 new: Some(entity),
@@ -99,7 +103,7 @@ fn target(row: &Row) -> &str {
 }
 
 /// The event's data, as gateways send it.
-fn told(upstream: &Row, row: &Row, mark: &str) -> Value {
+fn event_data(upstream: &Row, row: &Row, mark: &str) -> Value {
     let (host, port) = split_target(target(row)).unwrap_or_default();
     json!({
         "upstream_id": upstream.id,

@@ -36,6 +36,27 @@ impl Schema {
         self.build(input, Some(current), false)
     }
 
+    /// As it would be stored, whether or not it could be, without what is made up for each entity.
+    pub(crate) fn normalized(&self, input: Input) -> Option<Entity> {
+        let mut values = input.values;
+        let mut ignored = Violations::default();
+        let form = self.select_form(&values, None).ok()?;
+        if let Some(shorthand) = self.shorthand {
+            shorthand(&mut values, &mut ignored);
+        }
+        narrow_references(self.fields, &mut values);
+        lower_ids(self.fields, &mut values);
+        fill_defaults(self.fields, form, &mut values, false);
+        Checker::new(&mut ignored, form).record(self.fields, &mut values);
+        strip_nulls(&mut values);
+        Some(values)
+    }
+
+    /// Takes what is made up away from what is shown of an entity.
+    pub(crate) fn remove_generated(&self, entity: &Entity, shown: &mut Entity) {
+        remove_generated(self.fields, self.form_of(entity), shown);
+    }
+
     /// Gives input the stored values of what would be made up otherwise.
     pub(crate) fn keep_generated(&self, current: &Entity, values: &mut Entity) {
         keep_generated(self.fields, self.form_of(current), current, values);
@@ -79,7 +100,7 @@ impl Schema {
             self.keep_immutable(current, &mut values, &mut violations);
         }
         self.fill_autos(current, &mut values);
-        fill_defaults(self.fields, form, &mut values);
+        fill_defaults(self.fields, form, &mut values, true);
         Checker::new(&mut violations, form).record(self.fields, &mut values);
         if !violations.is_empty() {
             return Err(violations);
@@ -275,12 +296,24 @@ fn keep_generated(fields: &[Field], form: &'static [Field], current: &Entity, va
     }
 }
 
-fn fill_defaults(fields: &[Field], form: &'static [Field], values: &mut Entity) {
+fn remove_generated(fields: &[Field], form: &'static [Field], shown: &mut Entity) {
+    for field in fields {
+        if field.generated {
+            shown.shift_remove(field.name);
+        } else if let (Some(inner), Some(Value::Object(map))) =
+            (field.record_fields(form), shown.get_mut(field.name))
+        {
+            remove_generated(inner, &[], map);
+        }
+    }
+}
+
+fn fill_defaults(fields: &[Field], form: &'static [Field], values: &mut Entity, generate: bool) {
     for field in fields {
         let inner = field.record_fields(form);
         let unset = values.get(field.name).is_none_or(Value::is_null);
         if unset {
-            if field.generated {
+            if field.generated && generate {
                 values.insert(field.name.to_owned(), generated().into());
             } else if let Some(default) = &field.default {
                 values.insert(field.name.to_owned(), default.value());
@@ -289,7 +322,7 @@ fn fill_defaults(fields: &[Field], form: &'static [Field], values: &mut Entity) 
             }
         }
         if let (Some(inner), Some(Value::Object(map))) = (inner, values.get_mut(field.name)) {
-            fill_defaults(inner, &[], map);
+            fill_defaults(inner, &[], map, generate);
         }
     }
 }
@@ -304,7 +337,7 @@ fn strip_nulls(entity: &mut Entity) {
 }
 
 /// A random text of 32 letters and digits.
-fn generated() -> String {
+pub(super) fn generated() -> String {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let mut random = [0_u8; 64];
     getrandom::fill(&mut random).expect("the system has random bytes");

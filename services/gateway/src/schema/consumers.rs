@@ -10,7 +10,7 @@ pub(super) static TABLE: Schema = Schema {
     fields: &[
         Field::id(),
         Field::created_at(),
-        Field::updated_at().untold(),
+        Field::updated_at().not_in_events(),
         Field::string("username").unique(),
         Field::string("custom_id").unique(),
         Field::tags(),

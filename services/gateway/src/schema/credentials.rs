@@ -1,7 +1,9 @@
 //! What consumers identify themselves by.
 
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::build::{Input, generated};
 use super::field::{Default, Field};
 use super::rules;
 use super::table::{Entity, Schema};
@@ -137,6 +139,42 @@ pub(crate) fn hide_password(entity: &mut Entity, old: Option<&Entity>) {
     let digest = Sha256::digest([password.as_str(), consumer.unwrap_or_default()].concat());
     let hidden: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     entity.insert("password".to_owned(), hidden.into());
+}
+
+pub(crate) const CLIENT_SECRET: &str = "client_secret";
+
+/// Whether a client's secret is stored as its digest.
+pub(crate) fn is_hashed(schema: &Schema, entity: &Entity) -> bool {
+    schema.kind == OAUTH2.kind && entity.get("hash_secret") == Some(&Value::Bool(true))
+}
+
+/// A secret that is to be stored as its digest, if it is another one than before.
+pub(crate) fn secret_to_hash<'a>(
+    schema: &Schema,
+    entity: &'a Entity,
+    old: Option<&Entity>,
+) -> Option<&'a str> {
+    let secret = entity
+        .get(CLIENT_SECRET)
+        .filter(|_| is_hashed(schema, entity))?;
+    let was_hashed = old.is_some_and(|old| is_hashed(schema, old));
+    let is_known = was_hashed && old.and_then(|old| old.get(CLIENT_SECRET)) == Some(secret);
+    secret.as_str().filter(|_| !is_known)
+}
+
+/// Makes up a secret that is shown once.
+pub(crate) fn make_secret(schema: &Schema, input: &mut Input) {
+    let flag = input.values.get("hash_secret");
+    let is_hashed = flag.is_some_and(|flag| flag == true || flag == "true");
+    let is_given = input
+        .values
+        .get(CLIENT_SECRET)
+        .is_some_and(|secret| !secret.is_null() && secret != "");
+    if schema.kind == OAUTH2.kind && is_hashed && !is_given {
+        input
+            .values
+            .insert(CLIENT_SECRET.to_owned(), generated().into());
+    }
 }
 
 fn has_a_public_key(entity: &Entity) -> Option<String> {

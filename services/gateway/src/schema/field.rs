@@ -120,7 +120,7 @@ pub(crate) enum Visibility {
     /// A URL, of which events show scheme and host.
     Address,
     /// In responses, and events do not have it at all.
-    Untold,
+    NotInEvents,
     /// Write-only.
     Secret,
     /// Write-only, unless [`show_private_keys`](super::show_private_keys).
@@ -322,9 +322,9 @@ impl Field {
         }
     }
 
-    pub(crate) const fn untold(self) -> Self {
+    pub(crate) const fn not_in_events(self) -> Self {
         Self {
-            visibility: Visibility::Untold,
+            visibility: Visibility::NotInEvents,
             ..self
         }
     }
@@ -334,6 +334,11 @@ impl Field {
             visibility: Visibility::PrivateKey,
             ..self
         }
+    }
+
+    /// Whether events show it.
+    pub(crate) fn is_public(&self) -> bool {
+        self.visibility == Visibility::Public
     }
 
     /// Whether answers may not show it.

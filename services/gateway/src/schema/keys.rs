@@ -35,7 +35,7 @@ pub(super) static KEYS: Schema = Schema {
         Field::foreign("set", "key_sets").cascade(),
         Field::string("name").unique().rule(rules::name),
         Field::string("kid").required(),
-        Field::string("jwk").rule(jwk).private(),
+        Field::string("jwk").rule(jwk).private_key(),
         Field::record("pem", PEM),
         Field::tags(),
         Field::created_at(),

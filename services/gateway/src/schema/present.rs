@@ -99,7 +99,7 @@ fn redact(fields: &[Field], form: &'static [Field], entity: &mut Entity) {
                 redact(field.record_fields(form).unwrap_or(&[]), &[], map);
             }
             (Visibility::Public, ..) => {}
-            (Visibility::Internal | Visibility::Untold, ..) => {
+            (Visibility::Internal | Visibility::NotInEvents, ..) => {
                 entity.shift_remove(field.name);
             }
             (_, Type::Map(_), Value::Object(map)) => {

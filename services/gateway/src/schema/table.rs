@@ -2,6 +2,7 @@
 //! from them.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
@@ -249,7 +250,10 @@ impl Schema {
             let ids = one.ids(entity).into_iter();
             ids.map(move |id| (reference, id))
         });
-        references.chain(used).collect()
+        let mut seen = HashSet::new();
+        let all = references.chain(used);
+        all.filter(|(reference, id)| seen.insert((reference.field, id.clone())))
+            .collect()
     }
 }
 

@@ -20,19 +20,19 @@ pub(crate) struct Write {
     pub old: Option<Arc<Row>>,
     /// The new entity, without nulls, or `None` to delete it.
     pub new: Option<Entity>,
-    /// What raises an event of its own, instead of those of every change.
-    pub told: Option<Told>,
+    /// Published instead of the events of every change.
+    pub event: Option<CustomEvent>,
     /// Whether the client chose the id.
     pub id_given: bool,
     /// Who makes the change.
     pub by: Arc<Caller>,
 }
 
-/// An event that is not of every change.
+/// An event with a source and a name of its own.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct CustomEvent {
     pub source: &'static str,
-    pub event: &'static str,
+    pub name: &'static str,
     pub data: Value,
 }
 

@@ -2,9 +2,12 @@
 //! deleted while it is marked, each with its events, and then itself. A node that finds such a mark of one that crashed
 //! goes on from there.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use futures::StreamExt as _;
@@ -26,8 +29,46 @@ const VIEW_WAIT: Duration = Duration::from_secs(5);
 /// Children that are deleted at the same time: their writes share batches.
 const AT_ONCE: usize = 128;
 const MAX_TRIES: u32 = 5;
+/// Well before others take a deletion for abandoned.
+const RENEW: Duration = Duration::from_secs(8);
 /// Between looks for deletions that nobody finishes.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// The deletions that this node is making, by kind and id, and how many requests make each.
+#[derive(Debug, Default)]
+pub(super) struct Cascades(Mutex<HashMap<(&'static str, String), usize>>);
+
+/// One of them, until it is dropped.
+struct Running<'a> {
+    of: &'a Cascades,
+    key: (&'static str, String),
+}
+
+impl Cascades {
+    fn begin(&self, row: &Row) -> Running<'_> {
+        let key = (row.schema.kind, row.id.clone());
+        *self.0.lock().entry(key.clone()).or_default() += 1;
+        Running { of: self, key }
+    }
+
+    fn is_running(&self, row: &Row) -> bool {
+        self.0
+            .lock()
+            .contains_key(&(row.schema.kind, row.id.clone()))
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut running = self.of.0.lock();
+        if let Some(count) = running.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&self.key);
+            }
+        }
+    }
+}
 
 impl Store {
     /// Deletes an entity, unless another refers to it. [`Error::Stale`] if it is newer than `row`.
@@ -56,7 +97,7 @@ impl Store {
             place,
             old: Some(row),
             new: None,
-            told: None,
+            event: None,
             id_given: false,
             by,
         };
@@ -66,8 +107,9 @@ impl Store {
         if self.backlog.is_full() {
             return Err(Error::Full);
         }
+        let _running = self.cascades.begin(&row);
         let marked = self.mark_unreferenced(row).await?;
-        self.delete_children(&marked, &user).await?;
+        let marked = self.delete_children(marked, &user).await?;
         let result = self.write(delete(Arc::clone(&marked))).await;
         if result
             .as_ref()
@@ -106,9 +148,13 @@ impl Store {
         })
     }
 
-    /// Deletes what goes with a marked entity.
-    async fn delete_children(&self, marked: &Row, by: &Arc<Caller>) -> Result<(), Error> {
-        let children = self.children_that_go_with(marked);
+    /// Deletes what goes with a marked entity, whose mark is renewed meanwhile.
+    async fn delete_children(
+        &self,
+        mut marked: Arc<Row>,
+        by: &Arc<Caller>,
+    ) -> Result<Arc<Row>, Error> {
+        let children = self.children_that_go_with(&marked);
         let deletions = children.into_iter().map(|child| {
             let place = Place {
                 workspace: child.workspace.clone(),
@@ -119,10 +165,15 @@ impl Store {
             Box::pin(self.delete_child(place, child, Arc::clone(by)))
         });
         let mut deletions = futures::stream::iter(deletions).buffer_unordered(AT_ONCE);
+        let mut renewed = Instant::now();
         while let Some(deleted) = deletions.next().await {
             deleted?;
+            if renewed.elapsed() > RENEW {
+                marked = Arc::new(self.mark(&marked).await?);
+                renewed = Instant::now();
+            }
         }
-        Ok(())
+        Ok(marked)
     }
 
     async fn delete_child(
@@ -165,7 +216,8 @@ impl Store {
         loop {
             tokio::time::sleep(LOOK).await;
             for row in self.view.being_deleted() {
-                if row.deleting.is_none_or(|since| !is_abandoned(since)) {
+                let is_running = self.cascades.is_running(&row);
+                if is_running || row.deleting.is_none_or(|since| !is_abandoned(since)) {
                     continue;
                 }
                 let place = Place {
@@ -193,7 +245,8 @@ impl Store {
         let mut mark = unmarked(row)
             .header(header::DELETING, since.to_string())
             .header(header::WRITE, &write);
-        if row.cascading || !self.children_that_go_with(row).is_empty() {
+        let cascading = row.cascading || !self.children_that_go_with(row).is_empty();
+        if cascading {
             mark = mark.header(header::CASCADES, "1");
         }
         let sequence = match self.writer.commit(vec![mark]).await {
@@ -209,6 +262,7 @@ impl Store {
         Ok(Row {
             sequence,
             deleting: Some(since),
+            cascading,
             write: Some(write),
             ..row.clone()
         })

@@ -51,6 +51,11 @@ pub enum Error {
     },
     #[error(transparent)]
     NoRoom(#[from] Full),
+    /// What belongs to it goes first.
+    #[error("Not found")]
+    BeingDeleted,
+    #[error("an entity may refer to at most {0} others")]
+    TooManyReferences(usize),
     #[error("the default workspace cannot be deleted")]
     DefaultWorkspace,
     #[error("'{0}' is a built-in role: it can be neither changed nor deleted")]
@@ -119,6 +124,8 @@ impl Error {
             }
             Self::Unknown => WriteOutcome::Unknown,
             Self::NoRoom(_)
+            | Self::BeingDeleted
+            | Self::TooManyReferences(_)
             | Self::DefaultWorkspace
             | Self::BuiltIn(_)
             | Self::Lost(_)

@@ -21,6 +21,8 @@ use super::row::Row;
 use crate::access;
 use crate::schema::{Entity, Schema, UniqueValue, Within, is_pinged, present};
 
+/// A batch has at most 1,000 messages.
+const MAX_PARENTS: usize = 500;
 /// Header value of a delete marker.
 const DELETE: &str = "DEL";
 
@@ -106,6 +108,10 @@ impl Plan {
             return Err(Error::TooLarge);
         }
         let (takes, releases) = unique_changes(write, &id);
+        let parents = new_parents(write);
+        if parents.len() > MAX_PARENTS {
+            return Err(Error::TooManyReferences(MAX_PARENTS));
+        }
         Ok(Self {
             schema,
             id,
@@ -113,7 +119,7 @@ impl Plan {
             is_create: old.is_none(),
             id_given: write.id_given,
             takes,
-            parents: new_parents(write),
+            parents,
             entity,
             releases,
             revision: is_followed_by_dispatchers(schema.kind),
@@ -284,10 +290,10 @@ fn outbox(write: &Write, id: &str, origin: &Origin) -> (Vec<Message>, Vec<Sent>)
         sent.push(trace);
         message
     };
-    let mut messages = match &write.told {
-        Some(told) => {
-            let data = Bytes::from(told.data.to_string());
-            vec![event(told.source, told.event, data)]
+    let mut messages = match &write.event {
+        Some(custom) => {
+            let data = Bytes::from(custom.data.to_string());
+            vec![event(custom.source, custom.name, data)]
         }
         None => {
             let data = change_data(schema, operation, shown, before);

@@ -35,6 +35,10 @@ impl Store {
         {
             return Err(Error::Lost(missing.clone()));
         }
+        let is_going = |old: &Row| old.cascading && old.deleting.is_some();
+        if write.new.is_some() && write.old.as_deref().is_some_and(is_going) {
+            return Err(Error::BeingDeleted);
+        }
         let started = Instant::now();
         let mut plan = Plan::new(&write, &self.origin, self.max_event())?;
         let _locks = self

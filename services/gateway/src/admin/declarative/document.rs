@@ -22,8 +22,12 @@ const IGNORED: [&str; 6] = [
     "_konnect",
     "_plugin_configs",
 ];
-/// Tools write so which groups a consumer is in.
-const GROUPS: &str = "groups";
+/// Tools write so which groups a consumer is in, and who is in a group: within which kind, by which name, and the fields
+/// of the membership.
+const MEMBERS: [(&str, &str, &str, &str); 2] = [
+    ("consumers", "groups", "consumer", "consumer_group"),
+    ("consumer_groups", "consumers", "consumer_group", "consumer"),
+];
 
 /// What the entities of a workspace are to be.
 #[derive(Debug)]
@@ -196,8 +200,10 @@ impl Document {
             .filter(|(child, _)| kinds().any(|kind| kind.kind == child.kind))
             .filter_map(|(child, field)| Some((child, field, input.shift_remove(child.kind)?)))
             .collect();
-        let is_consumer = schema.kind == Schema::consumers().kind;
-        let groups = is_consumer.then(|| input.shift_remove(GROUPS)).flatten();
+        let members = MEMBERS.iter().find(|(kind, ..)| *kind == schema.kind);
+        let members = members.and_then(|(_, name, field, other)| {
+            Some((*name, *field, *other, input.shift_remove(*name)?))
+        });
         let at = self.wanted.len();
         self.wanted.push(Wanted {
             schema,
@@ -209,20 +215,14 @@ impl Document {
             let path = format!("{path}.{}", child.kind);
             self.take_list(child, list, Some((field, at)), &path, problems);
         }
-        if let Some(groups) = groups {
-            let path = format!("{path}.{GROUPS}");
-            let links = groups.as_array().into_iter().flatten().map(|group| {
-                let name = group.get("name").unwrap_or(group);
-                json!({ "consumer_group": name })
-            });
-            let links = links.collect();
-            self.take_list(
-                Schema::members(),
-                links,
-                Some(("consumer", at)),
-                &path,
-                problems,
-            );
+        if let Some((name, field, other, list)) = members {
+            let path = format!("{path}.{name}");
+            let link = |one: Value| json!({ other: one });
+            let list = match list {
+                Value::Array(list) => list.into_iter().map(link).collect(),
+                list => list,
+            };
+            self.take_list(Schema::members(), list, Some((field, at)), &path, problems);
         }
     }
 }

@@ -7,9 +7,9 @@ use super::super::members::Members;
 use super::super::response;
 use super::super::routes::Link;
 use super::Asked;
+use crate::access::Action;
 use crate::error::ApiError;
 use crate::schema::{Input, Schema};
-use crate::store::Row;
 
 impl Asked<'_> {
     pub(super) async fn children(
@@ -25,8 +25,10 @@ impl Asked<'_> {
         let parent = parent.find(self.path.key()).await?;
         let children = self.collection(child).await?;
         if self.method == "GET" {
+            children.check_list(Action::Read)?;
             return children.list_children(self.uri, field, &parent).await;
         }
+        children.check_list(Action::Create)?;
         let input = input().await?;
         if child.kind == Schema::rbac_role_endpoints().kind {
             return children.create_endpoint(&parent, input).await;
@@ -47,28 +49,13 @@ impl Asked<'_> {
         let parent = parent.find(self.path.key()).await?;
         let children = self.collection(child).await?;
         let key = self.path.open(1).unwrap_or_default();
-        let action = self.caller.asks.as_ref().map(|(_, action)| *action);
-        let check = |row: Option<&Row>| {
-            let place = &children.place.workspace;
-            let is_forbidden = |action| self.caller.is_forbidden(place, child, row, action);
-            match action.is_some_and(is_forbidden) {
-                true => Err(ApiError::forbidden(&self.caller)),
-                false => Ok(()),
-            }
-        };
         if self.method == "PUT" {
             let mut input = input().await?;
             let of = json!({ "id": parent.id });
             input.values.insert(field.to_owned(), of);
             return match children.find_child(field, &parent, key).await {
-                Ok(row) => {
-                    check(Some(&row))?;
-                    children.put(&row.id, input).await
-                }
-                Err(ApiError::NotFound) => {
-                    check(None)?;
-                    children.put(key, input).await
-                }
+                Ok(row) => children.put(&row.id, input).await,
+                Err(ApiError::NotFound) => children.put(key, input).await,
                 Err(error) => Err(error),
             };
         }
@@ -79,9 +66,11 @@ impl Asked<'_> {
             }
             row => row?,
         };
-        check(Some(&row))?;
         match self.method {
-            "GET" => children.show(&row.id).await,
+            "GET" => {
+                children.check_forbidden(&row.entity, Action::Read)?;
+                children.show(&row.id).await
+            }
             "PATCH" => children.patch(&row.id, input().await?).await,
             _ => children.delete(&row.id).await,
         }
@@ -165,15 +154,12 @@ impl Asked<'_> {
         let id = row.entity.get(field).and_then(|of| of.get("id")?.as_str());
         let id = id.ok_or(ApiError::NotFound)?;
         let parents = self.collection(parent).await?;
-        let row = parents.find(id).await?;
-        let action = self.caller.asks.as_ref().map(|(_, action)| *action);
-        let place = &parents.place.workspace;
-        if action.is_some_and(|action| self.caller.is_forbidden(place, parent, Some(&row), action))
-        {
-            return Err(ApiError::forbidden(&self.caller));
-        }
         match self.method {
-            "GET" => parents.show(id).await,
+            "GET" => {
+                let row = parents.find(id).await?;
+                parents.check_forbidden(&row.entity, Action::Read)?;
+                parents.show(id).await
+            }
             "PATCH" => parents.patch(id, input().await?).await,
             "DELETE" => parents.delete(id).await,
             _ => parents.put(id, input().await?).await,

@@ -12,7 +12,7 @@ struct Operation {
     query: Vec<Value>,
     body: Option<Value>,
     status: u16,
-    /// None: an answer without a body.
+    /// If the answer has a body.
     answer: Option<Value>,
 }
 

@@ -52,7 +52,7 @@ fn write(kind: &str, old: Option<Entity>, new: Option<Entity>) -> Write {
         place: place(),
         old,
         new,
-        told: None,
+        event: None,
         id_given: false,
         by: Arc::new(Caller::node("default")),
     }

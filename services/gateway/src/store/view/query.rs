@@ -35,28 +35,6 @@ pub(crate) enum Tags {
 /// A tag, and the kind and place of an entity that has it.
 pub(crate) type Tagged = (String, &'static str, Cursor);
 
-impl Query {
-    pub(super) fn matches(&self, row: &Row) -> bool {
-        let is_child = self.parent.as_ref().is_none_or(|(field, id)| {
-            let parents = row.schema.parents(&row.entity);
-            parents
-                .iter()
-                .any(|(of, parent)| of.field == *field && parent == id)
-        });
-        is_child && self.tags.as_ref().is_none_or(|tags| tags.match_row(row))
-    }
-}
-
-impl Tags {
-    fn match_row(&self, row: &Row) -> bool {
-        let has = |tag: &String| tags(row).any(|have| have == tag);
-        match self {
-            Self::All(wanted) => wanted.iter().all(has),
-            Self::Any(wanted) => wanted.iter().any(has),
-        }
-    }
-}
-
 pub(super) fn tags(row: &Row) -> impl Iterator<Item = &str> {
     let tags = row.entity.get("tags").and_then(Value::as_array);
     tags.into_iter().flatten().filter_map(Value::as_str)

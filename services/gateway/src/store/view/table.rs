@@ -113,8 +113,9 @@ impl Table {
         after: Option<&Cursor>,
         found: &mut Vec<Arc<Row>>,
     ) -> Option<Cursor> {
-        for (looked, cursor) in self.candidates(query, after)?.enumerate() {
-            if let Some(row) = self.rows.get(cursor).filter(|row| query.matches(row)) {
+        let filter = self.filter(query)?;
+        for (looked, cursor) in self.candidates(&filter, after).enumerate() {
+            if let Some(row) = self.rows.get(cursor).filter(|_| filter.holds(cursor)) {
                 found.push(Arc::clone(row));
             }
             if found.len() > query.size {
@@ -127,44 +128,52 @@ impl Table {
         None
     }
 
-    /// The next rows of the smallest set that has all that match; none if nothing matches.
-    fn candidates<'a>(
-        &'a self,
-        query: &Query,
-        after: Option<&Cursor>,
-    ) -> Option<Box<dyn Iterator<Item = &'a Cursor> + 'a>> {
-        let range = (
-            after.cloned().map_or(Bound::Unbounded, Bound::Excluded),
-            Bound::Unbounded,
-        );
-        let mut sets = Vec::new();
+    /// `None` if nothing matches.
+    fn filter(&self, query: &Query) -> Option<Filter<'_>> {
+        let mut filter = Filter::default();
         if let Some(parent) = &query.parent {
-            sets.push(self.children.get(parent)?);
+            filter.all.push(self.children.get(parent)?);
         }
         match &query.tags {
             Some(Tags::All(tags)) => {
                 for tag in tags {
-                    sets.push(self.tags.get(tag)?);
+                    filter.all.push(self.tags.get(tag)?);
                 }
             }
             Some(Tags::Any(tags)) => {
-                let any = tags.iter().filter_map(|tag| self.tags.get(tag));
-                let any: Vec<_> = any.collect();
-                let size: usize = any.iter().map(|set| set.len()).sum();
-                if sets.iter().all(|set| size < set.len()) {
-                    let next = any
-                        .iter()
-                        .flat_map(|set| set.range(range.clone()).take(STEP));
-                    let next: BTreeSet<_> = next.collect();
-                    return Some(Box::new(next.into_iter()));
-                }
+                let tags: BTreeSet<_> = tags.iter().collect();
+                let sets = tags.into_iter().filter_map(|tag| self.tags.get(tag));
+                filter.any = Some(sets.collect());
             }
             None => {}
         }
-        Some(match sets.into_iter().min_by_key(|set| set.len()) {
+        Some(filter)
+    }
+
+    /// The next rows of the smallest set that has all that match.
+    fn candidates<'a>(
+        &'a self,
+        filter: &Filter<'a>,
+        after: Option<&Cursor>,
+    ) -> Box<dyn Iterator<Item = &'a Cursor> + 'a> {
+        let range = (
+            after.cloned().map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        );
+        let smallest = filter.all.iter().min_by_key(|set| set.len());
+        if let Some(any) = &filter.any {
+            let size: usize = any.iter().map(|set| set.len()).sum();
+            if smallest.is_none_or(|set| size < set.len()) {
+                let next = any.iter();
+                let next = next.flat_map(|set| set.range(range.clone()).take(STEP));
+                let next: BTreeSet<_> = next.collect();
+                return Box::new(next.into_iter());
+            }
+        }
+        match smallest {
             Some(set) => Box::new(set.range(range)),
             None => Box::new(self.rows.range(range).map(|(cursor, _)| cursor)),
-        })
+        }
     }
 
     /// The next that have tags, or one tag, in order.
@@ -192,6 +201,21 @@ impl Table {
             let cursors = cursors.into_iter().flatten();
             cursors.map(move |cursor| (tag.clone(), kind, cursor.clone()))
         })
+    }
+}
+
+/// The sets that a row must be in.
+#[derive(Debug, Default)]
+struct Filter<'a> {
+    all: Vec<&'a BTreeSet<Cursor>>,
+    /// In one of them.
+    any: Option<Vec<&'a BTreeSet<Cursor>>>,
+}
+
+impl Filter<'_> {
+    fn holds(&self, cursor: &Cursor) -> bool {
+        let is_in = |set: &&BTreeSet<Cursor>| set.contains(cursor);
+        self.all.iter().all(is_in) && self.any.as_ref().is_none_or(|sets| sets.iter().any(is_in))
     }
 }
 
