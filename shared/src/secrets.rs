@@ -6,7 +6,7 @@ use crate::hook::{HANDLERS, Kind};
 use crate::subject::{CERTIFICATE_KIND, HOOK_KIND};
 
 /// Kinds, and the paths of their secrets: texts, or lists and maps of them. Of hooks they depend on the handler.
-const FIELDS: [(&str, &[&str]); 10] = [
+const FIELDS: [(&str, &[&str]); 11] = [
     (HOOK_KIND, &[]),
     (CERTIFICATE_KIND, &["key", "key_alt"]),
     ("basicauth_credentials", &["password"]),
@@ -19,15 +19,16 @@ const FIELDS: [(&str, &[&str]); 10] = [
     (
         "plugins",
         &[
-            "config.add.headers",
-            "config.append.headers",
+            "config.add",
+            "config.append",
             "config.headers",
             "config.http_endpoint",
             "config.provision_key",
             "config.redis.password",
-            "config.replace.headers",
+            "config.replace",
         ],
     ),
+    ("upstreams", &["healthchecks.active.headers"]),
 ];
 
 /// The kinds that have some.
@@ -46,24 +47,27 @@ pub fn each(
     }
     let fields = FIELDS.iter().find(|(known, _)| *known == kind);
     for name in fields.into_iter().flat_map(|(_, names)| *names) {
-        match at(entity, name) {
-            Some(Value::String(secret)) => change(name, secret),
-            Some(Value::Array(list)) => {
-                for (at, value) in list.iter_mut().enumerate() {
-                    if let Value::String(secret) = value {
-                        change(&format!("{name}.{at}"), secret);
-                    }
-                }
-            }
-            Some(Value::Object(map)) => {
-                for (key, value) in map {
-                    if let Value::String(secret) = value {
-                        change(&format!("{name}.{key}"), secret);
-                    }
-                }
-            }
-            _ => {}
+        if let Some(value) = at(entity, name) {
+            walk(name, value, &mut change);
         }
+    }
+}
+
+/// Texts, in lists and maps too.
+fn walk(name: &str, value: &mut Value, change: &mut impl FnMut(&str, &mut String)) {
+    match value {
+        Value::String(secret) => change(name, secret),
+        Value::Array(list) => {
+            for (at, value) in list.iter_mut().enumerate() {
+                walk(&format!("{name}.{at}"), value, change);
+            }
+        }
+        Value::Object(map) => {
+            for (key, value) in map {
+                walk(&format!("{name}.{key}"), value, change);
+            }
+        }
+        _ => {}
     }
 }
 

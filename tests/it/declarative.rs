@@ -47,6 +47,8 @@ consumers:
   - group: staff
   hmacauth_credentials:
   - username: ada
+  oauth2_credentials:
+  - {name: o, client_id: c, client_secret: once-shown, hash_secret: true}
 consumer_groups:
 - name: gold
 upstreams:
@@ -78,13 +80,14 @@ async fn the_same_document_twice_changes_nothing() -> Result {
     let cluster = Cluster::single().await?;
     let admin = cluster.admin();
     let dry = apply(admin, "/config?dry_run=true", WHOLE).await?;
-    assert_eq!(changes(&dry), [17, 0, 0], "{dry}");
+    assert_eq!(changes(&dry), [18, 0, 0], "{dry}");
     ensure!(dry.to_string().contains("\"path\":\"/v1\""), "{dry}");
     ensure!(!dry.to_string().contains("signs-it"), "{dry}");
     ensure!(admin.list("/services").await?.is_empty());
     let done = apply(admin, "/config", WHOLE).await?;
-    assert_eq!(changes(&done), [17, 0, 0]);
+    assert_eq!(changes(&done), [18, 0, 0]);
     let before = export(admin).await?;
+    ensure!(!before.to_string().contains("once-shown"), "{before}");
     for path in ["/config", "/config?dry_run=true"] {
         let again = apply(admin, path, WHOLE).await?;
         assert_eq!(changes(&again), [0, 0, 0], "{again}");
@@ -282,6 +285,10 @@ async fn a_wrong_document_changes_nothing_and_says_where() -> Result {
             "_format_version: '3.0'\nevent_hooks:\n- {source: crud, handler: webhook, config: {url: 'http://a.test', secret: '[redacted]'}}",
             "there is no stored value to keep",
         ),
+        (
+            "_format_version: '3.0'\nplugins:\n- name: cors\n  consumer: ada",
+            "plugins.1.consumer: the document has no 'consumers' with the id",
+        ),
         ("a: [", "failed parsing declarative configuration: line 1"),
     ] {
         let answer = admin.post_raw("/config", YAML, document.into()).await?;
@@ -319,6 +326,17 @@ async fn a_document_is_of_one_workspace_and_several_are_applied_in_turn() -> Res
     let refused = refused.expect(400)?;
     let says = refused["fields"]["consumers"][0]["username"].to_string();
     ensure!(says.contains("has it: give that id, or none"), "{refused}");
+    // A large one is applied whole.
+    let names: String = (0..2_000).map(|n| format!("- username: u{n}\n")).collect();
+    let large = format!("_format_version: '3.0'\nconsumers:\n{names}");
+    assert_eq!(
+        changes(&apply(admin, "/team/config", &large).await?)[0],
+        2_000
+    );
+    assert_eq!(
+        changes(&apply(admin, "/team/config", &large).await?),
+        [0, 0, 0]
+    );
     // Several at once become what the last of them says.
     let names = ["ada", "bob", "cleo", "dora"];
     let documents =

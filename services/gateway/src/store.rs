@@ -72,6 +72,8 @@ pub(crate) struct Store {
     backlog: backlog::Backlog,
     lists: Lists,
     cascades: delete::Cascades,
+    /// One document at a time for a workspace; taken before those of [`entities`](Self::entities).
+    turns: locks::Locks,
     /// One writer at a time for an entity; taken before those of [`values`](Self::values).
     entities: locks::Locks,
     /// One writer at a time for a unique value.
@@ -105,6 +107,7 @@ impl Store {
             backlog: backlog::Backlog::new(max_event),
             lists: Lists::new(lists),
             cascades: delete::Cascades::default(),
+            turns: locks::Locks::default(),
             entities: locks::Locks::default(),
             values: locks::Locks::default(),
         })
@@ -186,6 +189,11 @@ impl Store {
     /// Watches the size of the event stream; never returns.
     pub(crate) async fn watch_backlog(&self, context: &jetstream::Context) {
         self.backlog.watch(context, &self.metrics).await;
+    }
+
+    /// Serializes this node's documents of one workspace.
+    pub(crate) async fn turn(&self, workspace: &str) -> MutexGuard<'_, ()> {
+        self.turns.lock(workspace).await
     }
 
     /// Serializes this node's changes of one entity: without it they would conflict and retry.

@@ -30,12 +30,12 @@ pub(crate) fn paths(
         paths.push(of_kind(schema));
     }
     for reference in schema.references() {
-        paths.extend(beneath(view, workspace, schema, entity, reference));
+        paths.extend(beneath(view, workspace, schema, entity, (reference, part)));
     }
     if part == Part::Items {
         let names = names(schema, entity);
         for path in &mut paths {
-            // A membership is named by who is in it.
+            // A membership is named by who is in it, already.
             if !schema.is_link {
                 path.push(names.clone());
             }
@@ -56,7 +56,7 @@ fn beneath(
     workspace: &str,
     schema: &Schema,
     entity: &Entity,
-    reference: Reference,
+    (reference, part): (Reference, Part),
 ) -> Option<EntityPath> {
     let (parent, names) = referred(view, workspace, entity, reference)?;
     let mut path = of_kind(parent);
@@ -69,7 +69,9 @@ fn beneath(
     let other = others.find(|other| other.field != reference.field)?;
     let (other, names) = referred(view, workspace, entity, other)?;
     path.extend(of_kind(other));
-    path.push(names);
+    if part == Part::Items {
+        path.push(names);
+    }
     Some(path)
 }
 
@@ -91,7 +93,11 @@ fn referred(
 /// Its id, and what stands for it beneath one parent or everywhere.
 fn names(schema: &Schema, entity: &Entity) -> Vec<String> {
     let own = ["id"].into_iter().chain(schema.endpoint_key);
-    let names = own.chain(schema.unique_together.iter().copied());
+    let second: &[&str] = match schema.endpoint_key {
+        Some(_) => &[],
+        None => schema.unique_together,
+    };
+    let names = own.chain(second.iter().copied());
     let texts = names.filter_map(|name| entity.get(name).and_then(Value::as_str));
     texts.map(str::to_owned).collect()
 }

@@ -33,7 +33,7 @@ impl Admin {
             request: Uuid::new_v4(),
             method: name(request.method()),
             path: path.map_or_else(
-                || request.uri().path().to_owned(),
+                || beginning(request.uri().path()),
                 |path| path.without_secrets(request.uri().path()),
             ),
             workspace: path.map_or(ALL_WORKSPACES, Path::place).to_owned(),
@@ -121,6 +121,18 @@ async fn permits(
         names[place].push(&row.id);
     }
     Ok(user.permissions.allow(workspace, &names, action))
+}
+
+/// Of a path that leads nowhere: what follows may be a key.
+fn beginning(path: &str) -> String {
+    let mut segments = path.trim_matches('/').split('/');
+    let first = segments.next().unwrap_or_default();
+    let more = if segments.next().is_some() {
+        "/..."
+    } else {
+        ""
+    };
+    format!("/{first}{more}")
 }
 
 fn token(headers: &HeaderMap) -> Result<Option<&str>, Refused> {

@@ -103,7 +103,7 @@ impl<'a> Collection<'a> {
 
     pub(super) async fn create(&self, mut input: Input) -> Result<Response, ApiError> {
         let names = self.take_snis(&mut input, None).await?;
-        credentials::make_secret(self.schema, &mut input);
+        credentials::make_secret(self.schema, &Entity::new(), &mut input);
         let (id_given, sent) = (has_id(&input), input.values.clone());
         let entity = self.insert(input, Entity::new(), id_given).await?;
         self.name_certificate(&entity, names).await?;
@@ -263,6 +263,9 @@ impl<'a> Collection<'a> {
     pub(super) async fn patch(&self, key: &str, mut input: Input) -> Result<Response, ApiError> {
         let row = self.find(key).await?;
         let names = self.take_snis(&mut input, Some(&row.id)).await?;
+        if input.values.contains_key(credentials::CLIENT_SECRET) {
+            credentials::make_secret(self.schema, &row.entity, &mut input);
+        }
         let update = |row: &Row| Ok(self.schema.update(&row.entity, input.clone())?);
         let entity = self.change(row, Tokens::AsGiven, update).await?;
         self.name_certificate(&entity, names).await?;
@@ -336,6 +339,7 @@ impl<'a> Collection<'a> {
             Some(field) => input.values.insert(field.to_owned(), json!(key)),
             None => return Err(ApiError::NotFound),
         };
+        credentials::make_secret(self.schema, &Entity::new(), &mut input);
         let of = key.to_ascii_lowercase();
         let names = self.take_snis(&mut input, Some(&of)).await?;
         let mut result = Err(store::Error::Contended.into());
@@ -512,6 +516,15 @@ impl<'a> Collection<'a> {
             let digest = digest.map_err(access::Refused::from)?;
             entity.insert(field.to_owned(), digest.into());
         }
+        self.hide(entity, old).await
+    }
+
+    /// With passwords and client secrets as they are stored, if they are others than before.
+    pub(super) async fn hide(
+        &self,
+        mut entity: Entity,
+        old: Option<&Entity>,
+    ) -> Result<Entity, ApiError> {
         if self.schema.kind == credentials::BASIC_AUTH.kind {
             credentials::hide_password(&mut entity, old);
         }

@@ -5,12 +5,14 @@ mod difference;
 mod document;
 mod matching;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use super::collections::Collection;
@@ -26,7 +28,8 @@ use document::Document;
 pub(super) use document::parse;
 
 /// Comparisons, while others change what is compared.
-const TRIES: u32 = 3;
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(200);
 /// Entities of one kind that are written at the same time.
 const AT_ONCE: usize = 32;
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml; charset=utf-8");
@@ -79,19 +82,22 @@ impl Asked<'_> {
             return Ok(response::ok(&difference.show()));
         }
         let store = entities.of(Schema::consumers()).store;
-        let _turn = store.lock(Schema::workspaces(), self.path_place()).await;
-        for _ in 1..TRIES {
+        let _turn = store.turn(self.path_place()).await;
+        for tried in 1.. {
             let difference = self.difference(&document, &entities).await?;
-            let shown = difference.show();
+            let mut shown = difference.show();
             match Apply(&entities).all(difference).await {
-                Err(error) if is_lost_race(&error) => {}
-                applied => return applied.map(|()| done(shown)),
+                Err(error) if is_lost_race(&error) && tried < TRIES => {
+                    tokio::time::sleep(PAUSE * tried).await;
+                }
+                applied => {
+                    applied?;
+                    shown["message"] = "applied".into();
+                    return Ok(response::json(StatusCode::CREATED, &shown));
+                }
             }
         }
-        let difference = self.difference(&document, &entities).await?;
-        let shown = difference.show();
-        Apply(&entities).all(difference).await?;
-        Ok(done(shown))
+        Err(store::Error::Contended.into())
     }
 
     /// What a document changes, if the caller may do all of it.
@@ -142,7 +148,8 @@ impl Asked<'_> {
             let here = entities.of(schema);
             let (view, place) = (here.store.view(), &here.place.workspace);
             let mut rows = view.all(schema, place).await;
-            rows.retain(|row| here.may(&row.entity, Action::Read));
+            let is_open = here.check_list(Action::Read).is_ok();
+            rows.retain(|row| is_open && here.may(&row.entity, Action::Read));
             // Without hooks a document says nothing of them.
             if !rows.is_empty() || schema.kind == Schema::event_hooks().kind {
                 let shown = rows
@@ -169,11 +176,6 @@ impl Asked<'_> {
     }
 }
 
-fn done(mut shown: Value) -> Response {
-    shown["message"] = "applied".into();
-    response::json(StatusCode::CREATED, &shown)
-}
-
 /// Whether somebody else changed meanwhile what was compared.
 fn is_lost_race(error: &ApiError) -> bool {
     use store::Error as Store;
@@ -185,7 +187,6 @@ fn is_lost_race(error: &ApiError) -> bool {
                 | Store::Together { .. }
                 | Store::PrimaryKey { .. }
                 | Store::MissingParent { .. }
-                | Store::BeingDeleted
         )
     )
 }
@@ -230,10 +231,7 @@ impl Apply<'_> {
                 of_kind.push(change);
             }
             let written = stream::iter(of_kind).map(|change| self.write(change));
-            written
-                .buffer_unordered(AT_ONCE)
-                .try_collect::<()>()
-                .await?;
+            all(written).await?;
         }
         let mut deletes = deletes.into_iter().peekable();
         while let Some(first) = deletes.peek() {
@@ -243,10 +241,7 @@ impl Apply<'_> {
                 of_kind.push(row);
             }
             let deleted = stream::iter(of_kind).map(|row| self.delete(row));
-            deleted
-                .buffer_unordered(AT_ONCE)
-                .try_collect::<()>()
-                .await?;
+            all(deleted).await?;
         }
         Ok(())
     }
@@ -256,7 +251,9 @@ impl Apply<'_> {
         let written = entities.write_as_is(change.old, change.entity).await;
         let written = written.map(drop);
         written.map_err(|error| match error {
-            ApiError::Store(store::Error::Stale) => store::Error::Contended.into(),
+            ApiError::Store(store::Error::Stale | store::Error::BeingDeleted) => {
+                store::Error::Contended.into()
+            }
             error => error,
         })
     }
@@ -264,4 +261,16 @@ impl Apply<'_> {
     async fn delete(&self, row: Arc<Row>) -> Result<(), ApiError> {
         self.0.of(row.schema).delete(&row.id).await.map(drop)
     }
+}
+
+/// Waits for all, since what was begun is done, and then says what failed.
+async fn all(
+    writes: impl Stream<Item = impl Future<Output = Result<(), ApiError>>>,
+) -> Result<(), ApiError> {
+    let mut writes = pin!(writes.buffer_unordered(AT_ONCE));
+    let mut result = Ok(());
+    while let Some(written) = writes.next().await {
+        result = result.and(written);
+    }
+    result
 }

@@ -54,7 +54,9 @@ impl<'a> Members<'a> {
 
     fn links(&self) -> Vec<Arc<Row>> {
         let (here, view) = (&self.links.place.workspace, self.links.store.view());
-        view.children(self.links.schema, here, self.fields().0, &self.of.id)
+        let mut links = view.children(self.links.schema, here, self.fields().0, &self.of.id);
+        links.retain(|link| self.links.shows(link));
+        links
     }
 
     fn rows(&self, links: &[Arc<Row>]) -> Vec<Arc<Row>> {
@@ -72,6 +74,7 @@ impl<'a> Members<'a> {
         paging.query.parent = Some((self.fields().0, self.of.id.clone()));
         let (view, here) = (self.links.store.view(), &self.links.place.workspace);
         let mut page = view.list(self.links.schema, here, &paging.query).await;
+        page.rows.retain(|link| self.links.shows(link));
         page.rows = self.rows(&page.rows);
         let (of, listed) = (self.of.schema.path, self.listed.schema);
         let path = format!("/{of}/{}/{}", self.of.id, listed.path);

@@ -30,9 +30,9 @@ pub(super) fn document(version: &str, with_tokens: bool) -> Value {
             "title": "Hookline's Admin API",
             "version": env!("CARGO_PKG_VERSION"),
             "summary": format!("Kong's Admin API {version}, with event hooks."),
-            "description": "Bodies may be JSON, or forms (`application/x-www-form-urlencoded`, \
-                `multipart/form-data`) whose names have dots and brackets for records and lists: \
-                `config.url=...`, `tags[]=a`. A path may have a workspace before it.",
+            "description": "Bodies may be JSON, or forms (application/x-www-form-urlencoded, \
+                multipart/form-data) whose names have dots and brackets for records and lists: \
+                config.url=..., tags[]=a. A path may have a workspace before it.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [

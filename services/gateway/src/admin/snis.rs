@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::collections::Collection;
+use crate::access::Action;
 use crate::error::ApiError;
 use crate::schema::{Entity, Input, Schema, Violations};
 use crate::store::Row;
@@ -71,12 +72,21 @@ impl Collection<'_> {
         let Some(snis) = self.snis() else {
             return Ok(());
         };
+        for row in self.snis_of(&snis, certificate.unwrap_or_default()) {
+            if !wanted.contains(row.name().unwrap_or_default()) {
+                snis.check_forbidden(&row.entity, Action::Delete)?;
+            }
+        }
         for name in wanted {
             // Before anything is stored.
             snis.schema
                 .create(sni(name, &uuid::Uuid::nil().to_string()))?;
             let row = match snis.find(name).await {
-                Err(ApiError::NotFound) => continue,
+                Err(ApiError::NotFound) => {
+                    let of = certificate.unwrap_or_default();
+                    snis.check_forbidden(&sni(name, of).values, Action::Create)?;
+                    continue;
+                }
                 row => row?,
             };
             let of = row.entity.get(FIELD).and_then(|of| of.get("id")?.as_str());

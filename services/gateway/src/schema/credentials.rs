@@ -162,9 +162,10 @@ pub(crate) fn secret_to_hash<'a>(
     secret.as_str().filter(|_| !is_known)
 }
 
-/// Makes up a secret that is shown once.
-pub(crate) fn make_secret(schema: &Schema, input: &mut Input) {
-    let flag = input.values.get("hash_secret");
+/// Makes up a secret that is shown once, if none is given.
+pub(crate) fn make_secret(schema: &Schema, stored: &Entity, input: &mut Input) {
+    let given = input.values.get("hash_secret");
+    let flag = given.or_else(|| stored.get("hash_secret"));
     let is_hashed = flag.is_some_and(|flag| flag == true || flag == "true");
     let is_given = input
         .values

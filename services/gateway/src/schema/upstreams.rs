@@ -112,7 +112,7 @@ const ACTIVE: &[Field] = &[
     Field::boolean("https_verify_certificate")
         .required()
         .default(Default::Boolean(true)),
-    Field::map("headers", &VALUES),
+    Field::map("headers", &VALUES).private(),
     Field::record(
         "healthy",
         &[

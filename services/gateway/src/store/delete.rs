@@ -227,7 +227,11 @@ impl Store {
                 };
                 let (kind, id) = (row.schema.kind, row.id.clone());
                 let by = Arc::new(Caller::node(&row.workspace));
-                let finished = self.delete(place, row, by).await;
+                let finished = self.delete(place, Arc::clone(&row), by).await;
+                if matches!(finished, Err(Error::Referenced { .. })) {
+                    // It was refused, and whoever was to say so is gone.
+                    self.unmark(&row).await;
+                }
                 match finished {
                     Ok(()) => {
                         tracing::info!(kind, id, "finished a deletion that another node began")

@@ -184,6 +184,18 @@ pub(super) fn unmarked(row: &Row) -> Message {
         .expect_last(row.sequence)
 }
 
+/// Rewrites an entity, with its deletion mark if it has one.
+pub(super) fn rewritten(row: &Row) -> Message {
+    let mut message = unmarked(row);
+    if let Some(since) = row.deleting {
+        message = message.header(header::DELETING, since.to_string());
+    }
+    if row.cascading {
+        message = message.header(header::CASCADES, "1");
+    }
+    message
+}
+
 pub(super) fn reservation(subject: &str, id: &str) -> Message {
     Message::new(subject, id.to_owned())
 }

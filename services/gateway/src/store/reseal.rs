@@ -9,7 +9,7 @@ use hookline_shared::{batch, secrets};
 
 use super::Store;
 use super::error::Error;
-use super::plan::unmarked;
+use super::plan::rewritten;
 use super::row::Row;
 use crate::schema::{Entity, Schema};
 
@@ -67,7 +67,7 @@ impl Store {
                 row.as_stored = None;
                 result = Resealed::Dropped;
             }
-            match self.writer.commit(vec![unmarked(&row)]).await {
+            match self.writer.commit(vec![rewritten(&row)]).await {
                 Ok(_) => return Ok(result),
                 Err(batch::Error::Conflict) => {}
                 Err(error) => return Err(error.into()),

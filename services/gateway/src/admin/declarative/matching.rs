@@ -1,6 +1,6 @@
 //! Which of the stored entities each of a document's is, and what it becomes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use super::super::collections::is_same;
 use super::Entities;
 use super::difference::{Change, Difference};
 use super::document::{Document, Wanted};
-use crate::schema::{Entity, Input, Schema, UniqueValue, Violations, credentials};
+use crate::schema::{Entity, Input, Schema, UniqueValue, Violations};
 use crate::store::Row;
 
 /// Entities between two turns of other requests.
@@ -20,6 +20,8 @@ pub(super) struct Matching<'a> {
     entities: &'a Entities<'a>,
     /// Whether passwords are given, and not what is stored of them.
     transforms: bool,
+    /// Of which nothing stays that the document does not have.
+    kinds: BTreeSet<&'static str>,
     /// Ids of what is wanted, by its place in the document.
     ids: HashMap<usize, String>,
     /// Ids of what is wanted, by kind and name.
@@ -46,6 +48,7 @@ impl<'a> Matching<'a> {
         Self {
             entities,
             transforms: document.transforms,
+            kinds: document.kinds.clone(),
             ids: HashMap::new(),
             names: HashMap::new(),
             taken: HashMap::new(),
@@ -74,7 +77,7 @@ impl<'a> Matching<'a> {
             }
             let candidate = self.candidate(schema, *place, &wanted[*place]);
             match self.by_name(schema, &candidate) {
-                Some(row) => self.change(candidate, Some(row)),
+                Some(row) => self.change(candidate, Some(row)).await,
                 None => unnamed.push(candidate),
             }
         }
@@ -95,7 +98,7 @@ impl<'a> Matching<'a> {
             if turn % TURN == 0 {
                 tokio::task::yield_now().await;
             }
-            self.change(candidate, None);
+            self.change(candidate, None).await;
         }
     }
 
@@ -159,7 +162,7 @@ impl<'a> Matching<'a> {
             let entity = candidate.entity.as_ref().filter(|_| !has_id);
             let row = entity.and_then(|entity| free.get_mut(&key(entity))?.pop());
             match row {
-                Some(row) => self.change(candidate, Some(Arc::clone(row))),
+                Some(row) => self.change(candidate, Some(Arc::clone(row))).await,
                 None => left.push(candidate),
             }
         }
@@ -220,7 +223,7 @@ impl<'a> Matching<'a> {
     }
 
     /// Notes what becomes of an entity.
-    fn change(&mut self, candidate: Candidate<'_>, old: Option<Arc<Row>>) {
+    async fn change(&mut self, candidate: Candidate<'_>, old: Option<Arc<Row>>) {
         let Candidate {
             place,
             wanted,
@@ -248,9 +251,14 @@ impl<'a> Matching<'a> {
             Ok(entity) => entity,
             Err(violations) => return self.problems.add_all_at(path, &violations),
         };
-        if self.transforms && schema.kind == credentials::BASIC_AUTH.kind {
-            credentials::hide_password(&mut entity, old.as_ref().map(|row| &row.entity));
+        if self.transforms {
+            let stored = old.as_ref().map(|row| &row.entity);
+            match self.entities.of(schema).hide(entity, stored).await {
+                Ok(hidden) => entity = hidden,
+                Err(error) => return self.problems.add_at(path, error.to_string()),
+            }
         }
+        self.check_parents(schema, &entity, path);
         let key = schema
             .endpoint_key
             .and_then(|key| entity.get(key)?.as_str());
@@ -269,6 +277,21 @@ impl<'a> Matching<'a> {
                 old,
                 entity,
             }),
+        }
+    }
+
+    /// What an entity refers to stays: the document has it too.
+    fn check_parents(&mut self, schema: &'static Schema, entity: &Entity, path: &str) {
+        for (reference, id) in schema.parents(entity) {
+            let is_there = self.names.contains_key(&(reference.kind, id.clone()));
+            if self.kinds.contains(reference.kind) && !is_there {
+                let says = format!(
+                    "the document has no '{}' with the id '{id}'",
+                    reference.kind
+                );
+                self.problems
+                    .add_at(&format!("{path}.{}", reference.field), says);
+            }
         }
     }
 

@@ -200,6 +200,20 @@ fn body(schema: &Schema, of: For, given: &[&str]) -> Value {
     described
 }
 
+/// One of a kind, such as `an acl`.
+fn one(schema: &Schema) -> String {
+    let name = schema.kind.replace('_', " ");
+    let name = name.strip_suffix('s').unwrap_or(&name);
+    match name.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        true => format!("an {name}"),
+        false => format!("a {name}"),
+    }
+}
+
+fn of_parent(link: Link) -> String {
+    format!(" of {}", one(link.parent))
+}
+
 /// `within`: the entities are those of another.
 fn of_entities(schema: &Schema, within: Option<Link>, method: &str) -> Operation {
     let kind = schema.kind;
@@ -208,7 +222,7 @@ fn of_entities(schema: &Schema, within: Option<Link>, method: &str) -> Operation
         "GET" => Operation {
             query: paging(Some(schema)),
             ..show(
-                format!("Lists {kind}{of}"),
+                format!("Lists {}{of}", kind.replace('_', " ")),
                 reference(&format!("{kind}-page")),
             )
         },
@@ -219,17 +233,14 @@ fn of_entities(schema: &Schema, within: Option<Link>, method: &str) -> Operation
             };
             let given: Vec<_> = within.iter().map(|link| link.field).collect();
             let body = body(schema, For::Create, &given);
-            send(format!("Creates one of {kind}{of}"), body, status, answer)
+            send(format!("Creates {}{of}", one(schema)), body, status, answer)
         }
     }
 }
 
-fn of_parent(link: Link) -> String {
-    format!(" of one of {}", link.parent.kind)
-}
-
+/// `of`: whose it is.
 fn of_entity(schema: &Schema, within: Option<Link>, of: &str, method: &str) -> Operation {
-    let kind = schema.kind;
+    let (kind, one) = (schema.kind, one(schema));
     let mut given: Vec<_> = within.iter().map(|link| link.field).collect();
     match method {
         "GET" => {
@@ -238,10 +249,10 @@ fn of_entity(schema: &Schema, within: Option<Link>, of: &str, method: &str) -> O
                 "admins" => json!({ "anyOf": [reference(kind), object()] }),
                 _ => reference(kind),
             };
-            show(format!("Shows one of {kind}{of}"), answer)
+            show(format!("Shows {one}{of}"), answer)
         }
         "PATCH" => send(
-            format!("Changes one of {kind}{of}"),
+            format!("Changes {one}{of}"),
             body(schema, For::Update, &[]),
             200,
             reference(kind),
@@ -250,13 +261,13 @@ fn of_entity(schema: &Schema, within: Option<Link>, of: &str, method: &str) -> O
             given.push("id");
             given.extend(schema.endpoint_key);
             send(
-                format!("Replaces one of {kind}{of}, or creates it"),
+                format!("Replaces {one}{of}, or creates it"),
                 body(schema, For::Update, &given),
                 200,
                 reference(kind),
             )
         }
-        _ => delete(format!("Deletes one of {kind}{of}")),
+        _ => delete(format!("Deletes {one}{of}")),
     }
 }
 
@@ -282,17 +293,17 @@ fn operation(target: Target, method: &str) -> Operation {
         Target::Children(link) => of_entities(link.child, Some(link), method),
         Target::Child(link) => of_entity(link.child, Some(link), &of_parent(link), method),
         Target::Parent(link) => {
-            let of = format!(" that one of {} refers to", link.child.kind);
+            let of = format!(" that {} refers to", one(link.child));
             of_entity(link.parent, None, &of, method)
         }
         Target::Members(of) => match method {
-            "GET" => paged(&format!("Lists members of one of {}", of.kind)),
-            "POST" => does(&format!("Adds to one of {}", of.kind), 201),
-            _ => delete(format!("Takes all from one of {}", of.kind)),
+            "GET" => paged(&members("Lists", of)),
+            "POST" => does(&members("Adds", of), 201),
+            _ => delete(members("Removes all", of)),
         },
         Target::Member(of) => match method {
-            "GET" => named(&format!("Shows a member of one of {}", of.kind)),
-            _ => delete(format!("Takes one from one of {}", of.kind)),
+            "GET" => named(&members("Shows one of the", of)),
+            _ => delete(members("Removes one of the", of)),
         },
         Target::GroupRates => match method {
             "PUT" => does("Sets the rates of a group", 201),
@@ -314,6 +325,14 @@ fn operation(target: Target, method: &str) -> Operation {
         other => of_node(other)
             .or_else(|| of_hook(other, method))
             .unwrap_or_else(|| of_user(other, method)),
+    }
+}
+
+/// Of a group its consumers, of a consumer its groups.
+fn members(does: &str, of: &Schema) -> String {
+    match of.kind == Schema::consumers().kind {
+        true => format!("{does} groups of a consumer"),
+        false => format!("{does} consumers of a group"),
     }
 }
 
