@@ -19,6 +19,7 @@ mod members;
 mod node;
 mod openapi;
 mod paging;
+mod partials;
 mod path;
 mod rbac;
 mod replay;
@@ -31,6 +32,7 @@ mod snis;
 mod sources;
 mod tags;
 mod upstream_health;
+mod workspace_meta;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

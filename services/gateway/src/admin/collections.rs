@@ -1,5 +1,8 @@
 //! Operations on entities of any kind: list, create, show, patch, put, delete.
 
+mod rights;
+mod write;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -10,14 +13,15 @@ use serde_json::{Value, json};
 use hookline_shared::signature;
 use hookline_shared::subject::{ALL_WORKSPACES, CERTIFICATE_KIND, HOOK_KIND};
 
-use super::members::Members;
 use super::paging::Paging;
 use super::response::{self, no_content};
 use super::{hook_warnings, snis};
-use crate::access::{self, Action, Caller, token};
+use crate::access::{Action, Caller};
 use crate::error::ApiError;
-use crate::schema::{Entity, Input, Schema, Scope, credentials, is_uuid};
-use crate::store::{self, Place, Row, Store, Write};
+use crate::schema::{Entity, Input, Schema, credentials, is_uuid};
+use crate::store::{self, Place, Row, Store};
+
+pub(super) use write::is_same;
 
 /// Tries of one change while others change the same entity.
 const MAX_TRIES: u32 = 10;
@@ -194,61 +198,6 @@ impl<'a> Collection<'a> {
         Ok(response::ok(&shown))
     }
 
-    /// A group with its consumers, unless the request wants none, and its plugins.
-    pub(super) async fn show_group(&self, key: &str, uri: &Uri) -> Result<Response, ApiError> {
-        let group = self.find(key).await?;
-        if !self.shows(&group) {
-            return Err(ApiError::NotFound);
-        }
-        let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-        let mut wants = query.filter(|(name, _)| name == "list_consumers");
-        let none = wants.any(|(_, value)| value == "false");
-        let view = self.store.view();
-        let of = self.schema;
-        let place = self.place.clone();
-        let groups = Self::new(self.store, of, place, Arc::clone(&self.caller));
-        let members = Members::new(groups, &group.id).await?;
-        let (plugins, here) = (Schema::plugins(), &self.place.workspace);
-        let mut rows = view.children(plugins, here, "consumer_group", &group.id);
-        let is_open = !self.caller.forbids_list(here, plugins, Action::Read);
-        rows.retain(|row| is_open && !self.caller.is_hidden(view, here, row));
-        let mut shown = members.whole(rows);
-        if none && let Value::Object(shown) = &mut shown {
-            shown.shift_remove("consumers");
-        }
-        Ok(response::ok(&shown))
-    }
-
-    /// The plugins that a partial is part of.
-    pub(super) async fn links(&self, uri: &Uri, partial: &Row) -> Result<Response, ApiError> {
-        let mut paging = Paging::read(self.schema, uri.query().unwrap_or_default())?;
-        paging.query.parent = Some(("partials", partial.id.clone()));
-        let view = self.store.view();
-        let mut page = view
-            .list(self.schema, &self.place.workspace, &paging.query)
-            .await;
-        page.rows.retain(|row| self.shows(row));
-        let show = |row: &Row| {
-            let part = |name: &str| row.entity.get(name).cloned().unwrap_or_default();
-            json!({ "id": row.id, "name": part("name"), "instance_name": part("instance_name") })
-        };
-        let path = format!("/partials/{}/links", partial.id);
-        Ok(response::ok(&paging.envelope(show, &path, &page)))
-    }
-
-    /// How many entities of each kind a workspace has.
-    pub(super) async fn meta(&self, key: &str) -> Result<Response, ApiError> {
-        let workspace = self.find(key).await?;
-        if !self.shows(&workspace) {
-            return Err(ApiError::NotFound);
-        }
-        let counts = self
-            .store
-            .view()
-            .counts_by_kind(workspace.name().unwrap_or_default());
-        Ok(response::ok(&json!({ "counts": counts })))
-    }
-
     /// What verifies a hook's signatures, if everybody may know it.
     fn add_public_key(&self, entity: &Entity, shown: &mut Value) {
         let config = entity
@@ -270,30 +219,6 @@ impl<'a> Collection<'a> {
         let entity = self.change(row, Tokens::AsGiven, update).await?;
         self.name_certificate(&entity, names).await?;
         Ok(response::ok(&self.written(&entity, &input.values).await))
-    }
-
-    /// Changes an entity, anew if somebody else changes it meanwhile.
-    pub(super) async fn change(
-        &self,
-        row: Arc<Row>,
-        tokens: Tokens,
-        change: impl Fn(&Row) -> Result<Entity, ApiError>,
-    ) -> Result<Entity, ApiError> {
-        let mut found = Some(row);
-        for _ in 0..MAX_TRIES {
-            let row = found.take().ok_or(ApiError::NotFound)?;
-            let _lock = self.store.lock(self.schema, &row.id).await;
-            let row = self.newer(row).await?.ok_or(ApiError::NotFound)?;
-            let mut entity = change(&row)?;
-            if tokens == Tokens::AsGiven {
-                entity = self.with_digests(entity, Some(&row.entity)).await?;
-            }
-            match self.save(&row, entity).await {
-                Err(ApiError::Store(store::Error::Stale)) => found = self.reread(&row).await?,
-                result => return result,
-            }
-        }
-        Err(store::Error::Contended.into())
     }
 
     /// An entity that was written; of a hook also where it hears, and a `warning`.
@@ -466,221 +391,6 @@ impl<'a> Collection<'a> {
             .get_stored(self.schema, &self.place.workspace, &row.id)
             .await?)
     }
-
-    /// `set` is what the service itself sets.
-    pub(super) async fn insert(
-        &self,
-        input: Input,
-        set: Entity,
-        id_given: bool,
-    ) -> Result<Entity, ApiError> {
-        let entity = self.resolve(self.schema.create(input)?).await?;
-        let mut entity = self.with_digests(entity, None).await?;
-        entity.extend(set);
-        if id_given && let Some(id) = entity.get("id").and_then(Value::as_str) {
-            self.forget(id).await;
-        }
-        self.write(None, entity, id_given).await
-    }
-
-    /// Removes what a deleted hook left under its id. Dispatchers keep the rest from other hooks.
-    async fn forget(&self, id: &str) {
-        if self.schema.kind != HOOK_KIND {
-            return;
-        }
-        let forgotten = self.store.forget_hook(id).await;
-        if let Err(error) = forgotten {
-            tracing::warn!(hook = id, %error, "cannot remove what was left of a deleted hook");
-        }
-    }
-
-    async fn save(&self, old: &Arc<Row>, entity: Entity) -> Result<Entity, ApiError> {
-        let entity = self.resolve(entity).await?;
-        self.write(Some(Arc::clone(old)), entity, false).await
-    }
-
-    /// With digests in the place of tokens that it did not have before.
-    async fn with_digests(
-        &self,
-        mut entity: Entity,
-        old: Option<&Entity>,
-    ) -> Result<Entity, ApiError> {
-        for field in self.schema.hashed_fields() {
-            let Some(Value::String(given)) = entity.get(field) else {
-                continue;
-            };
-            if old.and_then(|old| old.get(field)).and_then(Value::as_str) == Some(given) {
-                continue;
-            }
-            let digest = token::digest(given, &self.store.salt()?).await;
-            let digest = digest.map_err(access::Refused::from)?;
-            entity.insert(field.to_owned(), digest.into());
-        }
-        self.hide(entity, old).await
-    }
-
-    /// With passwords and client secrets as they are stored, if they are others than before.
-    pub(super) async fn hide(
-        &self,
-        mut entity: Entity,
-        old: Option<&Entity>,
-    ) -> Result<Entity, ApiError> {
-        if self.schema.kind == credentials::BASIC_AUTH.kind {
-            credentials::hide_password(&mut entity, old);
-        }
-        if let Some(secret) = credentials::secret_to_hash(self.schema, &entity, old) {
-            let digest = token::digest(secret, &self.store.salt()?).await;
-            let digest = digest.map_err(access::Refused::from)?;
-            entity.insert(credentials::CLIENT_SECRET.to_owned(), digest.into());
-        }
-        Ok(entity)
-    }
-
-    /// What one role forbids, no other permits, by whatever path.
-    pub(super) fn check_forbidden(&self, entity: &Entity, action: Action) -> Result<(), ApiError> {
-        let (view, here) = (self.store.view(), &self.place.workspace);
-        match self.caller.forbids(view, here, self.schema, entity, action) {
-            true => Err(ApiError::forbidden(&self.caller)),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether the caller might do it by a request for that alone.
-    pub(super) fn may(&self, entity: &Entity, action: Action) -> bool {
-        let (view, here) = (self.store.view(), &self.place.workspace);
-        self.caller.may(view, here, self.schema, entity, action)
-    }
-
-    /// As [`check_forbidden`](Self::check_forbidden), of the list of the kind.
-    pub(super) fn check_list(&self, action: Action) -> Result<(), ApiError> {
-        let here = &self.place.workspace;
-        match self.caller.forbids_list(here, self.schema, action) {
-            true => Err(ApiError::forbidden(&self.caller)),
-            false => Ok(()),
-        }
-    }
-
-    /// Nobody gives or takes rights in a workspace in which they might not do it.
-    fn check_reach(&self, entity: &Entity) -> Result<(), ApiError> {
-        if !self.schema.gives_rights() {
-            return Ok(());
-        }
-        let (view, here) = (self.store.view(), &self.place.workspace);
-        let reach = access::reach(view, self.schema, here, entity);
-        for workspace in reach.iter().filter(|workspace| *workspace != here) {
-            if !self.caller.may_in(workspace) {
-                return Err(ApiError::forbidden(&self.caller));
-            }
-        }
-        Ok(())
-    }
-
-    async fn write(
-        &self,
-        old: Option<Arc<Row>>,
-        entity: Entity,
-        id_given: bool,
-    ) -> Result<Entity, ApiError> {
-        if let Some(old) = &old
-            && is_same(&old.entity, &entity)
-        {
-            return Ok(old.entity.clone());
-        }
-        let _room = match &old {
-            None => Some(self.store.room(self.schema, &self.place.workspace).await?),
-            Some(_) => None,
-        };
-        for of in old.iter().map(|row| &row.entity).chain([&entity]) {
-            self.check_reach(of)?;
-        }
-        match &old {
-            None => self.check_forbidden(&entity, Action::Create)?,
-            Some(old) => {
-                self.check_forbidden(&old.entity, Action::Update)?;
-                self.check_forbidden(&entity, Action::Update)?;
-            }
-        }
-        let write = Write {
-            schema: self.schema,
-            place: self.place.clone(),
-            old,
-            new: Some(entity.clone()),
-            event: None,
-            id_given,
-            by: Arc::clone(&self.caller),
-        };
-        self.store.write(write).await?;
-        Ok(entity)
-    }
-
-    /// Creates or changes an entity to what is stored of it.
-    pub(super) async fn write_as_is(
-        &self,
-        old: Option<Arc<Row>>,
-        entity: Entity,
-    ) -> Result<Entity, ApiError> {
-        let entity = self.resolve(entity).await?;
-        let id = entity.get("id").and_then(Value::as_str).unwrap_or_default();
-        let _lock = self.store.lock(self.schema, id).await;
-        if old.is_none() {
-            self.forget(id).await;
-        }
-        let is_new = old.is_none();
-        self.write(old, entity, is_new).await
-    }
-
-    /// Replaces references by endpoint key with references by id.
-    async fn resolve(&self, mut entity: Entity) -> Result<Entity, ApiError> {
-        for reference in self.schema.references() {
-            let Some(value) = entity.get(reference.field) else {
-                continue;
-            };
-            if let Some(id) = value.get("id").and_then(Value::as_str) {
-                let id = json!({"id": id.to_ascii_lowercase()});
-                entity.insert(reference.field.to_owned(), id);
-                continue;
-            }
-            let Some(schema) = Schema::by_kind(reference.kind) else {
-                continue;
-            };
-            debug_assert_eq!(
-                schema.scope,
-                Scope::Workspace,
-                "parents live beside their children"
-            );
-            let Some(key) = schema.endpoint_key else {
-                continue;
-            };
-            let name = value.get(key).and_then(Value::as_str).unwrap_or_default();
-            let workspace = &self.place.workspace;
-            let parent = self
-                .store
-                .get_by_unique(schema, workspace, key, name)
-                .await?;
-            let Some(parent) = parent else {
-                let (field, kind, value) = (reference.field, reference.kind, name.to_owned());
-                return Err(store::Error::Unresolved {
-                    field,
-                    kind,
-                    key,
-                    value,
-                }
-                .into());
-            };
-            entity.insert(reference.field.to_owned(), json!({"id": parent.id}));
-        }
-        Ok(entity)
-    }
-}
-
-/// Whether a change changes nothing but the time of the change.
-pub(super) fn is_same(old: &Entity, new: &Entity) -> bool {
-    let without_time = |entity: &Entity| {
-        let mut entity = entity.clone();
-        entity.shift_remove("updated_at");
-        entity
-    };
-    without_time(old) == without_time(new)
 }
 
 pub(super) fn has_id(input: &Input) -> bool {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::collections::Collection;
 use super::paging::Paging;
 use super::response;
+use crate::access::Action;
 use crate::error::ApiError;
 use crate::schema::{Entity, Input, Schema, Violations};
 use crate::store::{self, Row};
@@ -180,6 +181,33 @@ impl<'a> Members<'a> {
         let plugins = plugins.iter().map(|row| row.schema.response(&row.entity));
         shown["plugins"] = plugins.collect();
         shown
+    }
+}
+
+impl Collection<'_> {
+    /// A group with its consumers, unless the request wants none, and its plugins.
+    pub(super) async fn show_group(&self, key: &str, uri: &Uri) -> Result<Response, ApiError> {
+        let group = self.find(key).await?;
+        if !self.shows(&group) {
+            return Err(ApiError::NotFound);
+        }
+        let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        let mut wants = query.filter(|(name, _)| name == "list_consumers");
+        let none = wants.any(|(_, value)| value == "false");
+        let view = self.store.view();
+        let of = self.schema;
+        let place = self.place.clone();
+        let groups = Collection::new(self.store, of, place, Arc::clone(&self.caller));
+        let members = Members::new(groups, &group.id).await?;
+        let (plugins, here) = (Schema::plugins(), &self.place.workspace);
+        let mut rows = view.children(plugins, here, "consumer_group", &group.id);
+        let is_open = !self.caller.forbids_list(here, plugins, Action::Read);
+        rows.retain(|row| is_open && !self.caller.is_hidden(view, here, row));
+        let mut shown = members.whole(rows);
+        if none && let Value::Object(shown) = &mut shown {
+            shown.shift_remove("consumers");
+        }
+        Ok(response::ok(&shown))
     }
 }
 
