@@ -159,7 +159,15 @@ func main() {
 		id:     func(one *kong.Workspace) *string { return one.ID }, name: func(one *kong.Workspace) *string { return one.Name },
 		change: func(one *kong.Workspace) { one.Comment = kong.String("c") }, changed: func(one *kong.Workspace) bool { return *one.Comment == "c" },
 	}, &kong.Workspace{Name: kong.String("team")})
+	for name, there := range map[string]bool{"team": true, "nobody": false} {
+		found, err := client.Workspaces.ExistsByName(ctx, kong.String(name))
+		check("workspaces exist by name", err)
+		expect("workspaces exist by name: "+name, found == there)
+	}
 	client.SetWorkspace("team")
+	inside, err := client.Info.Get(ctx)
+	check("info in a workspace", err)
+	expect("info in a workspace: version", inside.Version == info.Version)
 	_, err = client.Consumers.Create(ctx, &kong.Consumer{Username: kong.String("eve")})
 	check("consumers create in a workspace", err)
 	there, err := client.Consumers.ListAll(ctx)
