@@ -3,6 +3,7 @@
 use anyhow::{Context as _, ensure};
 use e2e::admin::{Admin, id};
 use e2e::rbac::{closed, first, user};
+use e2e::tls::{Authority, Validity};
 use e2e::{Cluster, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -174,6 +175,63 @@ async fn lists_show_nothing_that_is_forbidden() -> Result {
             ensure!(!shown.contains("\"tag\":\"t\""), "{name} {path}: {shown}");
         }
     }
+    cluster.finish_unchecked().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_leaves_nothing_behind() -> Result {
+    let (cluster, boss) = filled().await?;
+    // A list that is forbidden is not shown as a part of something else.
+    let no_list = but(&boss, "no-list", &["/consumers"]).await?;
+    for path in ["/config?format=json", "/tags", "/tags/t"] {
+        let shown = no_list.get(path).await?.expect(200)?.to_string();
+        ensure!(
+            !shown.contains("\"ada\"") && !shown.contains("\"tag\":\"t\""),
+            "{path}: {shown}"
+        );
+    }
+    no_list.get("/consumers/ada").await?.expect(200)?;
+    // Nor is a certificate stored whose names are.
+    let dir = tempfile::tempdir()?;
+    let authority = Authority::new(dir.path())?;
+    let (cert, key) = authority.issue("a.test", Validity::Valid)?;
+    let [cert, key] = [cert, key].map(std::fs::read_to_string);
+    let (cert, key) = (cert?, key?);
+    let pair = json!({"cert": cert, "key": key, "snis": ["a.test"]});
+    let no_names = but(&boss, "no-names", &["/snis", "/snis/*"]).await?;
+    refused(&no_names, Method::POST, "/certificates", &pair).await?;
+    ensure!(boss.list("/certificates").await?.is_empty());
+    let made = create(&boss, "/certificates", pair).await?;
+    let path = format!("/certificates/{}", id(&made)?);
+    refused(&no_names, Method::PATCH, &path, &json!({"snis": []})).await?;
+    let shown = no_names.get(&path).await?.expect(200)?;
+    assert_eq!(shown["snis"], json!([]));
+    // A membership is named by both.
+    let no_members = but(
+        &boss,
+        "no-members",
+        &[
+            "/consumer_groups/*/consumers",
+            "/consumer_groups/*/consumers/*",
+        ],
+    )
+    .await?;
+    let group = no_members.get("/consumer_groups/g").await?.expect(200)?;
+    assert_eq!(group["consumers"], json!([]));
+    let groups = no_members
+        .get("/consumers/ada/consumer_groups")
+        .await?
+        .expect(200)?;
+    assert_eq!(groups["data"], json!([]));
+    create(&boss, "/consumer_groups", json!({"name": "h"})).await?;
+    let join = json!({"group": "h"});
+    refused(
+        &no_members,
+        Method::POST,
+        "/consumers/ada/consumer_groups",
+        &join,
+    )
+    .await?;
     cluster.finish_unchecked().await
 }
 
