@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use rustls::InconsistentKeys::KeyMismatch;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -50,8 +49,23 @@ pub fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
         return Err(Error::TooMany);
     }
     let first = chain.first().ok_or(Error::Certificate)?;
-    ParsedCertificate::try_from(first).map_err(|_| Error::Certificate)?;
+    if ParsedCertificate::try_from(first).is_err() {
+        public_key(first)?;
+    }
     Ok(chain)
+}
+
+/// The public key of a certificate of any version, without its outermost frame. Those of version 1 are read as authorities
+/// only.
+fn public_key(certificate: &CertificateDer<'static>) -> Result<Vec<u8>, Error> {
+    let mut store = RootCertStore::empty();
+    let added = store.add(certificate.clone());
+    added.map_err(|_| Error::Certificate)?;
+    let key = store
+        .roots
+        .first()
+        .map(|root| &root.subject_public_key_info);
+    Ok(key.ok_or(Error::Certificate)?.to_vec())
 }
 
 /// Of which others may be.
@@ -77,13 +91,14 @@ pub fn key(pem: &str) -> Result<PrivateKeyDer<'static>, Error> {
 
 /// What one side shows the other.
 pub fn with_key(certificate: &str, private_key: &str) -> Result<Arc<CertifiedKey>, Error> {
-    let provider = rustls::crypto::ring::default_provider();
-    let pair = CertifiedKey::from_der(chain(certificate)?, key(private_key)?, &provider);
-    let pair = pair.map_err(|error| match error {
-        rustls::Error::InconsistentKeys(KeyMismatch) => Error::Mismatch,
-        _ => Error::Key,
-    })?;
-    Ok(Arc::new(pair))
+    let (chain, key) = (chain(certificate)?, key(private_key)?);
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).map_err(|_| Error::Key)?;
+    let of_certificate = public_key(chain.first().ok_or(Error::Certificate)?)?;
+    let of_key = key.public_key().ok_or(Error::Key)?;
+    match of_key.ends_with(&of_certificate) {
+        true => Ok(Arc::new(CertifiedKey::new(chain, key))),
+        false => Err(Error::Mismatch),
+    }
 }
 
 /// SHA-256 of a certificate, in hexadecimal.
@@ -95,4 +110,43 @@ pub fn digest(certificate: &CertificateDer<'_>) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of version 1, which has no extensions: `openssl x509 -req -signkey`.
+    const OLD: &str = "-----BEGIN CERTIFICATE-----
+MIIBHzCBxwIUX1PBG99MoYz9ISadE9Gd2gtcxNgwCgYIKoZIzj0EAwIwEjEQMA4G
+A1UEAwwHdjEudGVzdDAgFw0yNjExMjkxMjU1MTVaGA8yMTI2MTEwNTEyNTUxNVow
+EjEQMA4GA1UEAwwHdjEudGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABMw/
+lzMOziuMoFe8FIqBl3iWNV4n7FpHjHgyhiz8q0igX616RD3KGAbf9VmNPyXY0yod
+G2Zd6KJdLnf6g7p6wdMwCgYIKoZIzj0EAwIDRwAwRAIgKaeb0ermbpaUgiYwTWcx
+wOjwqJGNifvSiYmjNeni4T8CIEQ3TLtIGwEQyUXXSmr+JG/u0cK/jpVlNaJGLIuv
+AuwS
+-----END CERTIFICATE-----";
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgyES1ej3f7v0ukanV
+IImczMG7PA0RVPTTFJD/LI8xjnyhRANCAATMP5czDs4rjKBXvBSKgZd4ljVeJ+xa
+R4x4MoYs/KtIoF+tekQ9yhgG3/VZjT8l2NMqHRtmXeiiXS53+oO6esHT
+-----END PRIVATE KEY-----";
+
+    #[test]
+    fn certificates_of_version_1_are_read_too() {
+        assert_eq!(chain(OLD).map(|chain| chain.len()), Ok(1));
+        assert!(authority(OLD).is_ok());
+        assert!(with_key(OLD, KEY).is_ok());
+        let wrong = OLD.replace("MII", "MIJ");
+        assert_eq!(chain(&wrong), Err(Error::Certificate));
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_does_not_match() {
+        let other = rcgen::generate_simple_self_signed(["a.test".to_owned()]).expect("a pair");
+        let (cert, key) = (other.cert.pem(), other.signing_key.serialize_pem());
+        assert!(with_key(&cert, &key).is_ok());
+        assert_eq!(with_key(&cert, KEY).err(), Some(Error::Mismatch));
+        assert_eq!(with_key(OLD, &key).err(), Some(Error::Mismatch));
+    }
 }
