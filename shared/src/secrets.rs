@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 use crate::hook::{HANDLERS, Kind};
 use crate::subject::{CERTIFICATE_KIND, HOOK_KIND};
 
+/// A sealed entity opens only if all of them were sealed, so that nobody puts a text in the place of a sealed one: a kind
+/// that is stored already gets another only together with another version of the seal.
+///
 /// Kinds, and the paths of their secrets: texts, or lists and maps of them. Of hooks they depend on the handler.
 const FIELDS: [(&str, &[&str]); 11] = [
     (HOOK_KIND, &[]),

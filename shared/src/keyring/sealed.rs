@@ -83,10 +83,6 @@ pub fn open(kind: &str, entity: &mut Map<String, Value>) -> Result<Option<String
     let data_key = data_key_bytes.map(|bytes| data_key(&bytes));
     let mut is_open = data_key.is_some();
     secrets::each(kind, entity, |field, value| {
-        // Not when it was stored: the list of secrets grew since.
-        if !is_encrypted(value) {
-            return;
-        }
         let plain = data_key.as_ref().and_then(|key| {
             let plain = decrypt(key, &format!("{id}/{field}"), value)?;
             String::from_utf8(plain).ok()
@@ -123,12 +119,6 @@ fn encrypt(key: &LessSafeKey, of: &str, plain: &[u8]) -> String {
     );
     done.expect("a text is short enough");
     BASE64_URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat())
-}
-
-/// Whether a text has the form that [`encrypt`] gives.
-fn is_encrypted(text: &str) -> bool {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text);
-    bytes.is_ok_and(|bytes| bytes.len() >= NONCE_LEN + AES_256_GCM.tag_len())
 }
 
 fn decrypt(key: &LessSafeKey, of: &str, sealed: &str) -> Option<Vec<u8>> {
@@ -191,6 +181,10 @@ mod tests {
         let mut other = sealed.clone();
         other.insert("id".to_owned(), json!("j"));
         assert!(opened(other).is_err());
+        // Nor does a text that was never sealed: its receiver would get the secrets of the others.
+        let mut elsewhere = sealed.clone();
+        elsewhere["config"]["url"] = json!("https://elsewhere.example.com/");
+        assert!(opened(elsewhere).is_err());
         let mut swapped = sealed;
         let headers = swapped["config"]["headers"]
             .as_object_mut()
