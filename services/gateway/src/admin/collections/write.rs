@@ -13,7 +13,7 @@ use crate::schema::{Entity, Input, Schema, Scope, credentials};
 use crate::store::{self, Row, Write};
 
 impl Collection<'_> {
-    /// Changes an entity, anew if somebody else changes it meanwhile.
+    /// Changes an entity, again if somebody else changes it meanwhile.
     pub(in super::super) async fn change(
         &self,
         row: Arc<Row>,

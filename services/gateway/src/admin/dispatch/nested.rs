@@ -14,23 +14,19 @@ use crate::schema::{Input, Schema};
 impl Asked<'_> {
     pub(super) async fn children(
         &self,
-        Link {
-            parent,
-            child,
-            field,
-        }: Link,
+        link: Link,
         input: impl AsyncFnOnce() -> Result<Input, ApiError>,
     ) -> Result<Response, ApiError> {
-        let parent = self.collection(parent).await?;
+        let parent = self.collection(link.parent).await?;
         let parent = parent.find(self.path.key()).await?;
-        let children = self.collection(child).await?;
+        let (children, field) = (self.collection(link.child).await?, link.field);
         if self.method == "GET" {
             children.check_list(Action::Read)?;
             return children.list_children(self.uri, field, &parent).await;
         }
         children.check_list(Action::Create)?;
         let input = input().await?;
-        if child.kind == Schema::rbac_role_endpoints().kind {
+        if link.child.kind == Schema::rbac_role_endpoints().kind {
             return children.create_endpoint(&parent, input).await;
         }
         children.create_child(input, field, &parent).await
@@ -38,16 +34,12 @@ impl Asked<'_> {
 
     pub(super) async fn child(
         &self,
-        Link {
-            parent,
-            child,
-            field,
-        }: Link,
+        link: Link,
         input: impl AsyncFnOnce() -> Result<Input, ApiError>,
     ) -> Result<Response, ApiError> {
-        let parent = self.collection(parent).await?;
+        let parent = self.collection(link.parent).await?;
         let parent = parent.find(self.path.key()).await?;
-        let children = self.collection(child).await?;
+        let (children, field) = (self.collection(link.child).await?, link.field);
         let key = self.path.open(1).unwrap_or_default();
         if self.method == "PUT" {
             let mut input = input().await?;
@@ -143,17 +135,15 @@ impl Asked<'_> {
     /// What an entity refers to.
     pub(super) async fn parent(
         &self,
-        Link {
-            parent,
-            child,
-            field,
-        }: Link,
+        link: Link,
         input: impl AsyncFnOnce() -> Result<Input, ApiError>,
     ) -> Result<Response, ApiError> {
-        let row = self.collection(child).await?.find(self.path.key()).await?;
-        let id = row.entity.get(field).and_then(|of| of.get("id")?.as_str());
+        let children = self.collection(link.child).await?;
+        let row = children.find(self.path.key()).await?;
+        let of = row.entity.get(link.field);
+        let id = of.and_then(|of| of.get("id")?.as_str());
         let id = id.ok_or(ApiError::NotFound)?;
-        let parents = self.collection(parent).await?;
+        let parents = self.collection(link.parent).await?;
         match self.method {
             "GET" => {
                 let row = parents.find(id).await?;
