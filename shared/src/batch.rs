@@ -119,6 +119,8 @@ pub struct Committed {
 
 /// The server's code for a stream that takes no atomic batches.
 pub const NOT_ATOMIC: u64 = 10_174;
+/// For a stream of which others have left as many open as there may be.
+const TOO_MANY_OPEN: u64 = 10_210;
 
 /// Only [`Unknown`](Self::Unknown) leaves open whether the messages are stored; every other error means
 /// that this call stored none.
@@ -380,7 +382,8 @@ fn answer(write: Write, result: Result<Committed, Error>) {
 /// Whether a single write may be the cause, so that the rest of its group is worth another attempt.
 fn is_one_writes_fault(error: &Error) -> bool {
     match error {
-        Error::Conflict | Error::DuplicateId | Error::TooLarge | Error::Rejected { .. } => true,
+        Error::Rejected { code, .. } => ![NOT_ATOMIC, TOO_MANY_OPEN].contains(code),
+        Error::Conflict | Error::DuplicateId | Error::TooLarge => true,
         Error::Full | Error::Unavailable | Error::Unknown | Error::Closed => false,
     }
 }

@@ -74,8 +74,16 @@ pub struct Options {
     pub max_event: u64,
 
     /// Let publishers send many events as one atomic batch, when the event stream is created. NATS allows 50 open
-    /// batches: a publisher who leaves them open keeps out the others'.
-    #[arg(long, env = "HOOKLINE_EVENT_BATCHES")]
+    /// batches: a publisher who leaves them open keeps out the others', and slows events over HTTP down.
+    #[arg(
+        long,
+        env = "HOOKLINE_EVENT_BATCHES",
+        value_name = "true|false",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
     pub event_batches: bool,
 }
 

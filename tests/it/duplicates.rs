@@ -126,8 +126,12 @@ async fn in_batches(builder: Builder) -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batches_are_refused_unless_they_are_allowed() -> Result {
-    let cluster = Cluster::single().await?;
+async fn batches_are_refused_where_they_are_not_allowed() -> Result {
+    let cluster = Cluster::builder()
+        .gateway_env("HOOKLINE_EVENT_BATCHES", "false")
+        .dispatcher_env("HOOKLINE_EVENT_BATCHES", "false")
+        .start()
+        .await?;
     let injector = cluster.nats.client_as("injector").await?;
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Batch-Id", "one");

@@ -20,6 +20,7 @@ mod duplicates;
 mod egress;
 mod entities;
 mod hostile_hooks;
+mod ingest;
 mod keyring;
 mod kong_api;
 mod kong_entities;

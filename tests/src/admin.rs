@@ -218,7 +218,7 @@ pub fn http_client() -> Result<Client> {
     Ok(client)
 }
 
-async fn send(request: RequestBuilder) -> Result<Answer> {
+pub(crate) async fn send(request: RequestBuilder) -> Result<Answer> {
     let response = request.send().await?;
     let status = response.status().as_u16();
     let header = |name: &str| {

@@ -29,6 +29,7 @@ pub struct Service {
     process: Process,
     status: String,
     admin: Option<Admin>,
+    ingest: String,
     http: reqwest::Client,
 }
 
@@ -39,6 +40,9 @@ impl Service {
         let mut gateway = Self::new(name, "hookline-gateway", dir, nats)?;
         gateway.process.set_env("HOOKLINE_ADMIN_LISTEN", &listen);
         gateway.process.set_env("HOOKLINE_NODE", name);
+        let ingest = format!("127.0.0.1:{}", ports::free()?);
+        gateway.process.set_env("HOOKLINE_INGEST_LISTEN", &ingest);
+        gateway.ingest = format!("http://{ingest}");
         gateway.admin = Some(Admin::new(&format!("http://{listen}"))?);
         Ok(gateway)
     }
@@ -83,8 +87,15 @@ impl Service {
             process,
             status: format!("http://{listen}"),
             admin: None,
+            ingest: String::new(),
             http: admin::http_client()?,
         })
+    }
+
+    /// From now on its Admin API is asked with this token.
+    pub fn log_in(&mut self, token: &str) {
+        let admin = self.admin().with_token(token);
+        self.admin = Some(admin);
     }
 
     /// Takes effect at the next start.
@@ -145,6 +156,12 @@ impl Service {
     #[must_use]
     pub fn admin(&self) -> &Admin {
         self.admin.as_ref().expect("a gateway has an Admin API")
+    }
+
+    /// Where a gateway takes events over HTTP.
+    #[must_use]
+    pub fn ingest(&self) -> &str {
+        &self.ingest
     }
 
     #[must_use]

@@ -19,7 +19,7 @@ pub(crate) mod token;
 pub(crate) use caller::Caller;
 pub(crate) use login::{APPROVED, Logins, Refused, TOKEN, status};
 pub(crate) use permissions::{Action, Permissions, reach, role_of, roles};
-pub(crate) use throttle::place;
+pub(crate) use throttle::{Throttle, place};
 
 /// Of a path, with the workspace before it.
 pub(crate) const MAX_SEGMENTS: usize = 12;

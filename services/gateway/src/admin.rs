@@ -40,8 +40,8 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::Method;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use ipnet::IpNet;
 
@@ -64,6 +64,8 @@ use crate::schema::Schema;
 use crate::store::Store;
 
 pub(crate) use audit::Refusals;
+pub(crate) use authorize::address;
+pub(crate) use decode::read_body;
 use node::About;
 use path::Path;
 use routes::Access;
@@ -173,10 +175,7 @@ impl Admin {
 
     /// Before the body, and what hyper lets through.
     fn check_size(&self, head: &Parts) -> Result<(), ApiError> {
-        let headers = self.limits.admin_max_headers.into();
-        if head.headers.len() > headers {
-            return Err(ApiError::TooManyHeaders(headers));
-        }
+        check_headers(&self.limits, &head.headers)?;
         let query = head.uri.query().filter(|query| !query.is_empty());
         let separators = query.map(|query| query.bytes().filter(|byte| *byte == b'&').count());
         let arguments = self.limits.admin_max_arguments.get();
@@ -184,6 +183,14 @@ impl Admin {
             return Err(ApiError::TooManyArguments(arguments));
         }
         Ok(())
+    }
+}
+
+pub(crate) fn check_headers(limits: &limits::Options, headers: &HeaderMap) -> Result<(), ApiError> {
+    let most = limits.admin_max_headers.into();
+    match headers.len() {
+        sent if sent > most => Err(ApiError::TooManyHeaders(most)),
+        _ => Ok(()),
     }
 }
 
@@ -199,20 +206,30 @@ pub(crate) async fn serve(
     let headers = usize::from(admin.limits.admin_max_headers);
     let connections = Arc::clone(&admin.connections);
     let router = Router::new().fallback(handle).with_state(Arc::new(admin));
+    let bounds = Bounds {
+        connections: CONNECTIONS,
+        // Those beyond the limit are refused with an answer that says so.
+        headers: 2 * headers,
+    };
+    let served = http_server::serve(
+        listener,
+        router,
+        (bounds, connections),
+        tls,
+        shutdown.clone(),
+    );
+    until_drained(served, requests, shutdown, timeout).await;
+}
+
+/// Serves; after `shutdown` requests in flight have `timeout` to finish.
+pub(crate) async fn until_drained(
+    served: impl Future<Output = ()>,
+    requests: TaskTracker,
+    shutdown: CancellationToken,
+    timeout: Duration,
+) {
     let drained = async {
-        let bounds = Bounds {
-            connections: CONNECTIONS,
-            // Those beyond the limit are refused with an answer that says so.
-            headers: 2 * headers,
-        };
-        http_server::serve(
-            listener,
-            router,
-            (bounds, connections),
-            tls,
-            shutdown.clone(),
-        )
-        .await;
+        served.await;
         requests.close();
         requests.wait().await;
     };

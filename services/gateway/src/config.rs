@@ -89,6 +89,10 @@ pub struct Config {
     #[arg(long, env = "HOOKLINE_SHOW_PRIVATE_KEYS")]
     pub show_private_keys: bool,
 
+    /// Events over HTTP.
+    #[command(flatten)]
+    pub ingest: IngestOptions,
+
     /// Where the status API listens: /metrics, /healthz, /readyz, /scaling.
     #[arg(
         long,
@@ -166,6 +170,41 @@ pub enum Command {
     },
 }
 
+/// Where events come in over HTTP, with a token of /ingest-tokens.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Events over HTTP")]
+#[group(skip)]
+pub struct IngestOptions {
+    /// Where POST /events listens, such as `0.0.0.0:8050`. [default: nowhere]
+    #[arg(long, env = "HOOKLINE_INGEST_LISTEN", value_name = "ADDRESS")]
+    pub ingest_listen: Option<SocketAddr>,
+
+    /// Its certificate, and those between it and its authority: it is served over TLS then. PEM, read again when it
+    /// changes.
+    #[arg(long, env = "HOOKLINE_INGEST_TLS_CERT", value_name = "FILE")]
+    pub ingest_tls_cert: Option<PathBuf>,
+
+    /// Its private key.
+    #[arg(long, env = "HOOKLINE_INGEST_TLS_KEY", value_name = "FILE")]
+    pub ingest_tls_key: Option<PathBuf>,
+
+    /// Authorities of which senders must have a certificate.
+    #[arg(long, env = "HOOKLINE_INGEST_TLS_CA", value_name = "FILE")]
+    pub ingest_tls_ca: Option<PathBuf>,
+}
+
+impl IngestOptions {
+    #[must_use]
+    pub fn tls(&self) -> tls::Files {
+        tls::Files {
+            name: "HOOKLINE_INGEST_TLS",
+            ca: self.ingest_tls_ca.clone(),
+            cert: self.ingest_tls_cert.clone(),
+            key: self.ingest_tls_key.clone(),
+        }
+    }
+}
+
 /// Files in PEM, read again when they change.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
@@ -225,6 +264,13 @@ impl Config {
         let is_loopback = self.admin_listen.ip().is_loopback();
         if !is_loopback && self.admin_tls.files().is_empty() {
             tracing::warn!("the Admin API is served without TLS: tokens can be read on their way");
+        }
+        let ingest = self.ingest.ingest_listen;
+        if ingest.is_some_and(|address| !address.ip().is_loopback()) && self.ingest.tls().is_empty()
+        {
+            tracing::warn!(
+                "events are taken over HTTP without TLS: tokens can be read on their way"
+            );
         }
         if !is_loopback && self.keyring.is_empty() {
             tracing::warn!(

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::access::{self, Caller};
 use crate::admin::response;
+use crate::ingest;
 use crate::limits::TooFast;
 use crate::metrics::RefusedLabel;
 use crate::schema::Violations;
@@ -72,6 +73,10 @@ pub(crate) enum ApiError {
     Store(#[from] store::Error),
     #[error("the node is starting: its entities are not loaded yet")]
     Starting,
+    #[error(transparent)]
+    Ingest(#[from] ingest::Refused),
+    #[error(transparent)]
+    NoEvents(#[from] ingest::Malformed),
     #[error("no dispatcher is running: dispatchers ping and test hooks, start one and try again")]
     NoDispatcher,
     #[error(
@@ -140,15 +145,9 @@ impl ApiError {
             }
             Self::TooManyHeaders(_) => plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::TooFast(_) => plain(StatusCode::TOO_MANY_REQUESTS),
-            Self::Refused(refused) => match refused {
-                access::Refused::NoToken | access::Refused::WrongToken => {
-                    plain(StatusCode::UNAUTHORIZED)
-                }
-                access::Refused::TooMany(_) => plain(StatusCode::TOO_MANY_REQUESTS),
-                access::Refused::Busy | access::Refused::Store(_) => {
-                    plain(StatusCode::SERVICE_UNAVAILABLE)
-                }
-            },
+            Self::Refused(refused) => plain(refused.status()),
+            Self::Ingest(refused) => plain(refused.status()),
+            Self::NoEvents(malformed) => plain(malformed.status()),
             Self::BodyTimeout => plain(StatusCode::REQUEST_TIMEOUT),
             Self::BadRequest(_)
             | Self::TooManyArguments(_)
@@ -234,6 +233,7 @@ impl ApiError {
                 | Self::BacklogFull(_)
                 | Self::StorageScarce
                 | Self::Store(Store::Full | Store::Unavailable(_) | Store::NoBucket)
+                | Self::Ingest(ingest::Refused::Store(_))
         )
     }
 
@@ -268,17 +268,19 @@ impl ApiError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if let Self::Refused(access::Refused::TooMany(wait)) | Self::TooFast(TooFast { wait, .. }) =
-            &self
+        if let Self::Refused(access::Refused::TooMany(wait))
+        | Self::Ingest(ingest::Refused::TooMany(wait))
+        | Self::TooFast(TooFast { wait, .. }) = &self
         {
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Kong-Admin-Token"),
-            );
+            let scheme = match &self {
+                Self::Ingest(_) => "Bearer",
+                _ => "Kong-Admin-Token",
+            };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
         }
         if let Self::MethodNotAllowed(methods) = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(methods));

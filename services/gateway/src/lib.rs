@@ -4,6 +4,7 @@
 //! * `schema`: entity kinds as tables;
 //! * `store`: the bucket and this node's view of it;
 //! * `admin`: routes and handlers;
+//! * `ingest`: events over HTTP;
 //! * `access`: who may do what;
 //! * `scaling`: how many dispatchers are wanted;
 //! * `error`: error responses.
@@ -12,6 +13,7 @@ mod access;
 mod admin;
 mod config;
 mod error;
+mod ingest;
 mod limits;
 mod metrics;
 mod rotate_keys;
@@ -44,6 +46,7 @@ pub use config::{Command, Config};
 pub use rotate_keys::{print_new_key, rotate_keys};
 
 use admin::{Admin, Refusals};
+use ingest::Ingest;
 use limits::Quotas;
 use metrics::Metrics;
 use store::{Origin, Store};
@@ -57,6 +60,8 @@ const STARTUP_RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Listeners {
     pub admin: TcpListener,
+    /// `None` if events do not come in over HTTP.
+    pub ingest: Option<TcpListener>,
     pub status: TcpListener,
 }
 
@@ -138,11 +143,15 @@ pub async fn run(
         rbac,
         refusals,
     );
-    let tls = ServerTls::load(config.admin_tls.files())?.map(Arc::new);
-    if let Some(tls) = tls.clone() {
-        supervisor.spawn("certificate watch", async move { tls.follow().await });
-    }
+    let tls = follow_tls(config.admin_tls.files(), &mut supervisor)?;
     let mut serving = JoinSet::new();
+    if let Some(listener) = listeners.ingest {
+        let metrics = parts.ingest.clone();
+        let ingest = Ingest::new(Arc::clone(&store), metrics, &config, &listener)?;
+        let tls = follow_tls(config.ingest.tls(), &mut supervisor)?;
+        let (stop, timeout) = (stop.clone(), config.shutdown_timeout);
+        serving.spawn(ingest::serve(listener, ingest, tls, stop, timeout));
+    }
     serving.spawn(admin::serve(
         listeners.admin,
         admin,
@@ -170,6 +179,18 @@ pub async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The TLS of a listener, whose files are read again when they change.
+fn follow_tls(
+    files: tls::Files,
+    supervisor: &mut Supervisor,
+) -> Result<Option<Arc<ServerTls>>, tls::Error> {
+    let tls = ServerTls::load(files)?.map(Arc::new);
+    if let Some(tls) = tls.clone() {
+        supervisor.spawn("certificate watch", async move { tls.follow().await });
+    }
+    Ok(tls)
 }
 
 /// Waits until the Admin API is no longer served: after `stop`, or a loop that stopped.
@@ -212,24 +233,29 @@ const READS: Reads = Reads {
 /// What the loops of a node report to.
 struct Parts {
     metrics: Metrics,
+    ingest: ingest::Metrics,
     of_service: ServiceMetrics,
     /// Of the writers.
     bucket: batch::Metrics,
     deliveries: batch::Metrics,
+    events: batch::Metrics,
     queues: Queues,
     workers: Workers,
 }
 
 impl Parts {
     fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let [bucket, deliveries] = batch::Metrics::register(registry, ["bucket", "deliveries"])?;
+        let [bucket, deliveries, events] =
+            batch::Metrics::register(registry, ["bucket", "deliveries", "events"])?;
         let workers = Workers::default();
         metrics::register_workers(registry, &workers)?;
         Ok(Self {
             metrics: Metrics::register(registry)?,
+            ingest: ingest::Metrics::register(registry)?,
             of_service: ServiceMetrics::register(registry, SERVICE)?,
             bucket,
             deliveries,
+            events,
             queues: Queues::register(registry)?,
             workers,
         })
@@ -260,6 +286,8 @@ async fn start(
     let (deliveries, run) =
         batch::Writer::new(context.client(), Some(parts.deliveries), Duration::ZERO);
     supervisor.spawn("deliveries writer", run);
+    let (events, run) = batch::Writer::new(context.client(), Some(parts.events), Duration::ZERO);
+    supervisor.spawn("events writer", run);
     let origin = Origin {
         node: config.node(),
         pid: std::process::id(),
@@ -268,7 +296,7 @@ async fn start(
         Store::new(
             &context,
             lists,
-            (writer, deliveries),
+            (writer, deliveries, events),
             origin,
             (
                 config.parking.hook_backlog,

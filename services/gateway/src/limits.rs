@@ -12,7 +12,7 @@ pub(crate) use allowance::Allowance;
 #[expect(unreachable_pub, reason = "an error of this crate has it")]
 pub use quotas::Full;
 pub(crate) use quotas::{Counts, Quotas, Reserved, kinds};
-pub(crate) use rates::{Rates, TooFast, Who};
+pub(crate) use rates::{EventRates, Rates, TooFast, Who};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Limits")]
@@ -40,6 +40,10 @@ pub struct Options {
     /// Requests a second for a workspace that this node answers, in the same form. [default: no limit]
     #[arg(long, env = "HOOKLINE_WORKSPACE_REQUESTS", value_name = "N[,NAME=N]")]
     pub workspace_requests: Option<PerWorkspace>,
+
+    /// Events a second for a workspace that this node takes over HTTP, in the same form. [default: no limit]
+    #[arg(long, env = "HOOKLINE_INGEST_EVENTS", value_name = "N[,NAME=N]")]
+    pub ingest_events: Option<PerWorkspace>,
 
     /// Hooks of all workspaces together. [default: no limit]
     #[arg(long, env = "HOOKLINE_MAX_HOOKS", value_name = "N")]

@@ -18,6 +18,7 @@ async fn main() -> anyhow::Result<()> {
     config.rbac()?;
     config.first_password()?;
     config.admin_tls.files().read()?;
+    config.ingest.tls().read()?;
     config.keyring.apply()?;
     files::raise_limit();
     let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
@@ -32,6 +33,10 @@ async fn main() -> anyhow::Result<()> {
     };
     let listeners = Listeners {
         admin: bind(config.admin_listen).await?,
+        ingest: match config.ingest.ingest_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        },
         status: bind(config.status_listen).await?,
     };
     let traces = trace::init(SERVICE, config.node())?;

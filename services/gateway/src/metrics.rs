@@ -37,7 +37,7 @@ impl MethodLabel {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::VariantArray, IntoStaticStr)]
-enum StatusLabel {
+pub(crate) enum StatusLabel {
     #[strum(serialize = "2xx")]
     Success,
     #[strum(serialize = "4xx")]
@@ -47,7 +47,7 @@ enum StatusLabel {
 }
 
 impl StatusLabel {
-    fn of(status: StatusCode) -> Self {
+    pub(crate) fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             ..400 => Self::Success,
             400..500 => Self::ClientError,

@@ -16,6 +16,7 @@ mod describe;
 mod event_hooks;
 mod field;
 mod infer;
+pub(crate) mod ingest_tokens;
 mod json_schema;
 mod keys;
 mod kinds;

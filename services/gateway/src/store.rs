@@ -45,6 +45,8 @@ use lists::Lists;
 
 pub(crate) use change::{CustomEvent, Origin, Place, Write};
 pub(crate) use error::Error;
+pub(crate) use locks::Locks;
+pub(crate) use publish::Raised;
 pub(crate) use reseal::Resealed;
 pub(crate) use row::Row;
 pub(crate) use view::{Cursor, Page, Query, Tagged, Tags, View};
@@ -70,6 +72,7 @@ pub(crate) struct Store {
     quotas: Arc<Quotas>,
     metrics: Metrics,
     backlog: backlog::Backlog,
+    events: publish::Events,
     lists: Lists,
     cascades: delete::Cascades,
     /// One document at a time for a workspace; taken before those of [`entities`](Self::entities).
@@ -85,7 +88,7 @@ impl Store {
     pub(crate) async fn new(
         context: &jetstream::Context,
         lists: Client,
-        (writer, deliveries): (batch::Writer, batch::Writer),
+        (writer, deliveries, events): (batch::Writer, batch::Writer, batch::Writer),
         origin: Origin,
         (hook_backlog, max_event, quotas): (u64, usize, Arc<Quotas>),
         metrics: Metrics,
@@ -105,6 +108,7 @@ impl Store {
             quotas,
             metrics,
             backlog: backlog::Backlog::new(max_event),
+            events: publish::Events::new(events),
             lists: Lists::new(lists),
             cascades: delete::Cascades::default(),
             turns: locks::Locks::default(),

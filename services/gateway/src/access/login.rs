@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -50,6 +51,16 @@ pub(crate) enum Refused {
     Busy,
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+impl Refused {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
 }
 
 impl From<Busy> for Refused {

@@ -19,7 +19,7 @@ const KNOWN_PER_SECOND: f64 = 50.0;
 const ADDRESSES: usize = 65_536;
 
 #[derive(Debug, Default)]
-pub(super) struct Throttle(Mutex<HashMap<IpAddr, Tries>>);
+pub(crate) struct Throttle(Mutex<HashMap<IpAddr, Tries>>);
 
 #[derive(Debug)]
 struct Tries {
@@ -29,7 +29,7 @@ struct Tries {
 
 impl Throttle {
     /// Whether the address may try a token that was not right before; else when.
-    pub(super) fn may_try(&self, address: IpAddr) -> Result<(), Duration> {
+    pub(crate) fn may_try(&self, address: IpAddr) -> Result<(), Duration> {
         let mut addresses = self.0.lock();
         let Some(tries) = addresses.get_mut(&place(address)) else {
             return Ok(());
@@ -55,7 +55,7 @@ impl Throttle {
         taken.map_err(|_| wait)
     }
 
-    pub(super) fn was_wrong(&self, address: IpAddr) {
+    pub(crate) fn was_wrong(&self, address: IpAddr) {
         let mut addresses = self.0.lock();
         if addresses.len() >= ADDRESSES {
             addresses.retain(|_, tries| tries.wrong.refill(BURST, PER_SECOND) < BURST);

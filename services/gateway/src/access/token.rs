@@ -14,6 +14,8 @@ use tokio::sync::Semaphore;
 
 use crate::schema::TOKEN_PREFIX;
 
+/// Of generated tokens, as they are stored.
+pub(crate) const DIGEST_PREFIX: &str = "sha256:";
 const RANDOM_BYTES: usize = 32;
 /// In KiB, by OWASP's advice, like the passes.
 const MEMORY: u32 = 19_456;
@@ -54,10 +56,10 @@ pub(crate) fn digest_of_generated(token: &str, salt: &str) -> String {
         .chain_update("\n")
         .chain_update(token)
         .finalize();
-    format!("sha256:{}", BASE64_URL_SAFE_NO_PAD.encode(digest))
+    format!("{DIGEST_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(digest))
 }
 
-fn is_generated(token: &str) -> bool {
+pub(crate) fn is_generated(token: &str) -> bool {
     let random = token.strip_prefix(TOKEN_PREFIX);
     let random = random.map(|random| BASE64_URL_SAFE_NO_PAD.decode(random));
     random.is_some_and(|random| random.is_ok_and(|random| random.len() == RANDOM_BYTES))

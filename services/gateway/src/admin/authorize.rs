@@ -146,7 +146,7 @@ fn token(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
 }
 
 /// The client's, of which trusted proxies tell: the last one that is no such proxy.
-fn address(request: &Request, proxies: &[IpNet]) -> IpAddr {
+pub(crate) fn address(request: &Request, proxies: &[IpNet]) -> IpAddr {
     let peer = request.extensions().get::<Peer>();
     let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| {
         peer.0.ip().to_canonical()

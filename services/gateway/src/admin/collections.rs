@@ -18,7 +18,7 @@ use super::response::{self, no_content};
 use super::{hook_warnings, snis};
 use crate::access::{Action, Caller};
 use crate::error::ApiError;
-use crate::schema::{Entity, Input, Schema, credentials, is_uuid};
+use crate::schema::{Entity, Input, Schema, credentials, ingest_tokens, is_uuid};
 use crate::store::{self, Place, Row, Store};
 
 pub(super) use write::is_same;
@@ -108,6 +108,7 @@ impl<'a> Collection<'a> {
     pub(super) async fn create(&self, mut input: Input) -> Result<Response, ApiError> {
         let names = self.take_snis(&mut input, None).await?;
         credentials::make_secret(self.schema, &Entity::new(), &mut input);
+        ingest_tokens::make_token(self.schema, &mut input);
         let (id_given, sent) = (has_id(&input), input.values.clone());
         let entity = self.insert(input, Entity::new(), id_given).await?;
         self.name_certificate(&entity, names).await?;
@@ -241,6 +242,14 @@ impl<'a> Collection<'a> {
             // It is shown this once.
             written[credentials::CLIENT_SECRET] = sent.clone();
         }
+        if self.schema.kind == Schema::ingest_tokens().kind
+            && let Some(sent) = sent
+                .get(ingest_tokens::TOKEN)
+                .filter(|sent| sent.is_string())
+        {
+            // It is shown this once.
+            written[ingest_tokens::TOKEN] = sent.clone();
+        }
         if self.schema.kind == HOOK_KIND {
             written["hears"] = match self.place.workspace.as_str() {
                 ALL_WORKSPACES => "all workspaces".into(),
@@ -276,7 +285,10 @@ impl<'a> Collection<'a> {
                 self.lookup(key).await?
             };
             result = match found {
-                None => self.insert(input.clone(), Entity::new(), by_id).await,
+                None => {
+                    ingest_tokens::make_token(self.schema, &mut input);
+                    self.insert(input.clone(), Entity::new(), by_id).await
+                }
                 Some(row) => {
                     let _lock = self.store.lock(self.schema, &row.id).await;
                     match self.newer(row).await? {

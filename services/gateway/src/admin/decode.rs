@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
@@ -24,16 +24,20 @@ pub(super) async fn input(
     limits: &Options,
     takes_yaml: bool,
 ) -> Result<Input, ApiError> {
-    let body = tokio::time::timeout(BODY_TIMEOUT, read(body, limits.admin_max_body.get()))
-        .await
-        .map_err(|_| ApiError::BodyTimeout)?;
-    let input = decode(headers, body?, limits, takes_yaml).await?;
+    let body = read_body(body, limits.admin_max_body.get()).await?;
+    let input = decode(headers, body, limits, takes_yaml).await?;
     let most = limits.admin_max_nesting;
     let mut values = input.values.values();
     if values.any(|value| nests_deeper(value, most - 1)) {
         return Err(ApiError::TooDeep(most));
     }
     Ok(input)
+}
+
+/// Within a limit in bytes, and in time.
+pub(crate) async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, read(body, max_bytes)).await;
+    read.map_err(|_| ApiError::BodyTimeout)?
 }
 
 /// The parser reads 127 levels at most.
@@ -47,6 +51,10 @@ fn nests_deeper(value: &Value, most: u64) -> bool {
 }
 
 async fn read(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+    // What is announced need not be waited for.
+    if body.size_hint().lower() > max_bytes as u64 {
+        return Err(ApiError::BodyTooLarge(max_bytes));
+    }
     let mut chunks = body.into_data_stream();
     let mut body = BytesMut::new();
     while let Some(chunk) = chunks.next().await {

@@ -49,7 +49,7 @@ pub(super) fn for_clients(response: &mut Response, about: &About, origin: Option
     }
 }
 
-pub(super) fn options(methods: &'static str) -> Response {
+pub(crate) fn options(methods: &'static str) -> Response {
     let methods = HeaderValue::from_static(methods);
     let mut response = no_content();
     let headers = response.headers_mut();

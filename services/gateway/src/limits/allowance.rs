@@ -34,6 +34,18 @@ impl Allowance {
         Ok(())
     }
 
+    /// Takes some at once, if there is one: what is missing is owed.
+    pub(crate) fn take_at_once(
+        &mut self,
+        some: f64,
+        burst: f64,
+        per_second: f64,
+    ) -> Result<(), Duration> {
+        self.take(burst, per_second)?;
+        self.left -= some - 1.0;
+        Ok(())
+    }
+
     /// Takes one, or what is left.
     pub(crate) fn spend(&mut self, burst: f64, per_second: f64) {
         self.left = (self.refill(burst, per_second) - 1.0).max(0.0);

@@ -35,8 +35,10 @@ pub(crate) enum Who<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("too many requests{of}: {most} a second are answered ({setting}); try again in {wait:.1?}")]
+#[error("too many {what}{of}: {most} a second are {done} ({setting}); try again in {wait:.1?}")]
 pub(crate) struct TooFast {
+    what: &'static str,
+    done: &'static str,
     /// Whose, in words.
     of: String,
     most: f64,
@@ -65,6 +67,8 @@ impl Rates {
                     let most = most.of(workspace) as f64;
                     let taken = take(&mut self.workspaces.lock(), workspace.to_owned(), most);
                     taken.map_err(|wait| TooFast {
+                        what: "requests",
+                        done: "answered",
                         of: format!(" in the workspace {workspace}"),
                         most,
                         setting: "HOOKLINE_WORKSPACE_REQUESTS",
@@ -95,9 +99,51 @@ impl Rates {
             return Ok(());
         };
         take(most).map_err(|wait| TooFast {
+            what: "requests",
+            done: "answered",
             of,
             most,
             setting: "HOOKLINE_ADMIN_MAX_REQUESTS",
+            wait,
+        })
+    }
+}
+
+/// Events a second that a node takes for a workspace.
+#[derive(Debug)]
+pub(crate) struct EventRates {
+    of_workspace: Option<PerWorkspace>,
+    workspaces: Mutex<HashMap<String, Allowance>>,
+}
+
+impl EventRates {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            of_workspace: options.ingest_events.clone(),
+            workspaces: Mutex::default(),
+        }
+    }
+
+    /// Counts events that come at once.
+    pub(crate) fn take(&self, workspace: &str, events: usize) -> Result<(), TooFast> {
+        let Some(most) = &self.of_workspace else {
+            return Ok(());
+        };
+        let most = most.of(workspace) as f64;
+        let mut workspaces = self.workspaces.lock();
+        let allowance = workspaces
+            .entry(workspace.to_owned())
+            .or_insert_with(|| Allowance::full(most));
+        let taken = match most {
+            0.0 => Err(NEVER),
+            most => allowance.take_at_once(events as f64, most, most),
+        };
+        taken.map_err(|wait| TooFast {
+            what: "events",
+            done: "taken",
+            of: format!(" in the workspace {workspace}"),
+            most,
+            setting: "HOOKLINE_INGEST_EVENTS",
             wait,
         })
     }

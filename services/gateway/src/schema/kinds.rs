@@ -3,8 +3,8 @@
 use super::table::Schema;
 use super::{
     admins, ca_certificates, certificates, consumer_groups, consumers, credentials, event_hooks,
-    keys, partials, plugins, rbac_role_endpoints, rbac_roles, rbac_users, routes, services, snis,
-    targets, upstreams, vaults, workspaces,
+    ingest_tokens, keys, partials, plugins, rbac_role_endpoints, rbac_roles, rbac_users, routes,
+    services, snis, targets, upstreams, vaults, workspaces,
 };
 
 static KINDS: &[&Schema] = &[
@@ -21,6 +21,7 @@ static KINDS: &[&Schema] = &[
     &credentials::KEY_AUTH,
     &credentials::OAUTH2,
     &event_hooks::TABLE,
+    &ingest_tokens::TABLE,
     &keys::KEYS,
     &keys::SETS,
     &partials::TABLE,
@@ -90,6 +91,10 @@ impl Schema {
 
     pub(crate) fn event_hooks() -> &'static Schema {
         &event_hooks::TABLE
+    }
+
+    pub(crate) fn ingest_tokens() -> &'static Schema {
+        &ingest_tokens::TABLE
     }
 
     pub(crate) fn admins() -> &'static Schema {

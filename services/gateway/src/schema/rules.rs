@@ -3,6 +3,8 @@
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::access::token::{DIGEST_PREFIX, is_generated};
+
 /// Longest value of a unique field in bytes: it becomes a percent-encoded subject token.
 pub(crate) const MAX_UNIQUE: usize = 512;
 
@@ -210,6 +212,17 @@ pub(super) fn token(value: &Value) -> Result<(), String> {
     })?;
     ensure(!text.starts_with(TOKEN_PREFIX), || {
         format!("{TOKEN_PREFIX} begins generated tokens: leave it out to have one generated")
+    })
+}
+
+/// A token that nobody can guess, or what is stored of one.
+pub(super) fn generated_token(value: &Value) -> Result<(), String> {
+    let text = text(value);
+    let is_stored = text.starts_with(DIGEST_PREFIX);
+    ensure(is_stored || is_generated(text), || {
+        format!(
+            "leave it out to have one made, or give {TOKEN_PREFIX} and 32 random bytes in base64url without padding"
+        )
     })
 }
 

@@ -51,7 +51,10 @@ pub(super) struct Wanted {
 
 /// The kinds that documents have: all that belong to a workspace, but not what gives rights.
 pub(super) fn kinds() -> impl Iterator<Item = &'static Schema> {
-    Schema::kinds().filter(|schema| schema.scope != Scope::Global && !schema.gives_rights())
+    let tokens = Schema::ingest_tokens().kind;
+    Schema::kinds().filter(move |schema| {
+        schema.scope != Scope::Global && !schema.gives_rights() && schema.kind != tokens
+    })
 }
 
 /// Whether other tools' documents can have a kind. What they cannot have, a document decides about only if it names it.
