@@ -36,6 +36,7 @@ mod outbound_proxy;
 mod outbox;
 mod permissions;
 mod ping;
+mod production;
 mod propagation;
 mod pull;
 mod rbac;

@@ -111,14 +111,15 @@ const UNHEARD: [&str; 8] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_right_that_is_not_listed_is_refused() -> Result {
-    let mut cluster = Cluster::single().await?;
+    let mut cluster = Cluster::builder().production().start().await?;
     for service in cluster.gateways.iter_mut().chain(&mut cluster.dispatchers) {
         service.stop().await?;
     }
     let rights = documented()?;
     let mut tried = 0;
     for user in USERS {
-        let mut raw = RawNats::connect(cluster.nats.port(), user).await?;
+        let (port, secrets) = (cluster.nats.port(), cluster.secrets());
+        let mut raw = RawNats::connect_securely(port, user, secrets).await?;
         let inbox = format!("_INBOX.{user}.1");
         for (verb, never) in [("publish", &NEVER[..]), ("subscribe", &UNHEARD[..])] {
             let of_all = rights.iter().filter(|right| right.1 == verb);

@@ -9,6 +9,7 @@ use crate::nats::{NatsServer, Store};
 use crate::process::Process;
 use crate::receiver::Receiver;
 use crate::redis::RedisServer;
+use crate::secrets::Secrets;
 use crate::service::Service;
 use crate::wait::eventually;
 use crate::{SOON, wire};
@@ -30,6 +31,7 @@ pub struct Builder {
     dispatchers: usize,
     nats_store: Store,
     nats_servers: usize,
+    is_production: bool,
     gateway_env: Vec<(String, String)>,
     dispatcher_env: Vec<(String, String)>,
 }
@@ -64,6 +66,13 @@ impl Builder {
             .dispatcher_env("HOOKLINE_REPLICAS", &count)
     }
 
+    /// With the configuration for production: TLS, users of Redis, a keyring, tokens, and three copies of all in NATS.
+    #[must_use]
+    pub fn production(mut self) -> Self {
+        self.is_production = true;
+        self.nats_servers(3)
+    }
+
     /// Sets a variable of every gateway.
     #[must_use]
     pub fn gateway_env(mut self, name: &str, value: &str) -> Self {
@@ -87,20 +96,30 @@ impl Builder {
     }
 
     /// Prepares everything, but starts only the receiver.
-    pub async fn prepare(self) -> Result<Cluster> {
+    pub async fn prepare(mut self) -> Result<Cluster> {
         let dir = tempfile::Builder::new().prefix("hookline-").tempdir()?;
-        let nats = if self.nats_servers > 1 {
-            NatsServer::cluster(dir.path(), self.nats_servers)?
-        } else {
-            NatsServer::with_store(dir.path(), self.nats_store)?
+        let secrets = match self.is_production {
+            true => Some(Secrets::make(dir.path())?),
+            false => None,
         };
-        let redis = RedisServer::new(dir.path())?;
+        let (nats, redis) = if let Some(secrets) = &secrets {
+            self = secrets.for_services(self);
+            let nats = NatsServer::production(dir.path(), self.nats_servers, secrets)?;
+            (nats, RedisServer::production(dir.path(), secrets)?)
+        } else if self.nats_servers > 1 {
+            let nats = NatsServer::cluster(dir.path(), self.nats_servers)?;
+            (nats, RedisServer::new(dir.path())?)
+        } else {
+            let nats = NatsServer::with_store(dir.path(), self.nats_store)?;
+            (nats, RedisServer::new(dir.path())?)
+        };
         let mut cluster = Cluster {
             receiver: Receiver::start().await?,
             gateways: Vec::new(),
             dispatchers: Vec::new(),
             nats,
             redis,
+            secrets,
             builder: self,
             finished: false,
             dir,
@@ -124,6 +143,7 @@ pub struct Cluster {
     pub receiver: Receiver,
     pub nats: NatsServer,
     pub redis: RedisServer,
+    secrets: Option<Secrets>,
     builder: Builder,
     finished: bool,
     dir: TempDir,
@@ -166,6 +186,9 @@ impl Cluster {
         for (name, value) in &self.builder.gateway_env {
             gateway.set(name, value);
         }
+        if let Some(secrets) = &self.secrets {
+            gateway.log_in(&secrets.variable("HOOKLINE_PASSWORD"));
+        }
         self.gateways.push(gateway);
         self.gateways.last_mut().context("it was just added")
     }
@@ -188,6 +211,13 @@ impl Cluster {
             service.ready().await?;
         }
         Ok(())
+    }
+
+    /// Of a cluster with the configuration for production.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        let secrets = self.secrets.as_ref();
+        secrets.expect("it has the configuration for production")
     }
 
     /// Where the logs of servers and services are.

@@ -12,6 +12,7 @@ use async_nats::jetstream::stream::Config;
 use futures::TryStreamExt;
 
 use crate::process::Process;
+use crate::secrets::Secrets;
 use crate::wait::eventually;
 use crate::{SOON, binaries, ports, wire};
 
@@ -19,6 +20,8 @@ use crate::{SOON, binaries, ports, wire};
 #[derive(Debug)]
 pub struct NatsServer {
     nodes: Vec<Node>,
+    /// Those of a server with the configuration for production.
+    secrets: Option<Secrets>,
     client: Option<async_nats::Client>,
 }
 
@@ -73,10 +76,50 @@ impl NatsServer {
         Ok(Self::of(nodes.collect::<Result<_>>()?))
     }
 
+    /// Nodes with the configuration for production.
+    pub fn production(dir: &Path, count: usize, secrets: &Secrets) -> Result<Self> {
+        let ports: Vec<_> = (0..count).map(|_| ports::free()).collect::<Result<_>>()?;
+        let routes: Vec<_> = ports
+            .iter()
+            .map(|port| format!("nats-route://127.0.0.1:{port}"))
+            .collect();
+        let node = |(number, port): (usize, &u16)| {
+            let mut node = Node::production(dir, number, secrets)?;
+            if count > 1 {
+                let listen = format!("nats-route://127.0.0.1:{port}");
+                let cluster = ["--cluster", &listen, "--routes", &routes.join(",")];
+                node.process = node.process.more_args(cluster);
+            }
+            Ok(node)
+        };
+        let nodes = ports.iter().enumerate().map(node);
+        Ok(Self {
+            secrets: Some(secrets.clone()),
+            ..Self::of(nodes.collect::<Result<_>>()?)
+        })
+    }
+
     fn of(nodes: Vec<Node>) -> Self {
         Self {
             nodes,
+            secrets: None,
             client: None,
+        }
+    }
+
+    fn options(&self, user: &str) -> async_nats::ConnectOptions {
+        let password = self.password(user);
+        let options = async_nats::ConnectOptions::with_user_and_password(user.into(), password);
+        match &self.secrets {
+            Some(secrets) => options.add_root_certificates(secrets.authority()),
+            None => options,
+        }
+    }
+
+    fn password(&self, user: &str) -> String {
+        match &self.secrets {
+            Some(secrets) => secrets.nats_password(user),
+            None => password(user),
         }
     }
 
@@ -109,7 +152,10 @@ impl NatsServer {
             for node in &mut self.nodes {
                 node.process.check_running()?;
             }
-            let client = async_nats::connect(&servers[..]).await?;
+            let client = match &self.secrets {
+                Some(_) => self.options("operator").connect(&servers[..]).await?,
+                None => async_nats::connect(&servers[..]).await?,
+            };
             let jetstream = jetstream::new(client.clone());
             if servers.len() == 1 {
                 jetstream.query_account().await?;
@@ -171,12 +217,12 @@ impl NatsServer {
     /// [`Self::url`] for a user of the shipped accounts.
     #[must_use]
     pub fn url_as(&self, user: &str) -> String {
-        login(user, &self.url())
+        let login = format!("nats://{user}:{}@", self.password(user));
+        self.url().replace("nats://", &login)
     }
 
     pub async fn client_as(&self, user: &str) -> Result<async_nats::Client> {
-        let login = async_nats::ConnectOptions::with_user_and_password(user.into(), password(user));
-        Ok(login.connect(self.nodes[0].url()).await?)
+        Ok(self.options(user).connect(self.nodes[0].url()).await?)
     }
 
     #[must_use]
@@ -354,7 +400,14 @@ impl NatsServer {
 }
 
 /// The users of the shipped accounts.
-const USERS: [&str; 5] = ["operator", "gateway", "dispatcher", "injector", "observer"];
+const USERS: [&str; 6] = [
+    "system",
+    "operator",
+    "gateway",
+    "dispatcher",
+    "injector",
+    "observer",
+];
 
 /// The shipped accounts and permissions.
 #[must_use]
@@ -382,17 +435,16 @@ impl Node {
     fn new(dir: &Path, name: &str, store: Store, cluster: &str) -> Result<Self> {
         let port = ports::free()?;
         let shipped = accounts();
-        let mut accounts = std::fs::read_to_string(&shipped)
+        let accounts = std::fs::read_to_string(&shipped)
             .with_context(|| format!("cannot read {}", shipped.display()))?;
-        let mut limit = String::new();
-        match store {
-            Store::Unlimited | Store::Unsynced => {}
-            Store::Server(bytes) => limit = format!(", max_file_store: {bytes}"),
-            Store::Account(bytes) => {
-                let limited = format!("jetstream {{ max_file: {bytes} }}");
-                accounts = accounts.replace("jetstream: enabled", &limited);
-            }
-        }
+        let limit = match store {
+            Store::Server(bytes) => format!(", max_file_store: {bytes}"),
+            _ => String::new(),
+        };
+        let storage = match store {
+            Store::Account(bytes) => bytes.to_string(),
+            _ => "-1".to_owned(),
+        };
         let sync = if store == Store::Unsynced {
             "2m"
         } else {
@@ -414,8 +466,40 @@ impl Node {
             let variable = format!("HOOKLINE_NATS_{}_PASSWORD", user.to_uppercase());
             process.set_env(&variable, password(user));
         }
+        process.set_env("HOOKLINE_NATS_STORAGE", storage);
         Ok(Self {
             config: path,
+            process,
+            port,
+        })
+    }
+
+    /// With the configuration for production, a folder and a name of its own.
+    fn production(dir: &Path, number: usize, secrets: &Secrets) -> Result<Self> {
+        let (name, port) = (node_name(number), ports::free()?);
+        let config = binaries::workspace().join("deploy/nats/cluster.conf");
+        let data = dir.join(format!("{name}-data")).display().to_string();
+        let monitoring = ports::free()?.to_string();
+        let mut process = Process::new(&name, binaries::server("nats-server")?, dir).args([
+            "-c",
+            &config.display().to_string(),
+            "-n",
+            &name,
+            "-a",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-m",
+            &monitoring,
+            "-sd",
+            &data,
+        ]);
+        for (name, value) in secrets.of_nats() {
+            process.set_env(&name, value);
+        }
+        process.set_env("HOOKLINE_NATS_STORAGE", "40GB");
+        Ok(Self {
+            config,
             process,
             port,
         })

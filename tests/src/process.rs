@@ -45,6 +45,12 @@ impl Process {
         self
     }
 
+    #[must_use]
+    pub fn more_args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
     /// Sets a variable. The child inherits none.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {

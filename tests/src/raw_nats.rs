@@ -2,28 +2,52 @@
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::TcpStream;
 
 use crate::nats::password;
+use crate::secrets::Secrets;
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Stream for S {}
 
 #[derive(Debug)]
 pub struct RawNats {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Stream>>,
     inbox: String,
 }
 
 impl RawNats {
     /// As a user of the shipped accounts.
     pub async fn connect(port: u16, user: &str) -> Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        let stream = Self::greeted(port).await?;
+        Self::log_in(Box::new(stream), user, &password(user)).await
+    }
+
+    /// As a user of a server with the configuration for production.
+    pub async fn connect_securely(port: u16, user: &str, secrets: &Secrets) -> Result<Self> {
+        let stream = Self::greeted(port).await?;
+        let connector = secrets.connector()?;
+        let stream = connector.connect("localhost".try_into()?, stream).await?;
+        Self::log_in(Box::new(stream), user, &secrets.nats_password(user)).await
+    }
+
+    /// A connection whose first line from the server is read, not a byte more.
+    async fn greeted(port: u16) -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        while stream.read_u8().await? != b'\n' {}
+        Ok(stream)
+    }
+
+    async fn log_in(stream: Box<dyn Stream>, user: &str, password: &str) -> Result<Self> {
         let mut raw = Self {
             stream: BufReader::new(stream),
             inbox: format!("_INBOX.{user}.raw"),
         };
-        raw.line().await?;
         let login = json!({
-            "verbose": false, "headers": true, "user": user, "pass": password(user),
+            "verbose": false, "headers": true, "user": user, "pass": password,
         });
         let hello = format!("CONNECT {login}\r\nSUB {} 1\r\n", raw.inbox);
         raw.send(hello.as_bytes()).await?;
@@ -31,7 +55,9 @@ impl RawNats {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.stream.get_mut().write_all(bytes).await?)
+        let stream = self.stream.get_mut();
+        stream.write_all(bytes).await?;
+        Ok(stream.flush().await?)
     }
 
     async fn line(&mut self) -> Result<String> {

@@ -42,7 +42,7 @@ READY_WITHIN_S = 60.0
 # Services finish attempts in flight before they stop.
 SERVICES_END_WITHIN_S = 40.0
 SERVERS_END_WITHIN_S = 10.0
-NATS_USERS = ("operator", "gateway", "dispatcher", "injector", "observer")
+NATS_USERS = ("system", "operator", "gateway", "dispatcher", "injector", "observer")
 # The environment overrides these.
 DEFAULTS = {
     # By default dispatchers deliver to public addresses only, but the receiver is on loopback.
@@ -198,12 +198,16 @@ class Cluster:
                 "nats",
                 [str(paths.NATS_SERVER), "-c", str(paths.NATS_CONF), "-a", LOOPBACK]
                 + ["-p", str(self.ports["nats"]), "-sd", str(data / "nats")],
-                {**plain, **{f"HOOKLINE_NATS_{user.upper()}_PASSWORD": self.password for user in NATS_USERS}},
+                {
+                    **plain,
+                    **{f"HOOKLINE_NATS_{user.upper()}_PASSWORD": self.password for user in NATS_USERS},
+                    "HOOKLINE_NATS_STORAGE": "-1",
+                },
                 lambda: nats.is_ready((LOOPBACK, self.ports["nats"])),
             ),
             Service(
                 "redis",
-                [str(paths.REDIS_SERVER), str(paths.VALKEY_CONF), "--bind", LOOPBACK]
+                [str(paths.REDIS_SERVER), str(paths.REDIS_CONF), "--bind", LOOPBACK]
                 + ["--port", str(self.ports["redis"]), "--dir", str(data / "redis")],
                 plain,
                 lambda: redis_is_ready(self.ports["redis"]),

@@ -10,7 +10,7 @@ ROOT = LOCAL.parent.parent
 
 VERSIONS = LOCAL / "versions.env"
 NATS_CONF = LOCAL / "nats.conf"
-VALKEY_CONF = LOCAL / "valkey.conf"
+REDIS_CONF = LOCAL.parent / "redis" / "redis.conf"
 PROMETHEUS_CONF = ROOT / "deploy" / "prometheus" / "prometheus.yml"
 PROMETHEUS_RULES = ROOT / "deploy" / "prometheus" / "rules"
 

