@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::future::ready;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -13,7 +15,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
 use prometheus::{Encoder as _, Registry, TextEncoder};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::http_server::{self, Bounds};
@@ -24,6 +27,45 @@ const BOUNDS: Bounds = Bounds {
     connections: 256,
     headers: 100,
 };
+
+/// For a process that is asked.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Why a process is not healthy.
+#[derive(Debug, thiserror::Error)]
+pub enum Unhealthy {
+    #[error("no answer from {0}")]
+    NoAnswer(SocketAddr, #[source] Option<std::io::Error>),
+    #[error("unhealthy: {0}")]
+    Says(String),
+}
+
+/// Asks a process of this machine at its status API whether it is healthy.
+pub async fn check(listen: SocketAddr) -> Result<(), Unhealthy> {
+    let at = match listen.ip() {
+        ip if !ip.is_unspecified() => listen,
+        IpAddr::V4(_) => (Ipv4Addr::LOCALHOST, listen.port()).into(),
+        IpAddr::V6(_) => (Ipv6Addr::LOCALHOST, listen.port()).into(),
+    };
+    let ask = async {
+        let mut stream = TcpStream::connect(at).await?;
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.take(64 << 10).read_to_string(&mut answer).await?;
+        Ok(answer)
+    };
+    let answer = match tokio::time::timeout(CHECK_TIMEOUT, ask).await {
+        Ok(answer) => answer.map_err(|error| Unhealthy::NoAnswer(at, Some(error)))?,
+        Err(_) => return Err(Unhealthy::NoAnswer(at, None)),
+    };
+    if answer.starts_with("HTTP/1.1 200 ") {
+        return Ok(());
+    }
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let status = head.lines().next().unwrap_or_default();
+    Err(Unhealthy::Says(format!("{status}: {}", body.trim())))
+}
 
 /// Missing or broken parts of the process, by name. Clones share their state.
 #[derive(Debug, Clone, Default)]

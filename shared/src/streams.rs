@@ -1,8 +1,12 @@
 //! Creates or checks the streams and consumers.
 //!
 //! Every service does this at its start, so there is no set-up step and no first service. Streams and consumers that
-//! exist are never changed, since an operator may have tuned them. Settings that differ are reported.
+//! exist are never changed, since an operator may have tuned them. Settings that differ are reported, and `migrate` changes
+//! them when it is asked to.
 
+pub mod migrate;
+
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
@@ -93,6 +97,12 @@ pub enum Error {
     Connection(#[from] connection::Error),
     #[error("cannot create {name}: {reason}")]
     Create {
+        name: &'static str,
+        /// In the server's words.
+        reason: String,
+    },
+    #[error("cannot change {name}: {reason}")]
+    Change {
         name: &'static str,
         /// In the server's words.
         reason: String,
@@ -302,8 +312,8 @@ async fn ensure_stream(
                 for difference in stream_differences(&config, &stream.cached_info().config) {
                     tracing::warn!(
                         stream = name,
-                        difference,
-                        "a stream setting differs from what Hookline would create; it is left as it is"
+                        %difference,
+                        "a stream setting differs from what Hookline would create; it is left as it is, `hookline-gateway migrate` changes it"
                     );
                 }
                 return Ok(());
@@ -356,32 +366,47 @@ async fn ensure_stream(
     }
 }
 
-fn stream_differences(want: &Config, have: &Config) -> Vec<String> {
-    let checked = [
-        "subjects",
-        "retention",
-        "discard",
-        "storage",
-        "num_replicas",
-        "max_bytes",
-        "max_age",
-        "max_msg_size",
-        "max_msgs",
-        "max_msgs_per_subject",
-        "duplicate_window",
-        "sources",
-        "republish",
-        "allow_atomic",
-        "allow_msg_schedules",
-        "allow_direct",
-        "deny_delete",
-        "subject_delete_marker_ttl",
-    ];
-    differences(want, have, &checked)
+/// The settings of a stream that Hookline cares about.
+const CHECKED: [&str; 18] = [
+    "subjects",
+    "retention",
+    "discard",
+    "storage",
+    "num_replicas",
+    "max_bytes",
+    "max_age",
+    "max_msg_size",
+    "max_msgs",
+    "max_msgs_per_subject",
+    "duplicate_window",
+    "sources",
+    "republish",
+    "allow_atomic",
+    "allow_msg_schedules",
+    "allow_direct",
+    "deny_delete",
+    "subject_delete_marker_ttl",
+];
+
+/// A setting that is not as it should be, in JSON.
+#[derive(Debug)]
+pub struct Difference {
+    pub name: &'static str,
+    pub have: String,
+    pub want: String,
 }
 
-/// The settings that differ, as `name is have, expected want`.
-fn differences<T: Serialize>(want: &T, have: &T, checked: &[&str]) -> Vec<String> {
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}, expected {}", self.name, self.have, self.want)
+    }
+}
+
+fn stream_differences(want: &Config, have: &Config) -> Vec<Difference> {
+    differences(want, have, &CHECKED)
+}
+
+fn differences<T: Serialize>(want: &T, have: &T, checked: &[&'static str]) -> Vec<Difference> {
     let json = |config| serde_json::to_value(config).unwrap_or_default();
     let (want, have) = (json(want), json(have));
     let show = |config: &serde_json::Value, name| {
@@ -392,12 +417,10 @@ fn differences<T: Serialize>(want: &T, have: &T, checked: &[&str]) -> Vec<String
     checked
         .iter()
         .filter(|name| want.get(name) != have.get(name))
-        .map(|name| {
-            format!(
-                "{name} is {}, expected {}",
-                show(&have, name),
-                show(&want, name)
-            )
+        .map(|name| Difference {
+            name,
+            have: show(&have, name),
+            want: show(&want, name),
         })
         .collect()
 }
@@ -440,7 +463,7 @@ pub async fn ensure_consumer(
         tracing::warn!(
             stream,
             consumer = name,
-            difference,
+            %difference,
             "a consumer setting differs from this dispatcher's; it is left as it is"
         );
     }
@@ -469,7 +492,7 @@ pub async fn set_ack_wait(
         .map_err(|error| refused(error.to_string()))
 }
 
-fn consumer_differences(want: &consumer::Config, have: &consumer::Config) -> Vec<String> {
+fn consumer_differences(want: &consumer::Config, have: &consumer::Config) -> Vec<Difference> {
     let checked = [
         "ack_policy",
         "ack_wait",
@@ -509,7 +532,9 @@ mod tests {
             discard: DiscardPolicy::Old,
             ..want.clone()
         };
-        let found = stream_differences(&want, &have).join("; ");
+        let found = stream_differences(&want, &have);
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        let found = found.join("; ");
         assert!(
             found.contains("max_bytes is 7") && found.contains("discard is \"old\""),
             "{found}"

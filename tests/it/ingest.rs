@@ -15,9 +15,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+const BATCH: (&str, &str) = ("content-type", "application/cloudevents-batch+json");
 
 fn message(answer: &Value) -> &str {
     answer["message"].as_str().unwrap_or_default()
+}
+
+/// A CloudEvent in JSON.
+fn event(id: &str, data: &str) -> String {
+    format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"/node/1","type":"com.example.push","data":{data}}}"#
+    )
 }
 
 async fn hook(cluster: &Cluster, source: &str, path: &str) -> Result<Value> {
@@ -74,6 +82,15 @@ async fn a_token_is_shown_once_and_raises_what_it_names() -> Result {
         .await?
         .expect(202)?;
 
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_raises_what_it_names_while_it_counts() -> Result {
+    let cluster = Cluster::single().await?;
+    let (admin, gateway) = (cluster.admin(), &cluster.gateways[0]);
+    let body = json!({ "name": "sender", "sources": ["balancer"] });
+    let sender = Sender::with(gateway, admin, "/ingest-tokens", &body).await?;
     let stranger = format!("Bearer {}x", &sender.token[..sender.token.len() - 1]);
     for (authorization, path, status, says) in [
         (None, "/events/crud/consumers", 403, "crud"),
@@ -185,11 +202,6 @@ async fn cloud_events_come_structured_in_headers_and_in_batches() -> Result {
     let cluster = Cluster::single().await?;
     hook(&cluster, "com.example", "/hook").await?;
     let sender = Sender::new(&cluster.gateways[0], &["com.example"]).await?;
-    let event = |id: &str, data: &str| {
-        format!(
-            r#"{{"specversion":"1.0","id":"{id}","source":"/node/1","type":"com.example.push","data":{data}}}"#
-        )
-    };
     let structured = (
         "content-type",
         "application/cloudevents+json; charset=utf-8",
@@ -226,14 +238,13 @@ async fn cloud_events_come_structured_in_headers_and_in_batches() -> Result {
             .starts_with("00-0af7651916cd43dd8448eb211c80319c")
     );
 
-    let batch = ("content-type", "application/cloudevents-batch+json");
     let encoded = event("4", "{}").replace(r#""data":{}"#, r#""data_base64":"eyJuIjo0fQ==""#);
     let both = format!(
         "[{},{encoded},{}]",
         event("3", r#"{"n":3}"#),
         event("3", r#"{"n":3}"#)
     );
-    let answer = sender.send("/events", &[batch], both).await?.expect(202)?;
+    let answer = sender.send("/events", &[BATCH], both).await?.expect(202)?;
     assert_eq!(answer["ids"].as_array().map(Vec::len), Some(3), "{answer}");
     assert_eq!(
         answer["duplicates"].as_array().map(Vec::len),
@@ -247,40 +258,6 @@ async fn cloud_events_come_structured_in_headers_and_in_batches() -> Result {
         .collect();
     numbers.sort_unstable();
     assert_eq!(numbers, [2, 3, 4]);
-
-    // Of a batch with a fault nothing comes.
-    let many = |count: usize| {
-        let events: Vec<_> = (0..count).map(|n| event(&format!("m{n}"), "{}")).collect();
-        format!("[{}]", events.join(","))
-    };
-    for (body, status, says) in [
-        (
-            format!("[{},{}]", event("5", "{}"), event("6", "[]")),
-            400,
-            "event 2 of the batch",
-        ),
-        (
-            format!("[{},7]", event("5", "{}")),
-            400,
-            "event 2 of the batch",
-        ),
-        (many(1_001), 400, "1 to 1000"),
-        ("[]".to_owned(), 400, "1 to 1000"),
-        ("{".to_owned(), 400, "no CloudEvent"),
-        (event("5", "{}"), 400, "no CloudEvent"),
-    ] {
-        let refused = sender
-            .send("/events", &[batch], body)
-            .await?
-            .expect(status)?;
-        assert!(message(&refused).contains(says), "{refused}");
-    }
-    sender
-        .send("/events", &[batch], many(1_000))
-        .await?
-        .expect(202)?;
-    cluster.rest().await?;
-    assert_eq!(cluster.receiver.events("/hook").len(), 1_004);
 
     for (headers, body, status, says) in [
         (vec![structured], event("7", "[]"), 400, "object"),
@@ -304,6 +281,46 @@ async fn cloud_events_come_structured_in_headers_and_in_batches() -> Result {
             .expect(status)?;
         assert!(message(&refused).contains(says), "{refused}");
     }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_batch_with_a_fault_nothing_comes() -> Result {
+    let cluster = Cluster::single().await?;
+    hook(&cluster, "com.example", "/hook").await?;
+    let sender = Sender::new(&cluster.gateways[0], &["com.example"]).await?;
+    let many = |count: usize| {
+        let events: Vec<_> = (0..count).map(|n| event(&format!("m{n}"), "{}")).collect();
+        format!("[{}]", events.join(","))
+    };
+    for (body, status, says) in [
+        (
+            format!("[{},{}]", event("5", "{}"), event("6", "[]")),
+            400,
+            "event 2 of the batch",
+        ),
+        (
+            format!("[{},7]", event("5", "{}")),
+            400,
+            "event 2 of the batch",
+        ),
+        (many(1_001), 400, "1 to 1000"),
+        ("[]".to_owned(), 400, "1 to 1000"),
+        ("{".to_owned(), 400, "no CloudEvent"),
+        (event("5", "{}"), 400, "no CloudEvent"),
+    ] {
+        let refused = sender
+            .send("/events", &[BATCH], body)
+            .await?
+            .expect(status)?;
+        assert!(message(&refused).contains(says), "{refused}");
+    }
+    sender
+        .send("/events", &[BATCH], many(1_000))
+        .await?
+        .expect(202)?;
+    cluster.rest().await?;
+    assert_eq!(cluster.receiver.events("/hook").len(), 1_000);
     cluster.finish().await
 }
 
@@ -515,7 +532,7 @@ async fn raw(address: &str, start: &str, headers: &str, body: &[u8]) -> Result<u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_requests_are_refused_as_on_the_admin_port() -> Result {
+async fn hostile_bodies_and_names_are_refused() -> Result {
     let cluster = Cluster::builder()
         .gateway_env("HOOKLINE_ADMIN_MAX_HEADERS", "30")
         .gateway_env("HOOKLINE_ADMIN_MAX_BODY", "65536")
@@ -524,7 +541,6 @@ async fn hostile_requests_are_refused_as_on_the_admin_port() -> Result {
         .start()
         .await?;
     let sender = Sender::new(&cluster.gateways[0], &["*"]).await?;
-    let address = cluster.gateways[0].ingest().replace("http://", "");
     let nested = format!("{{\"a\":{}{}}}", "[".repeat(20_000), "]".repeat(20_000));
     let of_bytes = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
     for (body, status) in [
@@ -566,6 +582,17 @@ async fn hostile_requests_are_refused_as_on_the_admin_port() -> Result {
             .await?;
         answer.expect(415).context(kind)?;
     }
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_heads_are_refused_as_on_the_admin_port() -> Result {
+    let cluster = Cluster::builder()
+        .gateway_env("HOOKLINE_ADMIN_MAX_HEADERS", "30")
+        .start()
+        .await?;
+    let sender = Sender::new(&cluster.gateways[0], &["*"]).await?;
+    let address = cluster.gateways[0].ingest().replace("http://", "");
     let own = format!(
         "Host: {address}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n",
         sender.token

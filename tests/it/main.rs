@@ -30,6 +30,7 @@ mod limits;
 mod log;
 mod malformed;
 mod metrics;
+mod migrate;
 mod openapi;
 mod outages;
 mod outbound_proxy;

@@ -28,22 +28,57 @@ async fn all_that_hookline_does_works_with_it() -> Result {
         .dispatcher_env("HOOKLINE_CIRCUIT_BREAKER", "3,0.5,1s")
         .start()
         .await?;
+    let sender = Sender::new(&cluster.gateways[1], &["one"]).await?;
+    let webhook = each_handler_fires(&cluster, &sender).await?;
+    a_hook_is_paused_and_its_dead_letters_replayed(&cluster, &webhook).await?;
+    what_dies_is_kept_and_many_hooks_fire(&cluster).await?;
+    let base = format!("/event-hooks/{webhook}");
+    cluster.admin().delete(&base).await?.expect(204)?;
+
+    // The node that leads the events is killed, and comes back.
+    let leader = cluster.nats.kill_leader(wire::EVENTS).await?;
+    eventually(SOON, "events are taken without it", async || {
+        let answer = sender
+            .raise("/events/one/event", &json!({ "n": 1 }))
+            .await?;
+        ensure!(answer.status == 202, "{answer:?}");
+        Ok(())
+    })
+    .await?;
+    let so_far = cluster.receiver.events("/custom").len();
+    cluster.receiver.wait_for("/custom", so_far.max(5)).await?;
+    cluster.nats.start_node(leader)?;
+    // So is Redis, which remembers.
+    cluster.redis.kill();
+    cluster.redis.start().await?;
+    raise(&cluster, "one", &json!({ "n": 1 })).await?;
+    cluster
+        .rest_leaving(Leftovers { dead: 2, parked: 0 })
+        .await?;
+    let denied = cluster.redis.ask("ACL LOG").await?;
+    ensure!(denied.ends_with("*0\r\n"), "Redis refused: {denied}");
+    cluster
+        .finish_leaving(Leftovers { dead: 2, parked: 0 })
+        .await
+}
+
+/// Returns the id of a webhook.
+async fn each_handler_fires(cluster: &Cluster, sender: &Sender) -> Result<String> {
     let receiver = cluster.receiver.url("");
     // Each handler, with a retry, a script of its own and a template.
     cluster.receiver.answer("/webhook", &[200, 503, 200]);
     let config = json!({ "url": format!("{receiver}/webhook"), "secret": "swordfish" });
-    let webhook = create(&cluster, "one", "webhook", config).await?;
+    let webhook = create(cluster, "one", "webhook", config).await?;
     cluster.receiver.wait_for_ping("/webhook").await?;
     let config = json!({
         "url": format!("{receiver}/custom"), "method": "POST", "payload": { "text": "{{ n }}" },
         "headers": { "content-type": "application/json" },
     });
-    create(&cluster, "one", "webhook-custom", config).await?;
-    create(&cluster, "one", "log", json!({})).await?;
+    create(cluster, "one", "webhook-custom", config).await?;
+    create(cluster, "one", "log", json!({})).await?;
     let script = "return function(data) if data.n ~= 1 then error('n is ' .. data.n) end end";
-    create(&cluster, "one", "lambda", json!({ "functions": [script] })).await?;
-    raise(&cluster, "one", &json!({ "n": 1 })).await?;
-    let sender = Sender::new(&cluster.gateways[1], &["one"]).await?;
+    create(cluster, "one", "lambda", json!({ "functions": [script] })).await?;
+    raise(cluster, "one", &json!({ "n": 1 })).await?;
     let injector = cluster.nats.client_as("injector").await?;
     let observer = cluster.nats.client_as("observer").await?;
     let mut watch = observer.subscribe("hookline.watch.>").await?;
@@ -62,11 +97,17 @@ async fn all_that_hookline_does_works_with_it() -> Result {
     let custom = cluster.receiver.wait_for("/custom", 3).await?;
     assert_eq!(custom[0].json["text"], "1");
     cluster.rest().await?;
+    Ok(webhook)
+}
 
+async fn a_hook_is_paused_and_its_dead_letters_replayed(
+    cluster: &Cluster,
+    webhook: &str,
+) -> Result {
     // Pause by 410, dead letter, replay; ping, test and the delivery log.
     let base = format!("/event-hooks/{webhook}");
     cluster.receiver.answer("/webhook", &[410]);
-    raise(&cluster, "one", &json!({ "n": 1 })).await?;
+    raise(cluster, "one", &json!({ "n": 1 })).await?;
     cluster
         .rest_leaving(Leftovers { dead: 1, parked: 0 })
         .await?;
@@ -99,9 +140,13 @@ async fn all_that_hookline_does_works_with_it() -> Result {
     })
     .await?;
     admin.get(&format!("{base}/status")).await?.expect(200)?;
+    Ok(())
+}
 
+async fn what_dies_is_kept_and_many_hooks_fire(cluster: &Cluster) -> Result {
+    let receiver = cluster.receiver.url("");
     // A hook that many hear, one that dies, and one that is removed with what it left.
-    raise(&cluster, "one", &json!({ "n": 2 })).await?;
+    raise(cluster, "one", &json!({ "n": 2 })).await?;
     cluster
         .rest_leaving(Leftovers { dead: 1, parked: 0 })
         .await?;
@@ -117,7 +162,7 @@ async fn all_that_hookline_does_works_with_it() -> Result {
         let hook = json!({ "source": "many", "handler": "webhook", "config": config });
         cluster.admin().create_hook(&hook).await?;
     }
-    raise(&cluster, "many", &json!({})).await?;
+    raise(cluster, "many", &json!({})).await?;
     eventually(SOON, "all of many hooks have fired", async || {
         let fired = (0..70).filter(|index| {
             !cluster
@@ -130,33 +175,7 @@ async fn all_that_hookline_does_works_with_it() -> Result {
         Ok(())
     })
     .await?;
-    cluster.admin().delete(&base).await?.expect(204)?;
-
-    // The node that leads the events is killed, and comes back.
-    let leader = cluster.nats.kill_leader(wire::EVENTS).await?;
-    eventually(SOON, "events are taken without it", async || {
-        let answer = sender
-            .raise("/events/one/event", &json!({ "n": 1 }))
-            .await?;
-        ensure!(answer.status == 202, "{answer:?}");
-        Ok(())
-    })
-    .await?;
-    let so_far = cluster.receiver.events("/custom").len();
-    cluster.receiver.wait_for("/custom", so_far.max(5)).await?;
-    cluster.nats.start_node(leader)?;
-    // So is Redis, which remembers.
-    cluster.redis.kill();
-    cluster.redis.start().await?;
-    raise(&cluster, "one", &json!({ "n": 1 })).await?;
-    cluster
-        .rest_leaving(Leftovers { dead: 2, parked: 0 })
-        .await?;
-    let denied = cluster.redis.ask("ACL LOG").await?;
-    ensure!(denied.ends_with("*0\r\n"), "Redis refused: {denied}");
-    cluster
-        .finish_leaving(Leftovers { dead: 2, parked: 0 })
-        .await
+    Ok(())
 }
 
 /// What Redis answers the dispatchers' user.

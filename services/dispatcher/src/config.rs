@@ -85,6 +85,8 @@ pub enum Command {
     /// Make the settings given before it, and the Redis, those of the cluster, and exit. Dispatchers that differ do not
     /// start; those that run go on until they are restarted.
     ReplaceSettings,
+    /// Ask the dispatcher of these settings whether it is healthy, and exit with 0 or 1.
+    Healthcheck,
 }
 
 #[derive(Debug, Clone, clap::Args)]

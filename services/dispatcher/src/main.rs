@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use hookline_dispatcher::{Command, Config, SERVICE};
-use hookline_shared::{files, shutdown, telemetry, trace};
+use hookline_shared::{files, shutdown, status, telemetry, trace};
 use tokio::net::TcpListener;
 
 /// A delivery makes some dozens of allocations.
@@ -13,6 +13,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
+    if config.command == Some(Command::Healthcheck) {
+        return Ok(status::check(config.status_listen).await?);
+    }
     telemetry::init(&config.logs)?;
     config.check()?;
     config.nats.servers()?;

@@ -168,6 +168,18 @@ pub enum Command {
         #[arg(long)]
         drop_lost: bool,
     },
+    /// Change streams that exist to what the settings given before it want, such as --replicas, and exit. Services may run.
+    /// It needs a NATS user who may change streams, such as `operator` of deploy/nats.
+    Migrate {
+        /// Only say what would be changed.
+        #[arg(long)]
+        dry_run: bool,
+        /// Replace the delivery log's stream where it cannot be changed, which loses what it holds.
+        #[arg(long)]
+        drop_delivery_log: bool,
+    },
+    /// Ask the gateway of these settings whether it is healthy, and exit with 0 or 1.
+    Healthcheck,
 }
 
 /// Where events come in over HTTP, with a token of /ingest-tokens.

@@ -16,6 +16,7 @@ mod error;
 mod ingest;
 mod limits;
 mod metrics;
+mod migrate;
 mod rotate_keys;
 mod scaling;
 mod schema;
@@ -43,6 +44,7 @@ use hookline_shared::{batch, clock, connection, streams, subject, telemetry};
 
 pub use access::Rbac;
 pub use config::{Command, Config};
+pub use migrate::migrate;
 pub use rotate_keys::{print_new_key, rotate_keys};
 
 use admin::{Admin, Refusals};
@@ -94,6 +96,8 @@ pub enum Error {
         "{0} hooks and certificates have secrets whose keys the keyring lacks, and stay as they were: add the keys, or drop the secrets with --drop-lost"
     )]
     Lost(usize),
+    #[error("{0} streams are not as the settings want them")]
+    NotMigrated(usize),
     #[error("a listener failed")]
     Listener(#[from] std::io::Error),
 }

@@ -5,13 +5,16 @@ use clap::Parser as _;
 use tokio::net::TcpListener;
 
 use hookline_gateway::{Command, Config, Listeners, SERVICE};
-use hookline_shared::{files, shutdown, telemetry, trace};
+use hookline_shared::{files, shutdown, status, telemetry, trace};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     if config.command == Some(Command::NewKey) {
         return hookline_gateway::print_new_key();
+    }
+    if config.command == Some(Command::Healthcheck) {
+        return Ok(status::check(config.status_listen).await?);
     }
     telemetry::init(&config.telemetry)?;
     config.nats.servers()?;
@@ -24,6 +27,13 @@ async fn main() -> anyhow::Result<()> {
     let shutdown = shutdown::on_signal().context("cannot wait for signals")?;
     if let Some(Command::RotateKeys { drop_lost }) = config.command {
         return Ok(hookline_gateway::rotate_keys(&config, drop_lost, shutdown).await?);
+    }
+    if let Some(Command::Migrate {
+        dry_run,
+        drop_delivery_log: drop,
+    }) = config.command
+    {
+        return Ok(hookline_gateway::migrate(&config, dry_run, drop, shutdown).await?);
     }
     config.warn();
     let bind = async |address| {

@@ -1,11 +1,12 @@
 //! Publishes events that are no changes of an entity.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hookline_shared::batch::{self, Message};
 use hookline_shared::subject::{encode_header, event_subject, header, outbox_key};
 use hookline_shared::trace::Sent;
+use parking_lot::Mutex;
 
 use super::Store;
 use super::error::Error;
@@ -30,15 +31,18 @@ pub(crate) struct Raised {
 #[derive(Debug)]
 pub(super) struct Events {
     writer: batch::Writer,
-    /// The stream takes no atomic batches.
-    only_singly: AtomicBool,
+    /// When it was seen that the stream takes no atomic batches.
+    only_singly: Mutex<Option<Instant>>,
 }
+
+/// Between two looks whether the stream takes batches by now.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 impl Events {
     pub(super) fn new(writer: batch::Writer) -> Self {
         Self {
             writer,
-            only_singly: AtomicBool::default(),
+            only_singly: Mutex::default(),
         }
     }
 }
@@ -111,7 +115,8 @@ impl Store {
 
     /// False if nothing was stored, and the outbox may still take it.
     async fn commit_to_stream(&self, messages: Vec<Message>) -> Result<bool, Error> {
-        if self.events.only_singly.load(Ordering::Relaxed) {
+        let seen = *self.events.only_singly.lock();
+        if seen.is_some_and(|at| at.elapsed() < LOOK_AGAIN) {
             return Ok(false);
         }
         let is_one = messages.len() == 1;
@@ -132,7 +137,14 @@ impl Store {
     fn fall_back(&self, error: &batch::Error) {
         let is_disabled =
             matches!(error, batch::Error::Rejected { code, .. } if *code == batch::NOT_ATOMIC);
-        if is_disabled && !self.events.only_singly.swap(true, Ordering::Relaxed) {
+        if is_disabled
+            && self
+                .events
+                .only_singly
+                .lock()
+                .replace(Instant::now())
+                .is_none()
+        {
             tracing::warn!(
                 "the event stream takes no atomic batches, so events come in slowly: `hookline-gateway migrate` with HOOKLINE_EVENT_BATCHES=true lets it"
             );
