@@ -9,7 +9,8 @@ use crate::outcome::Outcome;
 use crate::question::Question;
 use crate::report::{self, Goal, Section};
 use crate::{
-    entities, fanout, hooks, latency, limit, neighbours, publish, rbac, scaling, soak, throughput,
+    entities, fanout, hooks, ingest, latency, limit, neighbours, publish, rbac, scaling, soak,
+    throughput,
 };
 
 #[derive(Debug, clap::Args)]
@@ -39,6 +40,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     bench.ask::<scaling::Options>().await?;
     bench.ask::<publish::Options>().await?;
     bench.ask::<rbac::Options>().await?;
+    bench.ask::<ingest::Options>().await?;
     bench.ask::<entities::Options>().await?;
     if options.full {
         bench.ask::<soak::Options>().await?;

@@ -1,7 +1,7 @@
 //! Reproducible measurements of Hookline's speed and fault tolerance.
 //!
 //! * [`mod@bench`] answers all questions about speed: [`limit`] (the bare pipe, the reference),
-//!   [`throughput`], [`latency`], [`neighbours`], [`hooks`], [`fanout`], [`scaling`], [`publish`], [`rbac`], [`entities`] and
+//!   [`throughput`], [`latency`], [`neighbours`], [`hooks`], [`fanout`], [`scaling`], [`publish`], [`ingest`], [`rbac`], [`entities`] and
 //!   [`soak`], with a cheap [`receiver`];
 //! * [`chaos`] injects faults into real processes under load and accounts for every delivery.
 
@@ -10,6 +10,7 @@ pub mod chaos;
 pub mod entities;
 pub mod fanout;
 pub mod hooks;
+pub mod ingest;
 pub mod latency;
 pub mod limit;
 pub mod neighbours;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use hookline_loadtest::{
-    bench, chaos, entities, fanout, hooks, latency, limit, neighbours,
+    bench, chaos, entities, fanout, hooks, ingest, latency, limit, neighbours,
     outcome::{self, Outcome},
     publish, rbac, receiver, scaling, soak, throughput,
 };
@@ -48,6 +48,8 @@ enum Question {
     Scaling(scaling::Options),
     /// Durable publishing: one event per sync, in groups, and through the Admin API.
     Publish(publish::Options),
+    /// Events over HTTP, of one client and of many.
+    Ingest(ingest::Options),
     /// The Admin API with tokens, and without.
     Rbac(rbac::Options),
     /// Reads of the Admin API among many entities, memory, and the start of a gateway.
@@ -78,6 +80,7 @@ async fn run(question: Question) -> Result<Outcome> {
         Question::Fanout(options) => bench::one(&options).await,
         Question::Scaling(options) => bench::one(&options).await,
         Question::Publish(options) => bench::one(&options).await,
+        Question::Ingest(options) => bench::one(&options).await,
         Question::Rbac(options) => bench::one(&options).await,
         Question::Entities(options) => bench::one(&options).await,
         Question::Soak(options) => bench::one(&options).await,
