@@ -19,7 +19,7 @@ GO_KONG_BINARY := $(CURDIR)/.tools/bin/go-kong
 PYTHON_CLIENTS := $(CURDIR)/.tools/python
 
 .DEFAULT_GOAL := help
-.PHONY: help servers build demo up observe down check test chaos bench bench-full compat fmt clean need-rust need-python need-servers need-go
+.PHONY: help servers build demo up observe down check test chaos bench bench-full compat dist fmt clean need-rust need-python need-servers need-go
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,7 @@ check: need-rust need-python ## Check formatting, lints, docs, alerts, dashboard
 
 test: need-rust servers ## Run unit tests, then end-to-end tests on real servers
 	cargo build --workspace $(CARGO_FLAGS)
+	@.ci/packages $(TARGET_DIR)/debug
 	cargo test $(TEST_FLAGS) $(CARGO_FLAGS)
 
 chaos: need-rust servers ## Inject faults under load and reconcile every delivery
@@ -85,6 +86,9 @@ compat: need-go need-rust servers ## Test Hookline with third-party clients (nee
 	cargo build --workspace $(CARGO_FLAGS)
 	HOOKLINE_COMPAT=1 NATS_CLI=$(NATS_CLI_BINARY) COLLECTOR=$(COLLECTOR_BINARY) GO_KONG=$(GO_KONG_BINARY) PYTHON_CLIENTS=$(PYTHON_CLIENTS) \
 		cargo test --workspace --test compat $(CARGO_FLAGS)
+
+dist: need-rust need-python ## Make a release in target/dist: tarball, packages, chart, bill of materials, checksums
+	@deploy/dist/make-dist --out $(TARGET_DIR)/dist
 
 fmt: need-rust ## Format the code
 	cargo fmt --all

@@ -1,0 +1,5 @@
+"""The one exception of these tools."""
+
+
+class Failure(Exception):
+    """Something cannot be made. The text says how to fix that."""
