@@ -58,6 +58,7 @@ check: need-rust need-python ## Check formatting, lints, docs, alerts, dashboard
 	@.ci/advisories .servers/bin/cargo-deny
 	@deploy/local/fetch-servers promtool
 	@.ci/prometheus-rules .servers/bin/promtool
+	@.ci/manifests --promtool .servers/bin/promtool
 	@deploy/local/fetch-servers node
 	@.ci/dashboards .servers/bin/promtool
 	@.ci/python-syntax deploy
@@ -84,6 +85,7 @@ compat: need-go need-rust servers ## Test Hookline with third-party clients (nee
 	@.ci/go-program go-kong $(dir $(GO_KONG_BINARY))
 	@.ci/python-clients $(PYTHON_CLIENTS)
 	cargo build --workspace $(CARGO_FLAGS)
+	@.ci/manifests --go --binaries $(TARGET_DIR)/debug
 	HOOKLINE_COMPAT=1 NATS_CLI=$(NATS_CLI_BINARY) COLLECTOR=$(COLLECTOR_BINARY) GO_KONG=$(GO_KONG_BINARY) PYTHON_CLIENTS=$(PYTHON_CLIENTS) \
 		cargo test --workspace --test compat $(CARGO_FLAGS)
 

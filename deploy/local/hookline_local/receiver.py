@@ -75,8 +75,8 @@ class Receiver(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, echo: bool = False) -> None:
-        super().__init__((ports.LOOPBACK, port), Handler)
+    def __init__(self, port: int, echo: bool = False, host: str = ports.LOOPBACK) -> None:
+        super().__init__((host, port), Handler)
         self.echo = echo
         self.count = 0
         self.kept: Deque[Request] = collections.deque(maxlen=KEPT)
@@ -85,7 +85,7 @@ class Receiver(http.server.ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Skips the library's name look-up, which would wait for a name server."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = ports.LOOPBACK, self.socket.getsockname()[1]
+        self.server_name, self.server_port = self.socket.getsockname()[:2]
 
     def record(self, method: str, path: str, headers: List[Tuple[str, str]], body: bytes) -> None:
         """Keeps a request and drops the oldest."""
@@ -177,15 +177,16 @@ def main(arguments: List[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hookline-local receiver", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--port", type=int, metavar="PORT", default=8080, help="port on loopback (default: 8080)")
-    port = parser.parse_args(arguments).port
+    parser.add_argument("--port", type=int, metavar="PORT", default=8080, help="default: 8080")
+    parser.add_argument("--host", metavar="ADDRESS", default=ports.LOOPBACK, help=f"default: {ports.LOOPBACK}")
+    options = parser.parse_args(arguments)
     try:
-        server = Receiver(port, echo=True)
+        server = Receiver(options.port, echo=True, host=options.host)
     except (OSError, OverflowError) as error:
-        print(f"hookline-local: cannot listen on {ports.LOOPBACK}:{port}: {error}", file=sys.stderr)
+        print(f"hookline-local: cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    print(f"receiver listening on http://{ports.LOOPBACK}:{server.server_port}", flush=True)
+    print(f"receiver listening on http://{options.host}:{server.server_port}", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
