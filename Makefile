@@ -19,7 +19,7 @@ GO_KONG_BINARY := $(CURDIR)/.tools/bin/go-kong
 PYTHON_CLIENTS := $(CURDIR)/.tools/python
 
 .DEFAULT_GOAL := help
-.PHONY: help servers build demo up observe down check test chaos bench bench-full compat dist fmt clean need-rust need-python need-servers need-go
+.PHONY: help servers build demo up observe down check test chaos bench bench-full compat dist docs fmt clean need-rust need-python need-servers need-go
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,7 @@ check: need-rust need-python ## Check formatting, lints, docs, alerts, dashboard
 	@.ci/dashboards .servers/bin/promtool
 	@.ci/python-syntax deploy
 	@.ci/python-syntax .ci
+	@.ci/docs $(TARGET_DIR)/docs
 
 test: need-rust servers ## Run unit tests, then end-to-end tests on real servers
 	cargo build --workspace $(CARGO_FLAGS)
@@ -91,6 +92,9 @@ compat: need-go need-rust servers ## Test Hookline with third-party clients (nee
 
 dist: need-rust need-python ## Make a release in target/dist: tarball, packages, chart, bill of materials, checksums
 	@deploy/dist/make-dist --out $(TARGET_DIR)/dist
+
+docs: need-python ## Build docs/ as a site in target/docs, and check its links
+	@.ci/docs $(TARGET_DIR)/docs
 
 fmt: need-rust ## Format the code
 	cargo fmt --all

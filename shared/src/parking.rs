@@ -9,6 +9,7 @@ use async_nats::jetstream::account::Account;
 pub const STORAGE_PERCENT: u64 = 80;
 
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Waiting deliveries")]
 #[group(skip)]
 pub struct Options {
     /// Deliveries of one hook that may wait; the excess is dead-lettered, and replay stops there. The same on gateways

@@ -16,6 +16,7 @@ mod creation;
 mod dashboards;
 mod dead_letters;
 mod declarative;
+mod docs;
 mod duplicates;
 mod egress;
 mod entities;

@@ -96,38 +96,6 @@ async fn nats(cluster: &Cluster, block: &str) -> Result {
     Ok(())
 }
 
-/// One more dispatcher, with the flags of the README.
-async fn dispatcher(cluster: &Cluster, command: &str) -> Result {
-    let mut words = command.split_whitespace();
-    let program = words.next().context("a program")?.rsplit('/').next();
-    let program = binaries::service(program.context("its name")?)?;
-    let status = format!("127.0.0.1:{}", ports::free()?);
-    let words = words.map(|word| {
-        if word == "127.0.0.1:9102" {
-            status.clone()
-        } else {
-            word.to_owned()
-        }
-    });
-    let mut process = Process::new("third", program, cluster.dir())
-        .args(words)
-        .env("HOOKLINE_NATS_URL", cluster.nats.url_as("dispatcher"))
-        .env("HOOKLINE_REDIS_URL", cluster.redis.url());
-    process.start()?;
-    eventually(SOON, "the third dispatcher is ready", async || {
-        process.check_running()?;
-        let answer = e2e::admin::http_client()?
-            .get(format!("http://{status}/readyz"))
-            .send();
-        ensure!(answer.await?.status() == 200);
-        Ok(())
-    })
-    .await?;
-    process.terminate()?;
-    assert_eq!(process.exit_code(SOON).await?, 0);
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_of_the_readme_works() -> Result {
     let cluster = Cluster::builder()
@@ -137,12 +105,10 @@ async fn every_command_of_the_readme_works() -> Result {
         .await?;
     let readme = readme()?;
     let blocks = blocks(&readme, "sh");
-    assert!(blocks.len() >= 7, "{} blocks", blocks.len());
+    assert!(blocks.len() >= 5, "{} blocks", blocks.len());
     for block in blocks {
         if block.starts_with("nats ") {
             nats(&cluster, block).await?;
-        } else if block.starts_with("target/debug/") {
-            dispatcher(&cluster, block).await?;
         } else {
             run(&cluster, block)?;
         }

@@ -258,33 +258,6 @@ async fn a_taken_port_is_named() -> Result {
     cluster.finish_unchecked().await
 }
 
-/// The variables that a service's `--help` names.
-fn settings(program: &str) -> Result<BTreeSet<String>> {
-    let output = Command::new(binaries::service(program)?)
-        .arg("--help")
-        .output()?;
-    assert!(output.status.success(), "{program}");
-    let help = String::from_utf8(output.stdout)?;
-    let listed = help.split("[env: ").skip(1);
-    let name = |text: &str| text.split(['=', ']']).next().unwrap_or_default().to_owned();
-    Ok(listed.map(name).collect())
-}
-
-#[test]
-fn the_readme_lists_every_setting_of_the_help_and_no_other() -> Result {
-    let readme = std::fs::read_to_string(binaries::workspace().join("README.md"))?;
-    let table: BTreeSet<String> = readme
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `HOOKLINE_")?.split('`').next())
-        .map(|name| format!("HOOKLINE_{name}"))
-        .collect();
-    let [gateway, dispatcher] = ["hookline-gateway", "hookline-dispatcher"].map(settings);
-    let help: BTreeSet<String> = gateway?.union(&dispatcher?).cloned().collect();
-    assert!(help.len() > 10, "{help:?}");
-    assert_eq!(table, help);
-    Ok(())
-}
-
 #[test]
 fn an_unknown_or_wrong_setting_is_refused() -> Result {
     for (program, argument) in [

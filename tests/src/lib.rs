@@ -12,6 +12,7 @@ pub mod admin;
 pub mod binaries;
 pub mod cluster;
 pub mod collector;
+pub mod docs;
 pub mod forward_proxy;
 pub mod hostile;
 pub mod logs;

@@ -89,10 +89,6 @@ pub struct Config {
     #[arg(long, env = "HOOKLINE_SHOW_PRIVATE_KEYS")]
     pub show_private_keys: bool,
 
-    /// Events over HTTP.
-    #[command(flatten)]
-    pub ingest: IngestOptions,
-
     /// Where the status API listens: /metrics, /healthz, /readyz, /scaling.
     #[arg(
         long,
@@ -126,6 +122,10 @@ pub struct Config {
         value_parser = duration
     )]
     pub shutdown_timeout: Duration,
+
+    /// Events over HTTP.
+    #[command(flatten)]
+    pub ingest: IngestOptions,
 
     /// Keys of secrets.
     #[command(flatten)]

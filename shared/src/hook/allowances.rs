@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "What hooks may do")]
 #[group(skip)]
 pub struct Options {
     /// Let hooks set the Host header of their requests, and so reach any site behind a receiver's address. The same on
