@@ -20,6 +20,7 @@ mod docs;
 mod duplicates;
 mod egress;
 mod entities;
+mod gateways;
 mod hostile_hooks;
 mod ingest;
 mod keyring;

@@ -3,8 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
-use e2e::process::Process;
-use e2e::{Cluster, Result, SOON, binaries, eventually, ports};
+use e2e::{Cluster, Result, SOON, binaries};
 use futures::StreamExt as _;
 use serde_json::json;
 

@@ -1,6 +1,5 @@
 //! Startup, settings and the status API.
 
-use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::ensure;

