@@ -17,6 +17,7 @@ NATS_CLI_BINARY := $(CURDIR)/.tools/bin/nats
 COLLECTOR_BINARY := $(CURDIR)/.tools/bin/collector
 GO_KONG_BINARY := $(CURDIR)/.tools/bin/go-kong
 PYTHON_CLIENTS := $(CURDIR)/.tools/python
+PREVIOUS_BINARIES := $(CURDIR)/.tools/previous
 
 .DEFAULT_GOAL := help
 .PHONY: help servers build demo up observe down check test chaos bench bench-full compat dist docs fmt clean need-rust need-python need-servers need-go
@@ -85,9 +86,10 @@ compat: need-go need-rust servers ## Test Hookline with third-party clients (nee
 	@.ci/go-program collector $(dir $(COLLECTOR_BINARY))
 	@.ci/go-program go-kong $(dir $(GO_KONG_BINARY))
 	@.ci/python-clients $(PYTHON_CLIENTS)
+	@.ci/previous-binaries $(PREVIOUS_BINARIES)
 	cargo build --workspace $(CARGO_FLAGS)
 	@.ci/manifests --go --binaries $(TARGET_DIR)/debug
-	HOOKLINE_COMPAT=1 NATS_CLI=$(NATS_CLI_BINARY) COLLECTOR=$(COLLECTOR_BINARY) GO_KONG=$(GO_KONG_BINARY) PYTHON_CLIENTS=$(PYTHON_CLIENTS) \
+	HOOKLINE_COMPAT=1 NATS_CLI=$(NATS_CLI_BINARY) COLLECTOR=$(COLLECTOR_BINARY) GO_KONG=$(GO_KONG_BINARY) PYTHON_CLIENTS=$(PYTHON_CLIENTS) PREVIOUS_BINARIES=$(PREVIOUS_BINARIES) \
 		cargo test --workspace --test compat $(CARGO_FLAGS)
 
 dist: need-rust need-python ## Make a release in target/dist: tarball, packages, chart, bill of materials, checksums

@@ -5,6 +5,8 @@
 mod collector;
 mod kong_clients;
 mod nats_page;
+mod operating;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -76,12 +76,22 @@ pub async fn run(
         }
     }
     script = script.replace(".run/up/logs", &cluster.dir().display().to_string());
+    shell(cluster, page, &script, path).await.map(drop)
+}
+
+/// Runs a script in the repository's root as the NATS user `operator`. Returns what it wrote.
+pub async fn shell(
+    cluster: &Cluster,
+    what: &str,
+    script: &str,
+    path: Option<&Path>,
+) -> Result<String> {
     let mut search = "/usr/local/bin:/usr/bin:/bin".to_owned();
     if let Some(path) = path {
         search = format!("{}:{search}", path.display());
     }
     let output = Command::new("bash")
-        .args(["-c", &script])
+        .args(["-c", script])
         .current_dir(binaries::workspace())
         .env("HOME", cluster.dir())
         .env("TMPDIR", cluster.dir())
@@ -91,11 +101,11 @@ pub async fn run(
         .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(2 * SOON, output).await;
-    let output = output.with_context(|| format!("{page} takes too long"))??;
+    let output = output.with_context(|| format!("{what} takes too long"))??;
     let [answered, said] =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    ensure!(output.status.success(), "{page}: {answered}\n{said}");
-    Ok(())
+    ensure!(output.status.success(), "{what}: {answered}\n{said}");
+    Ok(answered)
 }
 
 /// The receiver of `make up`, and its address.

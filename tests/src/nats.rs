@@ -28,6 +28,7 @@ pub struct NatsServer {
 #[derive(Debug)]
 struct Node {
     config: PathBuf,
+    data: PathBuf,
     process: Process,
     port: u16,
 }
@@ -181,6 +182,15 @@ impl NatsServer {
         for node in &mut self.nodes {
             node.process.kill();
         }
+    }
+
+    /// Kills every server, and removes its data.
+    pub fn wipe(&mut self) -> Result<()> {
+        self.kill();
+        for node in &self.nodes {
+            std::fs::remove_dir_all(&node.data)?;
+        }
+        Ok(())
     }
 
     /// The number of the server that leads a stream.
@@ -450,12 +460,13 @@ impl Node {
         } else {
             "always"
         };
+        let data = dir.join(format!("{name}-data"));
         let config = format!(
             "listen: \"127.0.0.1:{port}\"\n\
              max_payload: 2MB\n\
              jetstream {{ store_dir: \"{}\", sync_interval: {sync}{limit} }}\n\
              no_auth_user: operator\n{cluster}{accounts}",
-            dir.join(format!("{name}-data")).display()
+            data.display()
         );
         let path = dir.join(format!("{name}.conf"));
         std::fs::write(&path, config)
@@ -469,6 +480,7 @@ impl Node {
         process.set_env("HOOKLINE_NATS_STORAGE", storage);
         Ok(Self {
             config: path,
+            data,
             process,
             port,
         })
@@ -478,7 +490,7 @@ impl Node {
     fn production(dir: &Path, number: usize, secrets: &Secrets) -> Result<Self> {
         let (name, port) = (node_name(number), ports::free()?);
         let config = binaries::workspace().join("deploy/nats/cluster.conf");
-        let data = dir.join(format!("{name}-data")).display().to_string();
+        let data = dir.join(format!("{name}-data"));
         let monitoring = ports::free()?.to_string();
         let mut process = Process::new(&name, binaries::server("nats-server")?, dir).args([
             "-c",
@@ -492,7 +504,7 @@ impl Node {
             "-m",
             &monitoring,
             "-sd",
-            &data,
+            &data.display().to_string(),
         ]);
         for (name, value) in secrets.of_nats() {
             process.set_env(&name, value);
@@ -500,6 +512,7 @@ impl Node {
         process.set_env("HOOKLINE_NATS_STORAGE", "40GB");
         Ok(Self {
             config,
+            data,
             process,
             port,
         })

@@ -45,6 +45,11 @@ impl Process {
         self
     }
 
+    /// Takes effect at the next start.
+    pub fn set_program(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
     #[must_use]
     pub fn more_args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
