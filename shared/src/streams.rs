@@ -396,6 +396,18 @@ pub struct Difference {
     pub want: String,
 }
 
+impl Difference {
+    /// A value as people read it: JSON has times in nanoseconds.
+    fn shown(&self, value: &str) -> String {
+        let times = ["max_age", "duplicate_window", "subject_delete_marker_ttl"];
+        let nanoseconds = value.parse().ok().filter(|_| times.contains(&self.name));
+        nanoseconds.map_or_else(
+            || value.to_owned(),
+            |nanoseconds| format!("{:?}", Duration::from_nanos(nanoseconds)),
+        )
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is {}, expected {}", self.name, self.have, self.want)

@@ -277,3 +277,57 @@ async fn a_document_does_what_its_sender_might_do_alone() -> Result {
     ensure!(!id(&service)?.is_empty());
     cluster.finish_unchecked().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_changes_are_for_those_who_might_make_the_changes() -> Result {
+    let cluster = closed().start().await?;
+    let boss = first(&cluster);
+    let role = json!({ "name": "senders" });
+    boss.post("/rbac/roles", &role).await?.expect(201)?;
+    let endpoint = json!({ "workspace": "default", "endpoint": "/ingest-tokens/*", "actions": "create,read,update,delete" });
+    boss.post("/rbac/roles/senders/endpoints", &endpoint)
+        .await?
+        .expect(201)?;
+    let endpoint = json!({ "workspace": "default", "endpoint": "/ingest-tokens", "actions": "create,read,update,delete" });
+    boss.post("/rbac/roles/senders/endpoints", &endpoint)
+        .await?
+        .expect(201)?;
+    let sender = user(&boss, "", "sender", "senders").await?;
+    let token =
+        |sources: &[&str]| json!({ "name": sources[0].replace(':', "-"), "sources": sources });
+    sender
+        .post("/ingest-tokens", &token(&["shop", "*"]))
+        .await?
+        .expect(201)?;
+    for sources in [&["crud"][..], &["dao:crud", "shop"]] {
+        sender
+            .post("/ingest-tokens", &token(sources))
+            .await?
+            .expect(403)?;
+        let change = json!({ "sources": sources });
+        sender
+            .patch("/ingest-tokens/shop", &change)
+            .await?
+            .expect(403)?;
+    }
+    // Nor is such a token theirs to change.
+    boss.post("/ingest-tokens", &token(&["crud"]))
+        .await?
+        .expect(201)?;
+    for change in [json!({ "token": "" }), json!({ "sources": ["shop"] })] {
+        sender
+            .patch("/ingest-tokens/crud", &change)
+            .await?
+            .expect(403)?;
+    }
+    let almost = but(&boss, "almost", &["/plugins"]).await?;
+    almost
+        .post("/ingest-tokens", &token(&["dao:crud"]))
+        .await?
+        .expect(403)?;
+    let all = but(&boss, "all", &["/nothing"]).await?;
+    all.post("/ingest-tokens", &token(&["dao:crud"]))
+        .await?
+        .expect(201)?;
+    cluster.finish().await
+}

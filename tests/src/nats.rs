@@ -157,7 +157,9 @@ impl NatsServer {
                 Some(_) => self.options("operator").connect(&servers[..]).await?,
                 None => async_nats::connect(&servers[..]).await?,
             };
-            let jetstream = jetstream::new(client.clone());
+            let mut jetstream = jetstream::new(client.clone());
+            // What servers that just met do not answer, they never do.
+            jetstream.set_timeout(Duration::from_secs(1));
             if servers.len() == 1 {
                 jetstream.query_account().await?;
             } else {

@@ -52,6 +52,7 @@ use hookline_shared::subject::header::TRACEPARENT;
 use hookline_shared::tls::ServerTls;
 use hookline_shared::trace::{self, FutureExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -72,6 +73,8 @@ use routes::Access;
 
 /// At a time.
 const CONNECTIONS: usize = 1_024;
+/// Requests in hand at a time: they are finished although their clients hang up.
+pub(crate) const IN_HAND: usize = 512;
 
 /// The Admin API of one node.
 #[derive(Debug)]
@@ -89,6 +92,7 @@ pub(crate) struct Admin {
     trusted_proxies: Vec<IpNet>,
     refusals: Refusals,
     requests: TaskTracker,
+    in_hand: Arc<Semaphore>,
 }
 
 impl Admin {
@@ -113,6 +117,7 @@ impl Admin {
             trusted_proxies: config.trusted_proxies.clone(),
             refusals,
             requests: TaskTracker::new(),
+            in_hand: Arc::new(Semaphore::new(IN_HAND)),
         }
     }
 
@@ -259,7 +264,12 @@ async fn handle(State(admin): State<Arc<Admin>>, request: Request) -> Response {
     // In a task of its own, so that a change is completed even if the client disconnects.
     let task = admin.requests.spawn({
         let admin = Arc::clone(&admin);
-        async move { admin.answer(path, request).await }.with_context(trace.context())
+        async move {
+            let room = Arc::clone(&admin.in_hand).try_acquire_owned();
+            let _room = room.map_err(|_| ApiError::Busy)?;
+            admin.answer(path, request).await
+        }
+        .with_context(trace.context())
     });
     let result = task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "request handler panicked");

@@ -174,6 +174,9 @@ pub enum Command {
         /// Only say what would be changed.
         #[arg(long)]
         dry_run: bool,
+        /// Also lower limits, ages and copies, which may remove messages; else they are kept where they are larger.
+        #[arg(long)]
+        shrink: bool,
         /// Replace the delivery log's stream where it cannot be changed, which loses what it holds.
         #[arg(long)]
         drop_delivery_log: bool,

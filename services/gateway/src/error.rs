@@ -73,6 +73,8 @@ pub(crate) enum ApiError {
     Store(#[from] store::Error),
     #[error("the node is starting: its entities are not loaded yet")]
     Starting,
+    #[error("too many requests are in hand, try again")]
+    Busy,
     #[error(transparent)]
     Ingest(#[from] ingest::Refused),
     #[error(transparent)]
@@ -137,7 +139,7 @@ impl ApiError {
             Self::NotFound | Self::Store(Store::BeingDeleted) => plain(StatusCode::NOT_FOUND),
             Self::MethodNotAllowed(_) => plain(StatusCode::METHOD_NOT_ALLOWED),
             Self::UnsupportedMediaType => plain(StatusCode::UNSUPPORTED_MEDIA_TYPE),
-            Self::BodyTooLarge(_) | Self::Store(Store::TooLarge) => {
+            Self::BodyTooLarge(_) | Self::Store(Store::TooLarge | Store::LargeEvent(_)) => {
                 plain(StatusCode::PAYLOAD_TOO_LARGE)
             }
             Self::CrossSite(_) | Self::Forbidden(..) | Self::Store(Store::NoRoom(_)) => {
@@ -197,6 +199,7 @@ impl ApiError {
             | Self::BacklogFull(_)
             | Self::StorageScarce
             | Self::NoDispatcher
+            | Self::Busy
             | Self::Starting => plain(StatusCode::SERVICE_UNAVAILABLE),
             Self::DispatcherTimeout => plain(StatusCode::GATEWAY_TIMEOUT),
             Self::Store(Store::Stale | Store::Refused(_)) | Self::Internal => {
@@ -230,6 +233,7 @@ impl ApiError {
             self,
             Self::Starting
                 | Self::NoDispatcher
+                | Self::Busy
                 | Self::BacklogFull(_)
                 | Self::StorageScarce
                 | Self::Store(Store::Full | Store::Unavailable(_) | Store::NoBucket)

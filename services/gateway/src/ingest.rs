@@ -12,7 +12,7 @@ mod metrics;
 mod repeats;
 mod request;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use hookline_shared::trace::{self, FutureExt as _};
 use ipnet::IpNet;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -60,6 +61,7 @@ pub(crate) struct Ingest {
     trusted_proxies: Vec<IpNet>,
     repeats: Repeats,
     requests: TaskTracker,
+    in_hand: Arc<Semaphore>,
 }
 
 impl Ingest {
@@ -80,6 +82,7 @@ impl Ingest {
             trusted_proxies: config.trusted_proxies.clone(),
             repeats: Repeats::default(),
             requests: TaskTracker::new(),
+            in_hand: Arc::new(Semaphore::new(admin::IN_HAND)),
         })
     }
 
@@ -115,21 +118,33 @@ impl Ingest {
             .into_iter()
             .map(|event| event.raised(sender))
             .collect();
-        let given = events.iter().filter(|event| event.is_key);
-        let _turns = self
-            .repeats
-            .turns(given.map(|event| event.id.as_str()))
-            .await;
-        let mut seen = HashSet::new();
-        let (new, known): (Vec<&Raised>, Vec<&Raised>) = events.iter().partition(|event| {
-            !event.is_key || (!self.repeats.knows(&event.id) && seen.insert(event.id.as_str()))
-        });
+        let keyed = events.iter().filter(|event| event.is_key);
+        let _turn = self.repeats.turn(keyed).await?;
+        let mut seen = HashMap::new();
+        let (mut new, mut known) = (Vec::new(), Vec::new());
+        for event in &events {
+            let earlier = match event.is_key {
+                true => self.repeats.data_of(&event.id),
+                false => None,
+            };
+            let earlier = earlier.or_else(|| seen.get(event.id.as_str()).copied());
+            let data = repeats::digest(&event.data);
+            match earlier {
+                None => {
+                    seen.insert(event.id.as_str(), data);
+                    new.push(event);
+                }
+                Some(earlier) if earlier == data => known.push(event),
+                Some(_) => return Err(Refused::OtherData.into()),
+            }
+        }
         if !new.is_empty() {
-            store.raise(workspace, &new).await?;
+            let stored = store.raise(workspace, &new).await;
+            stored.map_err(Refused::of)?;
         }
         self.metrics.raised(new.len(), known.len());
         for event in new.iter().filter(|event| event.is_key) {
-            self.repeats.remember(&event.id);
+            self.repeats.remember(event);
         }
         let ids = |events: &mut dyn Iterator<Item = &Raised>| -> Vec<String> {
             events.map(|event| event.id.clone()).collect()
@@ -179,7 +194,12 @@ async fn handle(State(ingest): State<Arc<Ingest>>, request: Request) -> Response
     // In a task of its own, so that what is committed is remembered even if the client disconnects.
     let task = ingest.requests.spawn({
         let ingest = Arc::clone(&ingest);
-        async move { ingest.answer(request).await }.with_context(trace.context())
+        async move {
+            let room = Arc::clone(&ingest.in_hand).try_acquire_owned();
+            let _room = room.map_err(|_| ApiError::Busy)?;
+            ingest.answer(request).await
+        }
+        .with_context(trace.context())
     });
     let result = task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "request handler panicked");

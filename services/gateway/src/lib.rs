@@ -44,7 +44,7 @@ use hookline_shared::{batch, clock, connection, streams, subject, telemetry};
 
 pub use access::Rbac;
 pub use config::{Command, Config};
-pub use migrate::migrate;
+pub use migrate::{Migrate, migrate};
 pub use rotate_keys::{print_new_key, rotate_keys};
 
 use admin::{Admin, Refusals};

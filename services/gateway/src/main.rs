@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::net::TcpListener;
 
-use hookline_gateway::{Command, Config, Listeners, SERVICE};
+use hookline_gateway::{Command, Config, Listeners, Migrate, SERVICE};
 use hookline_shared::{files, shutdown, status, telemetry, trace};
 
 #[tokio::main]
@@ -30,10 +30,16 @@ async fn main() -> anyhow::Result<()> {
     }
     if let Some(Command::Migrate {
         dry_run,
-        drop_delivery_log: drop,
+        shrink,
+        drop_delivery_log,
     }) = config.command
     {
-        return Ok(hookline_gateway::migrate(&config, dry_run, drop, shutdown).await?);
+        let how = Migrate {
+            dry_run,
+            shrink,
+            drop_delivery_log,
+        };
+        return Ok(hookline_gateway::migrate(&config, how, shutdown).await?);
     }
     config.warn();
     let bind = async |address| {

@@ -14,11 +14,18 @@ use crate::{Config, Error, SERVICE};
 /// Between two looks at the copies.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The flags of the command.
+#[derive(Debug, Clone, Copy)]
+pub struct Migrate {
+    pub dry_run: bool,
+    pub shrink: bool,
+    pub drop_delivery_log: bool,
+}
+
 /// Changes the streams to what the settings want, or only says what it would change.
 pub async fn migrate(
     config: &Config,
-    dry_run: bool,
-    drop_delivery_log: bool,
+    how: Migrate,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let connected = connection::connect(&config.nats, SERVICE, "migrate", &shutdown).await;
@@ -27,7 +34,8 @@ pub async fn migrate(
         connected => connected.map_err(|error| Error::Streams(error.into()))?,
     };
     let context = jetstream::new(client);
-    let plan = migrate::plan(&context, &config.streams).await;
+    let dry_run = how.dry_run;
+    let plan = migrate::plan(&context, &config.streams, how.shrink).await;
     let mut out = std::io::stdout();
     let (mut changes, mut failed) = (0, 0);
     for migration in plan.map_err(Error::Streams)? {
@@ -39,7 +47,7 @@ pub async fn migrate(
         if dry_run {
             continue;
         }
-        match migrate::apply(&context, &migration, drop_delivery_log).await {
+        match migrate::apply(&context, &migration, how.drop_delivery_log).await {
             Ok(()) => writeln!(out, "{}: done", migration.stream)?,
             Err(error) => {
                 failed += 1;
@@ -81,7 +89,7 @@ async fn wait_for_copies(
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
-            () = shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => return Err(Error::NotMigrated(said.len())),
         }
     }
 }

@@ -45,7 +45,6 @@ use lists::Lists;
 
 pub(crate) use change::{CustomEvent, Origin, Place, Write};
 pub(crate) use error::Error;
-pub(crate) use locks::Locks;
 pub(crate) use publish::Raised;
 pub(crate) use reseal::Resealed;
 pub(crate) use row::Row;

@@ -16,6 +16,8 @@ use crate::subject::ATTEMPTS_STREAM;
 pub struct Migration {
     pub stream: &'static str,
     pub step: Step,
+    /// What stays as it is, since to change it might lose something.
+    pub kept: Vec<Difference>,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,14 @@ impl fmt::Display for Migration {
     /// A line for each setting.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stream = self.stream;
+        for one in &self.kept {
+            let (name, have, want) = (one.name, one.shown(&one.have), one.shown(&one.want));
+            let how = match name {
+                NEVER_LOWER => "it is never lowered",
+                _ => "--shrink lowers it, and may lose messages or copies",
+            };
+            writeln!(f, "{stream}: {name}: {have} is kept, not {want}: {how}")?;
+        }
         match &self.step {
             Step::None => writeln!(f, "{stream}: nothing to change"),
             Step::Missing => writeln!(f, "{stream}: missing; a service makes it when it starts"),
@@ -56,24 +66,26 @@ impl fmt::Display for Migration {
 }
 
 fn each(f: &mut fmt::Formatter<'_>, stream: &str, differences: &[Difference]) -> fmt::Result {
-    differences
-        .iter()
-        .try_for_each(|one| writeln!(f, "{stream}: {}: {} -> {}", one.name, one.have, one.want))
+    differences.iter().try_for_each(|one| {
+        let (have, want) = (one.shown(&one.have), one.shown(&one.want));
+        writeln!(f, "{stream}: {}: {have} -> {want}", one.name)
+    })
 }
 
 /// What there is to do, stream by stream.
 pub async fn plan(
     context: &jetstream::Context,
     options: &Options,
+    shrink: bool,
 ) -> Result<Vec<Migration>, Error> {
     let mut migrations = Vec::new();
     for (stream, want) in configs(options, options.max_event_bytes(&context.client())) {
         use jetstream::context::GetStreamErrorKind as Kind;
         let step = match permitted(stream, context.get_stream(stream)).await? {
-            Ok(found) => step(&want, &found.cached_info().config),
+            Ok(found) => step(&want, &found.cached_info().config, shrink),
             Err(error) => match error.kind() {
                 Kind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                    Step::Missing
+                    (Step::Missing, Vec::new())
                 }
                 _ => {
                     let reason = error.to_string();
@@ -84,13 +96,38 @@ pub async fn plan(
                 }
             },
         };
-        migrations.push(Migration { stream, step });
+        let (step, kept) = step;
+        migrations.push(Migration { stream, step, kept });
     }
     Ok(migrations)
 }
 
-fn step(want: &Config, have: &Config) -> Step {
-    let differences = stream_differences(want, have);
+/// A source of the stream stops at a message that is larger, and a gateway learns of another limit only later.
+const NEVER_LOWER: &str = "max_msg_size";
+
+/// Whether less would be kept than now. No limit is -1 or 0, or is left out.
+fn is_less(one: &Difference) -> bool {
+    let number = |text: &str| match text.parse::<i64>() {
+        Ok(limit) if limit > 0 => limit,
+        _ => i64::MAX,
+    };
+    let (have, want) = (number(&one.have), number(&one.want));
+    match one.name {
+        "max_bytes" | "max_age" | "max_msgs" | "max_msgs_per_subject" | NEVER_LOWER => want < have,
+        "num_replicas" => want < have && have < i64::MAX,
+        _ => false,
+    }
+}
+
+/// What to do, and what is kept.
+fn step(want: &Config, have: &Config, shrink: bool) -> (Step, Vec<Difference>) {
+    let is_kept = |one: &Difference| is_less(one) && (!shrink || one.name == NEVER_LOWER);
+    let differences = stream_differences(want, have).into_iter();
+    let (kept, differences): (Vec<_>, Vec<_>) = differences.partition(is_kept);
+    (to_do(want, have, differences, &kept), kept)
+}
+
+fn to_do(want: &Config, have: &Config, differences: Vec<Difference>, kept: &[Difference]) -> Step {
     if differences.is_empty() {
         return Step::None;
     }
@@ -102,7 +139,7 @@ fn step(want: &Config, have: &Config) -> Step {
             config,
         };
     }
-    let config = Box::new(changed(want, have));
+    let config = Box::new(changed(want, have, kept));
     Step::Change {
         differences,
         config,
@@ -110,11 +147,12 @@ fn step(want: &Config, have: &Config) -> Step {
 }
 
 /// What Hookline says nothing of stays as it is.
-fn changed(want: &Config, have: &Config) -> Config {
+fn changed(want: &Config, have: &Config, kept: &[Difference]) -> Config {
     let json = |config: &Config| serde_json::to_value(config).unwrap_or_default();
     let (want_all, mut all) = (json(want), json(have));
     if let Value::Object(all) = &mut all {
-        for name in CHECKED {
+        let is_kept = |name: &&str| kept.iter().any(|one| one.name == *name);
+        for name in CHECKED.into_iter().filter(|name| !is_kept(name)) {
             match want_all.get(name) {
                 Some(value) => all.insert(name.to_owned(), value.clone()),
                 None => all.remove(name),
@@ -192,6 +230,8 @@ pub async fn lagging(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -209,10 +249,13 @@ mod tests {
             allow_atomic_publish: true,
             ..Config::default()
         };
-        let Step::Change {
-            differences,
-            config,
-        } = step(&want, &have)
+        let (
+            Step::Change {
+                differences,
+                config,
+            },
+            _,
+        ) = step(&want, &have, false)
         else {
             panic!("it is to be changed");
         };
@@ -221,6 +264,46 @@ mod tests {
         assert_eq!((config.max_bytes, config.allow_atomic_publish), (8, true));
         assert_eq!(config.metadata, have.metadata);
         assert_eq!(config.description, have.description);
-        assert!(matches!(step(&want, &config), Step::None));
+        assert!(matches!(step(&want, &config, false), (Step::None, _)));
+    }
+
+    #[test]
+    fn nothing_is_lowered_unless_it_is_asked_for() {
+        let have = Config {
+            name: "S".to_owned(),
+            max_bytes: -1,
+            max_message_size: 10,
+            max_age: Duration::from_secs(100),
+            num_replicas: 3,
+            ..Config::default()
+        };
+        let want = Config {
+            max_bytes: 8,
+            max_message_size: 5,
+            max_age: Duration::from_secs(50),
+            num_replicas: 1,
+            ..have.clone()
+        };
+        let names = |list: &[Difference]| list.iter().map(|one| one.name).collect::<Vec<_>>();
+        let (nothing, kept) = step(&want, &have, false);
+        assert!(matches!(nothing, Step::None));
+        let all = ["num_replicas", "max_bytes", "max_age", "max_msg_size"];
+        assert_eq!(names(&kept), all);
+        let (
+            Step::Change {
+                differences,
+                config,
+            },
+            kept,
+        ) = step(&want, &have, true)
+        else {
+            panic!("it is to be changed");
+        };
+        assert_eq!(names(&differences), all[..3]);
+        assert_eq!(names(&kept), all[3..]);
+        assert_eq!((config.max_bytes, config.max_message_size), (8, 10));
+        // The other way round all is done.
+        let (step, kept) = step(&have, &want, false);
+        assert!(matches!(step, Step::Change { .. }) && kept.is_empty());
     }
 }

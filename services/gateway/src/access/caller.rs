@@ -99,6 +99,13 @@ impl Caller {
         user.is_some_and(|user| user.permissions.forbid(workspace, &borrowed(&path), action))
     }
 
+    /// Whether the caller might do something by a request for the list of a kind.
+    pub(crate) fn may_on_list(&self, workspace: &str, schema: &Schema, action: Action) -> bool {
+        let path = entity_paths::of_kind(schema);
+        let user = self.user.as_ref();
+        user.is_none_or(|user| user.permissions.allow(workspace, &borrowed(&path), action))
+    }
+
     /// Whether the caller might do something to an entity by a request of its own: a path that leads there permits it,
     /// and none forbids it.
     pub(crate) fn may(

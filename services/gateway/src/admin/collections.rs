@@ -216,6 +216,10 @@ impl<'a> Collection<'a> {
         if input.values.contains_key(credentials::CLIENT_SECRET) {
             credentials::make_secret(self.schema, &row.entity, &mut input);
         }
+        if input.values.contains_key(ingest_tokens::TOKEN) {
+            // An empty one asks for another.
+            ingest_tokens::make_token(self.schema, &mut input);
+        }
         let update = |row: &Row| Ok(self.schema.update(&row.entity, input.clone())?);
         let entity = self.change(row, Tokens::AsGiven, update).await?;
         self.name_certificate(&entity, names).await?;

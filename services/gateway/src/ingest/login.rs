@@ -14,11 +14,8 @@ use serde_json::Value;
 use super::request::{Incoming, Path};
 use crate::access::{Throttle, token};
 use crate::schema::Schema;
-use crate::schema::ingest_tokens::{ANY_SOURCE, TOKEN};
+use crate::schema::ingest_tokens::{ANY_SOURCE, OF_CHANGES, TOKEN};
 use crate::store::{self, Row, Store};
-
-/// Sources whose events gateways raise themselves: a token that may raise them names them.
-const OF_GATEWAYS: [&str; 2] = ["crud", "dao:crud"];
 
 /// Why a request may not raise its events.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +34,16 @@ pub(crate) enum Refused {
     Source(String),
     #[error("only gateways raise events of {0:?}")]
     Internal(String),
+    #[error("other data came with the same idempotency key")]
+    OtherData,
+    #[error(
+        "an event may have at most {0} bytes (HOOKLINE_MAX_EVENT, and NATS' max_payload), its headers included"
+    )]
+    TooLarge(usize),
+    #[error(
+        "NATS did not answer in time: the events may or may not be stored, send them again with the same idempotency key"
+    )]
+    Unsure,
     #[error(transparent)]
     Store(#[from] store::Error),
 }
@@ -47,7 +54,18 @@ impl Refused {
             Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Workspace(_) | Self::Source(_) | Self::Internal(_) => StatusCode::FORBIDDEN,
-            Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OtherData => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unsure | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Why events could not be stored.
+    pub(super) fn of(error: store::Error) -> Self {
+        match error {
+            store::Error::Unknown => Self::Unsure,
+            store::Error::LargeEvent(most) => Self::TooLarge(most),
+            error => Self::Store(error),
         }
     }
 }
@@ -127,7 +145,7 @@ impl Sender {
     fn names(&self, source: &str) -> bool {
         let sources = self.0.entity.get("sources").and_then(Value::as_array);
         let has = |name: &str| sources.is_some_and(|list| list.iter().any(|one| one == name));
-        has(source) || (has(ANY_SOURCE) && !OF_GATEWAYS.contains(&source))
+        has(source) || (has(ANY_SOURCE) && !OF_CHANGES.contains(&source))
     }
 }
 

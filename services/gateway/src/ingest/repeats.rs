@@ -1,47 +1,105 @@
-//! Idempotency keys whose events were stored lately. What another node stored, or one of long ago, dispatchers know.
+//! Idempotency keys whose events were stored lately. What another node stored, or what is older, dispatchers know.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::MutexGuard;
+use tokio::sync::Notify;
 
-use crate::store::Locks;
+use super::login::Refused;
+use crate::store::Raised;
 
 /// Keys that are remembered, the last ones.
 const KEYS: usize = 65_536;
+/// How long. Beyond that Redis knows, by the dispatchers' own window.
+const REMEMBERED: Duration = Duration::from_secs(120);
+/// How long a request waits for another with the same key.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
     known: Mutex<Known>,
-    /// One request at a time with a key.
-    turns: Locks,
+    /// Keys whose events are being stored.
+    in_hand: Mutex<HashSet<String>>,
+    done: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    ids: HashSet<String>,
+    /// The digest of the data, and when it was stored.
+    ids: HashMap<String, (u64, Instant)>,
     in_order: VecDeque<String>,
+}
+
+/// Held while events with keys are stored: nobody else stores any with the same.
+pub(super) struct Turn<'a> {
+    of: &'a Repeats,
+    ids: Vec<String>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut in_hand = self.of.in_hand.lock();
+        for id in &self.ids {
+            in_hand.remove(id);
+        }
+        drop(in_hand);
+        self.of.done.notify_waiters();
+    }
+}
+
+/// Of an event's data.
+pub(super) fn digest(data: &[u8]) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(data)
 }
 
 impl Repeats {
     /// Waits for others with the same keys.
-    pub(super) async fn turns<'a>(
+    pub(super) async fn turn<'a>(
         &self,
-        ids: impl Iterator<Item = &'a str>,
-    ) -> Vec<MutexGuard<'_, ()>> {
-        self.turns.lock_all(ids).await
+        events: impl Iterator<Item = &'a Raised>,
+    ) -> Result<Turn<'_>, Refused> {
+        let ids: HashSet<String> = events.map(|event| event.id.clone()).collect();
+        let free = async {
+            loop {
+                let done = self.done.notified();
+                let mut done = std::pin::pin!(done);
+                done.as_mut().enable();
+                if self.take(&ids) {
+                    return;
+                }
+                done.await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, free).await;
+        waited.map_err(|_| Refused::Unsure)?;
+        let ids = ids.into_iter().collect();
+        Ok(Turn { of: self, ids })
     }
 
-    pub(super) fn knows(&self, id: &str) -> bool {
-        self.known.lock().ids.contains(id)
-    }
-
-    pub(super) fn remember(&self, id: &str) {
-        let mut known = self.known.lock();
-        if !known.ids.insert(id.to_owned()) {
-            return;
+    fn take(&self, ids: &HashSet<String>) -> bool {
+        let mut in_hand = self.in_hand.lock();
+        let is_free = ids.iter().all(|id| !in_hand.contains(id));
+        if is_free {
+            in_hand.extend(ids.iter().cloned());
         }
-        known.in_order.push_back(id.to_owned());
+        is_free
+    }
+
+    /// The digest of the data that was stored lately with this id.
+    pub(super) fn data_of(&self, id: &str) -> Option<u64> {
+        let known = self.known.lock();
+        let (data, at) = known.ids.get(id)?;
+        (at.elapsed() < REMEMBERED).then_some(*data)
+    }
+
+    pub(super) fn remember(&self, event: &Raised) {
+        let mut known = self.known.lock();
+        let entry = (digest(&event.data), Instant::now());
+        if known.ids.insert(event.id.clone(), entry).is_none() {
+            known.in_order.push_back(event.id.clone());
+        }
         if known.in_order.len() > KEYS
             && let Some(oldest) = known.in_order.pop_front()
         {
@@ -54,14 +112,47 @@ impl Repeats {
 mod tests {
     use super::*;
 
+    fn event(id: &str) -> Raised {
+        Raised {
+            id: id.to_owned(),
+            is_key: true,
+            node: String::new(),
+            source: "s".to_owned(),
+            name: "e".to_owned(),
+            data: id.to_owned().into(),
+            traceparent: None,
+        }
+    }
+
     #[test]
     fn the_last_keys_are_remembered() {
         let repeats = Repeats::default();
         for number in 0..KEYS + 10 {
-            repeats.remember(&number.to_string());
+            repeats.remember(&event(&number.to_string()));
         }
-        repeats.remember("12");
-        assert!(!repeats.knows("9") && repeats.knows("10"));
+        repeats.remember(&event("12"));
+        assert_eq!(repeats.data_of("9"), None);
+        assert_eq!(repeats.data_of("10"), Some(digest(b"10")));
         assert_eq!(repeats.known.lock().ids.len(), KEYS);
+    }
+
+    #[tokio::test]
+    async fn requests_with_the_same_key_take_turns_and_no_others_wait() {
+        let repeats = Repeats::default();
+        let [one, two] = [event("1"), event("2")];
+        let first = repeats
+            .turn([&one, &two].into_iter())
+            .await
+            .expect("a turn");
+        repeats
+            .turn([&event("3")].into_iter())
+            .await
+            .expect("a turn");
+        let soon = Duration::from_millis(50);
+        let waits = tokio::time::timeout(soon, repeats.turn([&two].into_iter())).await;
+        assert!(waits.is_err());
+        drop(first);
+        repeats.turn([&two].into_iter()).await.expect("a turn");
+        assert!(repeats.in_hand.lock().is_empty());
     }
 }

@@ -160,7 +160,7 @@ impl Incoming {
 
     pub(super) fn raised(self, sender: &Sender) -> Raised {
         let id = match &self.key {
-            Some(key) => id_of(sender.workspace(), &self.source, key),
+            Some(key) => id_of(sender.workspace(), &self.source, &self.name, key),
             None => Uuid::new_v4().to_string(),
         };
         Raised {
@@ -175,16 +175,12 @@ impl Incoming {
     }
 }
 
-/// JetStream and the repeats know no workspaces, and a token for one source must not use up the keys of another.
-fn id_of(workspace: &str, source: &str, key: &str) -> String {
-    let scope = subject::event_subject(workspace, source, "");
-    let scope = scope
-        .split('.')
-        .skip(2)
-        .take(2)
-        .collect::<Vec<_>>()
-        .join("/");
-    let id = format!("{scope}/{}", encode_header(key));
+/// JetStream and the repeats know no workspaces, and one event must not use up the keys of another.
+fn id_of(workspace: &str, source: &str, name: &str, key: &str) -> String {
+    let scope = subject::event_subject(workspace, source, name);
+    let scope = scope.split('.').skip(2).collect::<Vec<_>>().join("/");
+    // Readers of headers trim blanks.
+    let id = format!("{scope}/{}", encode_header(key).replace(' ', "%20"));
     match id.len() {
         ..=MAX_ID => id,
         _ => {
@@ -263,18 +259,20 @@ mod tests {
     #[test]
     fn ids_of_other_scopes_differ_and_are_short() {
         let ids = [
-            id_of("a", "b", "c"),
-            id_of("a", "b/c", ""),
-            id_of("a/b", "c", ""),
-            id_of("a", "b", "c/"),
-            id_of("a", "b", &"c".repeat(512)),
-            id_of("a", "b", &"c".repeat(511)),
-            id_of("a", "b", "\r\nx: y"),
+            id_of("a", "b", "e", "c"),
+            id_of("a", "b", "f", "c"),
+            id_of("a", "b/e", "c", ""),
+            id_of("a/b", "e", "c", ""),
+            id_of("a", "b", "e", "c/"),
+            id_of("a", "b", "e", "c "),
+            id_of("a", "b", "e", &"c".repeat(512)),
+            id_of("a", "b", "e", &"c".repeat(511)),
+            id_of("a", "b", "e", "\r\nx: y"),
         ];
         for (number, id) in ids.iter().enumerate() {
-            assert!(id.len() <= MAX_ID && !id.contains(char::is_control));
+            assert!(id.len() <= MAX_ID && id.bytes().all(|byte| byte.is_ascii_graphic()));
             assert!(!ids[..number].contains(id), "{id}");
         }
-        assert_eq!(ids[0], "a/b/c");
+        assert_eq!(ids[0], "a/b/e/c");
     }
 }

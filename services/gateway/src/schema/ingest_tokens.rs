@@ -35,6 +35,16 @@ pub(crate) const TOKEN: &str = "token";
 /// Stands for all sources but those that only gateways know about, which a token has to name.
 pub(crate) const ANY_SOURCE: &str = "*";
 
+/// Sources whose events gateways raise themselves, of changes of entities: a token that may raise them names them.
+pub(crate) const OF_CHANGES: [&str; 2] = ["crud", "dao:crud"];
+
+/// Whether a token may raise events of changes.
+pub(crate) fn names_changes(token: &Entity) -> bool {
+    let sources = token.get("sources").and_then(Value::as_array);
+    let mut sources = sources.into_iter().flatten().filter_map(Value::as_str);
+    sources.any(|source| OF_CHANGES.contains(&source))
+}
+
 static SOURCE: Field = Field::string("").rule(source);
 
 /// A token that is shown once, if none is given.

@@ -66,6 +66,9 @@ pub enum Error {
         "Payload too large: the event of this change would exceed the size limit of events (HOOKLINE_MAX_EVENT, and NATS' max_payload)"
     )]
     TooLarge,
+    /// Carries how large one may be.
+    #[error("the event is larger than {0} bytes")]
+    LargeEvent(usize),
     #[error(
         "the event stream is full: events arrive faster than they are delivered, try again later"
     )]
@@ -130,6 +133,7 @@ impl Error {
             | Self::BuiltIn(_)
             | Self::Lost(_)
             | Self::TooLarge
+            | Self::LargeEvent(_)
             | Self::Full
             | Self::Contended
             | Self::Unavailable(_)

@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, MutexGuard};
 const STRIPES: usize = 4_096;
 
 #[derive(Debug)]
-pub(crate) struct Locks(Box<[Mutex<()>]>);
+pub(super) struct Locks(Box<[Mutex<()>]>);
 
 impl Default for Locks {
     fn default() -> Self {
@@ -27,7 +27,7 @@ impl Locks {
     }
 
     /// Locks in a fixed order to avoid deadlock.
-    pub(crate) async fn lock_all<T: Hash>(
+    pub(super) async fn lock_all<T: Hash>(
         &self,
         keys: impl Iterator<Item = T>,
     ) -> Vec<MutexGuard<'_, ()>> {

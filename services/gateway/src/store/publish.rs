@@ -94,8 +94,9 @@ impl Store {
                 .collect()
         };
         let direct = messages(|workspace, of| event_subject(workspace, &of.source, &of.name));
+        let most = self.backlog.max_event();
         if direct.iter().any(|one| one.size() > self.max_event()) {
-            return Err(Error::TooLarge);
+            return Err(Error::LargeEvent(most));
         }
         self.connected().await?;
         let result = match self.commit_to_stream(direct).await {
@@ -182,8 +183,20 @@ impl Store {
     }
 }
 
-/// Whether it has the letters and the length of a W3C trace context.
+/// Whether it is a W3C trace context, of version 00.
 fn is_context(text: &str) -> bool {
-    let letters = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
-    (55..=512).contains(&text.len()) && text.bytes().all(letters)
+    let hex = |part: Option<&str>, digits: usize| {
+        part.is_some_and(|part| {
+            part.len() == digits
+                && part
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    };
+    let mut parts = text.split('-');
+    parts.next() == Some("00")
+        && hex(parts.next(), 32)
+        && hex(parts.next(), 16)
+        && hex(parts.next(), 2)
+        && parts.next().is_none()
 }

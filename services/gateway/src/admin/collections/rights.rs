@@ -3,7 +3,8 @@
 use super::Collection;
 use crate::access::{self, Action};
 use crate::error::ApiError;
-use crate::schema::Entity;
+use crate::schema::ingest_tokens::names_changes;
+use crate::schema::{Entity, Schema, Scope};
 
 impl Collection<'_> {
     /// What one role forbids, no other permits, by whatever path.
@@ -34,8 +35,28 @@ impl Collection<'_> {
         }
     }
 
+    /// Events of changes in the workspace are raised, with a token, only by whom somebody let who might make the changes.
+    fn check_sources(&self, entity: &Entity) -> Result<(), ApiError> {
+        if self.schema.kind != Schema::ingest_tokens().kind || !names_changes(entity) {
+            return Ok(());
+        }
+        let here = &self.place.workspace;
+        let mut kinds = Schema::kinds()
+            .filter(|kind| kind.is_top_level && kind.scope == Scope::Workspace)
+            .filter(|kind| !kind.gives_rights());
+        let may_all = kinds.all(|kind| {
+            let mut actions = [Action::Create, Action::Update, Action::Delete].into_iter();
+            actions.all(|action| self.caller.may_on_list(here, kind, action))
+        });
+        match may_all {
+            true => Ok(()),
+            false => Err(ApiError::forbidden(&self.caller)),
+        }
+    }
+
     /// Nobody gives or takes rights in a workspace in which they might not do it.
     pub(in super::super) fn check_reach(&self, entity: &Entity) -> Result<(), ApiError> {
+        self.check_sources(entity)?;
         if !self.schema.gives_rights() {
             return Ok(());
         }
