@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
-use e2e::{Cluster, Result, binaries, docs};
+use e2e::rbac::closed;
+use e2e::{Cluster, Result, SOON, binaries, docs, eventually, ports};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 /// Pages with commands that tests of their own run.
@@ -44,6 +45,59 @@ async fn every_command_of_every_page_works() -> Result {
     let run: Vec<usize> = runs.try_collect().await?;
     ensure!(run.iter().sum::<usize>() > 30, "{run:?}");
     Ok(())
+}
+
+/// A block of docs/operating.md that has this in it.
+fn operating(part: &str) -> Result<String> {
+    let blocks = docs::blocks("operating.md", "sh no-run")?;
+    let mut blocks = blocks.into_iter();
+    blocks
+        .find(|block| block.contains(part))
+        .with_context(|| part.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_password_is_replaced_as_the_page_says() -> Result {
+    let cluster = closed().start().await?;
+    let refused = cluster.admin().get("/consumers").await?;
+    ensure!(refused.status == 401, "{refused:?}");
+    // One more node, with the settings of the page but for its ports.
+    let (admin, status) = (ports::free()?, ports::free()?);
+    let mut rescue = cluster.gateways[0].process().again("rescue", &[]);
+    rescue.remove_env("KONG_PASSWORD");
+    rescue.remove_env("HOOKLINE_INGEST_LISTEN");
+    let settings = operating("HOOKLINE_RBAC=off")?;
+    for setting in settings.split_whitespace() {
+        if let Some((name, value)) = setting.split_once('=') {
+            let value = value
+                .replace(":8009", &format!(":{admin}"))
+                .replace(":8109", &format!(":{status}"));
+            rescue.set_env(name, value);
+        }
+    }
+    rescue.start()?;
+    let base = format!("http://127.0.0.1:{admin}");
+    let open = e2e::Admin::new(&base)?;
+    eventually(SOON, "the other node serves", async || {
+        rescue.check_running()?;
+        open.get("/consumers").await?.expect(200)
+    })
+    .await?;
+    let commands = operating("/rbac/users -d name=rescue")?;
+    let commands = commands.replace("http://127.0.0.1:8009", &base);
+    let script = format!(
+        "set -euo pipefail\ncurl() {{ command curl -sS --fail-with-body \"$@\"; echo; }}\n{commands}"
+    );
+    let answers = docs::shell(&cluster, "lost password", &script, None).await?;
+    let first = answers.lines().next().context("an answer")?;
+    let user: serde_json::Value = serde_json::from_str(first)?;
+    let token = user["user_token"].as_str().context("a token")?;
+    rescue.terminate()?;
+    ensure!(rescue.exit_code(SOON).await? == 0, "{}", rescue.log());
+    let rescued = cluster.admin().with_token(token);
+    rescued.get("/consumers").await?.expect(200)?;
+    rescued.get("/rbac/roles").await?.expect(200)?;
+    cluster.finish().await
 }
 
 /// A setting as `--help` tells of it.

@@ -33,8 +33,7 @@ def main(arguments: List[str]) -> int:
             "--binaries",
             type=pathlib.Path,
             metavar="FOLDER",
-            default=paths.ROOT / "target" / "debug",
-            help="folder of hookline-gateway and hookline-dispatcher (default: target/debug)",
+            help="folder of hookline-gateway and hookline-dispatcher (default: that of `up`, or target/debug)",
         )
     with_binaries["scale"].add_argument("dispatchers", type=_count, metavar="N", help="how many dispatchers should run")
     for flag, default in (("--least", 1), ("--most", 8)):
@@ -48,22 +47,25 @@ def main(arguments: List[str]) -> int:
     publish.add_argument("subject", metavar="SUBJECT", help="hookline.events.<workspace>.<source>.<event>")
     publish.add_argument("body", metavar="BODY", help="the event's data, a JSON object")
     options = parser.parse_args(arguments)
+    given = getattr(options, "binaries", None)
+    binaries = given.absolute() if given else None
+    built = binaries or paths.ROOT / "target" / "debug"
     try:
         if options.command == "up":
-            return up.up(options.binaries.absolute())
+            return up.up(built)
         if options.command == "scale":
-            return scale.scale(options.binaries.absolute(), options.dispatchers)
+            return scale.scale(binaries, options.dispatchers)
         if options.command == "autoscale":
             if options.least > options.most:
                 parser.error("--least is more than --most")
             with interrupt.raised():
-                return scale.autoscale(options.binaries.absolute(), options.least, options.most)
+                return scale.autoscale(binaries, options.least, options.most)
         if options.command == "observe":
             return up.observe()
         if options.command == "down":
             return up.down()
         if options.command == "demo":
-            return demo.demo(options.binaries.absolute())
+            return demo.demo(built)
         if options.command == "pub":
             return up.publish(options.subject, options.body)
     except cluster.Failure as failure:

@@ -69,9 +69,12 @@ class Service(NamedTuple):
 class Cluster:
     """A cluster and its folder."""
 
-    def __init__(self, folder: pathlib.Path, binaries: pathlib.Path, env: Dict[str, str], temporary: bool) -> None:
+    def __init__(
+        self, folder: pathlib.Path, binaries: Optional[pathlib.Path], env: Dict[str, str], temporary: bool
+    ) -> None:
         self.folder = folder
-        self.binaries = binaries
+        # Without others, those that it was started with.
+        self.binaries = binaries or paths.ROOT / "target" / "debug"
         self.env = env
         # The processes of a temporary cluster die with this process.
         self.temporary = temporary
@@ -79,7 +82,7 @@ class Cluster:
         self.processes: Dict[str, processes.Process] = {}
         # Begins with a letter: NATS would read digits as a number.
         self.password = "p" + secrets.token_hex(16)
-        self._load()
+        self._load(keep_binaries=binaries is not None)
 
     def url(self, name: str, path: str = "") -> str:
         return f"{SCHEMES.get(name, 'http')}://{LOOPBACK}:{self.ports[name]}{path}"
@@ -304,10 +307,13 @@ class Cluster:
                 raise Failure(f"{service.name} is not ready after {READY_WITHIN_S:.0f} s")
             time.sleep(0.05)
 
-    def _load(self) -> None:
+    def _load(self, keep_binaries: bool) -> None:
         try:
             state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-            self.ports = {name: int(port) for name, port in state["ports"].items() if is_known(name)}
+            known = {name: int(port) for name, port in state["ports"].items() if is_known(name)}
+            self.ports = {**USUAL_PORTS, **known} if known else {}
+            if not keep_binaries and "binaries" in state:
+                self.binaries = pathlib.Path(state["binaries"])
             self.password = str(state.get("password", self.password))
             self.processes = {entry["name"]: processes.Process(**entry) for entry in state["processes"]}
         except FileNotFoundError:
@@ -317,7 +323,12 @@ class Cluster:
 
     def _save(self) -> None:
         started = [process._asdict() for process in self.processes.values()]
-        state = {"ports": self.ports, "password": self.password, "processes": started}
+        state = {
+            "ports": self.ports,
+            "password": self.password,
+            "binaries": str(self.binaries),
+            "processes": started,
+        }
         new = self.folder / ".state.new"
         new.touch(mode=0o600)
         new.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")

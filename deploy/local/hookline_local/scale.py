@@ -15,7 +15,7 @@ LOOK_S = 5.0
 PATIENCE_S = 60.0
 
 
-def scale(binaries: pathlib.Path, wanted: int) -> int:
+def scale(binaries: Optional[pathlib.Path], wanted: int) -> int:
     """Starts or stops dispatchers until `wanted` run."""
     with up.alone():
         here = up.running_cluster(binaries)
@@ -25,7 +25,7 @@ def scale(binaries: pathlib.Path, wanted: int) -> int:
     return 0
 
 
-def autoscale(binaries: pathlib.Path, least: int, most: int) -> int:
+def autoscale(binaries: Optional[pathlib.Path], least: int, most: int) -> int:
     """Runs as many dispatchers as the gateway wants, until it is interrupted. Then they stay as they are."""
     terminal.say(f"following /scaling of the gateway: {least} to {most} dispatchers; Ctrl-C ends it")
     fewer_since: Optional[float] = None

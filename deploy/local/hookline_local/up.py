@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import pathlib
 import shlex
-from typing import Iterator, List
+from typing import Iterator, List, Optional
 
 from . import cluster, interrupt, nats, paths, ports, servers, terminal
 from .cluster import DISPATCHERS, NAMES, PROMETHEUS, Cluster
@@ -102,7 +102,7 @@ def publish(subject: str, body: str) -> int:
     return 0
 
 
-def running_cluster(binaries: pathlib.Path) -> Cluster:
+def running_cluster(binaries: Optional[pathlib.Path]) -> Cluster:
     return Cluster(FOLDER, binaries, cluster.environment(keep_settings=True), temporary=False)
 
 
@@ -162,6 +162,7 @@ def _explain(here: Cluster) -> None:
     logs = paths.shown(FOLDER / "logs")
     say()
     say(f"  Admin API    {bold(here.url('admin'))}")
+    say(f"  ingest       {here.url('ingest')}   (POST /events/SOURCE/EVENT, with a token: docs/ingest.md)")
     say(f"  receiver     {bold(here.url('receiver'))}   (shows the requests of hooks)")
     say(f"  NATS         {here.url('nats')}")
     say(f"  Redis        {here.url('redis')}")
