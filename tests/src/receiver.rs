@@ -192,6 +192,18 @@ impl Receiver {
         all.filter(|request| request.is_event()).cloned().collect()
     }
 
+    /// The field `n` of all events that came to a path, in order.
+    #[must_use]
+    pub fn numbers(&self, path: &str) -> Vec<u64> {
+        let events = self.events(path);
+        let mut numbers: Vec<_> = events
+            .iter()
+            .filter_map(|one| one.json["n"].as_u64())
+            .collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     /// The number of events at any path.
     #[must_use]
     pub fn event_count(&self) -> usize {

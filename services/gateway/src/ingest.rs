@@ -12,7 +12,6 @@ mod metrics;
 mod repeats;
 mod request;
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -120,24 +119,7 @@ impl Ingest {
             .collect();
         let keyed = events.iter().filter(|event| event.is_key);
         let _turn = self.repeats.turn(keyed).await?;
-        let mut seen = HashMap::new();
-        let (mut new, mut known) = (Vec::new(), Vec::new());
-        for event in &events {
-            let earlier = match event.is_key {
-                true => self.repeats.data_of(&event.id),
-                false => None,
-            };
-            let earlier = earlier.or_else(|| seen.get(event.id.as_str()).copied());
-            let data = repeats::digest(&event.data);
-            match earlier {
-                None => {
-                    seen.insert(event.id.as_str(), data);
-                    new.push(event);
-                }
-                Some(earlier) if earlier == data => known.push(event),
-                Some(_) => return Err(Refused::OtherData.into()),
-            }
-        }
+        let (new, known) = self.repeats.divide(&events)?;
         if !new.is_empty() {
             let stored = store.raise(workspace, &new).await;
             stored.map_err(Refused::of)?;
@@ -146,12 +128,10 @@ impl Ingest {
         for event in new.iter().filter(|event| event.is_key) {
             self.repeats.remember(event);
         }
-        let ids = |events: &mut dyn Iterator<Item = &Raised>| -> Vec<String> {
-            events.map(|event| event.id.clone()).collect()
-        };
-        let mut answer = json!({ "ids": ids(&mut events.iter()) });
+        let ids = |of: &[&Raised]| of.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
+        let mut answer = json!({ "ids": ids(&events.iter().collect::<Vec<_>>()) });
         if !known.is_empty() {
-            answer["duplicates"] = json!(ids(&mut known.iter().copied()));
+            answer["duplicates"] = json!(ids(&known));
         }
         let status = match new.is_empty() {
             true => StatusCode::OK,

@@ -49,8 +49,11 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// New ones, and those that are known.
+pub(super) type Divided<'a> = (Vec<&'a Raised>, Vec<&'a Raised>);
+
 /// Of an event's data.
-pub(super) fn digest(data: &[u8]) -> u64 {
+fn digest(data: &[u8]) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(data)
 }
 
@@ -87,8 +90,27 @@ impl Repeats {
         is_free
     }
 
+    /// Those that are new, and those that are there already: by their keys, or twice among these.
+    pub(super) fn divide<'a>(&self, events: &'a [Raised]) -> Result<Divided<'a>, Refused> {
+        let mut seen = HashMap::new();
+        let (mut new, mut known) = (Vec::new(), Vec::new());
+        for event in events {
+            let data = digest(&event.data);
+            let lately = self.data_of(&event.id).filter(|_| event.is_key);
+            match lately.or_else(|| seen.get(event.id.as_str()).copied()) {
+                None => {
+                    seen.insert(event.id.as_str(), data);
+                    new.push(event);
+                }
+                Some(earlier) if earlier == data => known.push(event),
+                Some(_) => return Err(Refused::OtherData),
+            }
+        }
+        Ok((new, known))
+    }
+
     /// The digest of the data that was stored lately with this id.
-    pub(super) fn data_of(&self, id: &str) -> Option<u64> {
+    fn data_of(&self, id: &str) -> Option<u64> {
         let known = self.known.lock();
         let (data, at) = known.ids.get(id)?;
         (at.elapsed() < REMEMBERED).then_some(*data)
