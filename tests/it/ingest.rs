@@ -202,6 +202,10 @@ async fn a_token_belongs_to_a_workspace() -> Result {
             json!({ "name": "a", "sources": ["x"], "token": "swordfish" }),
             "leave it out",
         ),
+        (
+            json!({ "name": "a", "sources": ["x"], "token": "sha256:swordfish" }),
+            "leave it out",
+        ),
     ] {
         let refused = admin.post("/ingest-tokens", &body).await?.expect(400)?;
         assert!(message(&refused).contains(says), "{refused}");

@@ -281,7 +281,7 @@ impl<'a> Collection<'a> {
         let of = key.to_ascii_lowercase();
         let names = self.take_snis(&mut input, Some(&of)).await?;
         let mut result = Err(store::Error::Contended.into());
-        let mut stored = false;
+        let (mut stored, mut sent) = (false, Entity::new());
         for _ in 0..MAX_TRIES {
             let found = if stored {
                 self.lookup_stored(key).await?
@@ -290,13 +290,16 @@ impl<'a> Collection<'a> {
             };
             result = match found {
                 None => {
-                    ingest_tokens::make_token(self.schema, &mut input);
-                    self.insert(input.clone(), Entity::new(), by_id).await
+                    let mut new = input.clone();
+                    ingest_tokens::make_token(self.schema, &mut new);
+                    sent.clone_from(&new.values);
+                    self.insert(new, Entity::new(), by_id).await
                 }
                 Some(row) => {
                     let _lock = self.store.lock(self.schema, &row.id).await;
                     match self.newer(row).await? {
                         Some(row) => {
+                            sent.clone_from(&input.values);
                             let entity = self.schema.replace(&row.entity, input.clone())?;
                             let entity = self.with_digests(entity, Some(&row.entity)).await?;
                             self.save(&row, entity).await
@@ -320,7 +323,7 @@ impl<'a> Collection<'a> {
         }
         let entity = result?;
         self.name_certificate(&entity, names).await?;
-        Ok(response::ok(&self.written(&entity, &input.values).await))
+        Ok(response::ok(&self.written(&entity, &sent).await))
     }
 
     /// Deletes an entity. 204 also if there is none, as in Kong's generic endpoint.

@@ -8,6 +8,7 @@ use super::build::Input;
 use super::field::{Default, Field};
 use super::rules;
 use super::table::{Entity, Schema};
+use super::violations::Violations;
 use crate::access::token;
 
 pub(super) static TABLE: Schema = Schema {
@@ -55,6 +56,14 @@ pub(crate) fn make_token(schema: &Schema, input: &mut Input) {
         input
             .values
             .insert(TOKEN.to_owned(), token::generate().into());
+    }
+}
+
+/// A stored text is no token: nobody could send what it is the digest of.
+pub(crate) fn check_given(schema: &Schema, given: &str) -> Result<(), Violations> {
+    match schema.kind == TABLE.kind && !token::is_generated(given) {
+        true => Err(Violations::of(TOKEN, rules::NOT_GENERATED)),
+        false => Ok(()),
     }
 }
 

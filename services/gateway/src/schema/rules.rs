@@ -215,15 +215,13 @@ pub(super) fn token(value: &Value) -> Result<(), String> {
     })
 }
 
+pub(super) const NOT_GENERATED: &str = "leave it out to have one made, or give hookline_ and 32 random bytes in base64url without padding";
+
 /// A token that nobody can guess, or what is stored of one.
 pub(super) fn generated_token(value: &Value) -> Result<(), String> {
     let text = text(value);
     let is_stored = text.starts_with(DIGEST_PREFIX);
-    ensure(is_stored || is_generated(text), || {
-        format!(
-            "leave it out to have one made, or give {TOKEN_PREFIX} and 32 random bytes in base64url without padding"
-        )
-    })
+    ensure(is_stored || is_generated(text), || NOT_GENERATED.to_owned())
 }
 
 fn is_plain(c: char) -> bool {

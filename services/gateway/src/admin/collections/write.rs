@@ -9,7 +9,7 @@ use hookline_shared::subject::HOOK_KIND;
 use super::{Collection, MAX_TRIES, Tokens};
 use crate::access::{self, Action, token};
 use crate::error::ApiError;
-use crate::schema::{Entity, Input, Schema, Scope, credentials};
+use crate::schema::{Entity, Input, Schema, Scope, credentials, ingest_tokens};
 use crate::store::{self, Row, Write};
 
 impl Collection<'_> {
@@ -86,6 +86,7 @@ impl Collection<'_> {
             if old.and_then(|old| old.get(field)).and_then(Value::as_str) == Some(given) {
                 continue;
             }
+            ingest_tokens::check_given(self.schema, given)?;
             let digest = token::digest(given, &self.store.salt()?).await;
             let digest = digest.map_err(access::Refused::from)?;
             entity.insert(field.to_owned(), digest.into());
