@@ -17,7 +17,7 @@ async fn every_command_that_needs_the_nats_cli_works() -> Result {
     for page in ["concepts.md", "operating.md"] {
         let mut blocks = docs::blocks(page, "sh")?;
         ensure!(blocks.iter().any(|block| docs::uses_nats(block)), "{page}");
-        // It goes on for ever; docs/nats-cli.md has it, too.
+        // It never ends, and docs/nats-cli.md has it as well.
         blocks.retain(|block| !block.contains("nats sub"));
         let cluster = Cluster::builder()
             .dispatchers(2)

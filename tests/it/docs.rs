@@ -100,6 +100,38 @@ async fn a_lost_password_is_replaced_as_the_page_says() -> Result {
     cluster.finish().await
 }
 
+/// One more dispatcher, with the flags of docs/scaling.md.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_dispatcher_joins_as_the_page_says() -> Result {
+    let cluster = Cluster::builder()
+        .dispatcher_env("HOOKLINE_EGRESS_ALLOW", "127.0.0.0/8,::1/128")
+        .start()
+        .await?;
+    let blocks = docs::blocks("scaling.md", "sh no-run")?;
+    let mut commands = blocks
+        .iter()
+        .filter_map(|block| block.strip_prefix("target/debug/hookline-dispatcher "));
+    let flags = commands.next().context("the command")?;
+    let status = format!("127.0.0.1:{}", ports::free()?);
+    let flags = flags.replace("127.0.0.1:9102", &status);
+    let flags: Vec<_> = flags.split_whitespace().collect();
+    let mut another = cluster.dispatchers[0].process().again("another", &flags);
+    // The flags say it.
+    another.remove_env("HOOKLINE_STATUS_LISTEN");
+    another.remove_env("HOOKLINE_EGRESS_ALLOW");
+    another.start()?;
+    eventually(SOON, "it is ready", async || {
+        another.check_running()?;
+        let ready = e2e::admin::http_client()?.get(format!("http://{status}/readyz"));
+        ensure!(ready.send().await?.status() == 200);
+        Ok(())
+    })
+    .await?;
+    another.terminate()?;
+    ensure!(another.exit_code(SOON).await? == 0, "{}", another.log());
+    cluster.finish().await
+}
+
 /// A setting as `--help` tells of it.
 struct Setting {
     flag: String,

@@ -36,6 +36,7 @@ async fn all_that_hookline_does_works_with_it() -> Result {
     cluster.admin().delete(&base).await?.expect(204)?;
 
     // The node that leads the events is killed, and comes back.
+    let so_far = cluster.receiver.events("/custom").len();
     let leader = cluster.nats.kill_leader(wire::EVENTS).await?;
     eventually(SOON, "events are taken without it", async || {
         let answer = sender
@@ -45,13 +46,14 @@ async fn all_that_hookline_does_works_with_it() -> Result {
         Ok(())
     })
     .await?;
-    let so_far = cluster.receiver.events("/custom").len();
-    cluster.receiver.wait_for("/custom", so_far.max(5)).await?;
+    cluster.receiver.wait_for("/custom", so_far + 1).await?;
     cluster.nats.start_node(leader)?;
     // So is Redis, which remembers.
     cluster.redis.kill();
     cluster.redis.start().await?;
+    let so_far = cluster.receiver.events("/custom").len();
     raise(&cluster, "one", &json!({ "n": 1 })).await?;
+    cluster.receiver.wait_for("/custom", so_far + 1).await?;
     cluster
         .rest_leaving(Leftovers { dead: 2, parked: 0 })
         .await?;

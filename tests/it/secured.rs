@@ -8,9 +8,43 @@ use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use e2e::process::Process;
-use e2e::{Authority, Cluster, Result, SOON, Service, Validity, binaries, eventually, ports};
+use e2e::{
+    Admin, Authority, Cluster, Result, SOON, Service, Validity, binaries, eventually, ports,
+};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_come_over_tls_from_those_with_a_certificate() -> Result {
+    let mut cluster = Cluster::builder().prepare().await?;
+    let authority = Authority::new(cluster.dir())?;
+    let server = authority.issue("server", Validity::Valid)?;
+    let client = authority.issue("client", Validity::Valid)?;
+    let authority_file = authority.file().to_owned();
+    for (name, file) in [
+        ("CERT", &server.0),
+        ("KEY", &server.1),
+        ("CA", &authority_file),
+    ] {
+        let name = format!("HOOKLINE_INGEST_TLS_{name}");
+        cluster.gateways[0].set(&name, &file.display().to_string());
+    }
+    cluster.start().await?;
+    let plain = Admin::new(cluster.gateways[0].ingest())?;
+    let path = "/events/s/e";
+    let answer = plain
+        .over_tls(&authority, Some(&client))?
+        .post(path, &json!({}))
+        .await?;
+    ensure!(answer.status == 401, "{answer:?}");
+    let without = plain
+        .over_tls(&authority, None)?
+        .post(path, &json!({}))
+        .await;
+    ensure!(without.is_err(), "without a certificate: {without:?}");
+    ensure!(plain.post(path, &json!({})).await.is_err(), "without TLS");
+    cluster.finish().await
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_admin_api_takes_a_changed_certificate_without_a_restart() -> Result {
